@@ -1,0 +1,1 @@
+"""docker-rest and docker-cli: their arguments, and what each adds to a plan."""

@@ -1,0 +1,61 @@
+"""The engines: each makes a plan real. They share the verbs `inspect_base` and `build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from packager.models.reference import Destination, Reference
+    from packager.plan import BaseImage, ImagePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltImage:
+    """An image that now exists.
+
+    Attributes:
+        destination: Where it was put.
+        digest: `sha256:…` of its manifest, as the engine's digest file says after an exit code of 0.
+    """
+
+    destination: Destination
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryAccess:
+    """How the registries are reached.
+
+    Attributes:
+        auth_file: A docker `config.json` with mode 0600 in a private folder.
+        insecure_hosts: Hosts that may be spoken to in plain HTTP.
+    """
+
+    auth_file: Path
+    insecure_hosts: frozenset[str] = frozenset()
+
+
+class Engine(Protocol):
+    """What every engine can do."""
+
+    name: str
+
+    def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
+        """Find the base image, pull it where the engine needs it, and read its digest, glibc and Python.
+
+        Raises:
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError, ToolMissingError
+        """
+
+    def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
+        """Build the context folder's Dockerfile and put the image at its destination.
+
+        `plan.created` is the time that layers and config get.
+
+        Raises:
+            BuildStepError, DiskFullError, OutOfMemoryError, BuildError: The build failed.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed; no digest is reported.
+        """

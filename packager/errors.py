@@ -1,0 +1,185 @@
+"""Every error that a user of this program can meet, each with an exit code and a hint.
+
+    PackagerError                     1   something failed that has no class of its own
+    ├── UsageError                    2   the command line or a setting is wrong
+    ├── ArtifactError                10   the model archive can't be read, or is not safe to read
+    ├── ManifestError                11   the archive's manifest is missing or wrong
+    ├── RequestError                  12   the packaging, its arguments, targets or connections are wrong
+    ├── DependenciesError             20   the model's conda or pip file is missing or wrong
+    │   ├── SolveError                21   no set of packages satisfies it
+    │   ├── ChannelError              22   a conda channel or package index can't be reached
+    │   └── InstallError              23   a package can't be fetched, built or linked
+    ├── RegistryError                 30   the registry answered with an error
+    │   ├── RegistryAuthError         31   ... it refused the credentials
+    │   ├── RegistryUnreachableError  32   ... it can't be reached at all
+    │   └── ImageNotFoundError        33   ... it has no such base image
+    ├── BuildError                    40   the engine failed
+    │   ├── BuildStepError            41   ... in a RUN step
+    │   ├── OutOfMemoryError          42   ... killed for its memory
+    │   └── ToolMissingError          43   ... its program is not installed
+    ├── DiskFullError                 50   no space left where we write
+    └── Interrupted             130, 143   SIGINT, SIGTERM
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PackagerError(Exception):
+    """An error that is shown to the user as `message` and `hint`, never as a traceback.
+
+    Attributes:
+        message: What failed and on what, in one sentence or a short list.
+        hint: What to do next; empty when the message says it already.
+        exit_code: The process's exit code.
+        code: A stable word for machines, as in the termination log's `{"error": {"code": ...}}`.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the message and the hint."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PackagerError):
+    """The command line or a setting is wrong."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class ArtifactError(PackagerError):
+    """The model archive can't be read, or is not safe to read."""
+
+    exit_code = 10
+    code = "artifact"
+
+
+class ManifestError(PackagerError):
+    """The archive's manifest is missing or wrong."""
+
+    exit_code = 11
+    code = "manifest"
+
+
+class RequestError(PackagerError):
+    """The packaging, its arguments, targets or connections are wrong.
+
+    The message lists every problem, one a line.
+    """
+
+    exit_code = 12
+    code = "request"
+
+    @classmethod
+    def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
+        """Make one error of all that is wrong with `subject`."""
+        return cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+
+
+class DependenciesError(PackagerError):
+    """The model's conda or pip file is missing or wrong."""
+
+    exit_code = 20
+    code = "dependencies"
+
+
+class SolveError(DependenciesError):
+    """No set of packages satisfies the model's dependencies."""
+
+    exit_code = 21
+    code = "solve"
+
+
+class ChannelError(DependenciesError):
+    """A conda channel or a package index can't be reached."""
+
+    exit_code = 22
+    code = "channel"
+
+
+class InstallError(DependenciesError):
+    """A package can't be fetched, built or linked."""
+
+    exit_code = 23
+    code = "install"
+
+
+class RegistryError(PackagerError):
+    """The registry answered with an error."""
+
+    exit_code = 30
+    code = "registry"
+
+
+class RegistryAuthError(RegistryError):
+    """The registry refused the credentials."""
+
+    exit_code = 31
+    code = "registry-auth"
+
+
+class RegistryUnreachableError(RegistryError):
+    """The registry can't be reached at all."""
+
+    exit_code = 32
+    code = "registry-unreachable"
+
+
+class ImageNotFoundError(RegistryError):
+    """The registry, or the local storage, has no such base image."""
+
+    exit_code = 33
+    code = "image-not-found"
+
+
+class BuildError(PackagerError):
+    """The engine failed."""
+
+    exit_code = 40
+    code = "build"
+
+
+class BuildStepError(BuildError):
+    """A RUN step of the build failed."""
+
+    exit_code = 41
+    code = "build-step"
+
+
+class OutOfMemoryError(BuildError):
+    """The engine was killed for its memory."""
+
+    exit_code = 42
+    code = "out-of-memory"
+
+
+class ToolMissingError(BuildError):
+    """A program that the engine needs is not installed."""
+
+    exit_code = 43
+    code = "tool-missing"
+
+
+class DiskFullError(PackagerError):
+    """No space is left where we write."""
+
+    exit_code = 50
+    code = "disk-full"
+
+
+class Interrupted(PackagerError):  # noqa: N818  (not a mistake of anyone's)
+    """The process was asked to stop, by SIGINT or SIGTERM."""
+
+    code = "interrupted"
+
+    def __init__(self, signal_number: int) -> None:
+        """Remember the signal; `exit_code` is 128 plus its number."""
+        super().__init__(f"interrupted by signal {signal_number}", hint="nothing was reported as built; run it again")
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number  # type: ignore[misc]

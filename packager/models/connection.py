@@ -1,0 +1,40 @@
+"""Connections: the registries and stores that a packaging may reach, with their credentials."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+SECRET_FIELDS = ("password", "keyID", "keySecret", "publicKey")
+REGISTRY_TYPES = ("docker", "ecr")
+
+
+class ConnectionSpec(BaseModel):
+    """What a connection's `spec` holds; secrets are in clear here and can't be printed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+    type: str
+    uri: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    key_id: SecretStr = Field(default=SecretStr(""), alias="keyID")
+    key_secret: SecretStr = SecretStr("")
+    public_key: SecretStr = SecretStr("")
+    region: str = ""
+    role: str = ""
+    reference: str = ""
+
+    def secrets(self) -> list[str]:
+        """Return every secret value that is not empty, for redaction."""
+        held = (self.password, self.key_id, self.key_secret, self.public_key)
+        return [secret.get_secret_value() for secret in held if secret.get_secret_value()]
+
+
+class Connection(BaseModel):
+    """A `Connection` entity."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    spec: ConnectionSpec

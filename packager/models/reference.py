@@ -1,0 +1,131 @@
+"""Image references and destinations, parsed when they are read.
+
+The grammar is that of github.com/distribution/reference (`host[:port]/path[:tag][@digest]`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MOST_PATH_CHARACTERS = 255
+DOCKER_HUB = "docker.io"
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def _is_host(word: str) -> bool:
+    return ("." in word or ":" in word or word == "localhost") and re.fullmatch(_HOST, word) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """An image reference with its host spelled out.
+
+    Attributes:
+        host: `registry.example.com:5000`; `docker.io` where the text named none.
+        path: The repository's path, without the host.
+        tag: The tag, or None.
+        digest: `sha256:…`, or None.
+    """
+
+    host: str
+    path: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, default_tag: str | None = "latest") -> Reference:
+        """Read a reference as the docker command line does: no host means Docker Hub.
+
+        Raises:
+            ValueError: The text is no reference; the message says which part is wrong.
+        """
+        if "://" in text:
+            raise ValueError(f"{text!r} has a scheme; write host/path:tag")
+        rest, _, digest = text.partition("@")
+        if digest and not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest!r} is not a digest (sha256: and 64 hex digits)")
+        head, slash, tail = rest.partition("/")
+        host, path = (head, tail) if slash and _is_host(head) else (DOCKER_HUB, rest)
+        path, _, tag = path.partition(":")
+        if host == DOCKER_HUB and path and "/" not in path:
+            path = f"library/{path}"
+        if not _PATH.fullmatch(path):
+            raise ValueError(
+                f"{path!r} in {text!r} is not a repository path: lower-case letters, digits, single '.', '_', '-' inside, '/'"
+            )
+        if len(path) > _MOST_PATH_CHARACTERS:
+            raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MOST_PATH_CHARACTERS} characters")
+        if tag and not _TAG.fullmatch(tag):
+            raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
+        if ":" in rest[rest.rfind("/") + 1 :] and not tag:
+            raise ValueError(f"{text!r} ends in an empty tag")
+        return cls(host=host, path=path, tag=tag or (None if digest else default_tag), digest=digest or None)
+
+    @property
+    def repository(self) -> str:
+        """The host and path: `host/path`."""
+        return f"{self.host}/{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the registry runs on this machine, so that plain HTTP is no risk."""
+        host = self.host if self.host.endswith("]") else self.host.rsplit(":", 1)[0]
+        return host in LOOPBACK_HOSTS
+
+    def with_digest(self, digest: str) -> str:
+        """Return `host/path@sha256:…`."""
+        return f"{self.repository}@{digest}"
+
+    def with_tag(self, tag: str) -> Reference:
+        """Return the same repository with another tag and no digest."""
+        return replace(self, tag=tag, digest=None)
+
+    def __str__(self) -> str:
+        """Return the full text, host included."""
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
+
+
+Transport = Literal["docker", "oci", "oci-archive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where the image goes: a registry, or a file or folder of this machine.
+
+    Attributes:
+        reference: The image's name; with a file or folder it is recorded in the layout's index.
+        transport: `docker` (a registry), `oci` (an OCI layout folder) or `oci-archive` (the same, tarred).
+        path: The folder or file of the two local transports; None for `docker`.
+    """
+
+    reference: Reference
+    transport: Transport = "docker"
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str, reference: Reference) -> Destination:
+        """Read `--output`: `docker://REFERENCE`, `oci:DIR` or `oci-archive:FILE`.
+
+        Raises:
+            ValueError: The transport is unknown or its path is empty.
+        """
+        transport, colon, rest = text.partition(":")
+        if transport == "docker" and rest.startswith("//"):
+            return cls(reference=Reference.parse(rest[2:]))
+        if colon and transport in ("oci", "oci-archive") and rest:
+            return cls(reference=reference, transport=transport, path=Path(rest).absolute())  # type: ignore[arg-type]
+        raise ValueError(f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR or oci-archive:FILE")
+
+    def __str__(self) -> str:
+        """Return the destination as `--output` takes it."""
+        return f"docker://{self.reference}" if self.transport == "docker" else f"{self.transport}:{self.path}"

@@ -1,0 +1,105 @@
+"""The heart: what the image IS, without any I/O and without any engine.
+
+A plan is a base image, ordered steps (layers of files, and RUN steps where there is no other way), and the image's
+config. Planning the same inputs twice gives equal plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packager.models.reference import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseImage:
+    """What is known of the image that we build on.
+
+    Attributes:
+        reference: As the user named it, with its host spelled out.
+        digest: `sha256:…` of the manifest, where the registry or the storage told it.
+        glibc: `2.36`, or None when the base has no glibc or can't be looked into.
+        python: `3.11`, the base's own python3, or None.
+    """
+
+    reference: Reference
+    digest: str | None = None
+    glibc: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A file, a folder or some bytes, and where it goes.
+
+    Attributes:
+        source: A folder (its content goes below `destination`), a file, or the bytes of a file.
+        destination: The absolute path in the image.
+        exclude: Paths below a source folder that stay out, relative to it.
+    """
+
+    source: Path | bytes
+    destination: PurePosixPath
+    exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Files that become one layer, owned by `uid:gid`.
+
+    Modes are normalised: 0755 for folders and for files that anyone may execute, 0644 for the rest; so every uid can
+    read them, and nothing is writable by others or setuid.
+    """
+
+    name: str
+    contents: tuple[Content, ...]
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStep:
+    """A command that runs in the image during the build, as root, by exec and not through a shell."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """What the container runtime reads: environment, command, port, labels, user.
+
+    `user` is None where the base image's own user is kept. All pairs are in the order they are written.
+    """
+
+    env: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    exposed_port: int | None = None
+    user: str | None = None
+    working_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """The image: base, steps in order, config, and the one time that everything in it carries."""
+
+    base: BaseImage
+    steps: tuple[Layer | RunStep, ...]
+    config: ImageConfig
+    created: datetime
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The steps that are layers."""
+        return tuple(step for step in self.steps if isinstance(step, Layer))
+
+    @property
+    def run_steps(self) -> tuple[RunStep, ...]:
+        """The steps that run a command."""
+        return tuple(step for step in self.steps if isinstance(step, RunStep))

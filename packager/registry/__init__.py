@@ -1,0 +1,1 @@
+"""Registries: credentials and how they reach the engines."""

@@ -1,0 +1,127 @@
+"""The program's own settings: read once from the environment, passed on as a frozen value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from packager.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "PACKAGER_"
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return dict(word.split("=", 1) if "=" in word else (word, "") for word in value.replace(",", " ").split())
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
+Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
+
+
+class Settings(BaseModel):
+    """Settings of one run; each is the environment variable `PACKAGER_<NAME IN UPPER CASE>`.
+
+    Sizes are bytes, times are seconds. Lists are separated by spaces or commas.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work_dir: Path | None = Field(default=None, description="Where temporary folders are made (default: TMPDIR).")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "packager",
+        description="Where downloaded conda packages and wheels are kept between runs.",
+    )
+
+    artifact_max_bytes: int = Field(default=64 << 30, gt=0, description="Largest unpacked size of a model archive.")
+    artifact_max_entries: int = Field(default=200_000, gt=0, description="Most files and folders in an archive.")
+    artifact_max_ratio: int = Field(
+        default=1000, gt=0, description="Largest ratio of unpacked to packed size, counted from 10 MB unpacked on."
+    )
+
+    platform: Literal["linux-64", "linux-aarch64"] = Field(
+        default="linux-64", description="The images' platform, as conda names it."
+    )
+    glibc: str | None = Field(
+        default=None,
+        pattern=r"^\d+\.\d+$",
+        description="The base image's glibc, when it can't be read from the base image.",
+    )
+    base_python: str | None = Field(
+        default=None,
+        pattern=r"^\d+\.\d+$",
+        description="The base image's Python, for models with pip dependencies, when it can't be read from the image.",
+    )
+    default_python: str = Field(
+        default="3.11", pattern=r"^\d+\.\d+$", description="Python of a conda environment whose file asks for none."
+    )
+
+    conda_channel_alias: str = Field(
+        default="https://conda.anaconda.org/", description="What a bare channel name such as conda-forge is put behind."
+    )
+    conda_default_channels: Words = Field(
+        default=("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"),
+        description="What the channel name `defaults`, and a file without channels, means.",
+    )
+    conda_mirrors: Pairs = Field(
+        default_factory=dict, description="CHANNEL_URL=MIRROR_URL pairs: the mirror is asked instead of the channel."
+    )
+    conda_credentials: SecretWords = Field(
+        default=(), description="HOST=USER:PASSWORD or HOST=TOKEN for channels that need them."
+    )
+    pip_index_url: SecretStr | None = Field(default=None, description="The index that replaces PyPI.")
+    pip_extra_index_urls: SecretWords = Field(default=(), description="Indexes asked besides.")
+    pip_find_links: Words = Field(default=(), description="Folders or pages with wheels.")
+
+    insecure_registries: Words = Field(
+        default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."
+    )
+    buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
+        default="auto", description="Buildah's --isolation; auto tries what this machine supports."
+    )
+    stop_grace: float = Field(default=10.0, gt=0, description="Seconds between SIGTERM and SIGKILL for our children.")
+    source_date_epoch: int | None = Field(
+        default=None,
+        validation_alias=AliasChoices("source_date_epoch", "SOURCE_DATE_EPOCH"),
+        ge=0,
+        description="Time of everything in the image, in seconds since 1970 (also read from SOURCE_DATE_EPOCH).",
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings from an environment.
+
+        An empty variable counts as absent.
+
+        Raises:
+            UsageError: A `PACKAGER_` variable is unknown or its value is wrong; lists every problem.
+        """
+        values: dict[str, Any] = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in environ.items()
+            if name.startswith(PREFIX) and value
+        }
+        if environ.get("SOURCE_DATE_EPOCH"):
+            values.setdefault("source_date_epoch", environ["SOURCE_DATE_EPOCH"])
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                f"{PREFIX}{'.'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False)
+            ]
+            raise UsageError(
+                "the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems),
+                hint="`packager settings` lists every setting with its meaning and default",
+            ) from error
