@@ -1,24 +1,24 @@
 """Every error that a user of this program can meet, each with an exit code and a hint.
 
-    PackagerError                     1   something failed that has no class of its own
-    ├── UsageError                    2   the command line or a setting is wrong
-    ├── ArtifactError                10   the model archive can't be read, or is not safe to read
-    ├── ManifestError                11   the archive's manifest is missing or wrong
-    ├── RequestError                  12   the packaging, its arguments, targets or connections are wrong
-    ├── DependenciesError             20   the model's conda or pip file is missing or wrong
-    │   ├── SolveError                21   no set of packages satisfies it
-    │   ├── ChannelError              22   a conda channel or package index can't be reached
-    │   └── InstallError              23   a package can't be fetched, built or linked
-    ├── RegistryError                 30   the registry answered with an error
-    │   ├── RegistryAuthError         31   ... it refused the credentials
-    │   ├── RegistryUnreachableError  32   ... it can't be reached at all
-    │   └── ImageNotFoundError        33   ... it has no such base image
-    ├── BuildError                    40   the engine failed
-    │   ├── BuildStepError            41   ... in a RUN step
-    │   ├── OutOfMemoryError          42   ... killed for its memory
-    │   └── ToolMissingError          43   ... its program is not installed
-    ├── DiskFullError                 50   no space left where we write
-    └── Interrupted             130, 143   SIGINT, SIGTERM
+PackagerError                     1   something failed that has no class of its own
+├── UsageError                    2   the command line or a setting is wrong
+├── ArtifactError                10   the model archive can't be read, or is not safe to read
+├── ManifestError                11   the archive's manifest is missing or wrong
+├── RequestError                  12   the packaging, its arguments, targets or connections are wrong
+├── DependenciesError             20   the model's conda or pip file is missing or wrong
+│   ├── SolveError                21   no set of packages satisfies it
+│   ├── ChannelError              22   a conda channel or package index can't be reached
+│   └── InstallError              23   a package can't be fetched, built or linked
+├── RegistryError                 30   the registry answered with an error
+│   ├── RegistryAuthError         31   ... it refused the credentials
+│   ├── RegistryUnreachableError  32   ... it can't be reached at all
+│   └── ImageNotFoundError        33   ... it has no such base image
+├── BuildError                    40   the engine failed
+│   ├── BuildStepError            41   ... in a RUN step
+│   ├── OutOfMemoryError          42   ... killed for its memory
+│   └── ToolMissingError          43   ... its program is not installed
+├── DiskFullError                 50   no space left where we write
+└── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
 from __future__ import annotations
