@@ -1,0 +1,64 @@
+"""Which tests can run here: `needs("buildah")` names the real programs that an integration test runs.
+
+A test whose programs are missing is left out, and the end of the run names it and why; nothing is ever skipped in
+silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Debian puts runc and its like into folders that an ordinary user's PATH does not have.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
+
+
+def missing_tools(item: pytest.Item) -> tuple[str, ...]:
+    tools = {str(tool) for mark in item.iter_markers("needs") for tool in mark.args}
+    return tuple(sorted(tool for tool in tools if shutil.which(tool, path=SEARCH_PATH) is None))
+
+
+def sentences(config: pytest.Config) -> Iterator[str]:
+    for (module, tools), count in config.stash.get(LEFT_OUT, {}).items():
+        tests = "1 test" if count == 1 else f"{count} tests"
+        yield f"LEFT OUT: {module} ({tests}): {', '.join(tools)} {'is' if len(tools) == 1 else 'are'} not installed"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out: defaultdict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
+    without: list[pytest.Item] = []
+    for item in items:
+        if tools := missing_tools(item):
+            left_out[item.path.relative_to(config.rootpath).as_posix(), tools] += 1
+            without.append(item)
+    if not without:
+        return
+    config.stash[LEFT_OUT] = dict(left_out)
+    if os.environ.get("STRICT"):
+        raise pytest.UsageError("STRICT leaves nothing out:", *sentences(config))
+    items[:] = [item for item in items if item not in without]
+    config.hook.pytest_deselected(items=without)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and LEFT_OUT in session.config.stash:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = list(sentences(config))
+    for line in lines:
+        terminalreporter.write_line(line, yellow=True)
+    if lines and (report := os.environ.get("LEFT_OUT_FILE")):  # `make test` repeats them as its last lines
+        with Path(report).open("a", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
