@@ -23,7 +23,10 @@ PackagerError                     1   something failed that has no class of its 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class PackagerError(Exception):
@@ -44,6 +47,12 @@ class PackagerError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def rewritten(self, rewrite: Callable[[str], str]) -> PackagerError:
+        """Return an error of the same code whose message and hint went through `rewrite`."""
+        error = PackagerError(rewrite(self.message), hint=rewrite(self.hint))
+        error.code, error.exit_code = self.code, self.exit_code  # type: ignore[misc]
+        return error
 
 
 class UsageError(PackagerError):
@@ -183,3 +192,23 @@ class Interrupted(PackagerError):  # noqa: N818  (not a mistake of anyone's)
         super().__init__(f"interrupted by signal {signal_number}", hint="nothing was reported as built; run it again")
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # type: ignore[misc]
+
+
+def exit_codes() -> dict[int, str]:
+    """Return every exit code with its meaning, from the classes above."""
+    codes = {0: "The image is built and stands at its destination."}
+    pending: list[type[PackagerError]] = [PackagerError]
+    while pending:
+        error = pending.pop()
+        pending.extend(error.__subclasses__())
+        if error is Interrupted:
+            continue
+        summary = (error.__doc__ or "").splitlines()[0]
+        codes[error.exit_code] = (
+            summary if error is not PackagerError else "Something failed that has no code of its own."
+        )
+    return {
+        **dict(sorted(codes.items())),
+        130: "Interrupted by SIGINT; nothing was reported as built.",
+        143: "Interrupted by SIGTERM; nothing was reported as built.",
+    }

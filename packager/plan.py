@@ -7,11 +7,13 @@ config. Planning the same inputs twice gives equal plans.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePosixPath
+from posixpath import commonpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from packager.models.reference import Reference
 
 
@@ -24,12 +26,16 @@ class BaseImage:
         digest: `sha256:…` of the manifest, where the registry or the storage told it.
         glibc: `2.36`, or None when the base has no glibc or can't be looked into.
         python: `3.11`, the base's own python3, or None.
+        env: The environment of its config.
+        user: The user of its config, empty for root.
     """
 
     reference: Reference
     digest: str | None = None
     glibc: str | None = None
     python: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,15 @@ class Content:
 
     Attributes:
         source: A folder (its content goes below `destination`), a file, or the bytes of a file.
-        destination: The absolute path in the image.
+        destination: The absolute path in the image; for a folder or a file alike.
         exclude: Paths below a source folder that stay out, relative to it.
+        is_file: Whether a `source` path is a file; planning can't look.
     """
 
     source: Path | bytes
     destination: PurePosixPath
     exclude: frozenset[str] = frozenset()
+    is_file: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,17 @@ class Layer:
     contents: tuple[Content, ...]
     uid: int = 0
     gid: int = 0
+
+    @property
+    def root(self) -> PurePosixPath:
+        """The deepest folder of the image that holds all of the layer."""
+        parents = [
+            content.destination
+            if isinstance(content.source, Path) and not content.is_file
+            else content.destination.parent
+            for content in self.contents
+        ]
+        return PurePosixPath(commonpath(parents))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -22,7 +23,8 @@ def _words(value: object) -> object:
 def _pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return dict(word.split("=", 1) if "=" in word else (word, "") for word in value.replace(",", " ").split())
+    pairs = (word.partition("=") for word in value.replace(",", " ").split())
+    return {name: text for name, _, text in pairs}
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -97,6 +99,16 @@ class Settings(BaseModel):
         ge=0,
         description="Time of everything in the image, in seconds since 1970 (also read from SOURCE_DATE_EPOCH).",
     )
+
+    def secrets(self) -> list[str]:
+        """Return every secret value, for redaction: the passwords alone as well as the whole texts."""
+        held = [*self.conda_credentials, *self.pip_extra_index_urls]
+        if self.pip_index_url is not None:
+            held.append(self.pip_index_url)
+        texts = [secret.get_secret_value() for secret in held]
+        passwords = [urlsplit(text).password or text.rpartition("=")[2].partition(":")[2] for text in texts]
+        tokens = [text.rpartition("=")[2] for text in texts if "://" not in text]
+        return [text for text in (*texts, *tokens, *passwords) if text]
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

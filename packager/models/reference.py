@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -59,7 +60,7 @@ class Reference:
             path = f"library/{path}"
         if not _PATH.fullmatch(path):
             raise ValueError(
-                f"{path!r} in {text!r} is not a repository path: lower-case letters, digits, single '.', '_', '-' inside, '/'"
+                f"{path!r} in {text!r} is not a repository path: lower-case letters, digits, '/', '.', '_', '-' inside"
             )
         if len(path) > _MOST_PATH_CHARACTERS:
             raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MOST_PATH_CHARACTERS} characters")

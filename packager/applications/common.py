@@ -1,0 +1,93 @@
+"""What docker-rest and docker-cli share: the base arguments, the targets, and the shape of an application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
+from pydantic.alias_generators import to_camel
+
+from packager.models.connection import REGISTRY_TYPES
+from packager.models.packaging import TargetSchema
+from packager.models.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PUSH = "docker-push"
+PULL = "docker-pull"
+
+REGISTRY_TARGETS = (
+    TargetSchema(name=PUSH, connection_types=REGISTRY_TYPES, required=True),
+    TargetSchema(name=PULL, connection_types=REGISTRY_TYPES, required=False),
+)
+
+
+class ImageArguments(BaseModel):
+    """The arguments that every image has. The single source of validation, defaults, schema and docs."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, validate_default=True
+    )
+
+    image_name: StrictStr = Field(
+        default="{{ Name }}-{{ Version }}:{{ RandomUUID }}",
+        max_length=1024,
+        description=(
+            "This option provides a way to specify the Docker image name. You can hardcode the full name or specify a "
+            "template. Available template values: Name (Model Name), Version (Model Version), RandomUUID. "
+            "Examples: myservice:123, {{ Name }}:{{ Version }}"
+        ),
+    )
+    dockerfile_base_image: StrictStr = Field(default="python:3.6", description="Base image for Dockerfile")
+    dockerfile_add_conda_installation: StrictBool = Field(
+        default=True, description="Add conda installation code to Dockerfile"
+    )
+    dockerfile_conda_envs_location: StrictStr = Field(
+        default="/opt/conda/envs/",
+        description="Conda env location in Dockerfile",
+        pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+/?$",
+        max_length=200,
+    )
+
+    @field_validator("dockerfile_base_image")
+    @classmethod
+    def _is_reference(cls, value: str) -> str:
+        Reference.parse(value)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What an application adds to the image's config.
+
+    Attributes:
+        words: The runtime's arguments that are fixed, for the entrypoint.
+        options: Those that a user may replace when the container is started, for the command.
+        port: The port that is listened on, or None.
+        user: `uid:gid`, or None to keep the base image's user.
+    """
+
+    words: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    port: int | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """A packager: its names, its arguments and targets, and the command of its images.
+
+    Attributes:
+        name: The integration's id, `docker-rest`.
+        entry_point: The program that the platform starts, `odahu-flow-pack-to-rest`.
+        arguments: The model that its arguments are checked by.
+        command: From checked arguments to the command of the image.
+    """
+
+    name: str
+    entry_point: str
+    arguments: type[ImageArguments]
+    command: Callable[[ImageArguments], Command]
+    targets: tuple[TargetSchema, ...] = REGISTRY_TARGETS

@@ -1,0 +1,213 @@
+"""The story: archive -> request -> plan -> engine -> result, one verb a stage."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from packager import __version__
+from packager.artifact import ArtifactLimits, open_artifact
+from packager.context import write_context
+from packager.engines import RegistryAccess
+from packager.environment import ImageTarget
+from packager.environment.conda import make_conda_environment, read_conda_file
+from packager.environment.pip import make_pip_environment
+from packager.errors import DependenciesError, DiskFullError, UsageError
+from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
+from packager.registry.authfile import auth_file
+from packager.request import Overrides, make_request
+from packager.result import PackagingResult
+from packager.runtime_layer import runtime_contents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from packager.artifact import Artifact
+    from packager.engines import Engine
+    from packager.environment import Environment
+    from packager.models.packaging import PackagingManifest
+    from packager.plan import BaseImage, ImagePlan
+    from packager.process import Runner
+    from packager.progress import Reporter
+    from packager.request import PackagingRequest
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be packaged: a model archive (zip or folder), the packaging, and what the command line adds."""
+
+    model: Path
+    manifest: PackagingManifest
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What the work is done with."""
+
+    settings: Settings
+    engine: Engine
+    run: Runner
+    reporter: Reporter
+    environ: Mapping[str, str]
+
+
+def package(job: Job, tools: Tools) -> PackagingResult:
+    """Package a model and put the image at its destination.
+
+    Raises:
+        PackagerError: Any of its classes; nothing is left behind but caches.
+    """
+    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
+        with tools.reporter.stage("Writing the build context"):
+            context = write_context(prepared.plan, work / "context", ours=work)
+        with tools.reporter.stage(
+            f"Building with {tools.engine.name} and delivering to {prepared.request.destination}"
+        ):
+            built = tools.engine.build(prepared.plan, context, prepared.request.destination, prepared.access)
+    return PackagingResult.of(built)
+
+
+def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
+    """Write the build context into a new folder, and build nothing.
+
+    Raises:
+        PackagerError: Any of its classes; the folder is then not there.
+    """
+    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
+        with tools.reporter.stage("Writing the build context"):
+            try:
+                write_context(prepared.plan, folder, ours=work)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return prepared.plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreparedJob:
+    request: PackagingRequest
+    plan: ImagePlan
+    access: RegistryAccess
+
+
+@contextmanager
+def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
+    settings, reporter = tools.settings, tools.reporter
+    with reporter.stage(f"Reading the model {job.model}"):
+        artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
+    request = make_request(job.manifest, artifact.manifest.model, job.overrides)
+    connections = [connection for connection in (request.push, request.pull) if connection is not None]
+    with auth_file(request.push, request.pull, work) as auth:
+        access = RegistryAccess(auth_file=auth, insecure_hosts=frozenset(settings.insecure_registries))
+        log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
+        with reporter.stage(f"Looking into the base image {request.base}"):
+            base = tools.engine.inspect_base(request.base, access)
+        with reporter.stage("Preparing the model's dependencies"):
+            dependencies = make_dependencies(request, artifact, base, tools, work)
+        prepared = Prepared(
+            model=artifact.root,
+            manifest=artifact.manifest,
+            dependencies=dependencies,
+            runtime=runtime_contents(RUNTIME_FOLDER),
+            base=base,
+            created=_created(artifact, settings),
+            packager_version=__version__,
+        )
+        yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
+
+
+def make_dependencies(
+    request: PackagingRequest, artifact: Artifact, base: BaseImage, tools: Tools, work: Path
+) -> Dependencies:
+    """Install the model's dependencies for the image, or say how the base's own conda will.
+
+    Raises:
+        DependenciesError: The file is wrong, can't be satisfied or fetched, or the base image doesn't fit it.
+    """
+    binaries, settings = artifact.manifest.binaries, tools.settings
+    envs_location = request.arguments.dockerfile_conda_envs_location
+    if binaries.dependencies == "conda" and not request.arguments.dockerfile_add_conda_installation:
+        conda_file = read_conda_file(
+            artifact.root / str(binaries.conda_path), artifact_root=artifact.root, settings=settings
+        )
+        return base_conda(base, envs_location, conda_file.to_yaml())
+    glibc = base.glibc or settings.glibc
+    if glibc is None:
+        raise DependenciesError(
+            f"the C library of the base image {base.reference} can't be told, or it isn't glibc",
+            hint="use a base image with glibc (Debian, Ubuntu, RHEL, ...), or name its version in PACKAGER_GLIBC",
+        )
+    target = ImageTarget(platform=settings.platform, glibc=glibc, python=base.python or settings.base_python)
+    if binaries.dependencies == "conda":
+        environment = make_conda_environment(
+            artifact.root / str(binaries.conda_path),
+            artifact_root=artifact.root,
+            envs_location=PurePosixPath(envs_location),
+            workspace=work,
+            target=target,
+            settings=settings,
+            run=tools.run,
+            reporter=tools.reporter,
+        )
+        return _installed(environment, packages=None)
+    environment = make_pip_environment(
+        artifact.root / str(binaries.requirements_path),
+        artifact_root=artifact.root,
+        workspace=work,
+        target=target,
+        settings=settings,
+        run=tools.run,
+        reporter=tools.reporter,
+        prefix=PACKAGES_FOLDER,
+    )
+    return _installed(environment, packages=environment.site_packages)
+
+
+def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
+    return Dependencies(
+        python=str(environment.python),
+        root=environment.root,
+        prefix=environment.prefix,
+        packages=packages,
+        lock=environment.lock,
+        lock_digest=environment.lock_digest,
+    )
+
+
+def _created(artifact: Artifact, settings: Settings) -> datetime:
+    """The image's time is the model's: the same model gives the same image on every day."""
+    if settings.source_date_epoch is not None:
+        return datetime.fromtimestamp(settings.source_date_epoch, timezone.utc)
+    return artifact.created
+
+
+@contextmanager
+def workspace(settings: Settings) -> Iterator[Path]:
+    """Make a private temporary folder, and take it away at the end whatever happens.
+
+    Raises:
+        DiskFullError: There is no space for it.
+        UsageError: The folder that it should lie in can't be used.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="packager-", dir=settings.work_dir, ignore_cleanup_errors=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFullError(f"no space left in {settings.work_dir or tempfile.gettempdir()}") from error
+        raise UsageError(
+            f"no temporary folder can be made in {settings.work_dir or tempfile.gettempdir()}: {error.strerror}",
+            hint="name a writable folder in PACKAGER_WORK_DIR",
+        ) from error
+    with folder as path:
+        yield Path(path)

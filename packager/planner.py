@@ -1,0 +1,153 @@
+"""Planning: from the request and what was prepared for it to the image's plan. Pure: reads no file, starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from packager.errors import DependenciesError
+from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from packager.models.manifest import ArtifactManifest
+    from packager.request import PackagingRequest
+
+HOME = PurePosixPath("/opt/odahu")
+MODEL_FOLDER = HOME / "model"
+RUNTIME_FOLDER = HOME / "runtime"
+PACKAGES_FOLDER = HOME / "packages"
+CONDA_FILE = HOME / "conda.yaml"
+ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
+# Read back by whoever asks what is in an image: the environment's exact packages as a digest, and our own version.
+LOCK_LABEL = "org.odahu.packager.environment"
+VERSION_LABEL = "org.odahu.packager.version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependencies:
+    """How the model's dependencies come into the image.
+
+    Either `root` holds them, installed (`python` runs them), or `conda_file` is applied by the base's own conda.
+
+    Attributes:
+        python: The interpreter in the image: an absolute path, or a name that the base has on its PATH.
+        root: The staging folder with the installed files, which go to `prefix`.
+        packages: The folder in the image that `python` must be told of, when it's the base's own.
+        lock: The exact packages, put beside them as `packager.lock`.
+        lock_digest: The lock's digest, for the label.
+        conda_file: The text of the conda file for a base that has its own conda.
+    """
+
+    python: str
+    root: Path | None = None
+    prefix: PurePosixPath | None = None
+    packages: PurePosixPath | None = None
+    lock: str = ""
+    lock_digest: str = ""
+    conda_file: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What lies ready for the image.
+
+    Attributes:
+        model: The unpacked archive.
+        manifest: Its manifest.
+        dependencies: The model's dependencies.
+        runtime: The contents of the runtime layer.
+        base: The base image.
+        created: The time that everything in the image carries.
+        packager_version: Our version.
+    """
+
+    model: Path
+    manifest: ArtifactManifest
+    dependencies: Dependencies
+    runtime: tuple[Content, ...]
+    base: BaseImage
+    created: datetime
+    packager_version: str
+
+
+def base_conda(base: BaseImage, envs_location: str, conda_file: str) -> Dependencies:
+    """Return the dependencies for a base that brings its own conda and an environment to update.
+
+    Raises:
+        DependenciesError: The base image doesn't name that environment.
+    """
+    name = dict(base.env).get(ENV_NAME_VARIABLE)
+    if not name:
+        raise DependenciesError(
+            f"the base image {base.reference} has no environment variable {ENV_NAME_VARIABLE}, "
+            "which names the conda environment to update",
+            hint="set it in the base image, or leave dockerfileAddCondaInstallation true",
+        )
+    python = PurePosixPath(envs_location) / name / "bin" / "python"
+    return Dependencies(python=str(python), conda_file=conda_file)
+
+
+def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
+    """Say what the image is: base, then environment, runtime and model, so that what changes least lies lowest."""
+    dependencies, model = prepared.dependencies, prepared.manifest.model
+    command = request.application.command(request.arguments)
+    runtime = Layer(name="runtime", contents=prepared.runtime)
+    content = Layer(name="model", contents=(Content(source=prepared.model, destination=MODEL_FOLDER),))
+    env = [
+        ("ODAHU_MODEL_NAME", model.name),
+        ("ODAHU_MODEL_VERSION", model.version),
+        ("MODEL_LOCATION", str(MODEL_FOLDER / model.work_dir)),
+        ("MODEL_ENTRYPOINT", model.entrypoint),
+    ]
+    if dependencies.packages:
+        env.append(("ODAHU_PACKAGES", str(dependencies.packages)))
+    user = command.user
+    if user is None and prepared.base.user and any(isinstance(step, RunStep) for step in _install(dependencies)):
+        user = prepared.base.user  # a RUN step made root of it, so it's said again
+    return ImagePlan(
+        base=prepared.base,
+        steps=(*_install(dependencies), runtime, content),
+        config=ImageConfig(
+            env=tuple(env),
+            entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),
+            cmd=command.options,
+            labels=_labels(prepared),
+            exposed_port=command.port,
+            user=user,
+            working_dir=str(MODEL_FOLDER),
+        ),
+        created=prepared.created,
+    )
+
+
+def _install(dependencies: Dependencies) -> tuple[Layer | RunStep, ...]:
+    if dependencies.root is not None and dependencies.prefix is not None:
+        files = Content(source=dependencies.root, destination=dependencies.prefix)
+        lock = Content(source=dependencies.lock.encode(), destination=dependencies.prefix / "packager.lock")
+        return (Layer(name="environment", contents=(files, lock)),)
+    file = Content(source=dependencies.conda_file.encode(), destination=CONDA_FILE)
+    # The base's shell knows where its conda is and what the environment is called.
+    script = f'conda env update --name "${ENV_NAME_VARIABLE}" --file {CONDA_FILE}'
+    return (
+        Layer(name="dependencies", contents=(file,)),
+        RunStep(name="conda env update", argv=("/bin/sh", "-c", script)),
+    )
+
+
+def _labels(prepared: Prepared) -> tuple[tuple[str, str], ...]:
+    """OCI's annotation keys: github.com/opencontainers/image-spec/blob/main/annotations.md."""
+    model, base = prepared.manifest.model, prepared.base
+    labels = [
+        ("org.opencontainers.image.title", model.name),
+        ("org.opencontainers.image.version", model.version),
+        ("org.opencontainers.image.created", prepared.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("org.opencontainers.image.base.name", str(base.reference)),
+    ]
+    if base.digest:
+        labels.append(("org.opencontainers.image.base.digest", base.digest))
+    if prepared.dependencies.lock_digest:
+        labels.append((LOCK_LABEL, prepared.dependencies.lock_digest))
+    return (*labels, (VERSION_LABEL, prepared.packager_version))

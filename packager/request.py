@@ -1,0 +1,281 @@
+"""Everything the user asked, merged with the defaults and checked: documents -> PackagingRequest."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import yaml
+from jinja2 import TemplateError, UndefinedError
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import ValidationError
+
+from packager.applications import APPLICATIONS
+from packager.applications.common import PULL, PUSH
+from packager.errors import RequestError
+from packager.models.documents import describe
+from packager.models.reference import Destination, Reference
+
+if TYPE_CHECKING:
+    from packager.applications import Application
+    from packager.applications.common import ImageArguments
+    from packager.models.connection import Connection
+    from packager.models.manifest import ModelSection
+    from packager.models.packaging import PackagingManifest, TargetSchema
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagingRequest:
+    """What is to be built and where it goes; nothing in it can be wrong any more.
+
+    Attributes:
+        application: docker-rest or docker-cli.
+        arguments: The application's arguments, defaults filled in.
+        base: The base image as the user named it.
+        destination: Where the image goes.
+        push, pull: The connections of the two registry targets; None without one.
+    """
+
+    application: Application
+    arguments: ImageArguments
+    base: Reference
+    destination: Destination
+    push: Connection | None = None
+    pull: Connection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the command line says besides the documents.
+
+    Attributes:
+        application: The packager's name, over the packaging's integration.
+        arguments: Argument values, over the packaging's own.
+        output: `docker://…`, `oci:…` or `oci-archive:…`; then no docker-push target is needed.
+    """
+
+    application: str | None = None
+    arguments: dict[str, Any] | None = None
+    output: str | None = None
+
+
+def make_request(
+    manifest: PackagingManifest, model: ModelSection, overrides: Overrides | None = None, *, uuid: str | None = None
+) -> PackagingRequest:
+    """Merge and check everything.
+
+    An argument's value is the command line's, else the packaging's, else the integration's default, else the documented
+    default. `uuid` is the template's RandomUUID; a random one when not given.
+
+    Raises:
+        RequestError: Lists every problem there is.
+    """
+    overrides = overrides or Overrides()
+    application = pick_application(manifest, overrides.application)
+    problems: list[str] = []
+    arguments = _check_arguments(manifest, application, overrides.arguments or {}, problems)
+    connections = _check_targets(manifest, application, push_required=overrides.output is None, problems=problems)
+    destination = None
+    if arguments is not None:
+        values = {"Name": model.name, "Version": model.version, "RandomUUID": uuid or str(uuid4())}
+        destination = _find_destination(arguments, values, connections.get(PUSH), overrides.output, problems)
+    if problems or arguments is None or destination is None:
+        raise RequestError.from_problems(
+            f"{manifest.subject} can't be built as {application.name}",
+            problems,
+            hint=f"`packager integrations` describes the arguments and targets of {application.name}",
+        )
+    return PackagingRequest(
+        application=application,
+        arguments=arguments,
+        base=Reference.parse(arguments.dockerfile_base_image),
+        destination=destination,
+        push=connections.get(PUSH),
+        pull=connections.get(PULL),
+    )
+
+
+def pick_application(manifest: PackagingManifest, name: str | None = None) -> Application:
+    """Find the application by name, else by the packaging's integration, else by the integration's entry point.
+
+    Raises:
+        RequestError: None of them is known.
+    """
+    integration = manifest.packaging_integration
+    entry_point = integration.spec.entrypoint.rsplit("/", 1)[-1] if integration else ""
+    wanted = name or manifest.model_packaging.spec.integration_name
+    for application in APPLICATIONS.values():
+        if application.name == wanted or (not name and entry_point and application.entry_point == entry_point):
+            return application
+    what = f"the integration {wanted!r} is unknown" if wanted else "no integration is named (spec.integrationName)"
+    raise RequestError(f"{manifest.subject}: {what}", hint=f"supported: {', '.join(APPLICATIONS)}")
+
+
+def parse_argument(application: Application, text: str) -> tuple[str, Any]:
+    """Read `NAME=VALUE` of the command line; a value is text where the argument's type is text, else a YAML scalar.
+
+    Raises:
+        RequestError: There is no `=`, or the value is no scalar.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise RequestError(f"the argument {text!r} has no value", hint="write -a NAME=VALUE")
+    fields = {field.alias or key: field for key, field in application.arguments.model_fields.items()}
+    if name not in fields or fields[name].annotation is str:
+        return name, value
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RequestError(
+            f"the value of the argument {text!r} can't be read", hint="write a number or true/false"
+        ) from error
+
+
+def _check_arguments(
+    manifest: PackagingManifest, application: Application, given: dict[str, Any], problems: list[str]
+) -> ImageArguments | None:
+    known = {field.alias or name for name, field in application.arguments.model_fields.items()}
+    integration = manifest.packaging_integration
+    defaults = integration.defaults() if integration else {}
+    for name in sorted(defaults.keys() - known):
+        log.warning("the integration's argument %r is unknown to %s and has no effect", name, application.name)
+    own = {**manifest.model_packaging.spec.arguments, **given}
+    values = {name: value for name, value in {**defaults, **own}.items() if value is not None}
+    if integration:
+        required = integration.spec.integration_schema.arguments.required
+        problems += [f"argument {name!r} is required" for name in required if name not in values]
+    unknown = sorted(own.keys() - known)
+    problems += [f"argument {name!r} is unknown; {application.name} has {', '.join(sorted(known))}" for name in unknown]
+    try:
+        return application.arguments.model_validate({name: values[name] for name in values if name in known})
+    except ValidationError as error:
+        problems += [f"argument {line}" for line in describe(error)]
+        return None
+
+
+def _check_targets(
+    manifest: PackagingManifest, application: Application, *, push_required: bool, problems: list[str]
+) -> dict[str, Connection]:
+    schemas: dict[str, TargetSchema] = {schema.name: schema for schema in application.targets}
+    integration = manifest.packaging_integration
+    if integration:
+        schemas |= {schema.name: schema for schema in integration.spec.integration_schema.targets}
+    documented = {schema.name for schema in application.targets}
+    connections: dict[str, Connection] = {}
+    for target in manifest.targets:
+        connection, schema = target.connection, schemas.get(target.name)
+        if schema is None or target.name not in documented:
+            problems.append(
+                f"target {target.name!r} is unknown; {application.name} has {', '.join(sorted(documented))}"
+            )
+            continue
+        if target.name in connections:
+            problems.append(f"target {target.name!r} is given twice")
+        allowed = [name for name in _DOCUMENTED_TYPES if not schema.connection_types or name in schema.connection_types]
+        if connection.spec.type not in allowed:
+            problems.append(
+                f"target {target.name!r}: connection {connection.id!r} is of type {connection.spec.type!r}; "
+                f"allowed: {', '.join(allowed)}"
+            )
+        problems += [f"connection {connection.id!r}: {problem}" for problem in check_registry_uri(connection.spec.uri)]
+        connections[target.name] = connection
+    for name, schema in schemas.items():
+        required = schema.required and (push_required or name != PUSH)
+        if required and name not in connections:
+            problems.append(f"target {name!r} is required: name a connection of type {' or '.join(_DOCUMENTED_TYPES)}")
+    return connections
+
+
+_DOCUMENTED_TYPES = ("docker", "ecr")
+
+
+def check_registry_uri(uri: str) -> list[str]:
+    """Return what is wrong with a registry connection's URI: `host[:port][/path]`, without a scheme."""
+    if not uri.strip("/"):
+        return ["its uri is empty; write host/path"]
+    if "://" in uri:
+        return [f"its uri has the scheme {uri.partition('://')[0]!r}; write host/path without it"]
+    try:
+        Reference.parse(f"{uri.rstrip('/')}/x")
+    except ValueError as error:
+        return [f"its uri is wrong: {error}"]
+    return []
+
+
+def _find_destination(
+    arguments: ImageArguments,
+    values: dict[str, str],
+    push: Connection | None,
+    output: str | None,
+    problems: list[str],
+) -> Destination | None:
+    try:
+        name = render_image_name(arguments.image_name, values)
+        if output is not None:
+            return Destination.parse(output, Reference.parse(f"localhost/{name}"))
+        if push is None or check_registry_uri(push.spec.uri):
+            return None  # reported as a target's problem
+        return Destination(reference=Reference.parse(f"{push.spec.uri.rstrip('/')}/{name}"))
+    except ValueError as error:
+        problems.append(str(error))
+        return None
+
+
+class _NameSandbox(ImmutableSandboxedEnvironment):
+    """Jinja without attributes that lead elsewhere, and without sums that fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, _context: object, operator: str, _left: object, _right: object) -> object:
+        raise SecurityError(f"the operator {operator} is not allowed in an image name")
+
+
+def render_image_name(template: str, values: dict[str, str]) -> str:
+    """Render an image name and make it one that a registry accepts: lower-case, each foreign run one `-`.
+
+    Returns:
+        `path[:tag]`.
+
+    Raises:
+        ValueError: The template is wrong, names something undefined, or renders to nothing.
+    """
+    where = f"argument imageName: the template {template!r}"
+    known = ", ".join(values)
+    try:
+        rendered = _NameSandbox(undefined=StrictUndefined, autoescape=False).from_string(template).render(values)
+    except SecurityError as error:
+        raise ValueError(f"{where} reaches for what it may not: {error}; it may use {known}") from error
+    except UndefinedError as error:
+        raise ValueError(f"{where} names something unknown: {error}; it may use {known}") from error
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"{where} can't be rendered: {error}") from error
+    name = normalise_image_name(rendered)
+    if not name:
+        raise ValueError(f"{where} renders to {rendered[:60]!r}, which leaves no name")
+    return name
+
+
+def normalise_image_name(text: str) -> str:
+    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`."""
+    text = text.strip().lower()
+    cut = text.rfind(":")
+    path, tag = (text[:cut], text[cut + 1 :]) if cut > text.rfind("/") else (text, "")
+    components = [_normalise_component(component) for component in path.split("/")]
+    path = "/".join(component for component in components if component)
+    tag = re.sub(r"[^a-z0-9_.-]+", "-", tag).lstrip(".-")
+    return f"{path}:{tag}" if path and tag else path
+
+
+def _normalise_component(text: str) -> str:
+    def separator(match: re.Match[str]) -> str:
+        run = match.group()
+        return run if run in {".", "_", "__"} or set(run) == {"-"} else "-"
+
+    return re.sub(r"[^a-z0-9]+", separator, text).strip("-._")

@@ -1,0 +1,140 @@
+"""What a packaging tells its callers: written atomically, at the very end."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packager.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from packager.engines import BuiltImage
+    from packager.errors import PackagerError
+
+# The kubelet reads no more: kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
+TERMINATION_LOG_BYTES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagingResult:
+    """A built image as its callers see it.
+
+    Attributes:
+        image: The full reference with its tag: `host/path:tag`.
+        image_digest: `host/path@sha256:…`.
+        output: `oci:DIR` or `oci-archive:FILE` when the image went to no registry, else empty.
+    """
+
+    image: str
+    image_digest: str
+    output: str = ""
+
+    @classmethod
+    def of(cls, built: BuiltImage) -> PackagingResult:
+        """Name the built image."""
+        reference, destination = built.destination.reference, built.destination
+        return cls(
+            image=str(reference),
+            image_digest=reference.with_digest(built.digest),
+            output="" if destination.transport == "docker" else str(destination),
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the flat object of strings that becomes `status.results`."""
+        results = {"image": self.image, "imageDigest": self.image_digest, "output": self.output}
+        return {name: value for name, value in results.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where results are written.
+
+    Attributes:
+        result_file: A JSON object of strings.
+        results_dir: A folder with one file a result, as Tekton and Argo read them.
+        termination_log: The Job's termination log; the one output that is written on failure as well.
+    """
+
+    result_file: Path | None = None
+    results_dir: Path | None = None
+    termination_log: Path | None = None
+
+    def prepare(self) -> None:
+        """Take away what an earlier run left, and make sure that the outputs can be written when their time comes.
+
+        Raises:
+            UsageError: One of them can't.
+        """
+        try:
+            if self.result_file is not None:
+                self.result_file.unlink(missing_ok=True)
+                _check_writable(self.result_file.absolute().parent)
+            if self.results_dir is not None:
+                self.results_dir.mkdir(parents=True, exist_ok=True)
+                for name in PackagingResult.__dataclass_fields__:
+                    (self.results_dir / _camel(name)).unlink(missing_ok=True)
+                _check_writable(self.results_dir)
+            if self.termination_log is not None:
+                with self.termination_log.open("ab"):
+                    pass
+        except OSError as error:
+            raise UsageError(
+                f"results can't be written to {error.filename}: {error.strerror}", hint="name a writable place"
+            ) from error
+
+    def write(self, result: PackagingResult) -> None:
+        """Write the results everywhere; the termination log last."""
+        results = result.to_dict()
+        text = json.dumps(results, indent=2) + "\n"
+        if self.results_dir is not None:
+            for name, value in results.items():
+                _write_atomically(self.results_dir / name, value)
+        if self.result_file is not None:
+            _write_atomically(self.result_file.absolute(), text)
+        self._write_termination_log(results)
+
+    def write_error(self, error: PackagerError) -> None:
+        """Write the error, shortened to what the kubelet reads, to the termination log."""
+        message, hint = error.message, error.hint
+        body = {"error": {"code": error.code, "message": message, "hint": hint}}
+        while len(json.dumps(body).encode()) > TERMINATION_LOG_BYTES:
+            excess = len(json.dumps(body).encode()) - TERMINATION_LOG_BYTES
+            message = message[: max(0, len(message) - max(excess // 6, 16))]
+            hint = hint if message else hint[: len(hint) // 2]
+            body = {"error": {"code": error.code, "message": f"{message}…", "hint": hint}}
+        self._write_termination_log(body)
+
+    def _write_termination_log(self, body: Mapping[str, object]) -> None:
+        if self.termination_log is not None:
+            # A file that the kubelet mounts: it can't be renamed over, so it's written in one call.
+            self.termination_log.write_text(json.dumps(body) + "\n", encoding="utf-8")
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+def _check_writable(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

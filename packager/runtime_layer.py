@@ -1,0 +1,53 @@
+"""The runtime layer: our serving runtime and the server it runs on, as files of this installation.
+
+The server is not fetched when an image is built: the packager's own pinned copy goes into the image, so that a release
+of the packager is one version of the runtime.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from packager.errors import PackagerError
+from packager.plan import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VENDORED = ("gunicorn",)
+_LEFT_OUT = {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+def runtime_contents(destination: PurePosixPath) -> tuple[Content, ...]:
+    """Return the files of the runtime layer, sorted, for a folder of the image.
+
+    Raises:
+        PackagerError: This installation is damaged: a part of the runtime is missing.
+    """
+    own = Path(str(files("packager") / "runtime"))
+    contents = [*_folder(own, destination), *_vendored(destination / "vendor")]
+    return tuple(sorted(contents, key=lambda content: content.destination))
+
+
+def _folder(folder: Path, destination: PurePosixPath) -> Iterator[Content]:
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.is_file() and not _LEFT_OUT.intersection(inside.parts):
+            yield Content(source=path, destination=destination / inside.as_posix(), is_file=True)
+
+
+def _vendored(destination: PurePosixPath) -> Iterator[Content]:
+    for name in VENDORED:
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError as error:
+            raise PackagerError(
+                f"{name} is not installed beside the packager", hint="install the packager anew"
+            ) from error
+        for path in distribution.files or ():
+            if ".." not in path.parts and not _LEFT_OUT.intersection(path.parts):
+                source = Path(str(distribution.locate_file(path)))
+                yield Content(source=source, destination=destination / path.as_posix(), is_file=True)
