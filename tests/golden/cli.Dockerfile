@@ -1,0 +1,18 @@
+FROM docker.io/library/python@sha256:abababababababababababababababababababababababababababababababab
+COPY --chown=0:0 ["0-environment/", "/opt/conda/envs/wine/"]
+COPY --chown=0:0 ["1-runtime/", "/opt/odahu/runtime/"]
+COPY --chown=0:0 ["2-model/", "/opt/odahu/model/"]
+ENV ODAHU_MODEL_NAME="wine"
+ENV ODAHU_MODEL_VERSION="1.0"
+ENV MODEL_LOCATION="/opt/odahu/model/wine"
+ENV MODEL_ENTRYPOINT="entrypoint"
+LABEL org.opencontainers.image.title="wine"
+LABEL org.opencontainers.image.version="1.0"
+LABEL org.opencontainers.image.created="2026-01-02T03:04:05Z"
+LABEL org.opencontainers.image.base.name="docker.io/library/python:3.6"
+LABEL org.opencontainers.image.base.digest="sha256:abababababababababababababababababababababababababababababababab"
+LABEL org.odahu.packager.environment="sha256:1"
+LABEL org.odahu.packager.version="0.1.0"
+WORKDIR /opt/odahu/model
+ENTRYPOINT ["/opt/conda/envs/wine/bin/python", "/opt/odahu/runtime", "cli"]
+CMD []

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from packager.errors import RequestError
+from packager.models.documents import read_documents, read_packaging_manifest
+
+PACKAGING = """
+id: wine
+spec:
+  integrationName: docker-rest
+  artifactName: wine.zip
+  arguments: {workers: 4}
+  targets: [{name: docker-push, connectionName: hub}]
+"""
+CONNECTION = """
+kind: Connection
+id: hub
+spec: {type: docker, uri: localhost:5000, username: ann, password: cGFzcw==}
+"""
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_packaging_is_resolved_with_its_connection_and_the_secret_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", f"{PACKAGING}---{CONNECTION}")
+    manifest = read_documents([path]).pick(None)
+    assert manifest.model_packaging.spec.arguments == {"workers": 4}
+    assert manifest.targets[0].connection.spec.password.get_secret_value() == "pass"
+    assert manifest.secrets() == ["pass"]
+    assert "pass'" not in repr(manifest)
+
+
+def test_a_folder_is_read_whole_and_one_packaging_is_picked(tmp_path: Path) -> None:
+    write(tmp_path, "deep/a.yaml", PACKAGING)
+    write(tmp_path, "b.yml", PACKAGING.replace("id: wine", "id: beer"))
+    write(tmp_path, "c.json", json.dumps({"kind": "Connection", "id": "hub", "spec": {"type": "docker", "uri": "x"}}))
+    write(tmp_path, "notes.txt", "not: [read")
+    documents = read_documents([tmp_path])
+    assert documents.pick("beer").model_packaging.id == "beer"
+    with pytest.raises(RequestError, match="the files hold 2 packagings") as caught:
+        documents.pick(None)
+    assert "beer, wine" in caught.value.hint
+    with pytest.raises(RequestError, match="no ModelPackaging 'gin'"):
+        documents.pick("gin")
+
+
+def test_an_integration_brings_its_default_connection(tmp_path: Path) -> None:
+    integration = """
+kind: PackagingIntegration
+id: docker-rest
+spec: {schema: {targets: [{name: docker-push, connectionTypes: [docker], required: true, default: hub}]}}
+"""
+    packaging = PACKAGING.replace("  targets: [{name: docker-push, connectionName: hub}]\n", "")
+    path = write(tmp_path, "a.yaml", f"{packaging}---{integration}---{CONNECTION}")
+    assert [target.connection.id for target in read_documents([path]).pick("wine").targets] == ["hub"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: Pod\nid: a", "kind 'Pod' is unknown"),
+        ("[1, 2]", "is not a mapping"),
+        ("a: [1", "line 1, column 6: neither JSON nor YAML"),
+        (PACKAGING + "---" + PACKAGING, "a ModelPackaging 'wine' was read before"),
+        (PACKAGING.replace("id: wine", "id: Wine_1"), "id: string should match pattern"),
+        (PACKAGING.replace("id: wine", "id: " + "a" * 64), "id: string should have at most 63 characters"),
+        (CONNECTION.replace("cGFzcw==", "not base64!"), "spec.password is not base64 text"),
+        (CONNECTION.replace("type: docker, ", ""), "spec.type: field required"),
+        (PACKAGING, "connection 'hub', which is in none of the files"),
+        ("kind: ModelPackaging\nid: a\nspec: {arguments: [1]}", "spec.arguments: input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_document_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, "a.yaml", text)
+    with pytest.raises(RequestError) as caught:
+        read_documents([path]).pick(None)
+    assert message in caught.value.message
+
+
+def test_a_wrong_secret_is_not_shown(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", CONNECTION.replace("cGFzcw==", "[hunter2]"))
+    with pytest.raises(RequestError) as caught:
+        read_documents([path])
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"mp\.json: can't be read: No such file"):
+        read_packaging_manifest(tmp_path / "mp.json")
+
+
+def test_the_platforms_manifest_has_secrets_in_clear_nulls_and_unknown_keys(tmp_path: Path) -> None:
+    manifest = {
+        "modelPackaging": {"id": "wine", "spec": {"integrationName": "docker-cli", "arguments": None, "newField": 1}},
+        "packagingIntegration": None,
+        "targets": [
+            {
+                "name": "docker-push",
+                "connection": {"id": "c", "spec": {"type": "docker", "uri": "x", "password": "cGFzcw=="}},
+            }
+        ],
+        "trainingZipName": "wine.zip",
+    }
+    read = read_packaging_manifest(write(tmp_path, "mp.json", json.dumps(manifest)))
+    assert read.targets[0].connection.spec.password.get_secret_value() == "cGFzcw=="
+    assert read.model_packaging.spec.arguments == {}
+    as_yaml = read_packaging_manifest(write(tmp_path, "mp.yaml", "modelPackaging: {id: wine}"))
+    assert as_yaml.model_packaging.id == "wine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "holds no packaging manifest"),
+        ("{}", "modelPackaging: field required"),
+        ("a: b: c", "neither JSON nor YAML"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_packaging_manifest(write(tmp_path, "mp.json", text))
+    assert message in caught.value.message

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import re
+
+from packager import errors
+from packager.errors import Interrupted, PackagerError, exit_codes
+
+
+def test_the_tree_in_the_docstring_is_the_code() -> None:
+    drawn = dict(re.findall(r"(\w+) +(\d+)  ", errors.__doc__ or ""))
+    classes = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and kind is not Interrupted}
+    assert drawn == {name: str(kind.exit_code) for name, kind in classes.items()}
+
+
+def test_every_class_has_its_own_exit_code_and_word() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not Interrupted]
+    assert len({kind.exit_code for kind in kinds}) == len(kinds) == len({kind.code for kind in kinds})
+    assert set(exit_codes()) == {0, 130, 143, *(kind.exit_code for kind in kinds)}
+
+
+def test_an_interruption_exits_as_the_shell_counts() -> None:
+    assert (Interrupted(2).exit_code, Interrupted(15).exit_code) == (130, 143)
+
+
+def test_a_rewritten_error_keeps_its_code() -> None:
+    error = errors.SolveError("a secret", hint="the secret").rewritten(lambda text: text.replace("secret", "*"))
+    assert isinstance(error, PackagerError)
+    assert (error.message, error.hint, error.exit_code, error.code) == ("a *", "the *", 21, "solve")

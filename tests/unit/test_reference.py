@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packager.models.reference import Destination, Reference
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("python", "docker.io/library/python:latest"),
+        ("python:3.6", "docker.io/library/python:3.6"),
+        ("ann/wine", "docker.io/ann/wine:latest"),
+        ("gcr.io/project/wine:1", "gcr.io/project/wine:1"),
+        ("localhost/wine", "localhost/wine:latest"),
+        ("localhost:5000/wine:a", "localhost:5000/wine:a"),
+        ("127.0.0.1:5000/a/b__c/d-e:T_.-", "127.0.0.1:5000/a/b__c/d-e:T_.-"),
+        ("[::1]:5000/wine:1", "[::1]:5000/wine:1"),
+        (f"gcr.io/wine@{DIGEST}", f"gcr.io/wine@{DIGEST}"),
+        (f"gcr.io/wine:1@{DIGEST}", f"gcr.io/wine:1@{DIGEST}"),
+    ],
+)
+def test_a_reference_is_read_with_its_host_spelled_out(text: str, full: str) -> None:
+    assert str(Reference.parse(text)) == full
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "not a repository path"),
+        ("https://gcr.io/wine", "scheme"),
+        ("gcr.io/Wine", "'Wine'"),
+        ("gcr.io/wine:", "empty tag"),
+        ("gcr.io/wine:a b", "'a b'"),
+        ("gcr.io/wine:" + "a" * 129, "tag"),
+        ("gcr.io//wine", "repository path"),
+        ("gcr.io/wine@sha256:12", "not a digest"),
+        ("gcr.io/" + "a" * 256, "longer than 255"),
+        ("gcr.io/a\nb", "repository path"),
+    ],
+)
+def test_a_wrong_reference_is_refused_with_the_part_that_is_wrong(text: str, part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [("localhost:5000/a", True), ("127.0.0.1:1/a", True), ("[::1]:5/a", True), ("localhost.example.com/a", False)],
+)
+def test_only_this_machine_is_loopback(text: str, loopback: bool) -> None:
+    assert Reference.parse(text).is_loopback is loopback
+
+
+def test_a_destination_is_read_as_the_command_line_takes_it(tmp_path: Path) -> None:
+    reference = Reference.parse("localhost/wine:1")
+    assert str(Destination.parse("docker://gcr.io/wine:2", reference).reference) == "gcr.io/wine:2"
+    archive = Destination.parse(f"oci-archive:{tmp_path}/wine.tar", reference)
+    assert (archive.transport, archive.path, archive.reference) == ("oci-archive", tmp_path / "wine.tar", reference)
+    assert str(archive) == f"oci-archive:{tmp_path}/wine.tar"
+
+
+@pytest.mark.parametrize("text", ["wine", "docker:wine", "oci:", "ftp:wine", "docker-daemon:wine"])
+def test_an_unknown_destination_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no output; write docker://"):
+        Destination.parse(text, Reference.parse("a"))

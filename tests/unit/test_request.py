@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from packager.applications import APPLICATIONS
+from packager.applications.rest import RestArguments
+from packager.errors import RequestError
+from packager.request import Overrides, parse_argument, pick_application, render_image_name
+from tests.unit.builders import REGISTRY, UUID, packaging, request
+
+VALUES = {"Name": "Wine Model", "Version": "1.0", "RandomUUID": UUID}
+
+
+def test_the_minimal_packaging_gets_every_documented_default() -> None:
+    made = request()
+    assert made.arguments.model_dump(by_alias=True) == {
+        "imageName": "{{ Name }}-{{ Version }}:{{ RandomUUID }}",
+        "dockerfileBaseImage": "python:3.6",
+        "dockerfileAddCondaInstallation": True,
+        "dockerfileCondaEnvsLocation": "/opt/conda/envs/",
+        "port": 5000,
+        "timeout": 60,
+        "workers": 1,
+        "threads": 4,
+        "host": "0.0.0.0",
+    }
+    assert str(made.destination) == f"docker://gcr.io/project/odahuflow/wine-1.0:{UUID}"
+    assert str(made.base) == "docker.io/library/python:3.6"
+
+
+def test_an_argument_comes_from_the_command_line_else_the_packaging_else_the_integration() -> None:
+    properties = [
+        {"name": name, "parameters": [{"name": "default", "value": value}]}
+        for name, value in {"workers": 2, "threads": 2, "timeout": 2, "unheard": 1}.items()
+    ]
+    entity = {"id": "docker-rest", "spec": {"schema": {"arguments": {"properties": properties}}}}
+    manifest = packaging({"threads": 3, "timeout": 3, "port": None}, entity=entity)
+    arguments = request(manifest, Overrides(arguments={"timeout": 4})).arguments
+    assert isinstance(arguments, RestArguments)
+    assert (arguments.workers, arguments.threads, arguments.timeout, arguments.port) == (2, 3, 4, 5000)
+
+
+def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
+    made = request(packaging(integration="docker-cli"))
+    assert sorted(made.arguments.model_dump(by_alias=True)) == [
+        "dockerfileAddCondaInstallation",
+        "dockerfileBaseImage",
+        "dockerfileCondaEnvsLocation",
+        "imageName",
+    ]
+    with pytest.raises(RequestError, match="argument 'port' is unknown"):
+        request(packaging({"port": 1}, integration="docker-cli"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"color": "red"}, "argument 'color' is unknown; docker-rest has"),
+        ({"port": "5000"}, "argument port: input should be a valid integer"),
+        ({"port": 0}, "argument port: input should be greater than or equal to 1"),
+        ({"port": 65536}, "argument port: input should be less than or equal to 65535"),
+        ({"port": True}, "argument port: input should be a valid integer"),
+        ({"workers": 0}, "argument workers: input should be greater than or equal to 1"),
+        ({"threads": 1.5}, "argument threads: input should be a valid integer"),
+        ({"timeout": -1}, "argument timeout"),
+        ({"host": "a b"}, "argument host: string should match pattern"),
+        ({"dockerfileBaseImage": "https://x/y"}, "argument dockerfileBaseImage: 'https://x/y' has a scheme"),
+        ({"dockerfileBaseImage": ""}, "argument dockerfileBaseImage"),
+        (
+            {"dockerfileAddCondaInstallation": "yes"},
+            "argument dockerfileAddCondaInstallation: input should be a valid bool",
+        ),
+        ({"dockerfileCondaEnvsLocation": "envs"}, "argument dockerfileCondaEnvsLocation"),
+        ({"dockerfileCondaEnvsLocation": "/a/../b"}, "argument dockerfileCondaEnvsLocation"),
+        ({"dockerfileCondaEnvsLocation": "/a\nRUN x"}, "argument dockerfileCondaEnvsLocation"),
+        ({"imageName": 5}, "argument imageName: input should be a valid string"),
+        ({"imageName": "{{ Nam }}"}, "names something unknown: 'Nam' is undefined; it may use Name, Version"),
+        ({"imageName": "{{ Name.__class__ }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ Name * 1000000000 }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ Name"}, "can't be rendered"),
+        ({"imageName": "{{ 1 // 0 }}"}, "can't be rendered"),
+        ({"imageName": "{{ '' }}"}, "renders to '', which leaves no name"),
+        ({"imageName": "--/:1"}, "leaves no name"),
+        ({"imageName": "a:" + "x" * 129}, "is not a tag"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request(packaging(arguments))
+    assert problem in caught.value.message
+    assert caught.value.exit_code == 12
+    assert "packager integrations" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("targets", "problem"),
+    [
+        ({}, "target 'docker-push' is required: name a connection of type docker or ecr"),
+        ({"docker-push": {**REGISTRY, "type": "s3"}}, "connection 'docker-push' is of type 's3'; allowed: docker, ecr"),
+        ({"docker-push": {**REGISTRY, "uri": "https://gcr.io"}}, "its uri has the scheme 'https'"),
+        ({"docker-push": {**REGISTRY, "uri": "/"}}, "its uri is empty"),
+        ({"docker-push": {**REGISTRY, "uri": "gcr.io/Up"}}, "its uri is wrong"),
+        (
+            {"docker-push": REGISTRY, "pypi": REGISTRY},
+            "target 'pypi' is unknown; docker-rest has docker-pull, docker-push",
+        ),
+    ],
+)
+def test_a_wrong_target_is_named(targets: dict[str, dict[str, Any]], problem: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request(packaging(targets=targets))
+    assert problem in caught.value.message
+
+
+def test_every_problem_is_in_one_error() -> None:
+    manifest = packaging(
+        {"color": "red", "port": "x", "workers": 0}, targets={"docker-pull": {"type": "s3", "uri": "b"}}
+    )
+    with pytest.raises(RequestError) as caught:
+        request(manifest)
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "packaging 'wine' can't be built as docker-rest:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "- argument 'color' is unknown; docker-rest has dockerfileAddCondaInstallation, dockerfileBaseImage, "
+        "dockerfileCondaEnvsLocation, host, imageName, port, threads, timeout, workers",
+        "- argument port",
+        "- argument workers",
+        "- target 'docker-pull'",
+        "- target 'docker-push' is required",
+    ]
+
+
+def test_an_integration_can_narrow_the_connection_types_and_require_arguments() -> None:
+    targets = [{"name": "docker-push", "connectionTypes": ["ecr"], "required": True}]
+    entity = {"spec": {"schema": {"targets": targets, "arguments": {"required": ["imageName"]}}}}
+    with pytest.raises(RequestError) as caught:
+        request(packaging(entity=entity))
+    assert "argument 'imageName' is required" in caught.value.message
+    assert "of type 'docker'; allowed: ecr" in caught.value.message
+
+
+def test_an_output_on_the_command_line_needs_no_push_target() -> None:
+    made = request(packaging(targets={}), Overrides(output="oci:layout"))
+    assert made.destination.transport == "oci"
+    assert str(made.destination.reference) == f"localhost/wine-1.0:{UUID}"
+    with pytest.raises(RequestError, match="is no output"):
+        request(packaging(targets={}), Overrides(output="ftp:x"))
+
+
+def test_a_trailing_slash_of_the_uri_is_ignored() -> None:
+    made = request(packaging({"imageName": "a:1"}, targets={"docker-push": {**REGISTRY, "uri": "localhost:5000/"}}))
+    assert str(made.destination) == "docker://localhost:5000/a:1"
+
+
+def test_the_application_is_found_by_integration_or_by_entry_point() -> None:
+    assert pick_application(packaging(integration="docker-cli")).name == "docker-cli"
+    entity = {"id": "own", "spec": {"entrypoint": "/opt/bin/odahu-flow-pack-to-cli"}}
+    assert pick_application(packaging(integration="own", entity=entity)).name == "docker-cli"
+    assert pick_application(packaging(integration="docker-cli"), "docker-rest").name == "docker-rest"
+    with pytest.raises(RequestError, match="the integration 'own' is unknown") as caught:
+        pick_application(packaging(integration="own"))
+    assert caught.value.hint == "supported: docker-rest, docker-cli"
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{{ Name }}-{{ Version }}:{{ RandomUUID }}", f"wine-model-1.0:{UUID}"),
+        ("wine-test:prefix-{{ RandomUUID }}", f"wine-test:prefix-{UUID}"),
+        ("myservice:123", "myservice:123"),
+        ("Team X/{{ Name }}", "team-x/wine-model"),
+        ("a!!b??c:V 1 + 2", "a-b-c:v-1-2"),
+        ("a..b/._c_:-1", "a-b/c:1"),
+        ("localhost:5000/a:1", "localhost-5000/a:1"),
+        ("{{ Name | replace(' ', '_') }}", "wine_model"),
+    ],
+)
+def test_an_image_name_is_rendered_and_made_acceptable(template: str, name: str) -> None:
+    assert render_image_name(template, VALUES) == name
+
+
+def test_a_command_line_argument_is_read_by_the_type_it_should_have() -> None:
+    rest = APPLICATIONS["docker-rest"]
+    assert parse_argument(rest, "workers=4") == ("workers", 4)
+    assert parse_argument(rest, "imageName=1.0") == ("imageName", "1.0")
+    assert parse_argument(rest, "dockerfileAddCondaInstallation=false") == ("dockerfileAddCondaInstallation", False)
+    assert parse_argument(rest, "imageName=a=b") == ("imageName", "a=b")
+    with pytest.raises(RequestError, match="has no value"):
+        parse_argument(rest, "workers")

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packager.errors import UsageError
+from packager.settings import Settings
+
+
+def test_the_defaults_need_no_environment() -> None:
+    settings = Settings.from_env({"PATH": "/bin", "PACKAGER_GLIBC": ""})
+    assert settings.platform == "linux-64"
+    assert settings.glibc is None
+    assert settings.secrets() == []
+
+
+def test_every_kind_of_value_is_read() -> None:
+    settings = Settings.from_env(
+        {
+            "PACKAGER_CACHE_DIR": "/cache",
+            "PACKAGER_ARTIFACT_MAX_BYTES": "1000",
+            "PACKAGER_CONDA_DEFAULT_CHANNELS": "a, b c",
+            "PACKAGER_CONDA_MIRRORS": "https://x/y=file:///z https://q?a=b",
+            "PACKAGER_CONDA_CREDENTIALS": "host=ann:secret-1 other=token-2",
+            "PACKAGER_PIP_INDEX_URL": "https://bob:secret-3@index/simple",
+            "SOURCE_DATE_EPOCH": "12",
+        }
+    )
+    assert settings.cache_dir == Path("/cache")
+    assert settings.conda_default_channels == ("a", "b", "c")
+    assert settings.conda_mirrors == {"https://x/y": "file:///z", "https://q?a": "b"}
+    assert settings.source_date_epoch == 12
+    assert {"secret-1", "token-2", "secret-3"} < set(settings.secrets())
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PACKAGER_COLOR", "red"),
+        ("PACKAGER_GLIBC", "new"),
+        ("PACKAGER_ARTIFACT_MAX_BYTES", "-1"),
+        ("PACKAGER_PLATFORM", "win-64"),
+        ("SOURCE_DATE_EPOCH", "yesterday"),
+    ],
+)
+def test_a_wrong_or_unknown_setting_is_named_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=name) as caught:
+        Settings.from_env({name: value})
+    assert caught.value.exit_code == 2
+    assert "packager settings" in caught.value.hint
