@@ -68,7 +68,7 @@ def test_a_long_error_is_cut_to_what_the_kubelet_reads(tmp_path: Path, message: 
 
 
 def test_a_place_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="results can't be written to .*nowhere") as caught:
+    with pytest.raises(UsageError, match=r"results can't be written to .*nowhere") as caught:
         Outputs(result_file=tmp_path / "nowhere/result.json").prepare()
     assert caught.value.exit_code == 2
     (tmp_path / "file").touch()
