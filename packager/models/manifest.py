@@ -2,34 +2,82 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+from packager.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationInfo
+    from pydantic_core import ErrorDetails
+
 MANIFEST_NAMES = ("odahuflow.project.yaml", "odahuflow.model.yaml")
+MAX_MANIFEST_SIZE = 1 << 20  # bytes; real ones have a few hundred
+
+_SHOWN_LENGTH = 80
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+
+# What we say for pydantic's types of problems; the others in its own words.
+_SENTENCES = {
+    "missing": "{where} is missing",
+    "string_too_short": "{where} is empty",
+    "too_short": "{where} is empty",
+    "literal_error": "{where} is {given}, which is not supported; supported: {supported}",
+    "string_pattern_mismatch": "{where} is {given}, which is no Python module; write its dotted name without .py",
+    "string_type": "{where} must be text, not {given}",
+    "model_type": "{where} must be a mapping, not {given}",
+    "model_attributes_type": "{where} must be a mapping, not {given}",
+}
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must be one line without control characters")
+    return text
 
 
 def _stay_inside(text: str) -> str:
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{text!r} leaves the archive; write a path relative to its root")
+        raise ValueError(f"{_shown(text)} leaves the archive; write a path relative to its root")
     return str(path)
 
 
-InsidePath = Annotated[str, AfterValidator(_stay_inside)]
+Line = Annotated[str, AfterValidator(_one_line)]
+InsidePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_stay_inside)]
 
 
 class Binaries(BaseModel):
-    """What the model's code is and what it depends on."""
+    """What the model's code is and what it depends on.
+
+    `conda_path` is always there when `dependencies` is `conda`, and `requirements_path` when it is `pip`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: Literal["python"]
     dependencies: Literal["conda", "pip"]
-    conda_path: InsidePath | None = None
-    requirements_path: InsidePath | None = None
+    conda_path: InsidePath | None = Field(default=None, validate_default=True)
+    requirements_path: InsidePath | None = Field(default=None, validate_default=True)
+
+    @field_validator("conda_path", "requirements_path")
+    @classmethod
+    def _named(cls, value: str | None, info: ValidationInfo) -> str | None:
+        dependencies = {"conda_path": "conda", "requirements_path": "pip"}[str(info.field_name)]
+        if value is None and info.data.get("dependencies") == dependencies:
+            raise ValueError(f"is missing; with dependencies: {dependencies} it names their file in the archive")
+        return value
+
+    @property
+    def dependencies_path(self) -> str:
+        """The file that lists the dependencies, relative to the archive's root."""
+        return str(self.conda_path if self.dependencies == "conda" else self.requirements_path)
 
 
 class ModelSection(BaseModel):
@@ -40,17 +88,10 @@ class ModelSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
+    name: Line = Field(min_length=1)
+    version: Line = Field(min_length=1)
     work_dir: InsidePath
     entrypoint: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
-
-    @field_validator("name", "version")
-    @classmethod
-    def _one_line(cls, value: str) -> str:
-        if any(ord(character) < ord(" ") for character in value):
-            raise ValueError("must be one line without control characters")
-        return value
 
 
 class Toolchain(BaseModel):
@@ -71,3 +112,104 @@ class ArtifactManifest(BaseModel):
     model: ModelSection
     odahuflow_version: str = ""
     toolchain: Toolchain = Toolchain()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> ArtifactManifest:
+        """Read the manifest from YAML or JSON, in UTF-8 and at most 1 MB; `name` is its file name, for the messages.
+
+        Numbers keep their text (`version: 1.10` is `"1.10"`), and null is the same as absent.
+
+        Raises:
+            ManifestError: It can't be read, or something in it is wrong; lists every problem.
+        """
+        values = _parse(data, name)
+        if not isinstance(values, dict):
+            raise ManifestError(
+                f"{name} is not a mapping", hint="it has the sections `binaries` and `model`, as the training wrote it"
+            )
+        try:
+            return cls.model_validate(_without_nulls(values))
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=True)
+            raise manifest_error(name, [_describe(problem) for problem in problems]) from error
+
+
+def manifest_error(name: str, problems: list[str]) -> ManifestError:
+    """Make one error of all that is wrong with a manifest."""
+    return ManifestError(
+        "\n".join([f"{name} is wrong:", *(f"  - {problem}" for problem in problems)]),
+        hint="correct the manifest in the archive, or train the model again with a toolchain that writes it right",
+    )
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases.
+
+    The C loader would be quicker, but can't be told to refuse aliases, and crashes on deep nesting.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and way)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {"null", "str", "seq", "map"}
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse what refers to another node: a few of those make gigabytes."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _parse(data: bytes, name: str) -> object:
+    if len(data) > MAX_MANIFEST_SIZE:
+        raise ManifestError(f"{name} is larger than {MAX_MANIFEST_SIZE:,} bytes", hint="is it really the manifest?")
+    try:
+        text = data.decode("utf-8-sig")
+        if text.lstrip().startswith("{"):
+            try:
+                return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+            except json.JSONDecodeError:
+                pass  # a YAML flow mapping starts alike
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506  (it is a SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ManifestError(
+            f"{name} is neither YAML nor JSON: {_reason(error)}", hint="correct it in the archive and pack it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {_shortened(error.problem or '')}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return _shortened(str(error))
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _describe(problem: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    given = _shown(problem["input"]) if isinstance(problem["input"], str) else f"a {type(problem['input']).__name__}"
+    supported = str(problem.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
+    message = problem["msg"].removeprefix("Value error, ")
+    sentence = _SENTENCES.get(problem["type"], "{where} {message}")
+    return sentence.format(where=where, given=given, supported=supported, message=message)
+
+
+def _shown(text: str) -> str:
+    return repr(_shortened(text))
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_LENGTH else f"{line[:_SHOWN_LENGTH]}…"

@@ -1,0 +1,192 @@
+"""Open a model archive from an untrusted place, check it and read its manifest (GPPI)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packager.archive import unpack
+from packager.errors import ArtifactError, DependenciesError, ManifestError
+from packager.models.manifest import MANIFEST_NAMES, MAX_MANIFEST_SIZE, ArtifactManifest, manifest_error
+from packager.tree import ArtifactLimits, Entry, Kind, below, check_links, find_root, refusal, shown
+
+if TYPE_CHECKING:
+    from packager.progress import Reporter
+
+__all__ = ["Artifact", "ArtifactLimits", "open_artifact"]
+
+_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())  # what a datetime can hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A model on disk that is safe to read and whose manifest fits it.
+
+    Attributes:
+        root: The folder that holds the manifest.
+        manifest: What the manifest says; the paths in it exist under `root`.
+        created: UTC; the time of the newest entry of the archive, or of the newest file of the folder.
+        owned: Whether we unpacked it into the workspace; a user's own folder must never be modified.
+    """
+
+    root: Path
+    manifest: ArtifactManifest
+    created: datetime
+    owned: bool
+
+
+def open_artifact(source: Path, workspace: Path, *, limits: ArtifactLimits, reporter: Reporter) -> Artifact:
+    """Open the zip or the folder of a trained model; a zip is unpacked to `workspace/"artifact"`.
+
+    Everything may lie in one folder that wraps the model. After an error nothing is left in the workspace.
+
+    Raises:
+        ArtifactError: The source is missing, can't be read, or is not safe to read.
+        ManifestError: The manifest is missing, wrong, or doesn't fit the files.
+        DependenciesError: The file with the dependencies is missing.
+        DiskFullError: There is no room to unpack the archive.
+    """
+    try:
+        mode = source.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArtifactError(
+            f"the model {source} can't be opened: {reason}",
+            hint="give the zip of a trained model, or its unpacked folder",
+        ) from error
+    if stat.S_ISDIR(mode):
+        return _open_folder(source, limits)
+    if stat.S_ISREG(mode):
+        return _open_archive(source, workspace / "artifact", limits, reporter)
+    raise ArtifactError(f"the model {source} is neither a file nor a folder", hint="give a zip or an unpacked folder")
+
+
+def _open_folder(source: Path, limits: ArtifactLimits) -> Artifact:
+    folder = source.resolve()
+    try:
+        entries = _scan(folder, limits)
+    except OSError as error:
+        raise ArtifactError(
+            f"the model's folder {source} can't be read: {error.strerror} ({shown(str(error.filename))})",
+            hint="let the user that runs the packager read all of it",
+        ) from error
+    root = find_root(entries)
+    entries = below(entries, root)
+    check_links(entries, root)
+    files = [entry for entry in entries if entry.kind is Kind.FILE]
+    return _read_artifact(folder / root, files, owned=False)
+
+
+def _open_archive(source: Path, folder: Path, limits: ArtifactLimits, reporter: Reporter) -> Artifact:
+    if os.path.lexists(folder):
+        raise ArtifactError(f"{folder} exists already", hint="let each run have a workspace of its own")
+    try:
+        root, entries = unpack(source, folder, limits=limits, reporter=reporter)
+        return _read_artifact(folder / root, entries, owned=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _scan(folder: Path, limits: ArtifactLimits) -> list[Entry]:
+    entries: list[Entry] = []
+    unpacked = 0
+    pending = [""]
+    while pending:
+        here = pending.pop()
+        with os.scandir(folder / here) as items:
+            for item in sorted(items, key=lambda item: item.name):
+                entry = _read_entry(item, f"{here}/{item.name}" if here else item.name)
+                entries.append(entry)
+                limits.check_entries(len(entries))
+                unpacked += entry.size
+                limits.check_bytes(unpacked)
+                if entry.kind is Kind.FOLDER:
+                    pending.append(entry.path)
+    return entries
+
+
+def _read_entry(item: os.DirEntry[str], path: str) -> Entry:
+    if not _is_utf8(item.name):
+        raise refusal(path, "has a name that is not UTF-8", "rename it")
+    status = item.stat(follow_symlinks=False)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(path=path, kind=Kind.FOLDER)
+    if stat.S_ISLNK(status.st_mode):
+        target = str(Path(item.path).readlink())
+        if not _is_utf8(target):
+            raise refusal(path, f"is a link to {shown(target)}, which is not UTF-8", "pack the file itself")
+        return Entry(path=path, kind=Kind.LINK, target=target)
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(path, "is a device, pipe or socket", "take it out of the model's folder")
+    if not os.access(item.path, os.R_OK):
+        raise refusal(path, "can't be read", "let the user that runs the packager read it")
+    return Entry(path=path, kind=Kind.FILE, size=status.st_size, modified=int(status.st_mtime))
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether the system's bytes were UTF-8; the others come as lone surrogates (PEP 383)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _read_artifact(root: Path, entries: list[Entry], *, owned: bool) -> Artifact:
+    manifest = _read_manifest(root)
+    newest = max((entry.modified for entry in entries if entry.kind is Kind.FILE), default=0)
+    created = datetime.fromtimestamp(min(max(newest, 0), _LAST_SECOND), tz=timezone.utc)
+    return Artifact(root=root, manifest=manifest, created=created, owned=owned)
+
+
+def _read_manifest(root: Path) -> ArtifactManifest:
+    path = next((root / name for name in MANIFEST_NAMES if (root / name).is_file()), None)
+    if path is None:
+        raise ManifestError("the model's manifest is a link to nothing", hint="pack the manifest itself")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_MANIFEST_SIZE + 1)
+    except OSError as error:
+        raise ManifestError(f"{path.name} can't be read: {error.strerror}", hint="is it really a file?") from error
+    manifest = ArtifactManifest.from_bytes(data, path.name)
+    _check_files(manifest, root, path.name)
+    return manifest
+
+
+def _check_files(manifest: ArtifactManifest, root: Path, name: str) -> None:
+    model, dependencies = manifest.model, manifest.binaries.dependencies_path
+    problems = []
+    if not (root / model.work_dir).is_dir():
+        problems.append(f"model.workDir is {shown(model.work_dir)}, which is no folder in the archive")
+    elif not _has_module(root / model.work_dir, model.entrypoint):
+        problems.append(
+            f"model.entrypoint is {shown(model.entrypoint)}, which is no Python module (.py, .so) or package "
+            f"in {shown(model.work_dir)}"
+        )
+    missing = None if (root / dependencies).is_file() else f"{shown(dependencies)}, which is no file in the archive"
+    if problems:
+        raise manifest_error(name, [*problems, f"binaries names {missing}"] if missing else problems)
+    if missing:
+        raise DependenciesError(
+            f"{name} takes the model's {manifest.binaries.dependencies} dependencies from {missing}",
+            hint="pack that file too, or correct its path in the manifest",
+        )
+
+
+def _has_module(folder: Path, dotted: str) -> bool:
+    *packages, name = dotted.split(".")
+    parent = folder.joinpath(*packages)
+    return _holds(parent, name) or _holds(parent / name, "__init__")
+
+
+def _holds(folder: Path, module: str) -> bool:
+    """Tell whether a folder has the file of a module, as `name.py` or `name.cpython-311-x86_64-linux-gnu.so`."""
+    if not folder.is_dir():
+        return False
+    return any(
+        file.name in {f"{module}.py", f"{module}.pyc"} or (file.name.startswith(f"{module}.") and file.suffix == ".so")
+        for file in folder.iterdir()
+        if file.is_file()
+    )
