@@ -1,0 +1,130 @@
+# Everything that is done here by hand is a target: `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+EXAMPLE := .cache/example/wine-1.0.zip
+LEFT_OUT := .cache/left-out
+
+# What `make build-local` packages, and how.
+MODEL ?=
+PACKAGER ?= docker-rest
+IMAGE_NAME ?= {{ Name }}:{{ Version }}
+ENGINE ?= buildah
+BASE ?= base
+ARGS ?=
+# Anything but empty: leave no suite out (.ci/run).
+STRICT ?=
+# Further arguments for pytest: make unit TESTS='-k plan'
+TESTS ?=
+
+##@ Package a model
+
+.PHONY: build-local
+build-local: install-build venv $(if $(MODEL),,$(EXAMPLE)) ## Package a model (the wine example, or MODEL=) into an image and say how to run it
+	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' ENGINE='$(ENGINE)' \
+		BASE='$(BASE)' ARGS='$(ARGS)' local/build.sh
+
+.PHONY: example
+example: $(EXAMPLE) ## Train the wine example
+
+.PHONY: base-image
+base-image: install-build ## Make a base image from the distribution's packages (BASE=base or python)
+	@local/base_image.sh $(BASE)
+
+##@ Check
+
+.PHONY: test
+test: ## Install what is missing, then lint, unit and integration tests
+	@mkdir -p .cache && rm -f $(LEFT_OUT)
+	@local/install.sh build test || [[ -z '$(STRICT)' ]]
+	@failed=0; $(MAKE) --keep-going lint unit integration || failed=$$?; \
+		if [[ -s $(LEFT_OUT) ]]; then cat $(LEFT_OUT); fi; exit $$failed
+
+.PHONY: lint
+lint: venv ## Ruff, mypy, the import contracts, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v shellcheck >/dev/null; then \
+		echo "shellcheck local/*.sh .ci/run"; shellcheck local/*.sh .ci/run; \
+	else \
+		mkdir -p .cache; echo "LEFT OUT: the shell scripts' lint: shellcheck is not installed" | tee -a $(LEFT_OUT); \
+		[[ -z '$(STRICT)' ]]; \
+	fi
+
+.PHONY: unit
+unit: venv ## Unit tests: no process, no socket
+	$(BIN)/pytest $(TESTS) tests/unit
+
+.PHONY: integration
+integration: venv ## Integration tests: the real tools, a real registry
+	STRICT='$(STRICT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(TESTS) tests/integration
+
+.PHONY: bench
+bench: install-build venv ## The benchmarks, each a program in bench/
+	@for program in bench/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
+
+##@ Develop
+
+.PHONY: format
+format: venv ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: venv ## Resolve the pinned versions anew
+	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 \
+		examples/wine/requirements.in -o examples/wine/requirements.txt
+
+.PHONY: venv
+venv: .venv/.installed ## The Python environment, from requirements.lock
+
+.PHONY: clean
+clean: ## Remove what was made here: environments, caches, images in build/
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.PHONY: help
+help: ## Show this help
+	@echo "Usage: make TARGET [VARIABLE=value]..."
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-14s%s\n", $$1, $$2}' Makefile
+	@printf '\n%s\n' 'Variables of build-local (default)'
+	@printf '  %-14s%s\n' \
+		MODEL= 'a GPPI zip or folder (the wine example)' \
+		PACKAGER= 'docker-rest or docker-cli ($(PACKAGER))' \
+		IMAGE_NAME= "the image's name, a template ($(IMAGE_NAME))" \
+		ENGINE= 'what builds the image ($(ENGINE))' \
+		BASE= 'the base image: base, python (for pip models) or any reference ($(BASE))' \
+		ARGS= "further arguments of packager build, e.g. '-a port=8080 --output docker://localhost:5000/wine:1'"
+	@printf '\n%s\n' 'STRICT=1 makes `make test` fail where it would leave a suite out for want of a program.'
+
+.PHONY: install-build
+install-build:
+	@local/install.sh build
+
+.venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the pinned packages into .venv ..."
+	@test -x $(UV) || $(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
+	@$(UV) pip install -q --python $(BIN)/python -r requirements.lock -e '.[dev]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv .venv
+
+# The distribution's own Python trains the example: the same that the small channel offers where no other answers.
+$(EXAMPLE): examples/wine/train.py examples/wine/requirements.txt examples/wine/model/odahuflow_model/entrypoint.py | .venv/.installed
+	@echo "Training the example ..."
+	@test -x .cache/example-venv/bin/python || $(UV) venv -q --python /usr/bin/python3 .cache/example-venv
+	@$(UV) pip install -q --python .cache/example-venv/bin/python -r examples/wine/requirements.txt
+	@.cache/example-venv/bin/python examples/wine/train.py $@

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# What `make build-local` does once everything is installed: base image, channel, image, and how to run it.
+#
+# Takes the Makefile's variables from the environment: MODEL PACKAGER IMAGE_NAME ENGINE BASE ARGS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export PACKAGER_CACHE_DIR=${PACKAGER_CACHE_DIR:-$PWD/.cache/packager}
+bin=$PWD/.venv/bin
+
+case ${BASE:=base} in
+    base | python) base=$(local/base_image.sh "$BASE") ;;
+    *) base=$BASE ;;
+esac
+
+# Whoever sets a channel or a mirror wants that one; otherwise conda-forge, or what stands in for it where it can't be
+# reached: a small channel, made here, that offers this distribution's Python.
+if [[ -z ${PACKAGER_CONDA_MIRRORS:-}${PACKAGER_CONDA_CHANNEL_ALIAS:-} ]] && ! forge=$("$bin/python" local/probe.py conda-forge); then
+    echo "$forge does not answer: a small channel, made here, takes its place."
+    channel=$("$bin/python" local/channel.py .cache/channel | tail -n 1)
+    [[ $channel == *://* ]] || channel=file://$(realpath "$channel")
+    export PACKAGER_CONDA_MIRRORS=$forge=$channel PACKAGER_CONDA_DEFAULT_CHANNELS=$forge
+fi
+
+arguments=(--packager "$PACKAGER" --engine "$ENGINE" -a "dockerfileBaseImage=$base" -a "imageName=$IMAGE_NAME")
+# shellcheck disable=SC2206  # words, as in every Makefile
+more=($ARGS)
+archive=
+if [[ " $ARGS" != *" --output"* ]]; then
+    mkdir -p build
+    name=$(basename "$MODEL" .zip)-$PACKAGER
+    archive=build/$name.oci.tar
+    rm -f "$archive"
+    arguments+=(--output "oci-archive:$archive")
+fi
+echo "+ packager build $MODEL ${arguments[*]@Q} ${more[*]}"
+"$bin/packager" build "$MODEL" "${arguments[@]}" "${more[@]}"
+[[ -n $archive ]] || exit 0
+
+# How to run it: with what this machine's container runtime needs, found out by running the base image.
+podman=(podman)
+run=(--rm --network host)
+if command -v podman >/dev/null && ! podman run "${run[@]}" "$base" true >/dev/null 2>&1; then
+    podman=(podman --runtime runc --cgroup-manager cgroupfs)
+    run+=(--ulimit nofile=1024:1024 --ulimit nproc=1024:1024)
+fi
+port=5000
+[[ $ARGS =~ port=([0-9]+) ]] && port=${BASH_REMATCH[1]}
+request=examples/wine/request.json
+[[ $MODEL == .cache/example/* ]] || request=REQUEST.json
+start="${podman[*]} run ${run[*]}"
+echo
+echo "The image is in $archive. Start it:"
+echo
+if [[ $PACKAGER == docker-cli ]]; then
+    echo "  mkdir -p volume && cp $request volume/request.json"
+    echo "  $start oci-archive:$archive info"
+    echo "  $start -v ./volume:/volume oci-archive:$archive predict /volume/request.json /volume"
+    echo "  cat volume/result.json"
+else
+    echo "  $start oci-archive:$archive"
+    echo
+    echo "and from another terminal:"
+    echo
+    echo "  curl http://localhost:$port/api/model/info"
+    echo "  curl -X POST -H 'Content-Type: application/json' -d @$request http://localhost:$port/api/model/invoke"
+fi
+if [[ $request == examples/* ]]; then
+    echo
+    echo "The same, from the model itself:"
+    echo
+    echo "  .cache/example-venv/bin/python examples/wine/predict_directly.py $MODEL $request"
+fi
