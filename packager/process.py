@@ -1,13 +1,47 @@
-"""The only place that starts processes."""
+"""The only place that starts processes.
+
+A command runs in a session of its own. While it runs, this process is a child subreaper, so that whatever a command
+leaves behind, even what has left its process group, becomes our child and can be found and ended.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import selectors
+import shlex
+import subprocess
+import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from packager.descendants import Family, children, dying_with_parent, subreaper
+from packager.errors import ToolMissingError
+from packager.interruption import deferred_stop, raise_pending_stop, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+__all__ = ["Completed", "Runner", "run_command", "stop_signals"]
+
+log = logging.getLogger(__name__)
+
+_MOST_LINES = 200
+_MOST_CHARACTERS = 4000
+_POLL_SECONDS = 0.1
+_REAP_SECONDS = 1.0
+_DRAIN_SECONDS = 1.0  # how long what is in the pipes is read when the command has ended but others hold them open
+_LEFTOVER_GRACE = 2.0  # the most that processes get which a command left behind when it ended by itself
+_NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
+_INSTALL = {
+    "buildah": "install Buildah (`apt-get install buildah`, `dnf install buildah`)",
+    "executor": "install Kaniko's executor, or use the packager's Job image, which has it",
+    "uv": "install the packager again: uv is one of its dependencies",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +73,145 @@ class Runner(Protocol):
         capture: bool = False,
     ) -> Completed:
         """Run `argv` with exactly the environment `env` and wait for it."""
+
+
+def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that the settings give)
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    capture: bool = False,
+    grace: float = 10.0,
+) -> Completed:
+    """Run `argv` with exactly the environment `env` and wait for it; with its defaults, a `Runner`.
+
+    Args:
+        argv: The program, looked up in `env`'s PATH, and its arguments; never a shell's text.
+        env: The whole environment.
+        cwd: The working directory.
+        on_line: Called with each line as it comes, without its end. A carriage return ends a line as well, empty lines
+            are left out, and a line is cut at 4000 characters.
+        capture: Keep standard output whole in `stdout`; only standard error is made into lines then.
+        grace: Seconds between SIGTERM and SIGKILL, when we are interrupted.
+
+    Raises:
+        ToolMissingError: There is no such program.
+        BaseException: Whatever interrupted us, after every process of the command was ended and reaped.
+    """
+    log.info("$ %s", shlex.join(argv))
+    lines = _Lines(on_line)
+    process: subprocess.Popen[bytes] | None = None
+    with subreaper():
+        strangers = children()
+        try:
+            with deferred_stop():
+                process = _start(argv, env=env, cwd=cwd, capture=capture)
+                family = Family(process.pid, strangers=strangers)
+            raise_pending_stop()
+            stdout = _pump(process, family, lines)
+        except BaseException:
+            if process is not None:
+                family.end(grace, process.poll)
+            raise
+        finally:
+            for pipe in (process.stdout, process.stderr) if process is not None else ():
+                if pipe is not None:
+                    pipe.close()
+        family.end(min(grace, _LEFTOVER_GRACE), process.poll)
+        raise_pending_stop()
+    log.debug("%s exited with %d", argv[0], process.returncode)
+    return Completed(
+        argv=tuple(argv),
+        returncode=process.returncode,
+        output="\n".join(lines.last),
+        stdout=stdout.decode("utf-8", "replace"),
+    )
+
+
+def _start(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None, capture: bool) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603  (a list, never a shell)
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if capture else subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=dying_with_parent(),  # noqa: PLW1509  (takes no lock: safe with threads)
+        )
+    except OSError as error:
+        if error.errno not in _NO_SUCH_PROGRAM or (cwd is not None and not cwd.is_dir()):
+            raise
+        name = Path(argv[0]).name
+        raise ToolMissingError(
+            f"the program {argv[0]!r} can't be run: {error.strerror}",
+            hint=_INSTALL.get(name, f"install {name}, or add its folder to PATH"),
+        ) from error
+
+
+def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines) -> bytes:
+    """Read the pipes until the process has ended; return its standard output where that is captured."""
+    captured = bytearray()
+    with selectors.DefaultSelector() as selector:
+        if process.stdout is not None:
+            take = lines.feed if process.stderr is None else captured.extend
+            selector.register(process.stdout, selectors.EVENT_READ, take)
+        if process.stderr is not None:
+            selector.register(process.stderr, selectors.EVENT_READ, lines.feed)
+        reap_at = time.monotonic() + _REAP_SECONDS
+        ended_at: float | None = None
+        while process.poll() is None or selector.get_map():
+            if not selector.get_map():
+                with suppress(subprocess.TimeoutExpired):  # it has closed its pipes, and mostly ends at once
+                    process.wait(_POLL_SECONDS)
+            ready = selector.select(timeout=_POLL_SECONDS if ended_at is None and selector.get_map() else 0)
+            for key, _events in ready:
+                data = os.read(key.fd, 1 << 16)
+                key.data(data)
+                if not data:
+                    selector.unregister(key.fileobj)
+            now = time.monotonic()
+            if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
+                break  # a process that it left behind holds the pipe open
+            if now > reap_at:
+                family.living()
+                reap_at = now + _REAP_SECONDS
+            if ended_at is None and process.poll() is not None:
+                ended_at = now
+    lines.flush()
+    return bytes(captured)
+
+
+class _Lines:
+    """Cuts a stream of bytes into lines and keeps the last ones, in bounded memory."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self.last: deque[str] = deque(maxlen=_MOST_LINES)
+        self._on_line = on_line
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, and give out the lines that they end."""
+        *ended, rest = data.replace(b"\r", b"\n").split(b"\n")
+        for line in ended:
+            self._hold(line)
+            self.flush()
+        self._hold(rest)
+
+    def flush(self) -> None:
+        """End the line that is held, unless it is empty."""
+        text = self._held.decode("utf-8", "replace").rstrip()
+        self._held.clear()
+        if not text:
+            return
+        if len(text) > _MOST_CHARACTERS:
+            text = text[:_MOST_CHARACTERS] + "…"
+        self.last.append(text)
+        if self._on_line is not None:
+            self._on_line(text)
+
+    def _hold(self, data: bytes) -> None:
+        most = 4 * (_MOST_CHARACTERS + 1)  # a character has at most four bytes
+        self._held += data[: max(0, most - len(self._held))]

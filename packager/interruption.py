@@ -1,0 +1,79 @@
+"""SIGINT and SIGTERM: the first ends the work by an exception, and nothing may cut the cleaning up short."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packager.errors import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _State:
+    """What the signal handler knows; it may come in between any two operations."""
+
+    raised: bool = False
+    deferrals: int = 0
+    pending: int | None = None
+
+
+_state = _State()
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore the ones that follow.
+
+    Cleaning up, which may run commands itself, then goes through to its end. Only for the main thread.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if _state.raised:
+            log.info("stopping already; signal %d is ignored", number)
+        elif _state.deferrals:
+            _state.pending = number
+        else:
+            _state.raised = True
+            raise Interrupted(number)
+
+    _state.raised, _state.pending = False, None
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+        raise_pending_stop()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferred_stop() -> Iterator[None]:
+    """Hold a stop back for the block: nothing may be started without being known, nor be left half ended.
+
+    Whoever uses it calls `raise_pending_stop` when it is safe again.
+    """
+    _state.deferrals += 1
+    try:
+        yield
+    finally:
+        _state.deferrals -= 1
+
+
+def raise_pending_stop() -> None:
+    """Raise the stop that was held back, if there was one.
+
+    Raises:
+        Interrupted: There was.
+    """
+    if _state.pending is not None and not _state.raised:
+        _state.raised = True
+        raise Interrupted(_state.pending)

@@ -1,0 +1,94 @@
+"""connections -> docker config.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from packager.errors import RequestError
+from packager.models.connection import Connection
+from packager.registry.authfile import auth_config, auth_file
+from packager.registry.credentials import Credential, credential_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def connection(uri: str, username: str = "", password: str = "", kind: str = "docker") -> Connection:
+    spec = {"type": kind, "uri": uri, "username": username, "password": password}
+    return Connection.model_validate({"id": "c", "spec": spec})
+
+
+def logins(config: bytes) -> dict[str, str]:
+    auths = json.loads(config)["auths"]
+    return {key: base64.b64decode(entry["auth"]).decode() for key, entry in auths.items()}
+
+
+@pytest.mark.parametrize(
+    ("push", "pull", "expected"),
+    [
+        (connection("r.io"), None, {}),
+        (connection("r.io", "u", "p"), None, {"r.io": "u:p"}),
+        (connection("r.io:5000/a/b/", "u", "p"), None, {"r.io:5000/a/b": "u:p", "r.io:5000": "u:p"}),
+        (None, connection("r.io/base", "u", "p"), {"r.io/base": "u:p", "r.io": "u:p"}),
+        (
+            connection("r.io/models", "pusher", "1"),
+            connection("r.io/base", "puller", "2"),
+            {"r.io/models": "pusher:1", "r.io/base": "puller:2", "r.io": "pusher:1"},
+        ),
+        (connection("r.io", "pusher", "1"), connection("r.io", "puller", "2"), {"r.io": "pusher:1"}),
+        (
+            connection("one.io", "a", "1"),
+            connection("two.io", "b", "2"),
+            {"one.io": "a:1", "two.io": "b:2"},
+        ),
+        (connection("r.io/models"), connection("r.io", "u", "p"), {"r.io": "u:p"}),
+        (connection("r.io", "token", ""), None, {"r.io": "token:"}),
+        (connection("r.io", "u", 'p:"\\ä\n$'), None, {"r.io": 'u:p:"\\ä\n$'}),
+        (
+            connection("docker.io/me", "u", "p"),
+            None,
+            {"docker.io/me": "u:p", "docker.io": "u:p", "https://index.docker.io/v1/": "u:p"},
+        ),
+    ],
+)
+def test_logins(push: Connection | None, pull: Connection | None, expected: dict[str, str], tmp_path: Path) -> None:
+    with auth_file(push, pull, tmp_path) as path:
+        assert logins(path.read_bytes()) == expected
+
+
+def test_the_file_is_private_and_removed(tmp_path: Path) -> None:
+    with auth_file(connection("r.io", "u", "p"), None, tmp_path) as path:
+        assert path.name == "config.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_removed_when_the_work_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), auth_file(connection("r.io", "u", "p"), None, tmp_path):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (connection("1.dkr.ecr.eu-west-1.amazonaws.com", kind="ecr"), "not supported yet"),
+        (connection("bucket", kind="s3"), "'s3' is no registry"),
+        (connection("r.io", "a:b", "p"), "colon"),
+    ],
+)
+def test_what_cannot_log_in(wrong: Connection, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=expected), auth_file(wrong, None, tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_login_does_not_show_its_password() -> None:
+    assert "s3cret" not in repr(credential_for(connection("r.io", "u", "s3cret")))
+    assert b"s3cret" not in auth_config([Credential(host="r.io", username="u", password="s3cret")])  # noqa: S106
