@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,7 @@ class Environment:
         site_packages: The folder of the Python packages in the image; put on the path when `python` is the base's.
         lock: The exact packages, as text that goes into the image; equal inputs give equal text.
         lock_digest: `sha256:…` of the lock, the platform and the prefix.
+        variables: Environment variables that the model's conda file asks to be set.
     """
 
     root: Path
@@ -25,6 +29,7 @@ class Environment:
     site_packages: PurePosixPath
     lock: str
     lock_digest: str
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

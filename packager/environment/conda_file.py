@@ -1,0 +1,201 @@
+"""The model's conda file, read and checked without touching any channel."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rattler import MatchSpec
+from rattler.exceptions import InvalidMatchSpecError
+
+from packager.environment.channels import Credential, channel_urls, split_credential, without_credentials
+from packager.environment.requirements import Requirements, read_requirements
+from packager.errors import DependenciesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from packager.settings import Settings
+
+_log = logging.getLogger(__name__)
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondaFile:
+    """What a conda file asks for.
+
+    Attributes:
+        name: The environment's name, safe as one component of a path.
+        channels: URLs in the order of their priority, without credentials.
+        specs: Conda match specs; a channel in one is a URL.
+        requirements: The pip section.
+        variables: Environment variables that the environment wants to see set.
+        names_python: Whether the file asks for a Python itself.
+        credentials: What was written into the channels' URLs.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    specs: tuple[str, ...]
+    requirements: Requirements
+    variables: tuple[tuple[str, str], ...] = ()
+    names_python: bool = True
+    credentials: tuple[Credential, ...] = field(default=(), repr=False)
+
+    def to_yaml(self) -> str:
+        """Write a conda file that stands alone, for a conda that is in the base image: no secret, no file included.
+
+        Raises:
+            DependenciesError: The pip section names packages in the model archive, which isn't there during the build.
+        """
+        local = [line for line in self.pip_requirements if "file://" in line]
+        if local:
+            raise DependenciesError(
+                f"the conda file's pip section names a file of the model archive: {local[0].rpartition('/')[2]}",
+                hint="that needs `dockerfileAddCondaInstallation: true`",
+            )
+        dependencies: list[object] = list(self.specs if self.names_python else self.specs[:-1])
+        if self.pip_requirements:
+            dependencies.append({"pip": [without_credentials(line) for line in self.requirements.to_lines()]})
+        document = {"name": self.name, "channels": [*self.channels, "nodefaults"], "dependencies": dependencies}
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    @property
+    def pip_requirements(self) -> tuple[str, ...]:
+        """The lines of the pip section."""
+        return self.requirements.lines
+
+
+def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | None = None) -> CondaFile:
+    """Read a conda environment file (docs.conda.io: "Creating an environment file manually").
+
+    `defaults` and a file without channels mean the settings' default channels; `nodefaults` takes those away. A file
+    that asks for no Python gets the settings' default. What the pip section names lies below `artifact_root`, by
+    default the file's own folder.
+
+    Raises:
+        DependenciesError: The file is missing, not YAML, of another shape, or has an entry that can't be understood.
+    """
+    document = _load(path)
+    channels = _Channels(path=path, settings=settings)
+    specs, pip_lines = [], []
+    for entry in _list(path, document, "dependencies"):
+        if isinstance(entry, str):
+            specs.append(_spec(path, entry, channels))
+        elif isinstance(entry, dict) and list(entry) == ["pip"]:
+            pip_lines += [_text(path, "pip", line) for line in _list(path, entry, "pip")]
+        else:
+            raise _error(path, f"dependencies: {entry!r} is neither a package nor a pip list")
+    names_python = any(MatchSpec(spec).name.normalized == "python" for spec in specs)
+    if not names_python:
+        _log.info("%s asks for no Python: taking %s", path.name, settings.default_python)
+        specs.append(f"python={settings.default_python}")
+    channels.add_from(_list(path, document, "channels"))
+    return CondaFile(
+        name=_name(path, document.get("name")),
+        channels=tuple(dict.fromkeys(channels.listed + channels.in_specs)),
+        specs=tuple(specs),
+        requirements=read_requirements(pip_lines, file=path, root=artifact_root or path.parent),
+        variables=_variables(path, document.get("variables")),
+        names_python=names_python,
+        credentials=tuple(channels.credentials),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise _error(path, "is missing", hint="`binaries.conda_path` in the model's manifest names it") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _error(path, f"can't be read as YAML: {error}") from error
+    if not isinstance(document, dict) or "dependencies" not in document:
+        raise _error(path, "is not a conda environment file: it has no `dependencies`")
+    return document
+
+
+def _list(path: Path, document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _error(path, f"`{key}` is not a list")
+    return value
+
+
+def _text(path: Path, key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _error(path, f"{key}: {value!r} is not a text")
+    return value
+
+
+def _name(path: Path, value: object) -> str:
+    if value is None:
+        return "model"
+    text = str(value)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
+    if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _LONGEST_NAME:
+        raise _error(path, f"`name` {text[:200]!r} can't name a folder", hint="use letters, digits, '-', '_' and '.'")
+    return slug
+
+
+def _variables(path: Path, value: object) -> tuple[tuple[str, str], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise _error(path, "`variables` is not a mapping")
+    return tuple((str(name), str(text)) for name, text in value.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Channels:
+    path: Path
+    settings: Settings
+    listed: list[str] = field(default_factory=list)
+    in_specs: list[str] = field(default_factory=list)
+    credentials: list[Credential] = field(default_factory=list)
+
+    def urls(self, channel: str) -> Iterator[str]:
+        for url in channel_urls(channel, folder=self.path.parent, settings=self.settings):
+            clean, credential = split_credential(url)
+            if credential:
+                self.credentials.append(credential)
+            yield clean.rstrip("/")
+
+    def add_from(self, entries: list[Any]) -> None:
+        names = [_text(self.path, "channels", entry).strip() for entry in entries]
+        if "nodefaults" in names:
+            names = [name for name in names if name not in ("nodefaults", "defaults")]
+        elif not names:
+            names = ["defaults"]
+        for name in names:
+            self.listed.extend(self.urls(name))
+
+
+def _spec(path: Path, entry: str, channels: _Channels) -> str:
+    """Check a match spec, and spell out the channel before its `::`."""
+    channel, colons, rest = entry.strip().rpartition("::")
+    try:
+        spec = MatchSpec(rest)
+    except InvalidMatchSpecError as error:
+        raise _error(path, f"dependencies: {without_credentials(entry)!r} can't be understood: {error}") from error
+    if spec.channel is not None or "://" in rest or rest.startswith("-"):
+        raise _error(
+            path,
+            f"dependencies: {without_credentials(entry)!r} is not a package's name and version",
+            hint="name another channel as CHANNEL::PACKAGE; files and URLs go into the pip section",
+        )
+    if not colons:
+        return rest
+    urls = list(channels.urls(channel))
+    channels.in_specs.extend(urls)
+    return f"{urls[0]}::{rest}"
+
+
+def _error(path: Path, problem: str, *, hint: str = "") -> DependenciesError:
+    return DependenciesError(f"{path.name}: {problem}", hint=hint)

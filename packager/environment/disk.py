@@ -1,0 +1,26 @@
+"""A full disk, told as such."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from packager.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def full_disk(doing: str) -> Iterator[None]:
+    """Turn the system's word for a full disk (or a used-up quota) into our error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no space left while {doing}: {error.filename or ''}".rstrip(": "),
+                hint="PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR name folders on larger disks",
+            ) from error
+        raise

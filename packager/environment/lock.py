@@ -1,0 +1,72 @@
+"""The exact packages of an environment as text."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path, PurePosixPath
+
+    from packager.environment.rattling import Linked
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PipPackage:
+    """A package that pip's kind of installer put there; `digest` covers its RECORD and so each of its files."""
+
+    name: str
+    version: str
+    digest: str
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> PipPackage | None:
+        """Read a `.dist-info` folder; None when it's not complete."""
+        metadata, record = folder / "METADATA", folder / "RECORD"
+        if not (metadata.is_file() and record.is_file()):
+            return None
+        headers = HeaderParser().parsestr(metadata.read_text(encoding="utf-8", errors="replace"))
+        digest = hashlib.sha256("\n".join(sorted(record.read_text(encoding="utf-8").splitlines())).encode()).hexdigest()
+        return cls(name=str(headers["Name"]), version=str(headers["Version"]), digest=digest)
+
+
+def pip_packages(site_packages: Path) -> tuple[PipPackage, ...]:
+    """List what uv installed, in the order of the names."""
+    folders = [path for path in site_packages.glob("*.dist-info") if _is_uvs(path)]
+    return tuple(sorted(package for path in folders if (package := PipPackage.from_folder(path))))
+
+
+def _is_uvs(folder: Path) -> bool:
+    installer = folder / "INSTALLER"
+    return installer.is_file() and installer.read_text(encoding="utf-8").strip() == "uv"
+
+
+def lock_text(platform: str, linked: Linked | None, packages: Iterable[PipPackage]) -> str:
+    """Write the lock: conda's explicit form, `URL#sha256`, and the pip packages as comments in it.
+
+    `conda create --file` and `micromamba create --file` read it. Channels appear by the name that the model's file
+    gave them, without credentials and without a mirror. A channel in a folder appears as `file:///` and the folder's
+    own name: the path before it is this machine's, and the same environment made elsewhere must have the same lock.
+    """
+    lines = [
+        "# The exact packages of this environment, as conda's explicit form.",
+        f"# platform: {platform}",
+        "@EXPLICIT",
+    ]
+    if linked:
+        lines += [_explicit(linked.public_url(record.url), record.sha256 or record.md5) for record in linked.records]
+    lines += [f"# pip: {package.name}=={package.version} record-sha256:{package.digest}" for package in packages]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _explicit(url: str, digest: bytes | None) -> str:
+    return f"{url}#{digest.hex()}" if digest else url
+
+
+def lock_digest(lock: str, platform: str, prefix: PurePosixPath) -> str:
+    """Digest what decides an environment's bytes: `sha256:…`."""
+    text = "\0".join((lock, platform, str(prefix)))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

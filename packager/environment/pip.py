@@ -1,0 +1,113 @@
+"""`dependencies: pip`: requirements installed for the base image's own Python."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from packager.environment import Environment
+from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.disk import full_disk
+from packager.environment.lock import lock_digest, lock_text, pip_packages
+from packager.environment.relocate import Relocation
+from packager.environment.requirements import read_requirements
+from packager.environment.uv import Uv
+from packager.errors import DependenciesError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from packager.environment import ImageTarget
+    from packager.process import Runner
+    from packager.progress import Reporter
+    from packager.settings import Settings
+
+PREFIX = PurePosixPath("/opt/odahu/packages")
+_INTERPRETER = "/usr/bin/env python3"  # the base's own, wherever it lies
+
+
+def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stage's output)
+    requirements: Path,
+    *,
+    artifact_root: Path,
+    workspace: Path,
+    target: ImageTarget,
+    settings: Settings,
+    run: Runner,
+    reporter: Reporter,
+    prefix: PurePosixPath = PREFIX,
+    environ: Mapping[str, str] | None = None,
+) -> Environment:
+    """Install a requirements file for the base image's Python, without that Python: wheels only, nothing is built.
+
+    The files lie in `workspace/packages`, which is one folder of modules; `python` of the result is plain `python3`.
+
+    Raises:
+        DependenciesError: The file is wrong or the base's Python isn't known; SolveError, ChannelError and InstallError
+            say what failed later.
+        DiskFullError: No space is left.
+    """
+    if target.python is None:
+        raise DependenciesError(
+            "the model has pip dependencies, and no python3 could be read in the base image",
+            hint="take a base image with Python, or say its version with PACKAGER_BASE_PYTHON=3.11",
+        )
+    asked = read_requirements(_lines(requirements), file=requirements, root=artifact_root)
+    workspace = workspace.resolve()
+    staging = workspace / "packages"
+    staging.mkdir()
+    with full_disk("installing the pip requirements"):
+        if asked.lines:
+            with reporter.stage(f"installing {len(asked.lines)} pip requirements"):
+                uv = Uv(
+                    run=run,
+                    settings=settings,
+                    target=target,
+                    workspace=workspace,
+                    folder=requirements.resolve().parent,
+                    environ=environ or {},
+                )
+                where = ["--target", str(staging), "--python", sys.executable, "--python-version", target.python]
+                uv.install(asked, *where, "--only-binary", ":all:")
+        (staging / ".lock").unlink(missing_ok=True)
+        with reporter.stage("moving the packages to their place in the image"):
+            Relocation(
+                staging=staging,
+                prefix=prefix,
+                site_packages=staging,
+                interpreter=_INTERPRETER,
+                foreign=(sys.executable, str(Path(sys.executable).resolve())),
+            ).move()
+            lock = lock_text(target.platform, None, pip_packages(staging))
+        with reporter.stage("compiling modules"):
+            same = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+            compile_modules(
+                Compiling(
+                    interpreter=Path(sys.executable) if same else None,
+                    version=target.python,
+                    folder=staging,
+                    destination=prefix,
+                    workspace=workspace,
+                ),
+                run,
+            )
+    return Environment(
+        root=staging,
+        prefix=prefix,
+        python=PurePosixPath("python3"),
+        site_packages=prefix,
+        lock=lock,
+        lock_digest=lock_digest(lock, target.platform, prefix),
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise DependenciesError(
+            f"{path.name} is missing", hint="`binaries.conda_path` in the model's manifest names it"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DependenciesError(f"{path.name} can't be read: {error}") from error

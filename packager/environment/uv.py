@@ -1,0 +1,148 @@
+"""Installing pip requirements with uv."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from uv import find_uv_bin
+
+from packager.environment.channels import without_credentials
+from packager.errors import ChannelError, DiskFullError, InstallError, PackagerError, SolveError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from packager.environment import ImageTarget
+    from packager.environment.requirements import Requirements
+    from packager.process import Runner
+    from packager.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NEWEST_MANYLINUX, _OLDEST_MANYLINUX = 40, 28  # what uv has names for, besides 17
+_SHOWN_LINES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uv:
+    """uv, ready to run.
+
+    Attributes:
+        workspace: A private folder for its input and its temporary files.
+        folder: The folder it runs in.
+        environ: Where certificates, proxies and PATH are taken from; nothing else of it reaches uv.
+    """
+
+    run: Runner
+    settings: Settings
+    target: ImageTarget
+    workspace: Path
+    folder: Path
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def install(self, requirements: Requirements, *options: str) -> None:
+        """Install requirements; `options` say where.
+
+        The indexes and their credentials are in uv's environment, and requirements in a private file: neither shows in
+        the process list. All indexes are asked for the best version, as pip does.
+
+        Raises:
+            SolveError: The requirements contradict each other, or there is no such package.
+            ChannelError: An index can't be reached, or refuses us.
+            InstallError: A package can't be fetched or built.
+            DiskFullError: No space is left.
+        """
+        private = self.workspace / "uv"
+        for folder in (private, private / "home", private / "tmp"):
+            folder.mkdir(mode=0o700)
+        wanted = _write(private / "requirements.txt", [*requirements.formats, *requirements.lines])
+        constraints = _write(private / "constraints.txt", requirements.constraints)
+        arguments = [find_uv_bin(), "pip", "install", "--no-config", "--no-progress", "--link-mode", "copy", *options]
+        arguments += ["--python-platform", python_platform(self.target), "--requirement", str(wanted)]
+        arguments += ["--constraint", str(constraints)] if requirements.constraints else []
+        arguments += ["--no-index"] if "--no-index" in requirements.switches else []
+        arguments += ["--prerelease", "allow"] if "--pre" in requirements.switches else []
+        arguments += ["--require-hashes"] if "--require-hashes" in requirements.switches else []
+        try:
+            done = self.run(arguments, env=self.environment(requirements, private), cwd=self.folder, on_line=_log.debug)
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+        if done.returncode:
+            raise _error(done.output)
+
+    def environment(self, requirements: Requirements, private: Path) -> dict[str, str]:
+        """Everything that uv, and the builds it starts, get to see."""
+        settings = self.settings
+        index = requirements.index_url
+        if settings.pip_index_url and (not index or urlsplit(index).hostname in ("pypi.org", "pypi.python.org")):
+            index = settings.pip_index_url.get_secret_value()
+        extra = [*requirements.extra_index_urls, *(url.get_secret_value() for url in settings.pip_extra_index_urls)]
+        links = [*requirements.find_links, *settings.pip_find_links]
+        passed_on = {name: value for name, value in self.environ.items() if name.upper() in _PASSED_ON and value}
+        chosen = {
+            "UV_DEFAULT_INDEX": index,
+            "UV_INDEX": " ".join(extra),
+            "UV_FIND_LINKS": ",".join(links),
+            "UV_INSECURE_HOST": " ".join(requirements.trusted_hosts),
+        }
+        return {
+            **passed_on,
+            **{name: value for name, value in chosen.items() if value},
+            "PATH": self.environ.get("PATH") or _PATH,
+            "HOME": str(private / "home"),
+            "TMPDIR": str(private / "tmp"),
+            "LANG": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "SOURCE_DATE_EPOCH": str(settings.source_date_epoch or 315_532_800),  # 1980: where zip's clock starts
+            "GIT_TERMINAL_PROMPT": "0",
+            "UV_CACHE_DIR": str(settings.cache_dir / "uv"),
+            "UV_INDEX_STRATEGY": "unsafe-best-match",
+            "UV_PYTHON_DOWNLOADS": "never",
+        }
+
+
+def python_platform(target: ImageTarget) -> str:
+    """Name the image's platform as uv names it: the newest manylinux that the image's glibc satisfies."""
+    architecture = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[target.platform]
+    minor = min(int(target.glibc.split(".")[1]), _NEWEST_MANYLINUX)
+    if minor < _OLDEST_MANYLINUX:
+        minor = 17
+    elif minor in (29, 30):
+        minor = 28
+    return f"{architecture}-manylinux_2_{minor}"
+
+
+def _write(path: Path, lines: list[str] | tuple[str, ...]) -> Path:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return path
+
+
+def _error(output: str) -> PackagerError:
+    text = without_credentials("\n".join(output.strip().splitlines()[-_SHOWN_LINES:]))
+    if "No space left on device" in text or "os error 28" in text:
+        return DiskFullError(f"no space left while installing the pip requirements:\n{text}")
+    if any(words in text for words in ("usable wheels", "no wheels", "Building source distributions")):
+        return InstallError(
+            f"a pip requirement has no wheel for the image:\n{text}",
+            hint="only wheels can be installed here; a model with `dependencies: conda` can build from source as well",
+        )
+    refused = ("401 Unauthorized", "403 Forbidden", "could not be queried")
+    unreachable = ("Failed to fetch", "error sending request", "Could not connect", "dns error")
+    if any(words in text for words in (*refused, *unreachable)):
+        return ChannelError(
+            f"a package index can't be reached, or refuses us:\n{text}",
+            hint="PACKAGER_PIP_INDEX_URL replaces PyPI; credentials go into it as https://USER:PASSWORD@HOST/…",
+        )
+    if "No solution found" in text or "unsatisfiable" in text:
+        return SolveError(f"the pip requirements can't be satisfied:\n{text}", hint="change the model's requirements")
+    return InstallError(f"a pip requirement can't be installed:\n{text}")
