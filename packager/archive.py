@@ -73,11 +73,11 @@ def unpack(source: Path, folder: Path, *, limits: ArtifactLimits, reporter: Repo
             root = find_root(list(members.values()))
             entries = below(members.values(), root)
             check_links(entries, root)
-            kept = {entry.path for entry in entries}
-            with _writing_reported(folder), reporter.task(f"Unpacking {source.name}", unpacked) as advance:
+            kept = {entry.path: entry.size for entry in entries if entry.kind is Kind.FILE}
+            with _writing_reported(folder), reporter.task(f"Unpacking {source.name}", sum(kept.values())) as advance:
                 _make_folders(folder, entries)
                 for info, entry in members.items():
-                    if entry.kind is Kind.FILE and entry.path in kept:
+                    if entry.path in kept:
                         _write_file(archive, info, folder / entry.path, executable=entry.executable, advance=advance)
                 for entry in entries:
                     if entry.kind is Kind.LINK:

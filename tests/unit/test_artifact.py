@@ -228,7 +228,11 @@ def test_zip_is_unpacked(tmp_path: Path, workspace: Path) -> None:
         link("model/by-link", "bare2/../entry.py"),
         link("nothing", "model/none"),
     ]
-    artifact = opened(write_zip(tmp_path / "model.zip", wine(*more)), workspace)
+    before = os.umask(0o077)
+    try:
+        artifact = opened(write_zip(tmp_path / "model.zip", wine(*more)), workspace)
+    finally:
+        os.umask(before)
 
     assert artifact.root == workspace / "artifact"
     assert artifact.owned
@@ -325,6 +329,14 @@ def test_a_folder_is_opened_as_it_is(tmp_path: Path, workspace: Path) -> None:
     assert list(workspace.iterdir()) == []
 
 
+def test_a_folder_from_before_1970_is_from_1970(tmp_path: Path, workspace: Path) -> None:
+    folder = write_folder(tmp_path / "model", wine())
+    for path in folder.rglob("*"):
+        os.utime(path, (-1000, -1000))
+
+    assert opened(folder, workspace).created == datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
 def test_a_wrapped_folder_reached_by_a_link_is_opened(tmp_path: Path, workspace: Path) -> None:
     folder = write_folder(tmp_path / "data", wine(prefix="wine/"))
     (folder / ".DS_Store").touch()
@@ -409,7 +421,7 @@ def test_source_that_can_t_be_opened(tmp_path: Path, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_unreadable_source(packed: bool, tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+def test_unreadable_source(packed: bool, tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: object, *_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -481,25 +493,37 @@ def test_disk_that_has_too_little_space_is_not_even_started_on(
     assert list(workspace.iterdir()) == []
 
 
+class Counter(SilentReporter):
+    total: int | None = None
+    done = 0
+
+    @contextmanager
+    def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:  # noqa: ARG002
+        self.total = total
+        yield self.count
+
+    def count(self, amount: int) -> None:
+        self.done += amount
+
+
 def test_progress_counts_every_byte(tmp_path: Path, workspace: Path) -> None:
-    class Counter(SilentReporter):
-        total: int | None = None
-        done = 0
-
-        @contextmanager
-        def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:  # noqa: ARG002
-            self.total = total
-            yield self.count
-
-        def count(self, amount: int) -> None:
-            self.done += amount
-
     reporter = Counter()
-    source = write_zip(tmp_path / "model.zip", wine(Member(name="a", data=os.urandom(2_500_000), deflate=True)))
+    members = wine(Member(name="a", data=os.urandom(2_500_000), deflate=True), link("b", "a"))
+    source = write_zip(tmp_path / "model.zip", members)
 
     open_artifact(source, workspace, limits=LIMITS, reporter=reporter)
 
     assert reporter.total == reporter.done > 2_500_000
+
+
+def test_an_entry_that_is_larger_than_it_claims_is_not_written(tmp_path: Path, workspace: Path) -> None:
+    reporter = Counter()
+    members = [Member(name="bomb", data=ZEROS, deflate=True, claimed_size=1_500_000), *wine()]
+
+    with pytest.raises(ArtifactError, match="more than the 1,500,000 bytes"):
+        open_artifact(write_zip(tmp_path / "m.zip", members), workspace, limits=LIMITS, reporter=reporter)
+
+    assert reporter.done == 1 << 20
 
 
 def test_a_workspace_in_use_is_left_alone(tmp_path: Path, workspace: Path) -> None:
@@ -550,7 +574,7 @@ WRONG_FILES: dict[str, tuple[list[Member], type[PackagerError], list[str]]] = {
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("case", WRONG_FILES.values(), ids=WRONG_FILES)
 def test_manifest_that_does_not_fit_the_files(
-    packed: bool,  # noqa: FBT001
+    packed: bool,
     case: tuple[list[Member], type[PackagerError], list[str]],
     tmp_path: Path,
     workspace: Path,
