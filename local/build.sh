@@ -17,8 +17,8 @@ esac
 # reached: a small channel, made here, that offers this distribution's Python.
 if [[ -z ${PACKAGER_CONDA_MIRRORS:-}${PACKAGER_CONDA_CHANNEL_ALIAS:-} ]] && ! forge=$("$bin/python" local/probe.py conda-forge); then
     echo "$forge does not answer: a small channel, made here, takes its place."
-    channel=$("$bin/python" local/channel.py .cache/channel | tail -n 1)
-    [[ $channel == *://* ]] || channel=file://$(realpath "$channel")
+    "$bin/python" local/channel.py .cache/channel
+    channel=$("$bin/python" -c 'import pathlib; print(pathlib.Path(".cache/channel").resolve().as_uri())')
     export PACKAGER_CONDA_MIRRORS=$forge=$channel PACKAGER_CONDA_DEFAULT_CHANNELS=$forge
 fi
 
