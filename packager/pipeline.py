@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from packager import __version__
 from packager.artifact import ArtifactLimits, open_artifact
@@ -57,6 +57,18 @@ class Tools:
 
     settings: Settings
     engine: Engine
+    run: Runner
+    reporter: Reporter
+    environ: Mapping[str, str]
+
+
+class EnvironmentInputs(TypedDict):
+    """What both ways of making an environment take."""
+
+    artifact_root: Path
+    workspace: Path
+    target: ImageTarget
+    settings: Settings
     run: Runner
     reporter: Reporter
     environ: Mapping[str, str]
@@ -136,42 +148,30 @@ def make_dependencies(
         DependenciesError: The file is wrong, can't be satisfied or fetched, or the base image doesn't fit it.
     """
     binaries, settings = artifact.manifest.binaries, tools.settings
-    envs_location = request.arguments.dockerfile_conda_envs_location
+    file = artifact.root / str(binaries.dependencies_path)
+    envs_location = PurePosixPath(request.arguments.dockerfile_conda_envs_location)
     if binaries.dependencies == "conda" and not request.arguments.dockerfile_add_conda_installation:
-        conda_file = read_conda_file(
-            artifact.root / str(binaries.conda_path), artifact_root=artifact.root, settings=settings
-        )
-        return base_conda(base, envs_location, conda_file.to_yaml())
+        conda_file = read_conda_file(file, settings, artifact_root=artifact.root)
+        return base_conda(base, envs_location, conda_file.to_yaml(), conda_file.variables)
     glibc = base.glibc or settings.glibc
     if glibc is None:
         raise DependenciesError(
             f"the C library of the base image {base.reference} can't be told, or it isn't glibc",
             hint="use a base image with glibc (Debian, Ubuntu, RHEL, ...), or name its version in PACKAGER_GLIBC",
         )
-    target = ImageTarget(platform=settings.platform, glibc=glibc, python=base.python or settings.base_python)
-    if binaries.dependencies == "conda":
-        environment = make_conda_environment(
-            artifact.root / str(binaries.conda_path),
-            artifact_root=artifact.root,
-            envs_location=PurePosixPath(envs_location),
-            workspace=work,
-            target=target,
-            settings=settings,
-            run=tools.run,
-            reporter=tools.reporter,
-        )
-        return _installed(environment, packages=None)
-    environment = make_pip_environment(
-        artifact.root / str(binaries.requirements_path),
-        artifact_root=artifact.root,
-        workspace=work,
-        target=target,
-        settings=settings,
-        run=tools.run,
-        reporter=tools.reporter,
-        prefix=PACKAGES_FOLDER,
-    )
-    return _installed(environment, packages=environment.site_packages)
+    inputs: EnvironmentInputs = {
+        "artifact_root": artifact.root,
+        "workspace": work,
+        "target": ImageTarget(platform=settings.platform, glibc=glibc, python=base.python or settings.base_python),
+        "settings": settings,
+        "run": tools.run,
+        "reporter": tools.reporter,
+        "environ": tools.environ,
+    }
+    if binaries.dependencies == "pip":
+        environment = make_pip_environment(file, prefix=PACKAGES_FOLDER, **inputs)
+        return _installed(environment, packages=environment.site_packages)
+    return _installed(make_conda_environment(file, envs_location=envs_location, **inputs), packages=None)
 
 
 def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
@@ -180,6 +180,7 @@ def _installed(environment: Environment, *, packages: PurePosixPath | None) -> D
         root=environment.root,
         prefix=environment.prefix,
         packages=packages,
+        variables=environment.variables,
         lock=environment.lock,
         lock_digest=environment.lock_digest,
     )

@@ -20,6 +20,7 @@ MODEL_FOLDER = HOME / "model"
 RUNTIME_FOLDER = HOME / "runtime"
 PACKAGES_FOLDER = HOME / "packages"
 CONDA_FILE = HOME / "conda.yaml"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the base image sets none
 ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
 # Read back by whoever asks what is in an image: the environment's exact packages as a digest, and our own version.
 LOCK_LABEL = "org.odahu.packager.environment"
@@ -36,6 +37,7 @@ class Dependencies:
         python: The interpreter in the image: an absolute path, or a name that the base has on its PATH.
         root: The staging folder with the installed files, which go to `prefix`.
         packages: The folder in the image that `python` must be told of, when it's the base's own.
+        variables: Environment variables that the conda file asks for.
         lock: The exact packages, put beside them as `packager.lock`.
         lock_digest: The lock's digest, for the label.
         conda_file: The text of the conda file for a base that has its own conda.
@@ -45,6 +47,7 @@ class Dependencies:
     root: Path | None = None
     prefix: PurePosixPath | None = None
     packages: PurePosixPath | None = None
+    variables: tuple[tuple[str, str], ...] = ()
     lock: str = ""
     lock_digest: str = ""
     conda_file: str = ""
@@ -73,7 +76,9 @@ class Prepared:
     packager_version: str
 
 
-def base_conda(base: BaseImage, envs_location: str, conda_file: str) -> Dependencies:
+def base_conda(
+    base: BaseImage, envs_location: PurePosixPath, conda_file: str, variables: tuple[tuple[str, str], ...] = ()
+) -> Dependencies:
     """Return the dependencies for a base that brings its own conda and an environment to update.
 
     Raises:
@@ -86,8 +91,7 @@ def base_conda(base: BaseImage, envs_location: str, conda_file: str) -> Dependen
             "which names the conda environment to update",
             hint="set it in the base image, or leave dockerfileAddCondaInstallation true",
         )
-    python = PurePosixPath(envs_location) / name / "bin" / "python"
-    return Dependencies(python=str(python), conda_file=conda_file)
+    return Dependencies(python=str(envs_location / name / "bin" / "python"), conda_file=conda_file, variables=variables)
 
 
 def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
@@ -97,11 +101,16 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
     runtime = Layer(name="runtime", contents=prepared.runtime)
     content = Layer(name="model", contents=(Content(source=prepared.model, destination=MODEL_FOLDER),))
     env = [
+        *dependencies.variables,
         ("ODAHU_MODEL_NAME", model.name),
         ("ODAHU_MODEL_VERSION", model.version),
         ("MODEL_LOCATION", str(MODEL_FOLDER / model.work_dir)),
         ("MODEL_ENTRYPOINT", model.entrypoint),
     ]
+    if dependencies.python.startswith("/"):
+        # The environment's programs are found first, as after `conda activate`.
+        path = dict(prepared.base.env).get("PATH", DEFAULT_PATH)
+        env.append(("PATH", f"{PurePosixPath(dependencies.python).parent}:{path}"))
     if dependencies.packages:
         env.append(("ODAHU_PACKAGES", str(dependencies.packages)))
     user = command.user

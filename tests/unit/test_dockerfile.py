@@ -13,6 +13,7 @@ from packager.plan import ImagePlan, Layer
 from packager.planner import Dependencies, base_conda, make_plan
 from tests.unit.builders import WINE, base, packaging, prepared, request
 
+ENVS = PurePosixPath("/opt/conda/envs")
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -28,7 +29,7 @@ def plans() -> dict[str, ImagePlan]:
         "cli": make_plan(request(packaging(integration="docker-cli")), prepared()),
         "base-conda": make_plan(
             request(packaging({"dockerfileAddCondaInstallation": False}, integration="docker-cli")),
-            prepared(base=conda_base, dependencies=base_conda(conda_base, "/opt/conda/envs/", "name: odahu\n")),
+            prepared(base=conda_base, dependencies=base_conda(conda_base, ENVS, "name: odahu\n")),
         ),
         "pip": make_plan(request(packaging({"port": 8080, "workers": 2})), prepared(dependencies=pip)),
         "awkward-name": make_plan(
@@ -58,7 +59,7 @@ def test_the_same_inputs_give_equal_plans() -> None:
 
 def test_a_base_without_the_variable_that_names_its_environment_is_refused() -> None:
     with pytest.raises(DependenciesError, match="has no environment variable ODAHU_CONDA_ENV_NAME") as caught:
-        base_conda(base(), "/opt/conda/envs/", "")
+        base_conda(base(), ENVS, "")
     assert caught.value.exit_code == 20
 
 
