@@ -81,7 +81,8 @@ format: venv ## Format the code and mend what ruff can mend
 
 .PHONY: lock
 lock: venv ## Resolve the pinned versions anew
-	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 --extra dev pyproject.toml \
+		-o requirements.lock
 	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 \
 		examples/wine/requirements.in -o examples/wine/requirements.txt
 
