@@ -99,7 +99,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         ToolMissingError: There is no such program.
         BaseException: Whatever interrupted us, after every process of the command was ended and reaped.
     """
-    log.info("$ %s", shlex.join(argv))
+    log.debug("$ %s", shlex.join(argv))
     lines = _Lines(on_line)
     process: subprocess.Popen[bytes] | None = None
     with subreaper():

@@ -139,7 +139,7 @@ def test_death_by_a_signal_is_negative() -> None:
 
 
 def test_the_command_is_logged_quoted(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         run_command(["echo", "two words", "$HOME"], env=ENV)
     assert "$ echo 'two words' '$HOME'" in caplog.text
 

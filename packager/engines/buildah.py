@@ -1,0 +1,155 @@
+"""The Buildah engine: builds into the local container storage, then pushes from there.
+
+The image is made in OCI format, so that its digest is the same in a registry, a layout and an archive. Intermediate
+images stay in the storage as the layer cache of the next build (see `layer_cache`); a reused layer keeps the time that
+it was first built with.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packager.engines import BuiltImage, rootfs
+from packager.engines.buildah_session import Session, access_words
+from packager.engines.layer_cache import UseLock, cache_name
+from packager.engines.layout import check_layout_target, publish_layout, staging_beside
+from packager.engines.machine import Machine, choose_isolation, scrubbed
+from packager.errors import BuildError, DiskFullError
+from packager.plan import BaseImage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from packager.engines import RegistryAccess
+    from packager.models.reference import Destination, Reference
+    from packager.plan import ImagePlan
+    from packager.process import Runner
+    from packager.settings import Settings
+
+_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
+
+
+class BuildahEngine:
+    """Builds with Buildah; needs root or a user namespace. An `Engine`."""
+
+    name = "buildah"
+
+    def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:
+        """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
+        self._settings = settings
+        self._run = run
+        self._environ = environ
+        self._architecture = _ARCHITECTURES[settings.platform]
+        self._lock = UseLock(settings.cache_dir)
+
+    def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
+        """Pull the base image and look into it.
+
+        An image of the host `localhost` is only looked for in the local storage. One with a digest is pulled when it's
+        not there; one with a tag always, so that the tag means what it means in the registry (what is there already is
+        not fetched again). When the registry can't be reached, a local image serves instead, with a warning.
+
+        Raises:
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+            BuildError: It's for another platform, or Buildah failed.
+            DiskFullError: The storage is full.
+            ToolMissingError: Buildah is not installed.
+        """
+        with self._session() as session:
+            image = session.find(reference, access, self._architecture)
+            architecture = str(image["OCIv1"].get("architecture") or self._architecture)
+            if architecture != self._architecture:
+                raise BuildError(
+                    f"the base image {reference} is for {architecture}, not for {self._settings.platform}",
+                    hint="name a base image for that platform, or set PACKAGER_PLATFORM",
+                )
+            facts = session.look_into(str(image["FromImageID"]), _path_variable(image))
+        digest = reference.digest or str(image.get("FromImageDigest") or "") or None
+        return BaseImage(reference=reference, digest=digest, glibc=facts.get("glibc"), python=facts.get("python"))
+
+    def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
+        """Build `context/Dockerfile` on the base that `inspect_base` pulled, and put the image at its destination.
+
+        An `oci` or `oci-archive` destination is written beside its place and moved there when it's whole; a layout that
+        exists is extended.
+
+        Raises:
+            BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
+            ImageNotFoundError: The base was removed since.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed.
+            ToolMissingError: Buildah is not installed.
+        """
+        if destination.transport == "oci" and destination.path is not None:
+            check_layout_target(destination.path)
+        with self._lock.using(), self._session() as session:
+            isolation = choose_isolation(
+                self._settings.buildah_isolation,
+                Machine.look(self._environ),
+                environ=self._environ,
+                has_run_steps=bool(plan.run_steps),
+            )
+            image_id = session.build(plan, context, isolation)
+            session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
+            digest = _deliver(session, image_id, destination, access)
+        self._remove_stale_images()
+        return BuiltImage(destination=destination, digest=digest)
+
+    def _remove_stale_images(self) -> None:
+        with self._lock.removing() as alone:
+            if alone:
+                with self._session() as session:
+                    session.remove_stale_images()
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left."""
+        below = self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (mkdtemp is safe)
+        with _files_at(Path(below)):
+            folder = Path(tempfile.mkdtemp(prefix="packager-buildah-", dir=below))
+        session = Session(run=self._run, env=scrubbed(self._environ, temporary=folder), folder=folder)
+        try:
+            yield session
+        except BaseException:
+            session.remove_containers()
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _deliver(session: Session, image_id: str, destination: Destination, access: RegistryAccess) -> str:
+    """Put an image at its destination and return its digest."""
+    path, tag = destination.path, destination.reference.tag or "latest"
+    if destination.transport == "docker" or path is None:
+        words = access_words(destination.reference, access)
+        return session.push(image_id, f"docker://{destination.reference}", words, host=destination.reference.host)
+    with _files_at(path), staging_beside(path) as staging:
+        # Relative names, because the path of a transport can't hold a colon.
+        digest = session.push(image_id, f"{destination.transport}:image:{tag}", cwd=staging)
+        if destination.transport == "oci":
+            publish_layout(staging / "image", path)
+        else:
+            (staging / "image").chmod(0o644)
+            (staging / "image").replace(path)
+    return digest
+
+
+def _path_variable(image: Mapping[str, Any]) -> str:
+    env: list[str] = (image["OCIv1"].get("config") or {}).get("Env") or []
+    return next((entry[len("PATH=") :] for entry in env if entry.startswith("PATH=")), rootfs.DEFAULT_PATH)
+
+
+@contextmanager
+def _files_at(path: Path) -> Iterator[None]:
+    """Turn what the operating system says against writing at `path` into our errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"no space left at {path}", hint="make room there, then run it again") from error
+        raise BuildError(f"{path} can't be written: {error.strerror}", hint="name another place for it") from error

@@ -1,0 +1,192 @@
+"""Buildah's commands: their arguments, and what their answers mean."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packager.engines import rootfs
+from packager.engines.failures import Attempt, failure, image_not_found
+from packager.engines.layer_cache import stale_names
+from packager.errors import BuildError, PackagerError, RegistryUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from packager.engines import RegistryAccess
+    from packager.models.reference import Reference
+    from packager.plan import ImagePlan
+    from packager.process import Completed, Runner
+
+log = logging.getLogger(__name__)
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Buildah's commands and its local storage, used with one private folder.
+
+    Buildah can't name or label the working containers of a build, but it keeps in each the path of the "default mounts
+    file" that it was started with. Ours lies in the private folder (and isn't there), so it tells whose a container is.
+    """
+
+    run: Runner
+    env: Mapping[str, str]
+    folder: Path
+
+    @property
+    def mark(self) -> str:
+        """What the containers of this session carry."""
+        return str(self.folder / "mounts.conf")
+
+    def buildah(self, *words: str, cwd: Path | None = None, capture: bool = False) -> Completed:
+        """Run a command of Buildah."""
+        argv = ["buildah", "--default-mounts-file", self.mark, *words]
+        return self.run(argv, env=self.env, cwd=cwd, capture=capture, on_line=lambda line: log.debug("%s", line))
+
+    def find(self, reference: Reference, access: RegistryAccess, architecture: str) -> dict[str, Any]:
+        """Return what Buildah knows of the base image, pulled where that is needed."""
+        if reference.host == "localhost":
+            image = self.inspect(str(reference))
+            if image is None:
+                raise image_not_found(Attempt(stage="inspect", subject=str(reference)))
+            return image
+        name = reference.with_digest(reference.digest) if reference.digest else str(reference)
+        done = self.buildah(*pull_words(reference, access, architecture), name, capture=True)
+        if done.returncode == 0:
+            name = done.stdout.split()[-1]
+        else:
+            error = failure(Attempt(stage="pull", subject=name, host=reference.host), done)
+            if not isinstance(error, RegistryUnreachableError):
+                raise error
+            image = self.inspect(name)
+            if image is None:
+                raise error
+            log.warning("%s; the copy of %s in the local storage is used", error.message, name)
+            return image
+        image = self.inspect(name)
+        if image is None:
+            raise image_not_found(Attempt(stage="inspect", subject=name))
+        return image
+
+    def inspect(self, image: str) -> dict[str, Any] | None:
+        """Return what Buildah knows of an image of the local storage, or None where it isn't there."""
+        done = self.buildah("inspect", "--type", "image", image, capture=True)
+        if done.returncode == 0:
+            found: dict[str, Any] = json.loads(done.stdout)
+            return found
+        if "image not known" in done.output:
+            return None
+        raise failure(Attempt(stage="inspect", subject=image), done)
+
+    def look_into(self, image_id: str, path: str) -> dict[str, str | None]:
+        """Return the image's `glibc` and `python`; nothing of it is run. Empty where it can't be looked into."""
+        container = self.folder.name
+        attempt = Attempt(stage="inspect", subject=image_id[:12])
+        done = self.buildah("from", "--pull=never", "--name", container, image_id, capture=True)
+        if done.returncode != 0:
+            raise failure(attempt, done)
+        try:
+            if os.geteuid() == 0:
+                done = self.buildah("mount", container, capture=True)
+                if done.returncode == 0:
+                    root = Path(done.stdout.strip())
+                    return {"glibc": rootfs.find_glibc(root), "python": rootfs.find_python(root, path)}
+            else:  # only there, in a mount namespace of its own, can an unprivileged user see it
+                words = (
+                    "unshare",
+                    "--mount",
+                    f"ROOT={container}",
+                    "--",
+                    sys.executable,
+                    "-I",
+                    str(rootfs.__file__),
+                    path,
+                )
+                done = self.buildah(*words, capture=True)
+                if done.returncode == 0:
+                    facts: dict[str, str | None] = json.loads(done.stdout)
+                    return facts
+        finally:
+            self.buildah("rm", container, capture=True)
+        log.warning("the base image can't be looked into: %s", done.output.strip() or f"exit code {done.returncode}")
+        return {}
+
+    def build(self, plan: ImagePlan, context: Path, isolation: str) -> str:
+        """Build the image and return its ID."""
+        iid_file = self.folder / "iid"
+        done = self.buildah(*build_words(plan, isolation), "--iidfile", str(iid_file), str(context))
+        if done.returncode != 0:
+            raise failure(Attempt(stage="build", subject=str(plan.base.reference)), done)
+        return iid_file.read_text("ascii").strip().removeprefix("sha256:")
+
+    def push(
+        self, image_id: str, where: str, words: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
+    ) -> str:
+        """Copy an image out of the storage; return the digest, which counts only with an exit code of 0."""
+        digest_file = self.folder / "digest"
+        done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
+        if done.returncode != 0:
+            raise failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
+        digest = digest_file.read_text("ascii").strip()
+        if not _DIGEST.fullmatch(digest):
+            raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
+        return digest
+
+    def name(self, image_id: str, name: str) -> None:
+        """Give an image a name in the local storage."""
+        self.buildah("tag", image_id, name, capture=True)
+
+    def remove_stale_images(self) -> None:
+        """Remove the images that are no longer kept for their layers; whatever can't be removed stays."""
+        done = self.buildah("images", "--json", capture=True)
+        images = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+        stale = stale_names(name for image in images or [] for name in image.get("names") or [])
+        if stale:
+            self.buildah("rmi", *stale, capture=True)
+
+    def remove_containers(self) -> None:
+        """Remove the working containers that a failed or interrupted command of this session left."""
+        with suppress(PackagerError):  # what went wrong before is what counts
+            done = self.buildah("containers", "--json", capture=True)
+            containers = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+            for container in containers or []:
+                done = self.buildah("inspect", "--type", "container", container["id"], capture=True)
+                if done.returncode == 0 and json.loads(done.stdout).get("DefaultMountsFilePath") == self.mark:
+                    self.buildah("rm", container["id"], capture=True)
+
+
+def access_words(reference: Reference, access: RegistryAccess) -> list[str]:
+    """Return how a command reaches a registry: with which logins, and whether in plain HTTP."""
+    insecure = reference.is_loopback or reference.host in access.insecure_hosts
+    return ["--authfile", str(access.auth_file), f"--tls-verify={'false' if insecure else 'true'}"]
+
+
+def pull_words(reference: Reference, access: RegistryAccess, architecture: str) -> list[str]:
+    """Return the `pull` command without the image."""
+    policy = "missing" if reference.digest else "always"
+    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *access_words(reference, access)]
+
+
+def build_words(plan: ImagePlan, isolation: str) -> list[str]:
+    """Return the `build` command without its files and the context; the same plan gives the same words."""
+    return [
+        "build",
+        *("--isolation", isolation),
+        "--layers",
+        "--force-rm",
+        "--pull=never",  # inspect_base has pulled it
+        *("--format", "oci"),
+        *("--timestamp", str(int(plan.created.timestamp()))),
+        "--identity-label=false",  # Buildah's version has no place in the image
+        # Else Buildah writes the first name that the base happens to have in the storage.
+        *("--annotation", f"org.opencontainers.image.base.name={plan.base.reference}"),
+    ]

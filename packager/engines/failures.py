@@ -1,0 +1,199 @@
+"""What an engine's output means: its last lines and exit code -> one of our errors. Pure.
+
+The texts are those of containers/image and docker/distribution, met with Buildah 1.28; the table of real outputs is in
+`tests/unit/test_failures.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from packager.errors import (
+    BuildError,
+    BuildStepError,
+    DiskFullError,
+    ImageNotFoundError,
+    OutOfMemoryError,
+    PackagerError,
+    RegistryAuthError,
+    RegistryError,
+    RegistryUnreachableError,
+)
+
+if TYPE_CHECKING:
+    from packager.process import Completed
+
+Stage = Literal["pull", "inspect", "build", "push"]  # of the engine's commands
+
+_TAIL_LINES = 20
+_LINE_CHARACTERS = 1000
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_STEP = re.compile(r'building at STEP "RUN (.*)": (?:while running runtime: )?(?:exit status (\d+)|signal: (\w+))')
+_NO_RUNTIME = re.compile(r"creating container for \[|did not get container create message|error setting up the chroot")
+_NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
+_LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
+    "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
+    "inspect": re.compile(r"image not known"),
+    "build": re.compile(r"image not known"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What was being done when it failed.
+
+    Attributes:
+        stage: The engine's command.
+        subject: What it was done to: a reference or a destination.
+        host: The registry's host; empty where none takes part.
+    """
+
+    stage: Stage
+    subject: str
+    host: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the start of a message."""
+        return f"{self.stage} of {self.subject}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """A way in which registries fail: how it is told, its class, and what we say."""
+
+    told: str
+    error: type[PackagerError]
+    message: str
+    hint: str
+    stages: tuple[Stage, ...] = ("pull", "push")
+
+
+_ANSWERS = (
+    _Answer(
+        told="server gave HTTP response to HTTPS client",
+        error=RegistryUnreachableError,
+        message="the registry {host} speaks plain HTTP, and was asked in HTTPS",
+        hint="if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
+    ),
+    _Answer(
+        told=r"unauthorized|authentication required|access to the resource is denied|: denied\b"
+        r"|invalid username/password|no basic auth credentials|\b40[13] \(|status:? 40[13]\b",
+        error=RegistryAuthError,
+        message="the registry {host} refused the credentials: {cause}",
+        hint="check user and password of the connection for {host}, and that this user may {stage} there",
+    ),
+    _Answer(
+        told="x509:|tls: ",
+        error=RegistryUnreachableError,
+        message="the certificate of {host} can't be trusted: {cause}",
+        hint="put its authority into /etc/containers/certs.d/{host}/ca.crt, or into the file named by SSL_CERT_FILE",
+    ),
+    _Answer(
+        told=r"connection refused|no such host|i/o timeout|context deadline exceeded|Client\.Timeout|no route to host"
+        r"|network is unreachable|connection reset by peer|server misbehaving|TLS handshake timeout|: EOF$",
+        error=RegistryUnreachableError,
+        message="the registry {host} can't be reached: {cause}",
+        hint="check its name and port, the network, and the proxy variables",
+    ),
+    _Answer(
+        told=r"status:? 429\b|: 429 \(|toomanyrequests",
+        error=RegistryError,
+        message="the registry {host} limits the rate of requests: {cause}",
+        hint="wait, or log in with a connection",
+    ),
+    _Answer(
+        told=r"HTTP status:? 5\d\d|: 5\d\d \([A-Z]|(?:uploading|initiating) .*no space left",
+        error=RegistryError,
+        message="the registry {host} couldn't store the image: {cause}",
+        hint="the storage of {host} may be out of space or out of order: look into its log, then push again",
+        stages=("push",),
+    ),
+)
+
+
+def failure(attempt: Attempt, completed: Completed) -> PackagerError:
+    """Tell which error a command that has failed stands for."""
+    error = _last_error(completed.output)
+    if completed.returncode in _KILLED:
+        return OutOfMemoryError(
+            f"{attempt} was killed (signal 9), most likely for the memory it took",
+            hint="give the job more memory, or keep temporary files on a disk and not in a tmpfs (PACKAGER_WORK_DIR)",
+        )
+    found = _answer(attempt, error) or _step_failure(completed.output, error)
+    if found is None or isinstance(found, BuildStepError):
+        if _NO_SPACE.search(completed.output):
+            return DiskFullError(
+                f"{attempt}: no space left on this machine",
+                hint="make room in the container storage (`buildah rmi --prune`), in TMPDIR or at the output",
+            )
+        if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
+            return image_not_found(attempt)
+    return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {_short(error)}")
+
+
+def image_not_found(attempt: Attempt) -> ImageNotFoundError:
+    """Say that the base image is nowhere."""
+    if attempt.host:
+        return ImageNotFoundError(
+            f"the registry {attempt.host} has no image {attempt.subject}",
+            hint="check the name and tag of dockerfileBaseImage",
+        )
+    return ImageNotFoundError(
+        f"the local storage has no image {attempt.subject}",
+        hint="`buildah images` lists what it has; names below localhost/ are never pulled",
+    )
+
+
+def _answer(attempt: Attempt, error: str) -> PackagerError | None:
+    """Return what the registry's own answer means, or None where none is told."""
+    if attempt.host:
+        values = {"host": attempt.host, "stage": attempt.stage, "cause": _cause(error)}
+        for answer in _ANSWERS:
+            if attempt.stage in answer.stages and re.search(answer.told, error, re.IGNORECASE | re.MULTILINE):
+                return answer.error(f"{attempt}: {answer.message.format(**values)}", hint=answer.hint.format(**values))
+    return None
+
+
+def _step_failure(output: str, error: str) -> PackagerError | None:
+    """Return what the end of a RUN step means, or None where no RUN step failed."""
+    step = _STEP.search(error)
+    if step is None:
+        return None
+    if _NO_RUNTIME.search(output):
+        return BuildError(
+            f"no RUN step can be started on this machine:\n{_tail(output)}",
+            hint="isolate it in another way, such as PACKAGER_BUILDAH_ISOLATION=chroot",
+        )
+    command, status, killed_by = step.groups()
+    if killed_by == "killed" or status == "137" or "subprocess exited on killed" in output:
+        return OutOfMemoryError(
+            f"the step `RUN {_short(command)}` was killed (signal 9), most likely for the memory it took",
+            hint="give the build more memory",
+        )
+    how = f"with exit code {status}" if status else f"by the signal {killed_by!r}"
+    return BuildStepError(
+        f"the step `RUN {_short(command)}` failed {how}:\n{_tail(output)}", hint="the last lines above are its own"
+    )
+
+
+def _last_error(output: str) -> str:
+    """Return the engine's own verdict: from its last `Error:` on, without the retries before it."""
+    at = output.rfind("\nError: ") + 1 if "\nError: " in output else 0
+    text = output[at:].removeprefix("Error: ").strip()
+    return text or "it gave no reason"
+
+
+def _cause(error: str) -> str:
+    """Return the last part of a chain of causes, which says what happened and not where."""
+    return _short(": ".join(error.splitlines()[0].split(": ")[-2:]))
+
+
+def _tail(output: str) -> str:
+    return "\n".join(_short(line) for line in output.splitlines()[-_TAIL_LINES:])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LINE_CHARACTERS else text[:_LINE_CHARACTERS] + "…"

@@ -1,0 +1,88 @@
+"""Putting a finished OCI layout where it was asked for: whole or not at all.
+
+The layout's format: github.com/opencontainers/image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packager.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+@contextmanager
+def staging_beside(target: Path) -> Iterator[Path]:
+    """Give a private folder on the file system of `target`, whose parents are made; it is removed at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_layout_target(target: Path) -> None:
+    """Refuse a target that is neither new, nor an empty folder, nor an OCI layout.
+
+    Raises:
+        BuildError: It is something else, which must not be overwritten.
+    """
+    if not target.exists() or (target / "oci-layout").is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        raise BuildError(f"{target} is no OCI layout", hint="name a new folder, or a layout that is to be extended")
+
+
+def publish_layout(staged: Path, target: Path) -> None:
+    """Move a layout to its place, or add its images to the layout that is there.
+
+    In a layout that is extended, an image of the same name is replaced in the index; its blobs stay. The blobs come
+    first and the index last, so that a reader never sees an image that isn't whole.
+
+    Raises:
+        BuildError: The target is no layout.
+    """
+    check_layout_target(target)
+    staged.chmod(0o755)
+    if not (target / "oci-layout").exists():
+        staged.rename(target)  # onto an empty folder as well: rename(2)
+        return
+    handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # against other packagers
+        for blob in sorted((staged / "blobs").glob("*/*")):
+            place = target / blob.relative_to(staged)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists():
+                blob.rename(place)
+        index = _merged(
+            json.loads((target / "index.json").read_bytes()), json.loads((staged / "index.json").read_bytes())
+        )
+        fresh = staged / "index.json.new"
+        fresh.write_text(json.dumps(index))
+        fresh.replace(target / "index.json")
+    finally:
+        os.close(handle)
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    names = {_name(entry) for entry in new["manifests"]}
+    kept = [entry for entry in old.get("manifests", []) if _name(entry) not in names]
+    return {**old, "manifests": [*kept, *new["manifests"]]}
+
+
+def _name(entry: dict[str, Any]) -> str | None:
+    name = (entry.get("annotations") or {}).get(_REF_NAME)
+    return None if name is None else str(name)
