@@ -334,3 +334,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # py-rattler's threads may crash the interpreter while it's torn down
