@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packager.environment.relocate import files_with
-from packager.errors import InstallError
+from packager.errors import InstallError, ToolMissingError
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -67,7 +67,7 @@ def _runs(interpreter: Path, compiling: Compiling, run: Runner) -> bool:
     if not interpreter.exists():
         return False
     try:
-        done = run([str(interpreter), "-I", "-S", "-c", "pass"], env={}, cwd=compiling.workspace)
-    except OSError:  # a program for another machine
+        done = run([str(interpreter), "-I", "-S", "-B", "-c", "pass"], env={}, cwd=compiling.workspace)
+    except ToolMissingError:  # a program for another machine
         return False
     return done.returncode == 0

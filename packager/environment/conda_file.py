@@ -53,7 +53,8 @@ class CondaFile:
         Raises:
             DependenciesError: The pip section names packages in the model archive, which isn't there during the build.
         """
-        local = [line for line in self.pip_requirements if "file://" in line]
+        places = [place for place in self.requirements.find_links if "://" not in place]
+        local = [line for line in self.pip_requirements if "file://" in line] + places
         if local:
             raise DependenciesError(
                 f"the conda file's pip section names a file of the model archive: {local[0].rpartition('/')[2]}",

@@ -55,7 +55,10 @@ class Relocation:
         for folder in sorted(self.site_packages.glob("*.dist-info")):
             self._clean_metadata(folder)
         for path in files_with(_files(self.staging), os.fsencode(self.staging)):
-            self._replace(path, self._text)
+            if path.suffix == ".pyc":  # of a build that ran the staged Python; it's compiled anew
+                self._remove(path)
+            else:
+                self._replace(path, self._text)
         self._update_records()
 
     def script(self, data: bytes) -> bytes:

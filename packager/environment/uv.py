@@ -101,6 +101,7 @@ class Uv:
             "TMPDIR": str(private / "tmp"),
             "LANG": "C.UTF-8",
             "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
             "SOURCE_DATE_EPOCH": str(settings.source_date_epoch or 315_532_800),  # 1980: where zip's clock starts
             "GIT_TERMINAL_PROMPT": "0",
             "UV_CACHE_DIR": str(settings.cache_dir / "uv"),

@@ -1,0 +1,310 @@
+"""Tables: what a conda file and its pip section mean, and which are refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from packager.environment.channels import configured_credentials, source_of, without_credentials
+from packager.environment.conda import read_conda_file
+from packager.errors import DependenciesError, UsageError
+from packager.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORGE = "https://conda.anaconda.org/conda-forge"
+DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "conda.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ("[conda-forge]", (FORGE,)),
+        ("[conda-forge, bioconda]", (FORGE, "https://conda.anaconda.org/bioconda")),
+        ("[defaults]", DEFAULTS),
+        ("[conda-forge, defaults]", (FORGE, *DEFAULTS)),
+        ("[conda-forge, defaults, nodefaults]", (FORGE,)),
+        ("[conda-forge, nodefaults]", (FORGE,)),
+        ("[nodefaults]", ()),
+        ("[]", DEFAULTS),
+        ("null", DEFAULTS),
+        ("[conda-forge, conda-forge]", (FORGE,)),
+        ("[conda-forge/label/dev]", (f"{FORGE}/label/dev",)),
+        ("['https://host/x/']", ("https://host/x",)),
+        ("['https://user:s3cret@host/x']", ("https://host/x",)),
+        ("['https://host/t/tok-123/x']", ("https://host/x",)),
+        ("['file:///srv/channel']", ("file:///srv/channel",)),
+        ("[/srv/channel]", ("file:///srv/channel",)),
+    ],
+)
+def test_channels_become_urls(tmp_path: Path, channels: str, expected: tuple[str, ...]) -> None:
+    path = write(tmp_path, f"channels: {channels}\ndependencies: [python=3.11]\n")
+    assert read_conda_file(path, Settings()).channels == expected
+
+
+def test_a_relative_channel_is_relative_to_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "channels: [./mine, ../other]\ndependencies: [python]\n")
+    urls = ((tmp_path / "mine").as_uri(), (tmp_path.parent / "other").as_uri())
+    assert read_conda_file(path, Settings()).channels == urls
+
+
+def test_the_alias_and_the_default_channels_are_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, "channels: [a, defaults]\ndependencies: [python]\n")
+    settings = Settings(conda_channel_alias="https://mirror/conda", conda_default_channels=("https://mirror/main",))
+    assert read_conda_file(path, settings).channels == ("https://mirror/conda/a", "https://mirror/main")
+
+
+def test_secrets_in_channel_urls_are_kept_apart(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "channels: ['https://user:s3cret@host/x', 'https://other/t/tok-123/y']\n"
+        "dependencies: [python, 'https://u:hidden@third/z::numpy']\n",
+    )
+    found = read_conda_file(path, Settings())
+    kept = [(one.host, one.kind, one.user, one.secret.get_secret_value()) for one in found.credentials]
+    assert sorted(kept) == [
+        ("host", "basic", "user", "s3cret"),
+        ("other", "conda", "", "tok-123"),
+        ("third", "basic", "u", "hidden"),
+    ]
+    for secret in ("s3cret", "tok-123", "hidden"):
+        assert secret not in repr(found)
+        assert secret not in found.to_yaml()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["numpy", "numpy>=1.2,<2", "numpy 1.21.*", "numpy=1.2=py38_0", "numpy ~=1.2", "blas[build=*mkl]", "pip<=21.2.4"],
+)
+def test_specs_are_kept(tmp_path: Path, spec: str) -> None:
+    path = write(tmp_path, yaml.safe_dump({"dependencies": ["python=3.11", spec]}))
+    assert read_conda_file(path, Settings()).specs == ("python=3.11", spec)
+
+
+def test_a_spec_with_a_channel_adds_the_channel_last(tmp_path: Path) -> None:
+    path = write(tmp_path, "channels: [mine]\ndependencies: [python, 'conda-forge::numpy>=1']\n")
+    found = read_conda_file(path, Settings())
+    assert found.specs == ("python", f"{FORGE}::numpy>=1")
+    assert found.channels == ("https://conda.anaconda.org/mine", FORGE)
+
+
+def test_python_is_added_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "dependencies: [numpy]\n")
+    with caplog.at_level(logging.INFO):
+        found = read_conda_file(path, Settings(default_python="3.12"))
+    assert found.specs == ("numpy", "python=3.12")
+    assert "asks for no Python: taking 3.12" in caplog.text
+    assert yaml.safe_load(found.to_yaml())["dependencies"] == ["numpy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("", "model"), ("name: wine", "wine"), ("name: my model (2)", "my-model-2"), ("name: 1.0", "1.0")],
+)
+def test_names(tmp_path: Path, name: str, expected: str) -> None:
+    assert read_conda_file(write(tmp_path, f"{name}\ndependencies: [python]\n"), Settings()).name == expected
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "'***'", '"a\\0b"', "''", "x" * 101])
+def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DependenciesError, match="can't name a folder"):
+        read_conda_file(write(tmp_path, f"name: {name}\ndependencies: [python]\n"), Settings())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "can't be read as YAML"),
+        ("- python\n", "no `dependencies`"),
+        ("name: x\n", "no `dependencies`"),
+        ("dependencies: python\n", "`dependencies` is not a list"),
+        ("channels: conda-forge\ndependencies: [python]\n", "`channels` is not a list"),
+        ("channels: [1]\ndependencies: [python]\n", "channels: 1 is not a text"),
+        ("channels: ['ftp://host/x']\ndependencies: [python]\n", "'ftp://host/x' is no conda channel"),
+        ("dependencies: [3]\n", "3 is neither a package nor a pip list"),
+        ("dependencies: [{conda: [x]}]\n", "is neither a package nor a pip list"),
+        ("dependencies: [{pip: flask}]\n", "`pip` is not a list"),
+        ("dependencies: [{pip: [1]}]\n", "pip: 1 is not a text"),
+        ("dependencies: ['numpy >=1,,2']\n", "'numpy >=1,,2' can't be understood"),
+        ("dependencies: ['-r other.txt']\n", "'-r other.txt'"),
+        ("dependencies: ['https://u:s3cret@host/x-1-0.conda']\n", "'https://host/x-1-0.conda' is not a package"),
+        ("dependencies: ['numpy[channel=foo]']\n", "is not a package's name"),
+        ("variables: [x]\ndependencies: [python]\n", "`variables` is not a mapping"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(DependenciesError) as caught:
+        read_conda_file(write(tmp_path, text), Settings())
+    assert problem in caught.value.message
+    assert caught.value.message.startswith("conda.yaml: ") or "is no conda channel" in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DependenciesError, match=r"nothing\.yaml: is missing"):
+        read_conda_file(tmp_path / "nothing.yaml", Settings())
+
+
+def pip_section(folder: Path, *lines: str) -> Path:
+    return write(folder, yaml.safe_dump({"dependencies": ["python=3.11", {"pip": list(lines)}]}))
+
+
+def test_pip_options_and_lines(tmp_path: Path) -> None:
+    path = pip_section(
+        tmp_path,
+        "--index-url https://u:s3cret@index/simple",
+        "--extra-index-url=https://more/simple",
+        "--pre",
+        "--trusted-host index",
+        "--no-binary lxml",
+        "flask>=2 ; python_version > '3'  # a comment",
+        "pkg @ https://host/pkg.whl",
+        "git+https://host/repo.git@main#egg=x",
+    )
+    found = read_conda_file(path, Settings()).requirements
+    assert found.index_url == "https://u:s3cret@index/simple"
+    assert found.extra_index_urls == ("https://more/simple",)
+    assert found.switches == {"--pre"}
+    assert found.trusted_hosts == ("index",)
+    assert found.formats == ("--no-binary lxml",)
+    assert found.lines == (
+        "flask>=2 ; python_version > '3'",
+        "pkg @ https://host/pkg.whl",
+        "git+https://host/repo.git@main#egg=x",
+    )
+    assert "s3cret" not in repr(found)
+
+
+def test_pip_files_are_read_where_they_are_named(tmp_path: Path) -> None:
+    inner = tmp_path / "deps" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "deps" / "a.txt").write_text("six \\\n  ==1.17.0\n-r inner/b.txt\n", encoding="utf-8")
+    (inner / "b.txt").write_text("-c c.txt\nflask\n\n# nothing\n", encoding="utf-8")
+    (inner / "c.txt").write_text("flask<4\n", encoding="utf-8")
+    found = read_conda_file(pip_section(tmp_path, "-r deps/a.txt", "numpy"), Settings())
+    assert found.pip_requirements == ("six    ==1.17.0", "flask", "numpy")
+    assert found.requirements.constraints == ("flask<4",)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("./pkg.whl", "{}/pkg.whl"),
+        ("pkg.whl", "{}/pkg.whl"),
+        ("./pkg.whl[extra] ; python_version > '3'", "{}/pkg.whl[extra] ; python_version > '3'"),
+        ("pkg @ ./pkg.whl", "pkg @ {}/pkg.whl"),
+        ("./folder", "{}/folder"),
+    ],
+)
+def test_local_packages(tmp_path: Path, line: str, expected: str) -> None:
+    (tmp_path / "pkg.whl").touch()
+    (tmp_path / "folder").mkdir()
+    found = read_conda_file(pip_section(tmp_path, line), Settings())
+    assert found.pip_requirements == (expected.format(tmp_path.as_uri()),)
+    with pytest.raises(DependenciesError, match="a file of the model archive"):
+        found.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("-r missing.txt", "not in the model archive"),
+        ("-r ../outside.txt", "points outside the model archive"),
+        ("-c /etc/passwd", "points outside the model archive"),
+        ("../pkg.whl", "points outside the model archive"),
+        ("file:///etc/passwd", "points outside the model archive"),
+        ("x @ file:///etc/passwd", "points outside the model archive"),
+        ("--find-links ../wheels", "points outside the model archive"),
+        ("-e ./folder", "is editable"),
+        ("--target /x", "an option that the packager doesn't know"),
+        ("x @ https://host/${UV_DEFAULT_INDEX}", "names an environment variable"),
+        ("-r loop.txt", "more than ten deep"),
+    ],
+)
+def test_pip_lines_that_are_refused(tmp_path: Path, line: str, problem: str) -> None:
+    root = tmp_path / "artifact"
+    root.mkdir()
+    (tmp_path / "outside.txt").touch()
+    (root / "loop.txt").write_text("-r loop.txt\n", encoding="utf-8")
+    with pytest.raises(DependenciesError, match=problem):
+        read_conda_file(pip_section(root, line), Settings())
+
+
+def test_a_link_does_not_lead_out(tmp_path: Path) -> None:
+    root = tmp_path / "artifact"
+    root.mkdir()
+    (root / "reqs.txt").symlink_to("/etc/hostname")
+    with pytest.raises(DependenciesError, match="points outside"):
+        read_conda_file(pip_section(root, "-r reqs.txt"), Settings())
+
+
+def test_the_artifact_may_be_larger_than_the_files_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "reqs.txt").write_text("six\n", encoding="utf-8")
+    found = read_conda_file(pip_section(folder, "-r ../reqs.txt"), Settings(), artifact_root=tmp_path)
+    assert found.pip_requirements == ("six",)
+
+
+def test_the_yaml_for_another_conda(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "name: wine\nchannels: [conda-forge]\n"
+        "dependencies: [python=3.11, {pip: ['--extra-index-url https://u:s3cret@more/simple', six]}]\n",
+    )
+    assert yaml.safe_load(read_conda_file(path, Settings()).to_yaml()) == {
+        "name": "wine",
+        "channels": [FORGE, "nodefaults"],
+        "dependencies": ["python=3.11", {"pip": ["--extra-index-url https://more/simple", "six"]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "expected"),
+    [
+        ({}, FORGE),
+        ({FORGE: "file:///srv/forge"}, "file:///srv/forge"),
+        ({"conda-forge": "https://mirror/forge/"}, "https://mirror/forge"),
+        ({"https://conda.anaconda.org": "https://mirror"}, "https://mirror/conda-forge"),
+        ({"https://conda.anaconda.org": "https://a", FORGE: "https://b"}, "https://b"),
+        ({f"{FORGE}-not": "https://mirror"}, FORGE),
+        ({FORGE: "https://u:p@mirror/x"}, "https://mirror/x"),
+    ],
+)
+def test_mirrors(mirrors: dict[str, str], expected: str) -> None:
+    source, credential = source_of(FORGE, Settings(conda_mirrors=mirrors))
+    assert source.asked == expected
+    assert source.public == FORGE
+    assert (credential is not None) == ("u:p@" in str(mirrors))
+
+
+def test_a_channel_in_a_folder_keeps_its_name_only() -> None:
+    source, _ = source_of("file:///srv/some/where/mine", Settings())
+    assert source.public == "file:///mine"
+
+
+def test_configured_credentials() -> None:
+    settings = Settings.from_env({"PACKAGER_CONDA_CREDENTIALS": "a=u:p:q,b=tok conda.anaconda.org=tok2"})
+    entries = {one.host: one.as_auth_entry() for one in configured_credentials(settings)}
+    assert entries == {
+        "a": {"BasicHTTP": {"username": "u", "password": "p:q"}},
+        "b": {"BearerToken": "tok"},
+        "conda.anaconda.org": {"CondaToken": "tok2"},
+    }
+    with pytest.raises(UsageError, match="entry 1"):
+        configured_credentials(Settings.from_env({"PACKAGER_CONDA_CREDENTIALS": "nonsense"}))
+
+
+def test_credentials_are_taken_out_of_text() -> None:
+    text = "GET https://u:p@host/x and https://host/t/tok/y failed"
+    assert without_credentials(text) == "GET https://host/x and https://host/t/*****/y failed"
