@@ -205,6 +205,8 @@ def plain_layout(members: dict[str, Member], stdlib: str) -> None:
     site = members[f"{stdlib}/site.py"]
     if b"dist-packages" in site.data:
         site.data = site.data.replace(b"\ndef main():\n", PLAIN_SITE.encode(), 1)
+        # From 3.11 on the interpreter carries a frozen copy of `site` that no file can change; it looks here.
+        members[f"{stdlib}/dist-packages"] = Member(link="site-packages")
     name = f"{stdlib}/sysconfig.py"
     schemes = members[name if name in members else f"{stdlib}/sysconfig/__init__.py"]
     if b"posix_local" in schemes.data:
