@@ -59,14 +59,24 @@ def _get_preferred_schemes():
 
 
 """
-PLAIN_SITE = '''
+# `site` itself is frozen into the interpreter from 3.11 on, so its patch can only be undone from outside.
+PLAIN_SITE = '''"""Debian's layout undone (local/channel.py): packages lie in site-packages, as without its patches."""
+
+import os
+import site
+import sys
+
+
 def getsitepackages(prefixes=None):
-    """Return the site-packages folder (local/channel.py: Debian's layout undone)."""
     version = "python%d.%d" % sys.version_info[:2]
-    return [os.path.join(prefix, "lib", version, "site-packages") for prefix in dict.fromkeys(prefixes or PREFIXES)]
+    folders = dict.fromkeys(prefixes or site.PREFIXES)
+    return [os.path.join(folder, "lib", version, "site-packages") for folder in folders]
 
 
-def main():
+site.getsitepackages = getsitepackages
+for folder in getsitepackages():
+    if os.path.isdir(folder) and folder not in sys.path:
+        site.addsitedir(folder)
 '''
 
 TOOL = '''"""A small program."""
@@ -202,11 +212,8 @@ def python_package(prefix: Path) -> Package:
 
 def plain_layout(members: dict[str, Member], stdlib: str) -> None:
     """Undo Debian's own install layout in `site` and `sysconfig`, when it's there."""
-    site = members[f"{stdlib}/site.py"]
-    if b"dist-packages" in site.data:
-        site.data = site.data.replace(b"\ndef main():\n", PLAIN_SITE.encode(), 1)
-        # From 3.11 on the interpreter carries a frozen copy of `site` that no file can change; it looks here.
-        members[f"{stdlib}/dist-packages"] = Member(link="site-packages")
+    if b"dist-packages" in members[f"{stdlib}/site.py"].data:
+        members[f"{stdlib}/sitecustomize.py"] = Member(data=PLAIN_SITE.encode())
     name = f"{stdlib}/sysconfig.py"
     schemes = members[name if name in members else f"{stdlib}/sysconfig/__init__.py"]
     if b"posix_local" in schemes.data:

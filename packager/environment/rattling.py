@@ -212,7 +212,7 @@ def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Ite
             json.dump(entries, file)
         yield Config.from_toml(
             f"authentication-override-file = {json.dumps(str(auth))}\n"
-            'tls-root-certs = "system"\nallow-hard-links = false\nallow-symbolic-links = false\n'
+            'tls-root-certs = "system"\nallow-hard-links = false\n'
         )
     finally:
         shutil.rmtree(private, ignore_errors=True)
