@@ -1,0 +1,117 @@
+"""Real registries on this machine: Debian's docker-registry on a free loopback port, with a folder of its own."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from packager.models.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PASSWORD = 's3cret "pass:word" ä$'
+_ACCEPT = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    host: str
+    folder: Path
+    username: str = ""
+    password: str = ""
+
+    def connection(self, path: str = "", *, password: str | None = None) -> Connection:
+        spec = {
+            "type": "docker",
+            "uri": f"{self.host}/{path}".rstrip("/"),
+            "username": self.username,
+            "password": self.password if password is None else password,
+        }
+        return Connection.model_validate({"id": "registry", "spec": spec})
+
+    def ask(self, method: str, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        headers = {"Accept": _ACCEPT}
+        if self.username:
+            pair = f"{self.username}:{self.password}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        connection = http.client.HTTPConnection(self.host, timeout=10)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def digest(self, path: str, tag: str) -> str | None:
+        """What the registry serves under a tag, or None."""
+        status, headers, _ = self.ask("HEAD", f"/v2/{path}/manifests/{tag}")
+        return headers["Docker-Content-Digest"] if status == 200 else None
+
+    def manifest(self, path: str, tag: str) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads(self.ask("GET", f"/v2/{path}/manifests/{tag}")[2])
+        return manifest
+
+    def blob(self, path: str, digest: str) -> bytes:
+        return self.ask("GET", f"/v2/{path}/blobs/{digest}")[2]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serve_registry(folder: Path, *, with_password: bool = False, storage: Path | None = None) -> Iterator[Registry]:
+    """Run a registry below `folder` for the block; its blobs lie in `storage`, which is made when it's not given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(storage or folder / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    username = password = ""
+    if with_password:
+        username, password = "packager", PASSWORD
+        made = subprocess.run(
+            ["htpasswd", "-niBC", "4", username], input=password, capture_output=True, check=True, text=True
+        )
+        (folder / "htpasswd").write_text(made.stdout)
+        config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+    (folder / "config.yml").write_text(json.dumps(config))  # YAML holds JSON
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+    try:
+        registry = Registry(host=f"127.0.0.1:{port}", folder=folder, username=username, password=password)
+        _wait_until_up(registry, server)
+        yield registry
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _wait_until_up(registry: Registry, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        assert server.poll() is None, (registry.folder / "log").read_text()
+        try:
+            if registry.ask("GET", "/v2/")[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError((registry.folder / "log").read_text())

@@ -1,0 +1,423 @@
+"""The Buildah engine with the real Buildah and real registries."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from packager.engines import RegistryAccess
+from packager.engines.buildah import BuildahEngine
+from packager.engines.layer_cache import PREFIX
+from packager.errors import (
+    BuildError,
+    BuildStepError,
+    DiskFullError,
+    ImageNotFoundError,
+    OutOfMemoryError,
+    RegistryAuthError,
+    RegistryError,
+    RegistryUnreachableError,
+)
+from packager.models.reference import Destination, Reference
+from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
+from packager.process import run_command
+from packager.registry.authfile import auth_file
+from packager.settings import Settings
+from tests.integration.conftest import container_storage
+from tests.integration.registry import PASSWORD, free_port, serve_registry
+from tests.integration.test_process import wait_for, with_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from packager.engines import BuiltImage
+    from packager.models.connection import Connection
+    from tests.integration.registry import Registry
+
+pytestmark = pytest.mark.needs("buildah", "skopeo", "docker-registry", "htpasswd")
+
+CREATED = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+
+
+@dataclass
+class Bench:
+    """An engine with a context to build, and a look at what it leaves behind."""
+
+    folder: Path
+    environ: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> BuildahEngine:
+        settings = Settings(work_dir=self.folder / "work", cache_dir=self.folder / "cache", **self.settings)
+        return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
+
+    @contextmanager
+    def access(self, push: Connection | None = None, pull: Connection | None = None) -> Iterator[RegistryAccess]:
+        with auth_file(push, pull, self.folder) as path:
+            yield RegistryAccess(auth_file=path)
+
+    def build(
+        self, text: str, to: Destination, connection: Connection | None = None, *, base: str = "localhost/tiny-base:1"
+    ) -> BuiltImage:
+        context = self.folder / "context"
+        context.mkdir(exist_ok=True)
+        (context / "Dockerfile").write_text(text)
+        for name in ("env", "model"):
+            if not (context / name).exists():
+                (context / name).write_text(name)
+        plan = ImagePlan(
+            base=BaseImage(reference=Reference.parse(base)),
+            steps=(RunStep(name="run", argv=("true",)),) if "RUN" in text else (),
+            config=ImageConfig(),
+            created=CREATED,
+        )
+        with self.access(connection) as access:
+            return self.engine.build(plan, context, to, access)
+
+    def buildah(self, *words: str) -> Any:  # noqa: ANN401  (JSON)
+        done = subprocess.run(["buildah", *words, "--json"], env=self.environ, check=True, capture_output=True)
+        return json.loads(done.stdout or "null") or []
+
+    def kept(self) -> list[str]:
+        names = [name for image in self.buildah("images") for name in image["names"] or []]
+        return [name for name in names if name.startswith(PREFIX)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, storage: dict[str, str], tiny_base: str) -> Iterator[Bench]:
+    assert tiny_base
+    (tmp_path / "work").mkdir()
+    made = Bench(tmp_path, storage)
+    yield made
+    assert made.buildah("containers") == []
+    assert list((tmp_path / "work").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "auth-"))] == []
+
+
+def to_registry(registry: Registry, name: str) -> Destination:
+    return Destination(reference=Reference.parse(f"{registry.host}/{name}"))
+
+
+def test_an_image_is_pushed_and_its_digest_is_the_registrys(bench: Bench, password_registry: Registry) -> None:
+    text = 'FROM localhost/tiny-base:1\nCOPY env /env\nRUN ["sh", "-c", "echo x > /x"]\nCOPY model /model\nLABEL a=b\n'
+    to = to_registry(password_registry, "team/wine:1")
+    built = bench.build(text, to, password_registry.connection("team"))
+    assert built.destination == to
+    assert built.digest == password_registry.digest("team/wine", "1")
+    manifest = password_registry.manifest("team/wine", "1")
+    assert manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert manifest["annotations"]["org.opencontainers.image.base.name"] == "localhost/tiny-base:1"
+    config = json.loads(password_registry.blob("team/wine", manifest["config"]["digest"]))
+    assert config["created"] == "2024-01-02T03:04:05Z"
+    assert config["config"]["Labels"] == {"a": "b"}
+    assert len(manifest["layers"]) == 4
+
+
+def test_the_next_build_reuses_layers_and_only_the_newest_image_is_kept(bench: Bench, registry: Registry) -> None:
+    text = "FROM localhost/tiny-base:1\nCOPY env /env\nCOPY model /model\nLABEL a=b\n"
+    bench.build(text, to_registry(registry, "reuse/wine:1"))
+    kept = set(bench.kept())
+    count = len(bench.buildah("images", "--all"))
+    (bench.folder / "context" / "model").write_text("another model")
+    bench.build(text, to_registry(registry, "reuse/wine:2"))
+    first, second = (registry.manifest("reuse/wine", tag)["layers"] for tag in ("1", "2"))
+    assert first[:-1] == second[:-1]
+    assert first[-1] != second[-1]
+    assert len(bench.kept()) == len(kept)
+    assert set(bench.kept()) != kept
+    assert len(bench.buildah("images", "--all")) == count
+
+
+def test_a_build_is_the_same_with_and_without_cached_layers(bench: Bench, registry: Registry, tmp_path: Path) -> None:
+    text = "FROM localhost/tiny-base:1\nCOPY env /env\nCOPY model /model\nLABEL c=d\n"
+    one = bench.build(text, to_registry(registry, "same/wine:1"))
+    archive = Destination(
+        reference=to_registry(registry, "same/wine:2").reference, transport="oci-archive", path=tmp_path / "a.tar"
+    )
+    assert bench.build(text, archive).digest == one.digest
+    for name in bench.kept():
+        subprocess.run(["buildah", "rmi", name], env=bench.environ, check=True, capture_output=True)
+    assert bench.build(text, to_registry(registry, "same/wine:3")).digest == one.digest
+
+
+def test_a_wrong_password_leaves_nothing_under_the_tag(
+    bench: Bench, password_registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with pytest.raises(RegistryAuthError) as caught:
+        bench.build(
+            "FROM localhost/tiny-base:1\nCOPY env /env\n",
+            to_registry(password_registry, "refused/wine:1"),
+            password_registry.connection(password=PASSWORD + "!"),
+        )
+    assert password_registry.host in caught.value.message
+    assert password_registry.digest("refused/wine", "1") is None
+    assert PASSWORD not in caplog.text
+    assert "$ buildah" in caplog.text
+
+
+def test_a_registry_that_is_down(bench: Bench) -> None:
+    to = Destination(reference=Reference.parse(f"127.0.0.1:{free_port()}/a/b:1"))
+    with pytest.raises(RegistryUnreachableError, match="connection refused"):
+        bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to)
+
+
+@as_root
+def test_a_registry_without_space(bench: Bench, tmp_path: Path) -> None:
+    (bench.folder / "context").mkdir(exist_ok=True)
+    (bench.folder / "context" / "env").write_bytes(os.urandom(3_000_000))
+    with small_disk(tmp_path / "disk", "2m") as disk, serve_registry(tmp_path / "full", storage=disk) as full:
+        with pytest.raises(RegistryError, match="500") as caught:
+            bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to_registry(full, "a/b:1"))
+        assert type(caught.value) is RegistryError
+        assert "out of space" in caught.value.hint
+        assert full.digest("a/b", "1") is None
+
+
+@as_root
+def test_a_full_disk_at_the_output(bench: Bench, tmp_path: Path) -> None:
+    (bench.folder / "context").mkdir(exist_ok=True)
+    (bench.folder / "context" / "env").write_bytes(os.urandom(3_000_000))
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        to = Destination(reference=Reference.parse("r.io/a:1"), transport="oci-archive", path=disk / "image.tar")
+        with pytest.raises(DiskFullError):
+            bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to)
+        assert list(disk.iterdir()) == []
+
+
+@as_root
+def test_a_full_storage(bench: Bench, tmp_path: Path, registry: Registry) -> None:
+    push(bench, registry, "full/base:1")
+    (bench.folder / "context").mkdir(exist_ok=True)
+    (bench.folder / "context" / "env").write_bytes(os.urandom(12_000_000))
+    name = f"{registry.host}/full/base:1"
+    with small_disk(tmp_path / "disk", "9m") as disk, container_storage(disk, driver="overlay") as environ:
+        (disk / "work").mkdir()
+        small = Bench(disk, environ | {"TMPDIR": str(tmp_path)})
+        with small.access() as access:
+            small.engine.inspect_base(Reference.parse(name), access)
+        (disk / "context").symlink_to(bench.folder / "context")
+        with pytest.raises(DiskFullError):
+            small.build(f"FROM {name}\nCOPY env /env\n", to_registry(registry, "full/out:1"), base=name)
+        assert small.buildah("containers") == []
+
+
+@pytest.mark.parametrize("step", ["echo reason; exit 42", "echo reason >&2; exit 42"])
+def test_a_run_step_that_fails_is_named_with_its_code(bench: Bench, registry: Registry, step: str) -> None:
+    with pytest.raises(BuildStepError) as caught:
+        bench.build(f'FROM localhost/tiny-base:1\nRUN ["sh", "-c", "{step}"]\n', to_registry(registry, "step/a:1"))
+    assert "exit code 42" in caught.value.message
+    assert "\nreason\n" in caught.value.message
+    assert registry.digest("step/a", "1") is None
+
+
+def test_a_run_step_that_is_killed(bench: Bench, registry: Registry) -> None:
+    with pytest.raises(OutOfMemoryError):
+        bench.build('FROM localhost/tiny-base:1\nRUN ["sh", "-c", "kill -9 $$"]\n', to_registry(registry, "step/a:1"))
+
+
+def test_a_base_that_is_nowhere(bench: Bench, registry: Registry, password_registry: Registry) -> None:
+    with bench.access() as access:
+        for name in ("localhost/nowhere:1", f"{registry.host}/no/where:1", f"{registry.host}/a@sha256:{'0' * 64}"):
+            with pytest.raises(ImageNotFoundError, match="has no image"):
+                bench.engine.inspect_base(Reference.parse(name), access)
+        with pytest.raises(RegistryAuthError):
+            bench.engine.inspect_base(Reference.parse(f"{password_registry.host}/a/b:1"), access)
+    with pytest.raises(ImageNotFoundError):
+        bench.build("FROM localhost/nowhere:1\n", to_registry(registry, "a:1"), base="localhost/nowhere:1")
+
+
+def push(bench: Bench, registry: Registry, name: str, text: str = "FROM localhost/tiny-base:1\nLABEL x=y\n") -> str:
+    return bench.build(text, to_registry(registry, name)).digest
+
+
+def test_a_local_base_is_looked_into(bench: Bench) -> None:
+    with bench.access() as access:
+        base = bench.engine.inspect_base(Reference.parse("localhost/tiny-base:1"), access)
+    assert base.glibc == platform.libc_ver()[1]
+    assert base.python == "3.11"
+    assert base.digest
+    assert base.digest.startswith("sha256:")
+
+
+def test_a_base_in_a_registry_is_pulled_and_pinned(bench: Bench, password_registry: Registry, tmp_path: Path) -> None:
+    login = password_registry.connection()
+    to = to_registry(password_registry, "bases/tiny:1")
+    digest = bench.build("FROM localhost/tiny-base:1\nLABEL one=1\n", to, login).digest
+    with container_storage(tmp_path, driver="vfs") as environ:
+        other = Bench(tmp_path, environ)
+        with other.access(login) as access:
+            base = other.engine.inspect_base(to.reference, access)
+            assert (base.digest, base.glibc, base.python) == (digest, platform.libc_ver()[1], "3.11")
+            moved = bench.build("FROM localhost/tiny-base:1\nLABEL two=2\n", to, login).digest
+            assert moved != digest
+            pinned = f"FROM {base.reference.with_digest(str(base.digest))}\nLABEL three=3\n"
+            out = Destination(reference=to.reference, transport="oci", path=tmp_path / "out")
+            other.build(pinned, out, login, base=str(base.reference))
+            labels = skopeo("inspect", "--config", f"oci:{tmp_path / 'out'}:1")["config"]["Labels"]
+            assert labels == {"one": "1", "three": "3"}
+            assert other.engine.inspect_base(to.reference, access).digest == moved
+
+
+def test_the_local_copy_serves_when_the_registry_is_down(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_registry(tmp_path / "short") as short, bench.access() as access:
+        reference = to_registry(short, "a/b:1").reference
+        push(bench, short, "a/b:1")
+        before = bench.engine.inspect_base(reference, access)
+    with bench.access() as access:
+        assert bench.engine.inspect_base(reference, access) == before
+    assert "can't be reached" in caplog.text
+
+
+def test_a_base_for_another_platform_is_refused(bench: Bench) -> None:
+    bench.settings["platform"] = "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"
+    with bench.access() as access, pytest.raises(BuildError, match="is for"):
+        bench.engine.inspect_base(Reference.parse("localhost/tiny-base:1"), access)
+
+
+def skopeo(*words: str) -> Any:  # noqa: ANN401  (JSON)
+    return json.loads(subprocess.run(["skopeo", *words], check=True, capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+def test_a_local_output_is_a_whole_image(bench: Bench, tmp_path: Path, transport: Any) -> None:  # noqa: ANN401
+    path = tmp_path / "deep" / "a:b" / "out"
+    to = Destination(reference=Reference.parse("r.io/wine:1.0"), transport=transport, path=path)
+    built = bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to)
+    plain = path.rename(tmp_path / "plain")  # skopeo can't name a path with a colon
+    assert skopeo("inspect", f"{transport}:{plain}:1.0")["Digest"] == built.digest
+    assert plain.stat().st_mode & 0o777 == (0o755 if transport == "oci" else 0o644)
+    assert list((tmp_path / "deep" / "a:b").iterdir()) == []
+
+
+def test_a_layout_is_extended(bench: Bench, tmp_path: Path) -> None:
+    digests = {}
+    for tag, label in (("1", "a"), ("2", "b"), ("1", "c")):
+        to = Destination(reference=Reference.parse(f"r.io/wine:{tag}"), transport="oci", path=tmp_path / "out")
+        digests[tag] = bench.build(f"FROM localhost/tiny-base:1\nLABEL l={label}\n", to).digest
+    for tag, digest in digests.items():
+        assert skopeo("inspect", f"oci:{tmp_path / 'out'}:{tag}")["Digest"] == digest
+
+
+def test_a_failed_push_leaves_an_old_archive_alone(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "old.tar").write_text("old")
+    to = Destination(reference=Reference.parse("r.io/wine:1"), transport="oci-archive", path=tmp_path / "old.tar")
+    with pytest.raises(BuildStepError):
+        bench.build('FROM localhost/tiny-base:1\nRUN ["sh", "-c", "exit 1"]\n', to)
+    assert (tmp_path / "old.tar").read_text() == "old"
+
+
+INTERRUPTED = """
+    import logging, os, sys
+    from datetime import datetime, timezone
+    from functools import partial
+    from pathlib import Path
+    from packager.engines import RegistryAccess
+    from packager.engines.buildah import BuildahEngine
+    from packager.errors import Interrupted
+    from packager.models.reference import Destination, Reference
+    from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
+    from packager.process import run_command, stop_signals
+    from packager.settings import Settings
+
+    logging.basicConfig(level="DEBUG", format="%(message)s", stream=sys.stdout)
+    folder = Path({folder!r})
+    engine = BuildahEngine(Settings(work_dir=folder / "work", cache_dir=folder / "cache"),
+                           partial(run_command, grace=5), os.environ)
+    plan = ImagePlan(base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
+                     steps=(RunStep(name="run", argv=("true",)),), config=ImageConfig(),
+                     created=datetime(2024, 1, 1, tzinfo=timezone.utc))
+    try:
+        with stop_signals():
+            engine.build(plan, folder / "context", Destination(reference=Reference.parse("r.io/a:1")),
+                         RegistryAccess(auth_file=folder / "none"))
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_run_step_leaves_nothing(bench: Bench, number: int) -> None:
+    mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
+    step = f"trap '' TERM; sleep {mark} & sleep {mark}"
+    (bench.folder / "context").mkdir(exist_ok=True)
+    (bench.folder / "context" / "Dockerfile").write_text(f'FROM localhost/tiny-base:1\nRUN ["sh", "-c", "{step}"]\n')
+    program = textwrap.dedent(INTERRUPTED.format(folder=str(bench.folder)))
+    env = bench.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE) as ours:
+        wait_for(lambda: len([pid for pid in with_argument(mark) if is_sleep(pid)]) == 2)
+        assert len(bench.buildah("containers")) == 1
+        ours.send_signal(number)
+        time.sleep(0.3)
+        ours.send_signal(number)
+        output, _ = ours.communicate(timeout=60)
+    assert ours.returncode == 128 + number, output.decode()
+    assert with_argument(mark) == []
+
+
+def is_sleep(pid: int) -> bool:
+    return Path("/proc", str(pid), "cmdline").read_bytes().startswith(b"sleep\0")
+
+
+def test_a_build_that_is_killed_is_cleaned_up_and_others_are_left_alone(bench: Bench, registry: Registry) -> None:
+    mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
+    other = subprocess.run(
+        ["buildah", "from", "--pull=never", "localhost/tiny-base:1"], env=bench.environ, check=True, capture_output=True
+    ).stdout.decode()
+
+    def kill(argv: list[str], **options: Any) -> Any:  # noqa: ANN401
+        def on_line(line: str) -> None:
+            if line == "now":
+                for pid in with_argument("build"):
+                    if with_argument(mark):
+                        os.kill(pid, signal.SIGKILL)
+
+        return run_command(argv, **{**options, "on_line": on_line if "build" in argv else None})
+
+    bench_engine = BuildahEngine(bench.engine._settings, kill, bench.environ)  # type: ignore[arg-type]  # noqa: SLF001
+    context = bench.folder / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(
+        f'FROM localhost/tiny-base:1\nRUN ["sh", "-c", "sleep {mark} & echo now; wait"]\n'
+    )
+    plan = ImagePlan(
+        base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
+        steps=(RunStep(name="run", argv=("true",)),),
+        config=ImageConfig(),
+        created=CREATED,
+    )
+    try:
+        with bench.access() as access, pytest.raises(OutOfMemoryError):
+            bench_engine.build(plan, context, to_registry(registry, "a/b:1"), access)
+        assert with_argument(mark) == []
+        assert [container["containername"] for container in bench.buildah("containers")] == [other.strip()]
+    finally:
+        subprocess.run(["buildah", "rm", other.strip()], env=bench.environ, check=True, capture_output=True)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
