@@ -86,8 +86,11 @@ def _read(root: Path, path: str) -> bytes | None:
         handle = os.open(root.joinpath(*real.parts[1:]), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return None
     with os.fdopen(handle, "rb") as file:
-        return file.read(_MOST_BYTES) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        return file.read(_MOST_BYTES)
 
 
 def main() -> None:

@@ -1,0 +1,256 @@
+"""plan -> Buildah's arguments, with a runner that starts nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+
+from packager.engines import Engine, RegistryAccess
+from packager.engines.buildah import BuildahEngine
+from packager.engines.buildah_session import access_words, build_words, pull_words
+from packager.engines.layer_cache import PREFIX, UseLock, cache_name, stale_names
+from packager.engines.machine import Isolation, Machine, choose_isolation, scrubbed
+from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryError
+from packager.models.reference import Destination, Reference
+from packager.plan import BaseImage, ImageConfig, ImagePlan
+from packager.process import Completed
+from packager.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+DIGEST = "sha256:" + "a" * 64
+IMAGE = "b" * 64
+ACCESS = RegistryAccess(auth_file=Path("/private/config.json"), insecure_hosts=frozenset({"plain.io:5000"}))
+PLAN = ImagePlan(
+    base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST),
+    steps=(),
+    config=ImageConfig(),
+    created=datetime(2024, 1, 1, tzinfo=timezone.utc),
+)
+
+
+@dataclass
+class FakeBuildah:
+    """Answers as Buildah does, writes the files it is asked for, and fails at the commands it is told to."""
+
+    architecture: str = "amd64"
+    fails: dict[str, tuple[int, str]] = field(default_factory=dict)
+    writes: bool = True
+    commands: list[list[str]] = field(default_factory=list)
+    envs: list[Mapping[str, str]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+        capture: bool = False,
+    ) -> Completed:
+        assert on_line is not None
+        assert cwd is None or cwd.is_dir()
+        program, flag, mark, command, *words = argv
+        assert (program, flag, Path(mark).name) == ("buildah", "--default-mounts-file", "mounts.conf")
+        self.commands.append([command, *words])
+        self.envs.append(env)
+        for option, content in (("--iidfile", f"sha256:{IMAGE}"), ("--digestfile", f"{DIGEST}\n")):
+            if option in words and self.writes:
+                Path(words[words.index(option) + 1]).write_text(content)
+        code, output = self.fails.get(command, (0, ""))
+        answers = {"pull": f"{IMAGE}\n", "inspect": self.inspected(), "images": "null\n", "containers": "null\n"}
+        stdout = answers.get(command, "") if capture and code == 0 else ""
+        return Completed(argv=tuple(argv), returncode=code, output=output, stdout=stdout)
+
+    def inspected(self) -> str:
+        oci = {"architecture": self.architecture, "config": {"Env": ["PATH=/usr/bin"]}}
+        return json.dumps({"FromImageID": IMAGE, "FromImageDigest": DIGEST, "OCIv1": oci})
+
+    def names(self) -> list[str]:
+        return [command[0] for command in self.commands]
+
+
+def engine(run: FakeBuildah, tmp_path: Path, **settings: Any) -> BuildahEngine:  # noqa: ANN401
+    made = Settings(work_dir=tmp_path, cache_dir=tmp_path / "cache", **settings)
+    return BuildahEngine(made, run, {"PATH": "/usr/bin", "A_SECRET": "s3cret"})
+
+
+def test_it_is_an_engine(tmp_path: Path) -> None:
+    made: Engine = engine(FakeBuildah(), tmp_path)
+    assert made.name == "buildah"
+
+
+def test_build_words() -> None:
+    assert build_words(PLAN, "chroot") == [
+        "build", "--isolation", "chroot", "--layers", "--force-rm", "--pull=never", "--format", "oci",
+        "--timestamp", "1704067200", "--identity-label=false",
+        "--annotation", "org.opencontainers.image.base.name=r.io/base:1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "tls"),
+    [
+        ("r.io/base:1", "always", "true"),
+        (f"r.io/base@{DIGEST}", "missing", "true"),
+        ("plain.io:5000/base:1", "always", "false"),
+        ("127.0.0.1:5000/base:1", "always", "false"),
+    ],
+)
+def test_pull_words(name: str, policy: str, tls: str) -> None:
+    assert pull_words(Reference.parse(name), ACCESS, "arm64") == [
+        "pull", "--policy", policy, "--platform", "linux/arm64",
+        "--authfile", "/private/config.json", f"--tls-verify={tls}",
+    ]  # fmt: skip
+
+
+def test_a_push(tmp_path: Path) -> None:
+    run = FakeBuildah()
+    to = Destination(reference=Reference.parse("r.io/wine:1"))
+    built = engine(run, tmp_path).build(PLAN, tmp_path / "context", to, ACCESS)
+    assert built.digest == DIGEST
+    assert run.names() == ["build", "tag", "push", "images"]
+    build, _, push, _ = run.commands
+    assert build[:-3] == build_words(PLAN, "chroot")
+    assert build[-1] == str(tmp_path / "context")
+    assert push[:4] == ["push", *access_words(to.reference, ACCESS)]
+    assert push[-2:] == [IMAGE, "docker://r.io/wine:1"]
+    assert all("A_SECRET" not in env for env in run.envs)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_failed_push_gives_no_digest_even_when_there_is_a_file(tmp_path: Path) -> None:
+    run = FakeBuildah(fails={"push": (125, "Error: pushing: received unexpected HTTP status: 500 x")})
+    with pytest.raises(RegistryError):
+        engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
+    assert run.names() == ["build", "tag", "push", "containers"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_failed_build_is_not_pushed(tmp_path: Path) -> None:
+    run = FakeBuildah(fails={"build": (42, 'Error: building at STEP "RUN x": exit status 42')})
+    with pytest.raises(BuildStepError):
+        engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
+    assert run.names() == ["build", "containers"]
+
+
+def test_a_digest_file_that_is_none(tmp_path: Path) -> None:
+    class Odd(FakeBuildah):
+        def __call__(self, argv: Sequence[str], **options: Any) -> Completed:  # noqa: ANN401
+            done = super().__call__(argv, **options)
+            if "--digestfile" in argv:
+                Path(argv[list(argv).index("--digestfile") + 1]).write_text("\n")
+            return done
+
+    to = Destination(reference=Reference.parse("r.io/wine:1"))
+    with pytest.raises(BuildError, match="wrote no digest"):
+        engine(Odd(), tmp_path).build(PLAN, tmp_path, to, ACCESS)
+
+
+def test_a_local_base_is_never_pulled(tmp_path: Path) -> None:
+    run = FakeBuildah(fails={"mount": (1, "can't")})
+    base = engine(run, tmp_path).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
+    assert base.digest == DIGEST
+    assert (base.glibc, base.python) == (None, None)
+    assert "pull" not in run.names()
+    assert run.names()[-1] == "rm"
+
+
+def test_a_local_base_that_is_missing(tmp_path: Path) -> None:
+    run = FakeBuildah(fails={"inspect": (125, "Error: importing settings: localhost/base:1: image not known")})
+    with pytest.raises(ImageNotFoundError, match="local storage"):
+        engine(run, tmp_path).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
+
+
+def test_a_digest_that_was_asked_for_stays(tmp_path: Path) -> None:
+    asked = "sha256:" + "c" * 64  # an index; the storage tells the digest of the platform's manifest
+    run = FakeBuildah(fails={"mount": (1, "")})
+    assert engine(run, tmp_path).inspect_base(Reference.parse(f"r.io/base@{asked}"), ACCESS).digest == asked
+    assert run.commands[0][-1] == f"r.io/base@{asked}"
+
+
+def test_another_platform_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="is for arm64"):
+        engine(FakeBuildah(architecture="arm64"), tmp_path).inspect_base(Reference.parse("r.io/base:1"), ACCESS)
+
+
+def test_an_unprivileged_user_looks_from_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    run = FakeBuildah(fails={"unshare": (1, "no user namespace")})
+    assert engine(run, tmp_path).inspect_base(Reference.parse("r.io/base:1"), ACCESS).glibc is None
+    unshare = next(command for command in run.commands if command[0] == "unshare")
+    assert unshare[1:3] == ["--mount", f"ROOT={run.commands[2][3]}"]
+    assert unshare[-1] == "/usr/bin"
+
+
+ROOT = Machine(is_root=True, unified_cgroups=True, in_container=False, has_runtime=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "change", "environ", "has_run_steps", "expected"),
+    [
+        ("auto", {}, {}, True, "oci"),
+        ("auto", {"is_root": False}, {}, True, "rootless"),
+        ("auto", {"unified_cgroups": False}, {}, True, "chroot"),
+        ("auto", {"in_container": True}, {}, True, "chroot"),
+        ("auto", {"has_runtime": False}, {}, True, "chroot"),
+        ("auto", {"is_root": False, "in_container": True}, {}, True, "chroot"),
+        ("auto", {}, {}, False, "chroot"),
+        ("auto", {}, {"BUILDAH_ISOLATION": "rootless"}, False, "rootless"),
+        ("oci", {"has_runtime": False}, {"BUILDAH_ISOLATION": "chroot"}, False, "oci"),
+    ],
+)
+def test_isolation(
+    asked: Isolation, change: dict[str, bool], environ: dict[str, str], *, has_run_steps: bool, expected: str
+) -> None:
+    machine = Machine(**{**vars(ROOT), **change})
+    chosen = choose_isolation(asked, machine, environ=environ, has_run_steps=has_run_steps)
+    assert chosen == expected
+    assert chosen in get_args(Isolation)
+
+
+def test_the_environment_holds_no_secrets() -> None:
+    environ = {
+        "PATH": "/bin", "HOME": "/root", "https_proxy": "http://p", "NO_PROXY": "x", "CONTAINERS_STORAGE_CONF": "/s",
+        "STORAGE_DRIVER": "vfs", "AWS_SECRET_ACCESS_KEY": "s", "PACKAGER_PIP_INDEX_URL": "s", "DOCKER_AUTH_CONFIG": "s",
+        "REGISTRY_AUTH_FILE": "s", "TMPDIR": "/other",
+    }  # fmt: skip
+    assert scrubbed(environ, temporary=Path("/private")) == {
+        "PATH": "/bin", "HOME": "/root", "https_proxy": "http://p", "NO_PROXY": "x", "CONTAINERS_STORAGE_CONF": "/s",
+        "STORAGE_DRIVER": "vfs", "TMPDIR": "/private",
+    }  # fmt: skip
+
+
+def test_the_newest_image_of_a_repository_is_kept() -> None:
+    wine = [cache_name("r.io/wine", moment) for moment in (1, 3, 2)]
+    beer = cache_name("r.io/beer", 1)
+    assert stale_names([*wine, beer, "localhost/base:1", "r.io/wine:1"]) == sorted([wine[0], wine[2]])
+
+
+def test_the_newest_ten_repositories_are_kept() -> None:
+    names = [cache_name(f"r.io/{moment}", moment) for moment in range(12)]
+    assert set(stale_names(names)) == set(names[:2])
+    assert all(Reference.parse(name).host == "localhost" for name in names)
+    assert all(name.startswith(PREFIX) for name in names)
+
+
+def test_nothing_is_removed_while_a_build_runs(tmp_path: Path) -> None:
+    lock = UseLock(tmp_path / "cache")
+    with lock.using(), lock.using(), UseLock(tmp_path / "cache").removing() as alone:
+        assert not alone
+    with lock.removing() as alone:
+        assert alone
+
+
+def test_without_a_place_for_the_lock_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lock = UseLock(tmp_path / "file" / "cache")
+    with lock.using(), lock.removing() as alone:
+        assert not alone
