@@ -71,7 +71,15 @@ class BuildahEngine:
                 )
             facts = session.look_into(str(image["FromImageID"]), _path_variable(image))
         digest = reference.digest or str(image.get("FromImageDigest") or "") or None
-        return BaseImage(reference=reference, digest=digest, glibc=facts.get("glibc"), python=facts.get("python"))
+        config = image["OCIv1"].get("config") or {}
+        return BaseImage(
+            reference=reference,
+            digest=digest,
+            glibc=facts.get("glibc"),
+            python=facts.get("python"),
+            env=tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ())),
+            user=str(config.get("User") or ""),
+        )
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
         """Build `context/Dockerfile` on the base that `inspect_base` pulled, and put the image at its destination.
