@@ -53,6 +53,7 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        _state.pending = None
 
 
 @contextmanager

@@ -13,13 +13,14 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from packager.engines import BuiltImage, rootfs
+from packager.engines import BuiltImage
 from packager.engines.buildah_session import Session, access_words
 from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.machine import Machine, choose_isolation, scrubbed
+from packager.engines.rootfs import DEFAULT_PATH
 from packager.errors import BuildError, DiskFullError
 from packager.plan import BaseImage
 
@@ -69,15 +70,15 @@ class BuildahEngine:
                     f"the base image {reference} is for {architecture}, not for {self._settings.platform}",
                     hint="name a base image for that platform, or set PACKAGER_PLATFORM",
                 )
-            facts = session.look_into(str(image["FromImageID"]), _path_variable(image))
-        digest = reference.digest or str(image.get("FromImageDigest") or "") or None
-        config = image["OCIv1"].get("config") or {}
+            config = image["OCIv1"].get("config") or {}
+            env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
+            facts = session.look_into(str(image["FromImageID"]), dict(env).get("PATH") or DEFAULT_PATH)
         return BaseImage(
             reference=reference,
-            digest=digest,
+            digest=reference.digest or str(image.get("FromImageDigest") or "") or None,
             glibc=facts.get("glibc"),
             python=facts.get("python"),
-            env=tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ())),
+            env=env,
             user=str(config.get("User") or ""),
         )
 
@@ -145,11 +146,6 @@ def _deliver(session: Session, image_id: str, destination: Destination, access: 
             (staging / "image").chmod(0o644)
             (staging / "image").replace(path)
     return digest
-
-
-def _path_variable(image: Mapping[str, Any]) -> str:
-    env: list[str] = (image["OCIv1"].get("config") or {}).get("Env") or []
-    return next((entry[len("PATH=") :] for entry in env if entry.startswith("PATH=")), rootfs.DEFAULT_PATH)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class FakeBuildah:
         return Completed(argv=tuple(argv), returncode=code, output=output, stdout=stdout)
 
     def inspected(self) -> str:
-        oci = {"architecture": self.architecture, "config": {"Env": ["PATH=/usr/bin"]}}
+        oci = {"architecture": self.architecture, "config": {"Env": ["PATH=/usr/bin", "A=b=c"], "User": "app"}}
         return json.dumps({"FromImageID": IMAGE, "FromImageDigest": DIGEST, "OCIv1": oci})
 
     def names(self) -> list[str]:
@@ -159,6 +159,7 @@ def test_a_local_base_is_never_pulled(tmp_path: Path) -> None:
     base = engine(run, tmp_path).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
     assert base.digest == DIGEST
     assert (base.glibc, base.python) == (None, None)
+    assert (base.env, base.user) == ((("PATH", "/usr/bin"), ("A", "b=c")), "app")
     assert "pull" not in run.names()
     assert run.names()[-1] == "rm"
 
