@@ -1,0 +1,149 @@
+"""What a prediction is asked of: JSON text, read and checked before the model sees it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, List, NoReturn, Optional, Tuple
+
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_COMMA = re.compile(_STRING + r"|,(?=\s*[\]}])", re.DOTALL)
+_CONSTANT = re.compile(_STRING + r"|NaN|-?Infinity", re.DOTALL)
+
+
+class InputError(Exception):
+    """The request or the input file is not what a prediction can be made of.
+
+    Attributes:
+        status: What HTTP answers with.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        """Answer `message`, with `status` where HTTP asked."""
+        super().__init__(message)
+        self.status = status
+
+
+class Batch(NamedTuple):
+    """What is to be predicted on: rows, and the names of their columns where the caller gave them."""
+
+    data: List[Any]
+    columns: Optional[List[Any]] = None
+
+
+def parse_strict(text: str) -> Any:
+    """Read standard JSON.
+
+    Raises:
+        InputError: It isn't, with the line and the column.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise InputError(f"Invalid JSON: {error}") from error
+    except _ConstantError as error:
+        raise InputError(f"Invalid JSON: {error} is not a JSON value: {_place(text, str(error))}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Invalid JSON: {error}") from error
+
+
+def parse_tolerant(text: str) -> Tuple[Any, List[int]]:
+    """Read JSON that may have commas after the last item of a list or an object.
+
+    Returns: The value, and the numbers of the lines that have such a comma.
+
+    Raises:
+        InputError: It has other faults.
+    """
+    try:
+        return parse_strict(text), []
+    except InputError:
+        relaxed, lines = _drop_trailing_commas(text)
+        if not lines:
+            raise
+    return parse_strict(relaxed), lines
+
+
+def read_batch(document: Any) -> Batch:
+    """Check that `{"columns": [...], "data": [[...]]}` has that shape; `columns` may be absent.
+
+    Rows may be objects too, for the models that predict on objects.
+
+    Raises:
+        InputError: It has another shape.
+    """
+    if not isinstance(document, dict):
+        raise InputError(f'Expected an object like {{"columns": [...], "data": [[...]]}}, got {_kind(document)}')
+    columns = document.get("columns") or None
+    if columns is not None:
+        _check_columns(columns)
+    data = document.get("data")
+    if not isinstance(data, list):
+        raise InputError(f'"data" must be a list of rows, got {_kind(data)}' if "data" in document else 'No "data"')
+    if not data:
+        raise InputError('"data" has no rows')
+    for number, row in enumerate(data):
+        _check_row(number, row, columns, type(data[0]))
+    return Batch(data, columns)
+
+
+def _check_columns(columns: Any) -> None:
+    if not isinstance(columns, list):
+        raise InputError(f'"columns" must be a list of names, got {_kind(columns)}')
+    for number, name in enumerate(columns):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise InputError(f'"columns"[{number}] must be a name, got {_kind(name)}')
+
+
+def _check_row(number: int, row: Any, columns: Optional[List[Any]], kind: type) -> None:
+    if not isinstance(row, (list, dict)):
+        raise InputError(f'"data"[{number}] must be a row, that is a list of values, got {_kind(row)}')
+    if not isinstance(row, kind):
+        raise InputError(f'"data"[{number}] is {_kind(row)}, unlike the first row')
+    if columns is not None and isinstance(row, list) and len(row) != len(columns):
+        raise InputError(f'"data"[{number}] has {len(row)} values, but there are {len(columns)} columns')
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return kinds[type(value)]
+
+
+class _ConstantError(Exception):
+    """NaN, Infinity or -Infinity: JavaScript has them, JSON hasn't."""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise _ConstantError(constant)
+
+
+def _place(text: str, constant: str) -> str:
+    found = next((match.start() for match in _CONSTANT.finditer(text) if match.group() == constant), 0)
+    line = text.count("\n", 0, found) + 1
+    return f"line {line} column {found - text.rfind(chr(10), 0, found)} (char {found})"
+
+
+def _drop_trailing_commas(text: str) -> Tuple[str, List[int]]:
+    """Put a space in the place of each, so that the places of other faults stay what they are."""
+    lines: List[int] = []
+    seen = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal seen
+        if match.group() != ",":
+            return match.group()
+        before = match.start() - 1
+        while before >= 0 and text[before] in " \t\r\n":
+            before -= 1
+        if before < 0 or text[before] in "[{,:":
+            return ","  # not after an item
+        lines.append(text.count("\n", seen, match.start()) + (lines[-1] if lines else 1))
+        seen = match.start()
+        return " "
+
+    return _COMMA.sub(replace, text), lines

@@ -1,0 +1,195 @@
+"""The model: a GPPI module, imported once, called with care."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import site
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from . import outputs, schema
+from .inputs import Batch, InputError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+_FUNCTIONS = {"matrix": "predict_on_matrix", "objects": "predict_on_objects"}
+_LONGEST = 2000  # characters of a model's own message that we show to a client
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class ModelError(Exception):
+    """The model failed.
+
+    Attributes:
+        details: The model's traceback from its own first line on, or the message where there is none.
+    """
+
+    def __init__(self, message: str, cause: Optional[BaseException] = None) -> None:
+        """Say what failed and, of the model's own exception, its type and text."""
+        if cause is not None:
+            text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
+            message = f"{message}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+        super().__init__(message)
+        self.details = message if cause is None else _traceback(cause)
+
+
+class Model:
+    """A loaded model.
+
+    Attributes:
+        mode: What its `init()` answered: `matrix` or `objects`.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        """Call the module's `init()`.
+
+        Raises:
+            ModelError: It failed, or what it answered can't be served.
+        """
+        self._module = module
+        with _guarded("init() of the model failed"):
+            self.mode = self._function("init")()
+            encoder = self._call("get_output_json_serializer")
+            self._default = (encoder() if isinstance(encoder, type) else encoder).default if encoder else None
+        if not isinstance(self.mode, str) or self.mode not in _FUNCTIONS:
+            raise ModelError(f'init() of the model returned {self.mode!r}; supported are "matrix" and "objects"')
+        self._predict = self._function(_FUNCTIONS[self.mode])
+        if self.mode == "objects":
+            self._check_object_type()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Model:
+        """Import and start the model that `MODEL_LOCATION` and `MODEL_ENTRYPOINT` name.
+
+        Raises:
+            ModelError: It can't be imported or started.
+        """
+        for name in ("MODEL_LOCATION", "MODEL_ENTRYPOINT"):
+            if not environ.get(name):
+                raise ModelError(f"The environment variable {name} is not set: it says where the model is")
+        location = os.path.abspath(environ["MODEL_LOCATION"])
+        if not os.path.isdir(location):
+            raise ModelError(f"There is no folder {location}, where MODEL_LOCATION says that the model is")
+        if environ.get("ODAHU_PACKAGES"):
+            _add_packages(os.path.abspath(environ["ODAHU_PACKAGES"]))
+        sys.path.insert(0, location)
+        importlib.invalidate_caches()
+        with _guarded(f"The model's module {environ['MODEL_ENTRYPOINT']!r} can't be imported"):
+            module = importlib.import_module(environ["MODEL_ENTRYPOINT"])
+        return cls(module)
+
+    def predict(self, batch: Batch) -> Dict[str, Any]:
+        """Predict; the answer is `{"prediction": [[...]], "columns": [...]}` in plain values.
+
+        Raises:
+            InputError: The batch does not suit this kind of model.
+            ModelError: The model failed, or its answer has no form in JSON.
+        """
+        given = _as_objects(batch) if self.mode == "objects" else _as_matrix(batch)
+        with _guarded("Exception during prediction"):
+            if self.mode == "objects":
+                prediction, columns = _as_table(outputs.plain(self._predict(given), self._default))
+            else:
+                prediction, columns = _pair(self._predict(given, provided_columns_names=batch.columns))
+            return {
+                "prediction": outputs.plain(prediction, self._default),
+                "columns": outputs.plain([] if columns is None else list(columns), self._default),
+            }
+
+    def schemas(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+        """The properties of input and output, empty of columns for a model that has no `info()`.
+
+        Raises:
+            ModelError: `info()` failed, or did not return two lists of columns.
+        """
+        with _guarded("info() of the model failed"):
+            inputs, results = self._call("info") or ((), ())
+            return (
+                outputs.plain(schema.input_properties(inputs), self._default),
+                outputs.plain(schema.output_properties(results), self._default),
+            )
+
+    def _function(self, name: str) -> Any:
+        function = getattr(self._module, name, None)
+        if not callable(function):
+            place = getattr(self._module, "__file__", None) or "built in"
+            raise ModelError(f"The model's module {self._module.__name__!r} ({place}) has no function {name}()")
+        return function
+
+    def _call(self, name: str) -> Any:
+        function = getattr(self._module, name, None)
+        return function() if function is not None else None
+
+    def _check_object_type(self) -> None:
+        with _guarded("get_object_input_type() of the model failed"):
+            wanted = self._call("get_object_input_type")
+        if wanted not in (None, list, dict) and getattr(wanted, "__origin__", None) not in (list, dict):
+            raise ModelError(f"The model wants objects of type {wanted!r}; supported are lists of dicts")
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Whatever the model raises, also SystemExit and KeyboardInterrupt, is a ModelError and ends no process."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        raise ModelError(what, error) from error
+
+
+def _add_packages(folder: str) -> None:
+    """Put a folder of packages first, as `site` does: the folders that its .pth files name come right after it."""
+    before = list(sys.path)
+    sys.path.insert(0, folder)
+    site.addsitedir(folder, {folder})
+    added = [entry for entry in sys.path if entry not in before]
+    sys.path[:] = added + before
+
+
+def _as_matrix(batch: Batch) -> List[Any]:
+    if isinstance(batch.data[0], dict):
+        raise InputError('"data"[0] must be a list of values: this model predicts on a matrix')
+    return batch.data
+
+
+def _as_objects(batch: Batch) -> List[Any]:
+    if isinstance(batch.data[0], dict):
+        return batch.data
+    if batch.columns is None:
+        raise InputError('This model predicts on objects: give "columns", or objects as the rows of "data"')
+    if len(set(batch.columns)) < len(batch.columns):
+        raise InputError('This model predicts on objects: the names in "columns" must differ')
+    return [dict(zip(batch.columns, row)) for row in batch.data]  # noqa: B905  (checked; `strict` is newer than 3.8)
+
+
+def _as_table(results: Any) -> Tuple[Any, List[str]]:
+    """Objects as rows, in the order in which their keys appear first; anything else as it is."""
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        return results, []
+    columns = list(dict.fromkeys(key for result in results for key in result))
+    return [[result.get(column) for column in columns] for result in results], columns
+
+
+def _pair(result: Any) -> Tuple[Any, Any]:
+    if isinstance(result, (tuple, list)) and len(result) == 2:  # noqa: PLR2004  (a pair)
+        return result[0], result[1]
+    raise TypeError(f"predict_on_matrix() returned {type(result).__name__}, not a pair (matrix, column names)")
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the frames of the runtime and the import system that come before the model's."""
+    frame = error.__traceback__
+    first = frame
+    while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame or first)).rstrip()
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_HERE, "<frozen importlib")) or filename == importlib.__file__

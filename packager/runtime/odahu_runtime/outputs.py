@@ -1,0 +1,148 @@
+"""What a model returns, as JSON that every client can read.
+
+Nothing is imported for it: numpy's, pandas' and other libraries' values are known by how they behave.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import numbers
+import pathlib
+import uuid
+from collections import abc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional, Tuple
+
+    Default = Callable[[Any], Any]
+
+
+def dumps(value: Any, indent: Optional[int] = None) -> str:
+    """Write plain values as strict JSON."""
+    return json.dumps(value, indent=indent, allow_nan=False)
+
+
+def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR0911  (a case, a return)
+    """Turn a value into what JSON has.
+
+    NaN and the infinities become null, because JSON has no such numbers. `default` is the model's own
+    `JSONEncoder.default`, asked first about whatever isn't JSON by itself; its TypeError means that it doesn't know.
+
+    Raises:
+        TypeError: The value, or one within it, has no form in JSON.
+    """
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, (str, int, float)) and isinstance(value, enum.Enum):
+        return plain(value.value, default)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        return [plain(item, default) for item in value]
+    if isinstance(value, dict):
+        return {_key(key, default): plain(item, default) for key, item in value.items()}
+    if default is not None:
+        try:
+            return plain(default(value), default)
+        except TypeError:
+            pass
+    return plain(_simplify(value), default)
+
+
+def _key(key: Any, default: Optional[Default]) -> str:
+    key = plain(key, default)
+    return key if isinstance(key, str) else dumps(key)
+
+
+def _simplify(value: Any) -> Any:
+    """One step nearer to JSON; the answer may hold values that need a step of their own."""
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    if hasattr(value, "to_numpy"):
+        return _table(value)
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        return _array(value)
+    for convert in ("toarray", "as_py", "numpy"):  # sparse matrices; Arrow's values; TensorFlow's tensors
+        if callable(getattr(value, convert, None)):
+            return getattr(value, convert)()
+    return _standard(value)
+
+
+def _standard(value: Any) -> Any:
+    for types, convert in _STANDARD:
+        if isinstance(value, types):
+            return convert(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, abc.Iterable):
+        return list(value)
+    raise TypeError(f"a value of type {type(value).__module__}.{type(value).__qualname__} has no form in JSON")
+
+
+def _table(value: Any) -> Any:
+    """A DataFrame as its rows; a Series, an Index and their like as their values."""
+    if not hasattr(value, "columns"):
+        return list(value)
+    if hasattr(value, "iter_rows"):
+        return list(value.iter_rows())
+    # As objects, for one type for all the columns would turn the integers into floats.
+    return value.astype(object).to_numpy().tolist()
+
+
+def _array(value: Any) -> Any:
+    """A numpy array, or one of its scalars, as Python's own values."""
+    kind = getattr(value.dtype, "kind", "")
+    if kind == "M":
+        return _dates(value.astype(str).tolist())
+    if kind == "m":
+        return value.astype("timedelta64[us]").tolist()
+    if kind == "f":
+        return value.astype("float64").tolist()  # a long double would stay what it is
+    if kind == "c":
+        return value.astype("complex128").tolist()
+    return value.tolist()
+
+
+def _dates(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_dates(item) for item in value]
+    return None if value == "NaT" else value
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
+
+
+def _in_order(values: Any) -> Any:
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
+# What the standard library has, the narrower type before the wider.
+_STANDARD: Tuple[Tuple[Any, Callable[[Any], Any]], ...] = (
+    (enum.Enum, lambda value: value.value),
+    ((dt.date, dt.time), lambda value: value.isoformat()),  # a datetime is a date
+    (dt.timedelta, lambda value: value.total_seconds()),
+    ((bytes, bytearray, memoryview), lambda value: _text(bytes(value))),
+    (numbers.Integral, int),
+    ((decimal.Decimal, numbers.Real), float),
+    ((complex, uuid.UUID, pathlib.PurePath), str),
+    (abc.Mapping, dict),
+    (abc.Set, _in_order),
+)

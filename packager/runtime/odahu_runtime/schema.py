@@ -1,0 +1,88 @@
+"""The model's schemas in the layout that `info` prints and the Swagger document carries.
+
+The layout is the platform's: its order of keys, and `number` as the type of a cell whatever the model says, for its
+clients read them so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Tuple
+
+    Schema = Dict[str, Any]
+
+_EXAMPLES = {"integer": 0, "number": 0, "string": "", "boolean": False}
+
+
+def input_properties(described: Any) -> Schema:
+    """The properties of a request, from the first list that `info()` returns."""
+    names, examples = _names_and_examples(described)
+    return {
+        "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
+        "data": {
+            "items": {"items": {"type": "number"}, "type": "array"},
+            "type": "array",
+            "example": [examples],
+        },
+    }
+
+
+def output_properties(described: Any) -> Schema:
+    """The properties of an answer, from the second list that `info()` returns."""
+    names, examples = _names_and_examples(described)
+    return {
+        "prediction": {"example": [examples], "items": {"type": "number"}, "type": "array"},
+        "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
+    }
+
+
+def swagger(name: str, version: str, inputs: Schema, outputs: Schema) -> Schema:
+    """The Swagger 2.0 document of a service; clients read `paths["/api/model/invoke"].post` in it."""
+    json_type = ["application/json"]
+    request = {"type": "object", "required": ["data"], "properties": inputs}
+    invoke = {
+        "description": "Execute prediction",
+        "consumes": json_type,
+        "produces": json_type,
+        "summary": "Prediction",
+        "parameters": [{"in": "body", "name": "PredictionParameters", "required": True, "schema": request}],
+        "responses": {
+            "200": {"description": "Results of prediction", "schema": {"type": "object", "properties": outputs}},
+            "default": {
+                "description": "What is wrong",
+                "schema": {"type": "object", "properties": {"message": {"type": "string"}}},
+            },
+        },
+    }
+    return {
+        "swagger": "2.0",
+        "info": {"title": name, "description": f"Predictions of the model {name}.", "version": version},
+        "basePath": "/",
+        "schemes": ["http", "https"],
+        "paths": {
+            "/api/model/info": {"get": _get("Info", "Return a swagger info about model")},
+            "/api/model/invoke": {"post": invoke},
+            "/healthcheck": {"get": _get("Health", "Whether predictions can be asked for")},
+        },
+    }
+
+
+def _get(summary: str, description: str) -> Schema:
+    answer = {"description": summary, "schema": {"type": "object"}}
+    return {
+        "description": description,
+        "produces": ["application/json"],
+        "summary": summary,
+        "responses": {"200": answer},
+    }
+
+
+def _names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
+    """A list of `{name, type, required?, example}`, or older models' object of them by name."""
+    if hasattr(described, "items"):
+        described = [dict({"name": name}, **column) for name, column in described.items()]
+    columns = list(described)
+    names = [column["name"] for column in columns]
+    return names, [column.get("example", _EXAMPLES.get(column.get("type"))) for column in columns]

@@ -1,0 +1,165 @@
+"""The WSGI application on gunicorn: one master, `workers` processes with `threads` threads each.
+
+Every worker loads the model for itself, after the fork. A worker that can't load it ends the service. This module is
+the only one that imports gunicorn, and it is imported only where gunicorn is ours (`isolation.private`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from concurrent.futures import thread  # noqa: F401  (lazily, it would find the model's `queue`)
+from typing import TYPE_CHECKING, NamedTuple
+
+from gunicorn import util
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from gunicorn.workers.gthread import ThreadWorker
+
+from . import ending, log, outputs
+from .model import Model, ModelError
+from .wsgi import CLOSE, Application
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, NoReturn
+
+MODEL_FAILED = 4
+_GRACE_SECONDS = 25  # Kubernetes kills after 30
+_KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
+
+
+class Settings(NamedTuple):
+    """How to listen and how much to do at once; `timeout` in seconds."""
+
+    host: str
+    port: int
+    workers: int
+    threads: int
+    timeout: int
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal says to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        # As PID 1 nothing stops us before gunicorn has set up its handlers.
+        signal.signal(number, _leave)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    util.write_error = _write_error  # gunicorn's own answers are HTML
+    _Service(settings).run()
+    return 0
+
+
+class _Service(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        values = {
+            "bind": f"{host}:{self._settings.port}",
+            "workers": self._settings.workers,
+            "threads": self._settings.threads,
+            "timeout": self._settings.timeout,
+            "worker_class": _Worker,
+            "logger_class": log.Log,
+            "graceful_timeout": _GRACE_SECONDS,
+            "keepalive": _KEEPALIVE_SECONDS,
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None,  # noqa: S108
+            "child_exit": _check_it_had_started,
+            "post_worker_init": _started,
+        }
+        for name, value in values.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Callable[..., Any]:
+        """In a worker: load the model. The service ends where that fails, so this process does at once."""
+        try:
+            application = Application(
+                Model.from_env(os.environ), dict(os.environ), lambda text: log.write("ERROR", text)
+            )
+        except ModelError as error:
+            if error.details != str(error):
+                sys.stderr.write(error.details + "\n")
+            log.write("CRITICAL", str(error))
+            ending.leave(MODEL_FAILED)
+
+        def call(environ: Dict[str, Any], start_response: Any) -> Any:
+            environ[CLOSE] = start_response.__self__.force_close
+            return application(environ, start_response)
+
+        return call
+
+    def run(self) -> None:
+        _Arbiter(self).run()
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    stopping = False
+
+    def spawn_worker(self) -> Any:
+        try:
+            return super().spawn_worker()
+        except SystemExit as error:
+            if os.getpid() == self.pid:
+                raise
+            ending.finish(error.code if isinstance(error.code, int) else 0)  # the worker is done
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
+        """Stop the workers; those that still load the model have no request to finish, and may not listen."""
+        self.stopping = True
+        for pid, worker in list(self.WORKERS.items()):
+            if not worker.started[0]:
+                self.kill_worker(pid, signal.SIGKILL)
+        super().stop(graceful)
+
+    def handle_chld(self, sig: int, frame: Any) -> None:
+        try:
+            super().handle_chld(sig, frame)
+        except HaltServer:
+            if not self.stopping:
+                raise
+            self.kill_workers(0)  # forgets those that are gone
+
+    def handle_usr2(self) -> None:
+        """Do nothing: a container replaces its program by being replaced."""
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started = mmap.mmap(-1, 1)  # shared with the master
+
+    def handle(self, conn: Any) -> Any:
+        """A client that stops sending, or reading, holds a thread no longer than the timeout."""
+        conn.sock.settimeout(self.cfg.timeout or None)
+        return super().handle(conn)
+
+
+def _started(worker: Any) -> None:
+    worker.init_signals()  # the model may have set its own
+    worker.started[0] = 1
+    worker.log.info("Worker %s serves the model", worker.pid)
+
+
+def _check_it_had_started(server: Any, worker: Any) -> None:
+    """Never start over and over what can't start: a crash of the interpreter, too little memory."""
+    if not worker.started[0] and not server.stopping:
+        raise HaltServer("a worker died while it loaded the model; out of memory?", MODEL_FAILED)
+    worker.started.close()
+
+
+def _leave(_signal: int, _frame: Any) -> NoReturn:
+    ending.leave(0)
+
+
+def _write_error(sock: Any, status: int, reason: str, message: str) -> None:
+    """Answer what isn't HTTP, or not of a form that reaches the application."""
+    body = outputs.dumps({"message": message or reason})
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))

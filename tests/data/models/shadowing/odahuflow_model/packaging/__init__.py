@@ -1,0 +1,5 @@
+WHOSE = "mine"
+
+
+def __getattr__(name: str) -> None:
+    raise RuntimeError(f"packaging is broken: {name}")

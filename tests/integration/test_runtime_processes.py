@@ -1,0 +1,328 @@
+"""The runtime as it runs in the images: real processes, on the oldest Python and the newest that this machine has."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gunicorn
+import pytest
+
+from packager import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MODELS = Path(__file__).parents[1] / "data" / "models"
+MODEL_FAILED = 4
+DOCUMENT = {"columns": ["features"] * 3, "data": [[1, 2, 3], [4, 5, 6]]}
+
+
+def find_python(version: str) -> str | None:
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [*sorted(root.glob(f"versions/{version}.*/bin/python")), Path(shutil.which(f"python{version}") or "")]
+    return next((str(path) for path in candidates if path.is_file() and _runs(path)), None)
+
+
+def _runs(python: Path) -> bool:
+    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+PYTHONS = [python for python in map(find_python, ("3.8", "3.13")) if python] or [sys.executable]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("image") / "runtime"
+    shutil.copytree(Path(runtime.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(gunicorn.__file__).parent, folder / "vendor" / "gunicorn")
+    return folder
+
+
+class Answer(NamedTuple):
+    status: int
+    payload: Any
+    headers: http.client.HTTPMessage
+
+
+class Service(NamedTuple):
+    process: subprocess.Popen[bytes]
+    port: int
+    log_file: Path
+
+    def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] = {}) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            connection.request(method, path, data, dict(headers))
+            response = connection.getresponse()
+            text = response.read()
+            return Answer(response.status, json.loads(text) if text else None, response.headers)
+        finally:
+            connection.close()
+
+    def invoke(self, *row: object) -> Answer:
+        return self.ask("POST", "/api/model/invoke", {"data": [list(row)]})
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        start = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(40), time.monotonic() - start
+
+    def wait_for(self, text: str) -> None:
+        until = time.monotonic() + 30
+        while text not in self.log:
+            assert time.monotonic() < until, self.log
+            time.sleep(0.02)
+
+
+class Runner(NamedTuple):
+    python: str
+    home: Path
+    folder: Path
+
+    def environ(self, model: str, **more: str) -> dict[str, str]:
+        return {
+            "MODEL_LOCATION": str(MODELS / model / "odahuflow_model"),
+            "MODEL_ENTRYPOINT": "entrypoint",
+            "ODAHU_MODEL_NAME": model,
+            "ODAHU_MODEL_VERSION": "1.0",
+            "WEB_CONCURRENCY": "gunicorn reads it and wants a number",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **more,
+        }
+
+    def cli(self, model: str, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [self.python, self.home, "cli", *arguments]
+        environ = self.environ(model, **more)
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+    def start(self, model: str, *arguments: str, **more: str) -> Service:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log_file = self.folder / f"{port}.log"
+        options = ["--host", "127.0.0.1", "--port", str(port), *arguments]
+        with log_file.open("wb") as log:
+            command = [self.python, str(self.home), "rest", *options]
+            environ = self.environ(model, **more)
+            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+        return Service(process, port, log_file)
+
+    @contextmanager
+    def serve(self, model: str, *arguments: str, **more: str) -> Iterator[Service]:
+        service = self.start(model, *arguments, **more)
+        try:
+            service.wait_for("serves the model")
+            yield service
+        finally:
+            if service.process.poll() is None:
+                os.killpg(service.process.pid, signal.SIGKILL)
+            service.process.wait()
+
+
+@pytest.fixture(params=PYTHONS, ids=lambda python: Path(python).parts[-3])
+def runner(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Runner:
+    return Runner(request.param, home, tmp_path)
+
+
+def test_rest_answers_as_documented(runner: Runner) -> None:
+    with runner.serve("wine") as service:
+        answer = service.ask("POST", "/api/model/invoke", DOCUMENT)
+        assert (answer.status, answer.payload) == (200, {"prediction": [[1.375], [4.0]], "columns": ["predictions"]})
+        assert (answer.headers["Model-Name"], answer.headers["Model-Version"]) == ("wine", "1.0")
+        post = service.ask("GET", "/api/model/info").payload["paths"]["/api/model/invoke"]["post"]
+        assert post["parameters"][0]["schema"]["properties"]["columns"]["example"] == ["features"] * 3
+        assert service.ask("GET", "/healthcheck").payload == {"status": True}
+        assert service.ask("HEAD", "/healthcheck").payload is None
+        assert service.ask("GET", "/nowhere?secret=1").status == 404
+        assert service.stop()[0] == 0
+        assert "GET /nowhere 404" in service.log
+        assert "secret" not in service.log
+
+
+def test_model_and_runtime_can_not_reach_each_other(runner: Runner) -> None:
+    with runner.serve("shadowing") as service:
+        rows = service.invoke(1).payload["prediction"]
+        assert {name: whose for name, whose in rows if whose != "mine"} == {"gunicorn": "my own, and broken"}
+        assert service.ask("PUT", "/healthcheck").status == 405
+        assert service.stop()[0] == 0
+        assert "PUT /healthcheck 405" in service.log
+
+
+def test_packages_folder_comes_after_the_model_and_before_the_rest(runner: Runner) -> None:
+    packages = runner.folder / "packages"
+    (packages / "more").mkdir(parents=True)
+    (packages / "more.pth").write_text("more\n")
+    for path in ("odahu.py", "more/calendar.py", "only_here.py"):
+        (packages / path).write_text(f'WHOSE = "{path}"\n')
+    model = runner.folder / "model"
+    model.mkdir()
+    (model / "entrypoint.py").write_text(
+        "import odahu, calendar, only_here\n"
+        "init = lambda: 'matrix'\n"
+        "predict_on_matrix = lambda m, provided_columns_names: "
+        "([[odahu.WHOSE, getattr(calendar, 'WHOSE', 'std'), only_here.WHOSE]], [])\n"
+    )
+    (model / "odahu.py").write_text('WHOSE = "model"\n')
+    (runner.folder / "in.json").write_text('{"data": [[1]]}')
+    more = {"MODEL_LOCATION": str(model), "ODAHU_PACKAGES": str(packages)}
+    done = runner.cli("wine", "predict", runner.folder / "in.json", runner.folder, **more)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads((runner.folder / "result.json").read_text())["prediction"]
+    assert row[0::2] == ["model", "only_here.py"]
+
+
+@pytest.mark.parametrize(
+    ("mood", "argument", "message"),
+    [
+        ("fail", "no such wine", "Exception during prediction: ValueError: no such wine"),
+        ("leave", 0, "Exception during prediction: SystemExit: 0"),
+        ("interrupt", "x", "Exception during prediction: KeyboardInterrupt: x"),
+        ("misbehave", 5, "predict_on_matrix() returned int, not a pair (matrix, column names)"),
+        ("unknown", 0, "a value of type builtins.object has no form in JSON"),
+    ],
+)
+def test_a_failing_model_answers_and_lives_on(runner: Runner, mood: str, argument: object, message: str) -> None:
+    with runner.serve("moody") as service:
+        before = service.invoke("pid", 0).payload
+        answer = service.invoke(mood, argument)
+        assert answer.status == 500
+        assert message in answer.payload["message"]
+        assert service.invoke("pid", 0).payload == before
+        assert "Traceback" in service.log
+        assert "the model starts" in service.log
+
+
+def test_requests_run_at_once_in_threads_and_workers(runner: Runner) -> None:
+    with runner.serve("moody", "--workers", "2", "--threads", "4") as service, ThreadPoolExecutor(8) as pool:
+        start = time.monotonic()
+        answers = list(pool.map(lambda _: service.invoke("wait", 0.5), range(8)))
+        assert [answer.status for answer in answers] == [200] * 8
+        assert time.monotonic() - start < 3.5
+        assert service.stop()[0] == 0
+
+
+def test_sigterm_lets_requests_finish(runner: Runner) -> None:
+    with runner.serve("moody") as service, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(service.invoke, "wait", 1.5)
+        time.sleep(0.5)
+        assert service.stop()[0] == 0
+        assert answer.result().status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_soon(runner: Runner, number: signal.Signals) -> None:
+    with runner.serve("moody") as service:
+        code, seconds = service.stop(number)
+        assert code == 0
+        assert seconds < 5
+
+
+def test_a_signal_while_the_model_loads_ends_it_at_once(runner: Runner) -> None:
+    service = runner.start("moody", INIT_SECONDS="60")
+    service.wait_for("the model starts")
+    code, seconds = service.stop()
+    assert code == 0
+    assert seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("broken-init", "FileNotFoundError: the weights are not in weights.bin"),
+        ("crashing-init", "a worker died while it loaded the model"),
+    ],
+)
+def test_a_model_that_can_not_load_ends_the_service(runner: Runner, model: str, said: str) -> None:
+    service = runner.start(model, "--workers", "2")
+    assert service.process.wait(20) == MODEL_FAILED
+    assert said in service.log
+    assert service.log.count("Booting worker") <= 2
+
+
+def test_bodies_without_length_too_large_or_not_http(runner: Runner) -> None:
+    with runner.serve("wine", ODAHU_MAX_BODY_BYTES="200") as service:
+        path = "/api/model/invoke"
+        chunks = iter([b'{"data": ', b"[[8, 0, 0]]}"])
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection.request("POST", path, chunks, encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+        assert json.loads(connection.getresponse().read())["prediction"] == [[4.0]]
+        connection.close()
+        assert service.ask("POST", path, b" " * 500).status == 413
+        assert service.ask("POST", path).status in (400, 411)
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as raw:
+            raw.sendall(b"NONSENSE\r\n\r\n")
+            head, body = raw.recv(4096).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert "message" in json.loads(body)
+
+
+def test_predict_writes_the_result(runner: Runner) -> None:
+    (runner.folder / "in.json").write_text('{"columns": ["features", "features", "features",],\n "data": [[1, 2, 3]]}')
+    done = runner.cli("wine", "predict", runner.folder / "in.json", runner.folder)
+    result = runner.folder / "result.json"
+    assert done.returncode == 0, done.stderr
+    assert "line 1" in done.stderr
+    assert done.stdout == f"Prediction is successful. Result file: {result}\n"
+    expected = '{\n  "prediction": [\n    [\n      1.375\n    ]\n  ],\n  "columns": [\n    "predictions"\n  ]\n}\n'
+    assert result.read_text() == expected
+    assert sorted(path.name for path in runner.folder.iterdir()) == ["in.json", "result.json"]
+
+
+def test_info_prints_the_schemas_alone(runner: Runner) -> None:
+    done = runner.cli("wine", "info")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('Input schema:\n{\n    "columns": {\n        "example": [\n            "features",')
+    assert "a word on stdout" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "output", "code", "said"),
+    [
+        ("wine", "{", ".", 3, "line 1 column 2"),
+        ("wine", None, ".", 3, "can't be read"),
+        ("wine", '{"data": [[1, 2, 3]]}', "nowhere", 5, "There is no folder"),
+        (
+            "moody",
+            '{"data": [["fail", "me"]]}',
+            ".",
+            MODEL_FAILED,
+            "Error: Exception during prediction: ValueError: me",
+        ),
+        ("broken-init", '{"data": [["fail", "me"]]}', ".", MODEL_FAILED, "in read_weights"),
+    ],
+)
+def test_predict_says_what_is_wrong(
+    runner: Runner, model: str, text: str | None, output: str, code: int, said: str
+) -> None:
+    if text is not None:
+        (runner.folder / "in.json").write_text(text)
+    done = runner.cli(model, "predict", runner.folder / "in.json", runner.folder / output)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert not (runner.folder / "result.json").exists()
+
+
+def test_help_and_usage_do_not_load_the_model(runner: Runner) -> None:
+    done = runner.cli("broken-init", "--help")
+    assert done.returncode == 0
+    assert "predict" in done.stdout
+    assert "info" in done.stdout
+    assert runner.cli("broken-init").returncode == 2
+    assert runner.cli("broken-init", "predict", "one").returncode == 2
