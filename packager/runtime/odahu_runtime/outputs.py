@@ -69,7 +69,7 @@ def _simplify(value: Any) -> Any:
     """One step nearer to JSON; the answer may hold values that need a step of their own."""
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
-    if hasattr(value, "to_numpy"):
+    if hasattr(value, "to_numpy") and hasattr(value, "__iter__"):
         return _table(value)
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         return _array(value)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from packager.runtime.odahu_runtime.inputs import Batch, InputError, parse_strict, parse_tolerant, read_batch
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "line 1 column 1"),
+        ('{"a": 1,\n "b" 2}', "line 2 column 6"),
+        ('{"data": ["NaN",\n  NaN]}', "NaN is not a JSON value: line 2 column 3 (char 19)"),
+        ("[-Infinity]", "-Infinity is not a JSON value: line 1 column 2"),
+        ("[1] 2", "Extra data: line 1 column 5"),
+        ("[" * 100_000, "recursion"),
+        ("[1,]", "line 1 column"),
+    ],
+)
+def test_strict_tells_the_place(text: str, said: str) -> None:
+    with pytest.raises(InputError, match="Invalid JSON") as error:
+        parse_strict(text)
+    assert said in str(error.value)
+    assert error.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "lines"),
+    [
+        ('{"a": [1, 2]}', {"a": [1, 2]}, []),
+        ("[1,]", [1], [1]),
+        ('{"a": [\n1,\n2,\n],\n"b": {"c": 1 ,\n\n} ,\n}', {"a": [1, 2], "b": {"c": 1}}, [3, 5, 7]),
+        ('[",]", "\\",]", "\\\\",]', [",]", '",]', "\\"], [1]),
+    ],
+)
+def test_tolerant_drops_trailing_commas(text: str, value: object, lines: list[int]) -> None:
+    assert parse_tolerant(text) == (value, lines)
+
+
+@pytest.mark.parametrize("text", ["[,]", "{,}", "[1,,]", "[1,,2]", '{"a":,}', '["a,]', "[1 2,]", "[1], ", ",]"])
+def test_tolerant_of_nothing_else(text: str) -> None:
+    with pytest.raises(InputError, match="line 1 column"):
+        parse_tolerant(text)
+
+
+def test_other_faults_keep_their_place() -> None:
+    with pytest.raises(InputError, match="line 3 column 1"):
+        parse_tolerant("[[1,],\n[2,],\n!]")
+
+
+@pytest.mark.parametrize(
+    ("document", "batch"),
+    [
+        ({"data": [[1], [2, 3]]}, Batch([[1], [2, 3]])),
+        ({"columns": None, "data": [[]], "more": 1}, Batch([[]])),
+        ({"columns": [], "data": [[1]]}, Batch([[1]])),
+        ({"columns": ["a", 1], "data": [[1, None]]}, Batch([[1, None]], ["a", 1])),
+        ({"columns": ["a"], "data": [{"a": 1}, {}]}, Batch([{"a": 1}, {}], ["a"])),
+    ],
+)
+def test_batches(document: object, batch: Batch) -> None:
+    assert read_batch(document) == batch
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([[1]], "Expected an object like"),
+        (None, "got null"),
+        ({}, 'No "data"'),
+        ({"data": None}, '"data" must be a list of rows, got null'),
+        ({"data": {"a": 1}}, "got an object"),
+        ({"data": []}, "no rows"),
+        ({"data": [1, 2]}, '"data"[0] must be a row, that is a list of values, got a number'),
+        ({"data": [[1], "x"]}, '"data"[1] must be a row, that is a list of values, got a string'),
+        ({"data": [[1], {"a": 1}]}, '"data"[1] is an object, unlike the first row'),
+        ({"columns": ["a", "b"], "data": [[1, 2], [3]]}, '"data"[1] has 1 values, but there are 2 columns'),
+        ({"columns": "ab", "data": [[1, 2]]}, '"columns" must be a list of names, got a string'),
+        ({"columns": ["a", True], "data": [[1, 2]]}, '"columns"[1] must be a name, got true'),
+    ],
+)
+def test_wrong_shapes(document: object, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_batch(json.loads(json.dumps(document)))
+    assert said in str(error.value)
