@@ -39,7 +39,7 @@ def write_context(
     """
     try:
         folder.mkdir(parents=True)
-        writer = _Writer(ours=ours.resolve(), timestamp=int(plan.created.timestamp()), advance=advance)
+        writer = _Writer(ours=ours.resolve(), timestamp=int(plan.timestamp.timestamp()), advance=advance)
         for position, step in enumerate(plan.steps):
             if isinstance(step, Layer):
                 writer.write_layer(step, folder / layer_folder(position, step))

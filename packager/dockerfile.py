@@ -47,9 +47,7 @@ def layer_folder(position: int, layer: Layer) -> str:
 def base_name(plan: ImagePlan) -> str:
     """Return what FROM names: the base by digest where it is known, else by tag."""
     base = plan.base
-    if base.digest is None or base.reference.host == "localhost":
-        return str(base.reference)  # an image of the local storage has no registry to find its digest in
-    return base.reference.with_digest(base.digest)
+    return str(base.reference) if base.digest is None else base.reference.with_digest(base.digest)
 
 
 def _environment() -> Environment:

@@ -20,6 +20,7 @@ from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
 from packager.errors import DependenciesError, DiskFullError, UsageError
+from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
 from packager.registry.authfile import auth_file
 from packager.request import Overrides, make_request
@@ -133,7 +134,8 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             dependencies=dependencies,
             runtime=runtime_contents(RUNTIME_FOLDER),
             base=base,
-            created=_created(artifact, settings),
+            created=_source_time(settings) or artifact.created,
+            timestamp=_source_time(settings) or LAYER_TIME,
             packager_version=__version__,
         )
         yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
@@ -186,11 +188,11 @@ def _installed(environment: Environment, *, packages: PurePosixPath | None) -> D
     )
 
 
-def _created(artifact: Artifact, settings: Settings) -> datetime:
-    """The image's time is the model's: the same model gives the same image on every day."""
-    if settings.source_date_epoch is not None:
-        return datetime.fromtimestamp(settings.source_date_epoch, timezone.utc)
-    return artifact.created
+def _source_time(settings: Settings) -> datetime | None:
+    """The time that SOURCE_DATE_EPOCH sets for everything (reproducible-builds.org/docs/source-date-epoch)."""
+    if settings.source_date_epoch is None:
+        return None
+    return datetime.fromtimestamp(settings.source_date_epoch, timezone.utc)
 
 
 @contextmanager

@@ -7,14 +7,16 @@ config. Planning the same inputs twice gives equal plans.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from packager.models.reference import Reference
+
+# The oldest time that a zip, and so a wheel, can hold; before it some tools refuse a file.
+LAYER_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +108,20 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """The image: base, steps in order, config, and the one time that everything in it carries."""
+    """The image: base, steps in order, config, and times.
+
+    Attributes:
+        base: What it's built on.
+        steps: Layers and RUN steps, the lowest first.
+        config: What the container runtime reads.
+        timestamp: The time of every file and layer. It doesn't change with the model: the same environment is the same
+            layer in every image.
+    """
 
     base: BaseImage
     steps: tuple[Layer | RunStep, ...]
     config: ImageConfig
-    created: datetime
+    timestamp: datetime = LAYER_TIME
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.errors import DependenciesError
-from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep
+from packager.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,7 +63,8 @@ class Prepared:
         dependencies: The model's dependencies.
         runtime: The contents of the runtime layer.
         base: The base image.
-        created: The time that everything in the image carries.
+        created: The time that the image's label names: the model's.
+        timestamp: The time of every file and layer.
         packager_version: Our version.
     """
 
@@ -74,6 +75,7 @@ class Prepared:
     base: BaseImage
     created: datetime
     packager_version: str
+    timestamp: datetime = LAYER_TIME
 
 
 def base_conda(
@@ -128,7 +130,7 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
             user=user,
             working_dir=str(MODEL_FOLDER),
         ),
-        created=prepared.created,
+        timestamp=prepared.timestamp,
     )
 
 

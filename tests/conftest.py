@@ -22,9 +22,15 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
 
 
+def is_there(tool: str) -> bool:
+    if tool == "root":
+        return os.geteuid() == 0
+    return shutil.which(tool, path=SEARCH_PATH) is not None
+
+
 def missing_tools(item: pytest.Item) -> tuple[str, ...]:
     tools = {str(tool) for mark in item.iter_markers("needs") for tool in mark.args}
-    return tuple(sorted(tool for tool in tools if shutil.which(tool, path=SEARCH_PATH) is None))
+    return tuple(sorted(tool for tool in tools if not is_there(tool)))
 
 
 def sentences(config: pytest.Config) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Engine(Protocol):
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
         """Build the context folder's Dockerfile and put the image at its destination.
 
-        `plan.created` is the time that layers and config get.
+        `plan.timestamp` is the time that layers and config get.
 
         Raises:
             BuildStepError, DiskFullError, OutOfMemoryError, BuildError: The build failed.

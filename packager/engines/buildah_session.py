@@ -185,7 +185,7 @@ def build_words(plan: ImagePlan, isolation: str) -> list[str]:
         "--force-rm",
         "--pull=never",  # inspect_base has pulled it
         *("--format", "oci"),
-        *("--timestamp", str(int(plan.created.timestamp()))),
+        *("--timestamp", str(int(plan.timestamp.timestamp()))),
         "--identity-label=false",  # Buildah's version has no place in the image
         # Else Buildah writes the first name that the base happens to have in the storage.
         *("--annotation", f"org.opencontainers.image.base.name={plan.base.reference}"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic.alias_generators import to_camel
+from pydantic import Field, SecretStr
+
+from packager.models.entity import Entity
 
 SECRET_FIELDS = ("password", "keyID", "keySecret", "publicKey")
 REGISTRY_TYPES = ("docker", "ecr")
 
 
-class ConnectionSpec(BaseModel):
+class ConnectionSpec(Entity):
     """What a connection's `spec` holds; secrets are in clear here and can't be printed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
     type: str
     uri: str = ""
@@ -31,10 +30,8 @@ class ConnectionSpec(BaseModel):
         return [secret.get_secret_value() for secret in held if secret.get_secret_value()]
 
 
-class Connection(BaseModel):
+class Connection(Entity):
     """A `Connection` entity."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     spec: ConnectionSpec

@@ -1,4 +1,4 @@
-FROM localhost/b:1
+FROM localhost/b@sha256:abababababababababababababababababababababababababababababababab
 COPY --chown=0:0 ["0-environment/", "/opt/conda/envs/wine/"]
 COPY --chown=0:0 ["1-runtime/", "/opt/odahu/runtime/"]
 COPY --chown=0:0 ["2-model/", "/opt/odahu/model/"]

@@ -85,12 +85,12 @@ class Bench:
             base=BaseImage(reference=Reference.parse(base)),
             steps=(RunStep(name="run", argv=("true",)),) if "RUN" in text else (),
             config=ImageConfig(),
-            created=CREATED,
+            timestamp=CREATED,
         )
         with self.access(connection) as access:
             return self.engine.build(plan, context, to, access)
 
-    def buildah(self, *words: str) -> Any:  # noqa: ANN401  (JSON)
+    def buildah(self, *words: str) -> Any:
         done = subprocess.run(["buildah", *words, "--json"], env=self.environ, check=True, capture_output=True)
         return json.loads(done.stdout or "null") or []
 
@@ -293,12 +293,12 @@ def test_a_base_for_another_platform_is_refused(bench: Bench) -> None:
         bench.engine.inspect_base(Reference.parse("localhost/tiny-base:1"), access)
 
 
-def skopeo(*words: str) -> Any:  # noqa: ANN401  (JSON)
+def skopeo(*words: str) -> Any:
     return json.loads(subprocess.run(["skopeo", *words], check=True, capture_output=True).stdout)
 
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive"])
-def test_a_local_output_is_a_whole_image(bench: Bench, tmp_path: Path, transport: Any) -> None:  # noqa: ANN401
+def test_a_local_output_is_a_whole_image(bench: Bench, tmp_path: Path, transport: Any) -> None:
     path = tmp_path / "deep" / "a:b" / "out"
     to = Destination(reference=Reference.parse("r.io/wine:1.0"), transport=transport, path=path)
     built = bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to)
@@ -383,7 +383,7 @@ def test_a_build_that_is_killed_is_cleaned_up_and_others_are_left_alone(bench: B
         ["buildah", "from", "--pull=never", "localhost/tiny-base:1"], env=bench.environ, check=True, capture_output=True
     ).stdout.decode()
 
-    def kill(argv: list[str], **options: Any) -> Any:  # noqa: ANN401
+    def kill(argv: list[str], **options: Any) -> Any:
         def on_line(line: str) -> None:
             if line == "now":
                 for pid in with_argument("build"):
@@ -402,7 +402,7 @@ def test_a_build_that_is_killed_is_cleaned_up_and_others_are_left_alone(bench: B
         base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
         steps=(RunStep(name="run", argv=("true",)),),
         config=ImageConfig(),
-        created=CREATED,
+        timestamp=CREATED,
     )
     try:
         with bench.access() as access, pytest.raises(OutOfMemoryError):

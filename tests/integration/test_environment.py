@@ -60,7 +60,7 @@ def python_version(channel: Path) -> str:
     return ".".join(package.name.split("-")[1].split(".")[:2])
 
 
-def without_compiling(argv: Sequence[str], **options: Any) -> Completed:  # noqa: ANN401
+def without_compiling(argv: Sequence[str], **options: Any) -> Completed:
     """Run everything but the compiler of modules, which takes most of the time and matters to few tests."""
     if "compileall" in argv:
         return Completed(argv=tuple(argv), returncode=0, output="")
@@ -212,13 +212,31 @@ def test_an_environment_runs_at_its_place(maker: Maker, channel: Path, python_ve
 
 def test_two_runs_give_equal_bytes(maker: Maker, channel: Path, python_version: str, tmp_path: Path) -> None:
     text = f"channels: ['{channel}']\ndependencies: [python={python_version}, hello, {{pip: [flask, gunicorn]}}]\n"
-    maker.run = run_command
-    first, second = maker.conda(text), maker.conda(text)
+    fresh = tmp_path / "fresh-cache"
+    commands: list[str] = []
+
+    def remembering(argv: Sequence[str], **options: Any) -> Completed:
+        commands.extend(argv)
+        return run_command(argv, **options)
+
+    maker.run = remembering
+    first = maker.conda(text)
+    commands.clear()
+    second = maker.conda(text, cache_dir=fresh)
+    assert "compileall" in commands
+    commands.clear()
+    third = maker.conda(text, cache_dir=fresh)
+    assert "compileall" not in commands
+    assert len({first.root, second.root, third.root}) == 3
+    assert tree(first.root) == tree(second.root) == tree(third.root)
+    assert (first.lock, first.lock_digest) == (second.lock, second.lock_digest) == (third.lock, third.lock_digest)
+
+    for kept in fresh.glob("bytecode/*.tar"):
+        kept.write_bytes(kept.read_bytes()[:100_000])
+    assert tree(maker.conda(text, cache_dir=fresh).root) == tree(first.root)
+
     maker.run = without_compiling
-    assert first.root != second.root
-    assert tree(first.root) == tree(second.root)
-    assert (first.lock, first.lock_digest) == (second.lock, second.lock_digest)
-    other = maker.conda(text, envs=PurePosixPath("/elsewhere"), cache_dir=tmp_path / "fresh-cache")
+    other = maker.conda(text, envs=PurePosixPath("/elsewhere"))
     assert other.lock_digest != first.lock_digest
     assert [line for line in other.lock.splitlines() if "pip:" not in line] == [
         line for line in first.lock.splitlines() if "pip:" not in line

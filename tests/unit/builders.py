@@ -48,13 +48,13 @@ def request(manifest: PackagingManifest | None = None, overrides: Overrides | No
     return make_request(manifest or packaging(), WINE.model, overrides, uuid=UUID)
 
 
-def base(**changes: Any) -> BaseImage:  # noqa: ANN401
+def base(**changes: Any) -> BaseImage:
     """Make a base image, python:3.6 with its digest unless told otherwise."""
     values = {"reference": Reference.parse("python:3.6"), "digest": BASE_DIGEST, "glibc": "2.31", "python": "3.6"}
     return BaseImage(**{**values, **changes})
 
 
-def prepared(folder: Path = Path("work"), **changes: Any) -> Prepared:  # noqa: ANN401
+def prepared(folder: Path = Path("work"), **changes: Any) -> Prepared:
     """Make what lies ready: an environment, a runtime of one file, the model."""
     prefix = PurePosixPath("/opt/conda/envs/wine")
     dependencies = Dependencies(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _posixsubprocess
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -39,6 +40,9 @@ SOCKETS = {
 EVENT_LOOPS_OWN = {socket.AF_UNIX}  # asyncio's self-pipe is a socketpair; connecting and binding is refused for it too
 
 
+HERE = Path(__file__).parent
+
+
 class GuardError(RuntimeError):
     """A unit test tried to start a process or to open a socket."""
 
@@ -63,8 +67,10 @@ sys.addaudithook(_refuse)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[Any]:
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     global _armed  # noqa: PLW0603  (an audit hook can't be taken away, only told to rest)
+    if HERE not in item.path.parents:  # integration tests in the same run
+        return (yield)
     fork_exec = _posixsubprocess.fork_exec
     # The one way without an audit event of its own: multiprocessing's "spawn" calls it directly.
     _posixsubprocess.fork_exec = _refuse_fork_exec

@@ -32,7 +32,7 @@ PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST),
     steps=(),
     config=ImageConfig(),
-    created=datetime(2024, 1, 1, tzinfo=timezone.utc),
+    timestamp=datetime(2024, 1, 1, tzinfo=timezone.utc),
 )
 
 
@@ -77,7 +77,7 @@ class FakeBuildah:
         return [command[0] for command in self.commands]
 
 
-def engine(run: FakeBuildah, tmp_path: Path, **settings: Any) -> BuildahEngine:  # noqa: ANN401
+def engine(run: FakeBuildah, tmp_path: Path, **settings: Any) -> BuildahEngine:
     made = Settings(work_dir=tmp_path, cache_dir=tmp_path / "cache", **settings)
     return BuildahEngine(made, run, {"PATH": "/usr/bin", "A_SECRET": "s3cret"})
 
@@ -143,7 +143,7 @@ def test_a_failed_build_is_not_pushed(tmp_path: Path) -> None:
 
 def test_a_digest_file_that_is_none(tmp_path: Path) -> None:
     class Odd(FakeBuildah):
-        def __call__(self, argv: Sequence[str], **options: Any) -> Completed:  # noqa: ANN401
+        def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
             done = super().__call__(argv, **options)
             if "--digestfile" in argv:
                 Path(argv[list(argv).index("--digestfile") + 1]).write_text("\n")

@@ -10,8 +10,9 @@ import pytest
 
 from packager.context import write_context
 from packager.errors import BuildError, DiskFullError
+from packager.plan import LAYER_TIME
 from packager.planner import make_plan
-from tests.unit.builders import CREATED, prepared, request
+from tests.unit.builders import prepared, request
 
 
 def stage(work: Path) -> Path:
@@ -56,7 +57,7 @@ def test_the_same_plan_gives_the_same_bytes_wherever_and_however_it_is_written(t
 
 def test_modes_and_times_are_normalised(tmp_path: Path) -> None:
     rows = {name: (mode, time) for name, mode, time, _ in write(stage(tmp_path), tmp_path / "context", tmp_path)}
-    time = int(CREATED.timestamp())
+    time = int(LAYER_TIME.timestamp())
     assert rows["0-environment/bin/python"] == (stat.S_IFREG | 0o755, time)
     assert rows["2-model/wine/model.bin"] == (stat.S_IFREG | 0o644, time)
     assert rows["2-model/wine/empty"] == (stat.S_IFDIR | 0o755, time)

@@ -105,7 +105,7 @@ def test_the_platforms_manifest_has_secrets_in_clear_nulls_and_unknown_keys(tmp_
         "targets": [
             {
                 "name": "docker-push",
-                "connection": {"id": "c", "spec": {"type": "docker", "uri": "x", "password": "cGFzcw=="}},
+                "connection": {"id": "c", "spec": {"type": "docker", "uri": "x", "password": "cGFzcw==", "role": None}},
             }
         ],
         "trainingZipName": "wine.zip",

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from packager.environment.bytecode import Compiling
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation, clean_conda_meta, files_with, shebang
 from packager.errors import InstallError
@@ -178,6 +179,35 @@ def test_files_with(tmp_path: Path) -> None:
     for name, data in {"a": b"", "b": b"x" * 100_000 + b"needle", "c": b"nothing"}.items():
         (tmp_path / name).write_bytes(data)
     assert list(files_with(sorted(tmp_path.iterdir()), b"needle")) == [tmp_path / "b"]
+
+
+def test_bytecode_is_kept_by_content(tmp_path: Path) -> None:
+    def digest(folder: str, files: dict[str, str], version: str = "3.11") -> str:
+        for name, text in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return Compiling(
+            interpreter=None,
+            version=version,
+            folder=tmp_path / folder / "lib/python3.11",
+            destination=PREFIX,
+            workspace=tmp_path,
+            cache=tmp_path,
+            interpreter_folders=(tmp_path / folder / "bin",),
+        ).digest()
+
+    base = {"bin/python": "x", "lib/python3.11/os.py": "", "lib/python3.11/site-packages/a.py": "1"}
+    same = [digest("a", base), digest("b", base), digest("c", base | {"lib/python3.11/site-packages/data.csv": ""})]
+    assert len(set(same)) == 1
+    others = [
+        digest("d", base | {"bin/python": "y"}),
+        digest("e", base | {"lib/python3.11/os.py": "2"}),
+        digest("f", base | {"lib/python3.11/site-packages/a.py": "2"}),
+        digest("g", base | {"lib/python3.11/lib-dynload/_struct.so": ""}),
+        digest("h", base, version="3.12"),
+    ]
+    assert len({*same, *others}) == 6
 
 
 def test_the_lock_lists_what_uv_installed(tmp_path: Path) -> None:

@@ -1,0 +1,495 @@
+"""`packager` from end to end with real tools: a model goes in, images come out, are run, and predict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.packaging import (
+    CONDA_FILE,
+    CONDA_FORGE,
+    PODMAN,
+    ROOT,
+    RUN_WORDS,
+    Desk,
+    wait_until_serving,
+    zip_folder,
+)
+from tests.integration.registry import PASSWORD, free_port, serve_registry
+from tests.integration.test_environment import CACHE, make_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+    from tests.integration.registry import Registry
+
+pytestmark = pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "make", "root")
+
+
+@pytest.fixture(scope="session")
+def environ(storage: dict[str, str]) -> dict[str, str]:
+    """A user's environment: the tests' own storage, the small channel in conda-forge's place."""
+    channel = make_channel(CACHE / "plain-channel")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT"))}
+    return {
+        **inherited,
+        **storage,
+        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{channel}",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture(scope="session")
+def bases(environ: dict[str, str]) -> dict[str, str]:
+    """The two base images of `make build-local`, in the tests' storage."""
+    made = {}
+    for kind in ("base", "python"):
+        done = subprocess.run(["local/base_image.sh", kind], cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE)
+        made[kind] = done.stdout.decode().splitlines()[-1]
+    return made
+
+
+@pytest.fixture
+def desk(tmp_path: Path, environ: dict[str, str], bases: dict[str, str], password_registry: Registry) -> Desk:
+    work = tmp_path / "work"
+    made = Desk(folder=tmp_path, environ={**environ, "PACKAGER_WORK_DIR": str(work)}, base=bases["base"])
+    made.put_model()
+    made.put_manifest(password_registry)
+    return made
+
+
+def tree_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        row = (str(path.relative_to(folder)), status.st_mode, int(status.st_mtime), hashlib.sha256(content).hexdigest())
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="session")
+def wine() -> Path:
+    """The example: a real scikit-learn model."""
+    archive = ROOT / ".cache/example/wine-1.0.zip"
+    subprocess.run(["make", "-s", str(archive.relative_to(ROOT))], cwd=ROOT, check=True, capture_output=True)
+    return archive
+
+
+def directly(wine: Path, request: str) -> Any:
+    python = ROOT / ".cache/example-venv/bin/python"
+    done = subprocess.run(
+        [python, "examples/wine/predict_directly.py", wine, f"examples/wine/{request}"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    return json.loads(done.stdout)
+
+
+def ask(url: str, body: bytes | None = None) -> Any:
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.mark.timeout(900)
+def test_the_example_is_packaged_pushed_run_and_predicts(desk: Desk, wine: Path, password_registry: Registry) -> None:
+    port = free_port()
+    desk.put_manifest(password_registry, port=port, workers=2)
+    shutil.rmtree(desk.model)
+    ran = desk.packager(*[str(wine) if word == str(desk.model) else word for word in desk.arguments()])
+    assert ran.code == 0, ran.err
+
+    # The four outputs agree, and the digest is what the registry serves.
+    results = json.loads((desk.folder / "result.json").read_text())
+    digest = password_registry.digest("models/wine", "1.0")
+    assert results["image"] == f"{password_registry.host}/models/wine:1.0"
+    assert results["imageDigest"] == f"{password_registry.host}/models/wine@{digest}"
+    assert json.loads(desk.termination_log.read_text()) == results
+    assert {path.name: path.read_text() for path in desk.results.iterdir()} == results
+    assert ran.out.splitlines() == [results["imageDigest"]]
+    assert PASSWORD not in ran.out + ran.err
+    desk.assert_clean()
+
+    # The image starts as any user with a read-only root, and answers what the model answers.
+    with (
+        image(desk, password_registry, results["imageDigest"], "--read-only", "--user", "54321:0") as run,
+        run() as rest,
+    ):
+        wait_until_serving(port, rest)
+        for request in ("request.json", "request-no-columns.json"):
+            body = (ROOT / "examples/wine" / request).read_bytes()
+            assert ask(f"http://127.0.0.1:{port}/api/model/invoke", body) == directly(wine, request)
+        post = ask(f"http://127.0.0.1:{port}/api/model/info")["paths"]["/api/model/invoke"]["post"]
+        assert "parameters" in post
+        run.stop()
+        assert rest.wait(30) == 0
+
+
+class image:  # noqa: N801  (reads as a verb at its uses)
+    """Runs an image of a registry under podman, with the tests' storage and login."""
+
+    def __init__(self, desk: Desk, registry: Registry, reference: str, *words: str) -> None:
+        self.desk = desk
+        self.name = f"packager-test-{free_port()}"
+        self.auth = desk.folder / "auth.json"
+        self.auth.write_text("{}")
+        login = ("--username", registry.username, "--password-stdin")
+        subprocess.run(
+            [
+                *PODMAN,
+                "login",
+                "--authfile",
+                str(self.auth),
+                "--tls-verify=false",
+                "--password-stdin",
+                "--username",
+                registry.username,
+                registry.host,
+            ],
+            input=registry.password.encode(),
+            env=desk.environ,
+            check=True,
+            capture_output=True,
+        )
+        access = ("--authfile", str(self.auth), "--tls-verify=false", "--name", self.name, "--rm")
+        self.command = [*PODMAN, "run", *access, *RUN_WORDS, *words, f"docker://{reference}"]
+
+    def __call__(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*self.command, *arguments], env=self.desk.environ, stdout=subprocess.PIPE, text=True)
+
+    def stop(self) -> None:
+        words = [*PODMAN, "stop", "--time", "10", self.name]
+        subprocess.run(words, env=self.desk.environ, check=True, capture_output=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        words = [*PODMAN, "rm", "--force", "--ignore", "--time", "2", self.name]
+        subprocess.run(words, env=self.desk.environ, check=False, capture_output=True)
+        self.auth.unlink()
+
+
+@pytest.mark.timeout(900)
+def test_the_example_predicts_in_batch(desk: Desk, wine: Path, password_registry: Registry) -> None:
+    desk.put_manifest(password_registry, integration="docker-cli", imageName="wine-cli:1")
+    ran = desk.packager(*[str(wine) if word == str(desk.model) else word for word in desk.arguments()])
+    assert ran.code == 0, ran.err
+    reference = ran.out.strip()
+    volume = desk.folder / "volume"
+    volume.mkdir()
+    shutil.copy(ROOT / "examples/wine/request.json", volume / "predicts.json")
+    with image(desk, password_registry, reference, "--read-only", "-v", f"{volume}:/volume") as run:
+        with run("predict", "/volume/predicts.json", "/volume") as batch:
+            assert batch.wait() == 0
+        assert json.loads((volume / "result.json").read_text()) == directly(wine, "request.json")
+        with run("info") as info:
+            text = info.communicate()[0]
+        assert text.startswith("Input schema:\n{")
+        assert "\nOutput schema:\n{" in text
+        with run("--help") as help_:
+            assert "predict" in help_.communicate()[0]
+
+
+def test_the_entry_point_of_the_platform_fixes_the_packager(desk: Desk, password_registry: Registry) -> None:
+    desk.put_manifest(password_registry, integration="anything", imageName="fixed:1")
+    program = Path(sys.executable).with_name("odahu-flow-pack-to-cli")
+    desk.work.mkdir()
+    done = subprocess.run(
+        [program, *desk.arguments()[1:]], cwd=desk.folder, env=desk.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    config = password_registry.manifest("models/fixed", "1")["config"]["digest"]
+    entrypoint = json.loads(password_registry.blob("models/fixed", config))["config"]["Entrypoint"]
+    assert entrypoint[1:] == ["/opt/odahu/runtime", "cli"]
+
+
+def test_a_second_run_makes_the_same_bytes_and_a_new_model_moves_only_itself(
+    desk: Desk, password_registry: Registry
+) -> None:
+    digests = []
+    for number in (1, 2):
+        context = desk.folder / f"context-{number}"
+        words = ("-a", f"dockerfileBaseImage={desk.base}", "--context", str(context))
+        ran = desk.packager("render", str(zip_folder(desk.model, desk.folder / "wine.zip")), *words)
+        assert ran.code == 0, ran.err
+        digests.append(tree_digest(context))
+    assert digests[0] == digests[1]
+
+    layers = []
+    for version in ("a", "b"):
+        desk.put_manifest(password_registry, imageName=f"again:{version}")
+        (desk.model / "odahuflow_model/weights.bin").write_bytes(version.encode() * 1000)
+        ran = desk.packager(*desk.arguments(), "--verbose")
+        assert ran.code == 0, ran.err
+        layers.append([layer["digest"] for layer in password_registry.manifest("models/again", version)["layers"]])
+    assert layers[0][:-1] == layers[1][:-1]
+    assert layers[0][-1] != layers[1][-1]
+    assert ran.err.count("Using cache") >= 2  # Buildah took the environment and the runtime as they were
+
+
+def test_a_model_with_pip_requirements_runs_on_the_bases_python(
+    desk: Desk, bases: dict[str, str], password_registry: Registry
+) -> None:
+    manifest = (desk.model / "odahuflow.project.yaml").read_text()
+    manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
+    (desk.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
+    (desk.model / "odahuflow_model/requirements.txt").write_text("six==1.16.0\n")
+    entrypoint = desk.model / "odahuflow_model/entrypoint.py"
+    entrypoint.write_text(
+        "import six\nassert six.__version__ == '1.16.0'\n"
+        + entrypoint.read_text().replace("from __future__ import annotations\n", "")
+    )
+    desk.put_manifest(
+        password_registry, integration="docker-cli", dockerfileBaseImage=bases["python"], imageName="pip:1"
+    )
+    ran = desk.run()
+    assert ran.code == 0, ran.err
+    with image(desk, password_registry, ran.out.strip()) as run, run("info") as info:
+        assert info.communicate()[0].startswith("Input schema:\n{")
+        assert info.returncode == 0
+
+
+def test_a_base_with_its_own_conda_updates_its_environment_during_the_build(
+    desk: Desk, bases: dict[str, str], environ: dict[str, str], password_registry: Registry
+) -> None:
+    # A conda of a few lines: `env update` makes the environment that is asked for out of the base's own Python.
+    context = desk.folder / "conda-base"
+    context.mkdir()
+    (context / "conda").write_text(
+        '#!/bin/sh -e\n[ "$1 $2 $3 $5" = "env update --name --file" ] && grep -q "^name: wine" "$6"\n'
+        'mkdir -p "/envs/$4/bin" && ln -s /usr/bin/python3 "/envs/$4/bin/python" && echo "updated $4"\n'
+    )
+    (context / "conda").chmod(0o755)
+    (context / "Dockerfile").write_text(
+        f"FROM {bases['python']}\nCOPY conda /usr/bin/conda\nENV ODAHU_CONDA_ENV_NAME=odahu\n"
+    )
+    base = "localhost/conda-base:1"
+    subprocess.run(["buildah", "build", "-t", base, context], env=environ, check=True, capture_output=True)
+    arguments = {"dockerfileAddCondaInstallation": False, "dockerfileCondaEnvsLocation": "/envs"}
+    desk.put_manifest(
+        password_registry, integration="docker-cli", dockerfileBaseImage=base, imageName="conda:1", **arguments
+    )
+    ran = desk.run()
+    assert ran.code == 0, ran.err
+    with image(desk, password_registry, ran.out.strip()) as run, run("info") as info:
+        assert info.communicate()[0].startswith("Input schema:\n{")
+        assert info.returncode == 0
+
+    (desk.model / "odahuflow_model/conda.yaml").write_text(CONDA_FILE.replace("name: wine", "name: other"))
+    failed = desk.run()
+    assert failed.code == 41
+    assert "conda env update" in failed.err
+    desk.assert_nothing_left()
+
+
+@pytest.mark.parametrize("output", ["oci-archive:wine.tar", "oci:layout"])
+def test_without_a_registry_the_image_goes_to_a_file_or_a_folder(desk: Desk, output: str) -> None:
+    words = ("-a", f"dockerfileBaseImage={desk.base}", "-a", "imageName=wine:1", "--output", output)
+    ran = desk.packager("build", str(desk.model), *words, "--result-file", "out.json")
+    assert ran.code == 0, ran.err
+    results = json.loads((desk.folder / "out.json").read_text())
+    assert ran.out.strip() == results["imageDigest"]
+    inspected = subprocess.run(
+        ["skopeo", "inspect", f"{output}:1"], cwd=desk.folder, env=desk.environ, check=True, capture_output=True
+    )
+    assert results["imageDigest"] == f"localhost/wine@{json.loads(inspected.stdout)['Digest']}"
+    desk.assert_clean()
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Desk], None]:
+    def change(desk: Desk) -> None:
+        file = desk.model / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    return change
+
+
+def remove(path: str) -> Callable[[Desk], None]:
+    return lambda desk: (desk.model / path).unlink()
+
+
+def conda(text: str) -> Callable[[Desk], None]:
+    def change(desk: Desk) -> None:
+        (desk.model / "odahuflow_model/conda.yaml").write_text(text)
+
+    return change
+
+
+def argument(**values: Any) -> Callable[[Desk], None]:
+    def change(desk: Desk) -> None:
+        desk.manifest["modelPackaging"]["spec"]["arguments"].update(values)
+
+    return change
+
+
+def target(**values: Any) -> Callable[[Desk], None]:
+    def change(desk: Desk) -> None:
+        desk.manifest["targets"][0]["connection"]["spec"].update(values)
+
+    return change
+
+
+def setting(name: str, value: str) -> Callable[[Desk], None]:
+    return lambda desk: desk.environ.update({name: value})
+
+
+def no_target(desk: Desk) -> None:
+    desk.manifest["targets"] = []
+
+
+def no_manifest_file(desk: Desk) -> None:
+    desk.manifest = {}
+
+
+def truncated_zip(desk: Desk) -> None:
+    whole = zip_folder(desk.model, desk.folder / "whole.zip").read_bytes()
+    shutil.rmtree(desk.model)
+    desk.model.write_bytes(whole[: len(whole) // 2])
+
+
+MANIFEST = "odahuflow.project.yaml"
+BAD_INPUTS: dict[str, tuple[Callable[[Desk], None], int, str, str]] = {
+    "truncated zip": (truncated_zip, 10, "artifact", "is truncated"),
+    "no manifest": (remove(MANIFEST), 11, "manifest", "odahuflow.project.yaml"),
+    "manifest not YAML": (edit(MANIFEST, "binaries:", "binaries: ["), 11, "manifest", "YAML"),
+    "another type": (edit(MANIFEST, "type: python", "type: r"), 11, "manifest", "python"),
+    "no model section": (edit(MANIFEST, "model:", "modell:"), 11, "manifest", "model"),
+    "no conda file": (remove("odahuflow_model/conda.yaml"), 20, "dependencies", "conda.yaml"),
+    "unsolvable": (conda(CONDA_FILE.replace("python]", "'python >=99']")), 21, "solve", "python >=99"),
+    "unreachable channel": (
+        conda("channels: ['http://127.0.0.1:1/c', nodefaults]\ndependencies: [python]"),
+        22,
+        "channel",
+        "127.0.0.1:1",
+    ),
+    "unknown argument": (argument(color="red"), 12, "request", "argument 'color' is unknown"),
+    "wrong type": (argument(port="many"), 12, "request", "argument port: input should be a valid integer"),
+    "port out of range": (argument(port=70000), 12, "request", "less than or equal to 65535"),
+    "no docker-push": (no_target, 12, "request", "target 'docker-push' is required"),
+    "connection of a wrong type": (target(type="s3"), 12, "request", "is of type 's3'"),
+    "name renders to nothing": (argument(imageName="{{ '' }}"), 12, "request", "leaves no name"),
+    "undefined template name": (argument(imageName="{{ Nam }}"), 12, "request", "'Nam' is undefined"),
+    "template with attributes": (
+        argument(imageName="{{ Name.__class__ }}"),
+        12,
+        "request",
+        "reaches for what it may not",
+    ),
+    "registry refused": (target(uri="127.0.0.1:1/models"), 32, "registry-unreachable", "127.0.0.1:1"),
+    "wrong password": (target(password="wrong-password"), 31, "registry-auth", "127.0.0.1"),
+    "base image missing": (
+        argument(dockerfileBaseImage="localhost/nowhere:1"),
+        33,
+        "image-not-found",
+        "localhost/nowhere:1",
+    ),
+    "unknown setting": (setting("PACKAGER_COLOR", "red"), 2, "usage", "PACKAGER_COLOR"),
+    "no packaging": (no_manifest_file, 12, "request", "modelPackaging"),
+    "buildah missing": (setting("PATH", "/nonexistent"), 43, "tool-missing", "buildah"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_a_bad_input_is_one_clear_error_and_leaves_nothing(desk: Desk, name: str) -> None:
+    change, code, word, message = BAD_INPUTS[name]
+    path = desk.environ["PATH"]
+    change(desk)
+    (desk.folder / "result.json").write_text("an earlier run's")
+    ran = desk.run()
+    desk.environ["PATH"] = path
+    assert ran.code == code, ran.err
+    assert ran.out == ""
+    told = json.loads(desk.termination_log.read_text())["error"] if code != 2 else None
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert PASSWORD not in ran.err
+    assert "wrong-password" not in ran.err
+    if told:
+        assert told["code"] == word
+        assert message in told["message"]
+        assert told["hint"]
+    if code != 2:
+        desk.assert_nothing_left()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_under_the_work_folder_is_told(desk: Desk, small_disk: Path) -> None:
+    desk.environ["PACKAGER_WORK_DIR"] = str(small_disk)
+    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(30 << 20))
+    ran = desk.run()
+    assert ran.code == 50, ran.err
+    assert "PACKAGER_WORK_DIR" in ran.err
+    assert list(small_disk.iterdir()) == []
+    desk.assert_nothing_left()
+
+
+def test_a_registry_out_of_space_is_told(desk: Desk, small_disk: Path) -> None:
+    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(60 << 20))
+    with serve_registry(desk.folder / "full", storage=small_disk) as registry:
+        desk.put_manifest(registry)
+        ran = desk.run()
+        assert ran.code == 30, ran.err
+        assert registry.digest("models/wine", "1.0") is None
+    desk.assert_nothing_left()
+
+
+STAGES = [
+    "Reading the model",
+    "Looking into the base image",
+    "solving the conda environment",
+    "linking 1 conda packages",
+    "compiling modules",
+    "Writing the build context",
+    "Building with buildah",
+    "$ buildah build",
+    "$ buildah push",
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_at_any_stage_leaves_nothing(
+    desk: Desk, password_registry: Registry, stage: str, number: signal.Signals
+) -> None:
+    desk.put_manifest(password_registry, imageName=f"stopped:{number.name}")
+    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(64 << 20))
+    process = desk.start(*desk.arguments(), "--verbose")
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if f" {stage}" in line and "done in" not in line:
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, "".join(lines) + err
+    assert out == ""
+    assert json.loads(desk.termination_log.read_text())["error"]["code"] == "interrupted"
+    assert password_registry.digest("models/stopped", number.name) is None
+    desk.assert_nothing_left()
