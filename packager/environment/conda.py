@@ -86,6 +86,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
             clean_conda_meta(staging, linked.public_url)
             Relocation(staging=staging, prefix=prefix, site_packages=site_packages).move()
             lock = lock_text(target.platform, linked, pip_packages(site_packages))
+            digest = lock_digest(lock, target.platform, prefix)
         with reporter.stage("compiling modules"):
             compile_modules(
                 Compiling(
@@ -94,6 +95,8 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
                     folder=site_packages.parent,
                     destination=prefix / site_packages.parent.relative_to(staging),
                     workspace=workspace,
+                    interpreter_folders=(staging, staging / "bin", staging / "lib"),
+                    cache=settings.cache_dir / "bytecode",
                 ),
                 run,
             )
@@ -103,6 +106,6 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
         python=prefix / "bin" / "python",
         site_packages=prefix / inside,
         lock=lock,
-        lock_digest=lock_digest(lock, target.platform, prefix),
+        lock_digest=digest,
         variables=asked.variables,
     )

@@ -80,6 +80,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
                 foreign=(sys.executable, str(Path(sys.executable).resolve())),
             ).move()
             lock = lock_text(target.platform, None, pip_packages(staging))
+            digest = lock_digest(lock, target.platform, prefix)
         with reporter.stage("compiling modules"):
             same = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
             compile_modules(
@@ -89,6 +90,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
                     folder=staging,
                     destination=prefix,
                     workspace=workspace,
+                    cache=settings.cache_dir / "bytecode",
                 ),
                 run,
             )
@@ -98,7 +100,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
         python=PurePosixPath("python3"),
         site_packages=prefix,
         lock=lock,
-        lock_digest=lock_digest(lock, target.platform, prefix),
+        lock_digest=digest,
     )
 
 
