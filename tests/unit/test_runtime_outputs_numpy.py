@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -67,5 +68,6 @@ NAN = float("nan")
     ids=repr,
 )
 def test_plain(value: object, expected: object) -> None:
-    plain = outputs.plain(value)
-    assert outputs.dumps(plain) == outputs.dumps(expected)
+    text = json.dumps(expected)
+    assert outputs.dumps(value) == text
+    assert outputs.dumps([NAN, value]) == f"[null, {text}]"

@@ -56,9 +56,9 @@ def _predict(input_file: str, output_dir: str) -> str:
     if not os.access(output_dir, os.W_OK | os.X_OK):
         raise OutputError(f"The user {os.getuid()} may not write into {output_dir}")
     batch = _read(input_file)
-    result = Model.from_env(os.environ).predict(batch)
+    result = Model.from_env(os.environ).predict(batch, indent=2)
     path = os.path.join(output_dir, "result.json")
-    _write(path, outputs.dumps(result, indent=2) + "\n")
+    _write(path, result + "\n")
     return f"Prediction is successful. Result file: {path}"
 
 

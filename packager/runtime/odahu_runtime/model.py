@@ -83,8 +83,8 @@ class Model:
             module = importlib.import_module(environ["MODEL_ENTRYPOINT"])
         return cls(module)
 
-    def predict(self, batch: Batch) -> Dict[str, Any]:
-        """Predict; the answer is `{"prediction": [[...]], "columns": [...]}` in plain values.
+    def predict(self, batch: Batch, indent: Optional[int] = None) -> str:
+        """Predict; the answer is the JSON text of `{"prediction": [[...]], "columns": [...]}`.
 
         Raises:
             InputError: The batch does not suit this kind of model.
@@ -96,10 +96,8 @@ class Model:
                 prediction, columns = _as_table(outputs.plain(self._predict(given), self._default))
             else:
                 prediction, columns = _pair(self._predict(given, provided_columns_names=batch.columns))
-            return {
-                "prediction": outputs.plain(prediction, self._default),
-                "columns": outputs.plain([] if columns is None else list(columns), self._default),
-            }
+            result = {"prediction": prediction, "columns": [] if columns is None else list(columns)}
+            return outputs.dumps(result, indent, self._default)
 
     def schemas(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         """The properties of input and output, empty of columns for a model that has no `info()`.

@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     Default = Callable[[Any], Any]
 
 
-def dumps(value: Any, indent: Optional[int] = None) -> str:
-    """Write plain values as strict JSON."""
-    return json.dumps(value, indent=indent, allow_nan=False)
+def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] = None) -> str:
+    """Write a value as strict JSON; `default` as in `plain`.
+
+    Raises:
+        TypeError: The value, or one within it, has no form in JSON.
+    """
+
+    def step(item: Any) -> Any:
+        if isinstance(item, abc.Iterator):
+            raise TypeError("can be read only once")
+        return _step(item, default)
+
+    try:
+        # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
+        return json.dumps(value, indent=indent, allow_nan=False, default=step)
+    except (TypeError, ValueError):
+        return json.dumps(plain(value, default), indent=indent, allow_nan=False)
 
 
 def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR0911  (a case, a return)
@@ -52,12 +66,7 @@ def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR091
         return [plain(item, default) for item in value]
     if isinstance(value, dict):
         return {_key(key, default): plain(item, default) for key, item in value.items()}
-    if default is not None:
-        try:
-            return plain(default(value), default)
-        except TypeError:
-            pass
-    return plain(_simplify(value), default)
+    return plain(_step(value, default), default)
 
 
 def _key(key: Any, default: Optional[Default]) -> str:
@@ -65,8 +74,17 @@ def _key(key: Any, default: Optional[Default]) -> str:
     return key if isinstance(key, str) else dumps(key)
 
 
-def _simplify(value: Any) -> Any:
+def _step(value: Any, default: Optional[Default]) -> Any:
     """One step nearer to JSON; the answer may hold values that need a step of their own."""
+    if default is not None:
+        try:
+            return default(value)
+        except TypeError:
+            pass
+    return _simplify(value)
+
+
+def _simplify(value: Any) -> Any:
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
     if hasattr(value, "to_numpy") and hasattr(value, "__iter__"):

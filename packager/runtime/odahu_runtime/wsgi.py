@@ -31,10 +31,10 @@ _LATIN = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
 class Answer(NamedTuple):
-    """What is sent back."""
+    """What is sent back; `text` is JSON."""
 
     status: int
-    payload: Any
+    text: str
     headers: Tuple[Tuple[str, str], ...] = ()
 
 
@@ -77,7 +77,7 @@ class Application:
         except ModelError as error:
             self._log_error(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}: {error.details}")
             answer = _error(500, str(error))
-        body = outputs.dumps(answer.payload).encode()
+        body = answer.text.encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
@@ -94,11 +94,11 @@ class Application:
         return handle(environ)
 
     def _health(self, _environ: Environ) -> Answer:
-        return Answer(200, {"status": True})
+        return Answer(200, outputs.dumps({"status": True}))
 
     def _info(self, environ: Environ) -> Answer:
         document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
-        return Answer(200, document, self._headers(environ))
+        return Answer(200, outputs.dumps(document), self._headers(environ))
 
     def _invoke(self, environ: Environ) -> Answer:
         encoding = environ.get("HTTP_CONTENT_ENCODING", "identity")
@@ -131,7 +131,7 @@ def max_body_bytes(environ: Dict[str, str]) -> int:
 
 
 def _error(status: int, message: str, *headers: Tuple[str, str]) -> Answer:
-    return Answer(status, {"message": message}, headers)
+    return Answer(status, outputs.dumps({"message": message}), headers)
 
 
 def _header(text: str) -> str:
