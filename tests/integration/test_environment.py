@@ -174,6 +174,7 @@ def test_an_environment_runs_at_its_place(maker: Maker, channel: Path, python_ve
     assert environment.prefix == ENVS / "wine"
     assert environment.python == ENVS / "wine/bin/python"
     assert environment.site_packages == ENVS / f"wine/lib/python{python_version}/site-packages"
+    assert list(environment.root.rglob("six.cpython-*.pyc"))
     assert environment.variables == (("MODE", "fast"),)
     assert_nowhere(environment.root, str(tmp_path), str(CACHE))
     assert str(tmp_path) not in environment.lock
