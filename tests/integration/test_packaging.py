@@ -150,17 +150,7 @@ class image:  # noqa: N801  (reads as a verb at its uses)
         self.auth.write_text("{}")
         login = ("--username", registry.username, "--password-stdin")
         subprocess.run(
-            [
-                *PODMAN,
-                "login",
-                "--authfile",
-                str(self.auth),
-                "--tls-verify=false",
-                "--password-stdin",
-                "--username",
-                registry.username,
-                registry.host,
-            ],
+            [*PODMAN, "login", "--authfile", str(self.auth), "--tls-verify=false", *login, registry.host],
             input=registry.password.encode(),
             env=desk.environ,
             check=True,
