@@ -25,7 +25,7 @@ from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prep
 from packager.registry.authfile import auth_file
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
-from packager.runtime_layer import runtime_contents
+from packager.runtime_layer import check_python, runtime_contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -177,6 +177,7 @@ def make_dependencies(
 
 
 def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
+    check_python(environment.python_version)
     return Dependencies(
         python=str(environment.python),
         root=environment.root,

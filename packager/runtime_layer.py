@@ -11,14 +11,29 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from packager.errors import PackagerError
+from packager.errors import DependenciesError, PackagerError
 from packager.plan import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VENDORED = ("gunicorn",)
+OLDEST_PYTHON = (3, 8)  # what the runtime is written for and tested on
 _LEFT_OUT = {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+def check_python(version: str) -> None:
+    """Refuse a model whose Python is too old for the runtime.
+
+    Raises:
+        DependenciesError: Names the version that it needs.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PYTHON:
+        oldest = ".".join(str(part) for part in OLDEST_PYTHON)
+        raise DependenciesError(
+            f"the model runs on Python {version}, and images serve from Python {oldest} on",
+            hint=f"ask for python>={oldest} in the conda file, or take a base image that has it for pip requirements",
+        )
 
 
 def runtime_contents(destination: PurePosixPath) -> tuple[Content, ...]:

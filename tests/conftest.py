@@ -1,4 +1,4 @@
-"""Which tests can run here: `needs("buildah")` names the real programs that an integration test runs.
+"""Which tests can run here: `needs("buildah")` names the real programs that an integration test runs; `root` the user.
 
 A test whose programs are missing is left out, and the end of the run names it and why; nothing is ever skipped in
 silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out.

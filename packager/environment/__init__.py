@@ -17,6 +17,7 @@ class Environment:
         root: The staging folder; what lies in it belongs below `prefix` in the image.
         prefix: Where the files will lie in the image; every path written into them names it.
         python: The interpreter's absolute path in the image.
+        python_version: `3.11`.
         site_packages: The folder of the Python packages in the image; put on the path when `python` is the base's.
         lock: The exact packages, as text that goes into the image; equal inputs give equal text.
         lock_digest: `sha256:…` of the lock, the platform and the prefix.
@@ -26,6 +27,7 @@ class Environment:
     root: Path
     prefix: PurePosixPath
     python: PurePosixPath
+    python_version: str
     site_packages: PurePosixPath
     lock: str
     lock_digest: str

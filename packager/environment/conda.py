@@ -104,6 +104,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
         root=staging,
         prefix=prefix,
         python=prefix / "bin" / "python",
+        python_version=version,
         site_packages=prefix / inside,
         lock=lock,
         lock_digest=digest,

@@ -98,6 +98,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
         root=staging,
         prefix=prefix,
         python=PurePosixPath("python3"),
+        python_version=target.python,
         site_packages=prefix,
         lock=lock,
         lock_digest=digest,

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("buildah", "skopeo", "docker-registry", "htpasswd")
 
 CREATED = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+as_root = pytest.mark.needs("root")
 
 
 @dataclass

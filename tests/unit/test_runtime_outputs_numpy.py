@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from packager.runtime.odahu_runtime import outputs
 
-np: Any = pytest.importorskip("numpy")
-pd: Any = pytest.importorskip("pandas")
 NAN = float("nan")
 
 
