@@ -23,7 +23,7 @@ from packager.applications.schema import integration
 from packager.artifact import ArtifactLimits, open_artifact
 from packager.console import LogFormat, set_up_logging
 from packager.engines.buildah import BuildahEngine
-from packager.errors import PackagerError, UsageError, exit_codes
+from packager.errors import Interrupted, PackagerError, UsageError, exit_codes
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, Tools, package, render_context, workspace
 from packager.process import run_command, stop_signals
@@ -118,6 +118,8 @@ def _session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | None = 
             if outputs is not None:
                 outputs.prepare()
             yield _Session(settings=settings, redactor=redactor, reporter=reporter)
+    except Interrupted as interruption:
+        _fail(interruption.as_error(), redactor, outputs)
     except PackagerError as error:
         _fail(error, redactor, outputs)
     except Exception as error:  # noqa: BLE001  (the last resort: a bug still ends in one message and exit code 1)

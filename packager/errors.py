@@ -23,6 +23,7 @@ PackagerError                     1   something failed that has no class of its 
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -182,16 +183,23 @@ class DiskFullError(PackagerError):
     code = "disk-full"
 
 
-class Interrupted(PackagerError):  # noqa: N818  (not a mistake of anyone's)
-    """The process was asked to stop, by SIGINT or SIGTERM."""
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to stop, by SIGINT or SIGTERM.
 
-    code = "interrupted"
+    No `Exception`: whoever handles all of those, as `logging` does while it writes a line, must not swallow it.
+    """
 
     def __init__(self, signal_number: int) -> None:
-        """Remember the signal; `exit_code` is 128 plus its number."""
-        super().__init__(f"interrupted by signal {signal_number}", hint="nothing was reported as built; run it again")
+        """Remember the signal."""
+        super().__init__(signal_number)
         self.signal_number = signal_number
-        self.exit_code = 128 + signal_number  # type: ignore[misc]
+
+    def as_error(self) -> PackagerError:
+        """Return the error to show; its exit code is 128 plus the signal's number, as the shell counts."""
+        message = f"interrupted by {Signals(self.signal_number).name}"
+        error = PackagerError(message, hint="nothing was reported as built; run it again")
+        error.code, error.exit_code = "interrupted", 128 + self.signal_number  # type: ignore[misc]
+        return error
 
 
 def exit_codes() -> dict[int, str]:
@@ -201,8 +209,6 @@ def exit_codes() -> dict[int, str]:
     while pending:
         error = pending.pop()
         pending.extend(error.__subclasses__())
-        if error is Interrupted:
-            continue
         summary = (error.__doc__ or "").splitlines()[0]
         codes[error.exit_code] = (
             summary if error is not PackagerError else "Something failed that has no code of its own."

@@ -93,7 +93,10 @@ def read_packaging_manifest(path: Path) -> PackagingManifest:
     """
     document = _parse(path, _read(path))
     if len(document) != 1 or not isinstance(document[0], dict):
-        raise RequestError(f"{path}: holds no packaging manifest, which is one mapping with the key modelPackaging")
+        raise RequestError(
+            f"{path}: holds no packaging manifest, which is one mapping with the key modelPackaging",
+            hint="give the mp.json of the platform; for YAML documents use `packager build -f`",
+        )
     return _validate(PackagingManifest, document[0], f"{path}")
 
 
@@ -202,4 +205,6 @@ def _validate(model: type[_Model], document: dict[str, Any], where: str) -> _Mod
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise RequestError.from_problems(where, describe(error)) from error
+        raise RequestError.from_problems(
+            where, describe(error), hint=f"write it as {model.__name__} is described in the packagers' document"
+        ) from error

@@ -344,13 +344,13 @@ INTERRUPTED = """
                            partial(run_command, grace=5), os.environ)
     plan = ImagePlan(base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
                      steps=(RunStep(name="run", argv=("true",)),), config=ImageConfig(),
-                     created=datetime(2024, 1, 1, tzinfo=timezone.utc))
+                     timestamp=datetime(2024, 1, 1, tzinfo=timezone.utc))
     try:
         with stop_signals():
             engine.build(plan, folder / "context", Destination(reference=Reference.parse("r.io/a:1")),
                          RegistryAccess(auth_file=folder / "none"))
     except Interrupted as error:
-        sys.exit(error.exit_code)
+        sys.exit(error.as_error().exit_code)
 """
 
 

@@ -457,8 +457,8 @@ STAGES = [
     "compiling modules",
     "Writing the build context",
     "Building with buildah",
-    "$ buildah build",
-    "$ buildah push",
+    "build --isolation",
+    "push --authfile",
 ]
 
 

@@ -164,7 +164,7 @@ def test_a_signal_ends_every_descendant(number: int, mark: str) -> None:
 
     with pytest.raises(Interrupted) as caught, stop_signals():
         run_command(["sh", "-c", script], env=ENV, on_line=stop, grace=1)
-    assert caught.value.exit_code == 128 + number
+    assert caught.value.as_error().exit_code == 128 + number
     assert with_argument(mark) == []
 
 

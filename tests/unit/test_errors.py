@@ -5,11 +5,7 @@ import re
 from packager import errors
 from packager.errors import Interrupted, PackagerError, exit_codes
 
-KINDS = [
-    kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, PackagerError) and kind is not Interrupted
-]
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PackagerError)]
 
 
 def test_the_tree_in_the_docstring_is_the_code() -> None:
@@ -23,7 +19,13 @@ def test_every_class_has_its_own_exit_code_and_word() -> None:
 
 
 def test_an_interruption_exits_as_the_shell_counts() -> None:
-    assert (Interrupted(2).exit_code, Interrupted(15).exit_code) == (130, 143)
+    errors_shown = [Interrupted(number).as_error() for number in (2, 15)]
+    assert [(error.exit_code, error.code) for error in errors_shown] == [(130, "interrupted"), (143, "interrupted")]
+    assert "SIGTERM" in errors_shown[1].message
+
+
+def test_an_interruption_is_not_swallowed_by_who_handles_every_exception() -> None:
+    assert not issubclass(Interrupted, Exception)
 
 
 def test_a_rewritten_error_keeps_its_code() -> None:
