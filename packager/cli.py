@@ -24,6 +24,7 @@ from packager.artifact import ArtifactLimits, open_artifact
 from packager.console import LogFormat, set_up_logging
 from packager.engines.buildah import BuildahEngine
 from packager.errors import Interrupted, PackagerError, UsageError, exit_codes
+from packager.interruption import finish_work
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, Tools, package, render_context, workspace
 from packager.process import run_command, stop_signals
@@ -140,6 +141,7 @@ def _fail(error: PackagerError, redactor: Redactor, outputs: Outputs | None) -> 
 
 def _package(job: Job, session: _Session, engine: EngineName, outputs: Outputs) -> None:
     result = package(job, session.tools(engine))
+    finish_work()
     outputs.write(result)
     for name, value in result.to_dict().items():
         log.info("%s: %s", name, value)

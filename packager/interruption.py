@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.errors import Interrupted
@@ -62,11 +65,49 @@ def deferred_stop() -> Iterator[None]:
 
     Whoever uses it calls `raise_pending_stop` when it is safe again.
     """
-    _state.deferrals += 1
+    before, _state.deferrals = _state.deferrals, _state.deferrals + 1
     try:
         yield
     finally:
-        _state.deferrals -= 1
+        _state.deferrals = before
+
+
+@contextmanager
+def _allowed_stop() -> Iterator[None]:
+    """Let a stop through again, within a block that holds it back."""
+    before, _state.deferrals = _state.deferrals, 0
+    try:
+        raise_pending_stop()
+        yield
+    finally:
+        _state.deferrals = before
+
+
+@contextmanager
+def private_folder(prefix: str, below: Path | None) -> Iterator[Path]:
+    """Give a temporary folder with mode 0700, which is gone after the block; no stop can come in between.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    with deferred_stop():
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=below))
+        try:
+            with _allowed_stop():
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    raise_pending_stop()
+
+
+def finish_work() -> None:
+    """Say that the work is done: from here on a stop comes too late and is ignored.
+
+    Raises:
+        Interrupted: One came before.
+    """
+    raise_pending_stop()
+    _state.raised = True
 
 
 def raise_pending_stop() -> None:

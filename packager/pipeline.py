@@ -6,7 +6,7 @@ import errno
 import logging
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
 from packager.errors import DependenciesError, DiskFullError, UsageError
+from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
 from packager.registry.authfile import auth_file
@@ -204,14 +205,17 @@ def workspace(settings: Settings) -> Iterator[Path]:
         DiskFullError: There is no space for it.
         UsageError: The folder that it should lie in can't be used.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="packager-", dir=settings.work_dir, ignore_cleanup_errors=True)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DiskFullError(f"no space left in {settings.work_dir or tempfile.gettempdir()}") from error
-        raise UsageError(
-            f"no temporary folder can be made in {settings.work_dir or tempfile.gettempdir()}: {error.strerror}",
-            hint="name a writable folder in PACKAGER_WORK_DIR",
-        ) from error
-    with folder as path:
-        yield Path(path)
+    below = settings.work_dir or Path(tempfile.gettempdir())
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(private_folder("packager-", below))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise DiskFullError(
+                    f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR"
+                ) from error
+            raise UsageError(
+                f"no temporary folder can be made in {below}: {error.strerror}",
+                hint="name a writable folder in PACKAGER_WORK_DIR",
+            ) from error
+        yield folder

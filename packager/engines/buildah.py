@@ -8,10 +8,8 @@ it was first built with.
 from __future__ import annotations
 
 import errno
-import shutil
-import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ from packager.engines.layout import check_layout_target, publish_layout, staging
 from packager.engines.machine import Machine, choose_isolation, scrubbed
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.errors import BuildError, DiskFullError
+from packager.interruption import private_folder
 from packager.plan import BaseImage
 
 if TYPE_CHECKING:
@@ -118,17 +117,16 @@ class BuildahEngine:
     @contextmanager
     def _session(self) -> Iterator[Session]:
         """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left."""
-        below = self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (mkdtemp is safe)
-        with _files_at(Path(below)):
-            folder = Path(tempfile.mkdtemp(prefix="packager-buildah-", dir=below))
-        session = Session(run=self._run, env=scrubbed(self._environ, temporary=folder), folder=folder)
-        try:
-            yield session
-        except BaseException:
-            session.remove_containers()
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        below = self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (the folder in it is private)
+        with ExitStack() as stack:
+            with _files_at(Path(below)):
+                folder = stack.enter_context(private_folder("packager-buildah-", Path(below)))
+            session = Session(run=self._run, env=scrubbed(self._environ, temporary=folder), folder=folder)
+            try:
+                yield session
+            except BaseException:
+                session.remove_containers()
+                raise
 
 
 def _deliver(session: Session, image_id: str, destination: Destination, access: RegistryAccess) -> str:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.errors import BuildError
+from packager.interruption import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -26,11 +25,8 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 def staging_beside(target: Path) -> Iterator[Path]:
     """Give a private folder on the file system of `target`, whose parents are made; it is removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
-    try:
+    with private_folder(f".{target.name[:100]}-", target.parent) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_layout_target(target: Path) -> None:

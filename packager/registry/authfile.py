@@ -9,16 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packager.interruption import private_folder
 from packager.registry.credentials import credential_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from packager.models.connection import Connection
     from packager.registry.credentials import Credential
@@ -53,11 +52,8 @@ def auth_file(push: Connection | None, pull: Connection | None, workspace: Path)
     """
     connections = [connection for connection in (push, pull) if connection is not None]
     logins = [login for login in map(credential_for, connections) if login is not None]
-    folder = Path(tempfile.mkdtemp(prefix="auth-", dir=workspace))  # mkdtemp makes it 0700
-    try:
+    with private_folder("auth-", workspace) as folder:
         path = folder / "config.json"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(auth_config(logins))
         yield path
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from packager.errors import Interrupted
+from packager.interruption import deferred_stop, finish_work, private_folder, raise_pending_stop, stop_signals
+
+
+def stop_now() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_private_folder_is_gone_after_the_block(tmp_path: Path) -> None:
+    with private_folder("a-", tmp_path) as folder:
+        (folder / "file").touch()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_in_the_block_takes_the_folder_along(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), stop_signals(), private_folder("a-", tmp_path):
+        stop_now()
+        raise AssertionError("the stop came too late")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["mkdtemp", "rmtree"])
+def test_a_stop_while_the_folder_is_made_or_removed_waits_until_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from packager import interruption  # noqa: PLC0415
+
+    module = interruption.tempfile if moment == "mkdtemp" else interruption.shutil
+    real = getattr(module, moment)
+
+    def interrupted(*args: object, **options: object) -> object:
+        result = real(*args, **options)
+        stop_now()
+        return result
+
+    monkeypatch.setattr(module, moment, interrupted)
+    with pytest.raises(Interrupted), stop_signals(), private_folder("a-", tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_that_was_held_back_is_raised_when_asked_for() -> None:
+    with pytest.raises(Interrupted), stop_signals():
+        with deferred_stop():
+            stop_now()
+        raise_pending_stop()
+        raise AssertionError("the stop was lost")
+
+
+def test_a_stop_after_the_work_is_done_changes_nothing() -> None:
+    with stop_signals():
+        finish_work()
+        stop_now()
+
+
+def test_a_second_stop_is_ignored() -> None:
+    cleaned = False
+    with pytest.raises(Interrupted) as caught, stop_signals():
+        try:
+            stop_now()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned = True
+    assert cleaned
+    assert caught.value.signal_number == signal.SIGTERM
