@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,7 @@ def test_a_stop_in_the_block_takes_the_folder_along(tmp_path: Path) -> None:
 def test_a_stop_while_the_folder_is_made_or_removed_waits_until_that_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    from packager import interruption  # noqa: PLC0415
-
-    module = interruption.tempfile if moment == "mkdtemp" else interruption.shutil
+    module = tempfile if moment == "mkdtemp" else shutil
     real = getattr(module, moment)
 
     def interrupted(*args: object, **options: object) -> object:
