@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 TERMINATION_LOG = Path("/dev/termination-log")
 DEFAULT_JOB_IMAGE = f"packager:{__version__}"
-_EXIT_CODES = "Exit codes:\n\n" + "\n\n".join(f"{code}  {meaning}" for code, meaning in exit_codes().items())
+# The \b keeps the help's formatter from joining the lines.
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes().items())
 
 app = typer.Typer(
     help="Turn a trained model archive (ODAHU GPPI zip) into a container image, without a container daemon.",
@@ -327,8 +328,21 @@ def settings() -> None:
 
 
 def _print(value: object, output: TextFormat) -> None:
-    text = json.dumps(value, indent=2) if output is TextFormat.json else yaml.safe_dump(value, sort_keys=False).rstrip()
-    typer.echo(text)
+    if output is TextFormat.json:
+        typer.echo(json.dumps(value, indent=2))
+    else:
+        typer.echo(yaml.dump(value, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """Writes text of several lines as a block, as people do."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_BlockDumper.add_representer(str, _represent_text)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -42,7 +43,7 @@ def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) 
     reporter: Reporter
     if log_format is LogFormat.auto and sys.stderr.isatty():
         console = Console(stderr=True)
-        handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+        handler = RichHandler(console=console, show_path=False, highlighter=NullHighlighter())
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
         reporter = TerminalReporter(console)
     else:
