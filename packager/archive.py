@@ -6,7 +6,6 @@ Format: APPNOTE.TXT 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPN
 from __future__ import annotations
 
 import copy
-import errno
 import os
 import shutil
 import stat
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING
 
-from packager.errors import ArtifactError, DiskFullError
+from packager.errors import ArtifactError, DiskFullError, is_disk_full
 from packager.tree import Entry, Kind, below, check_links, check_names, check_path, find_root, refusal, shown
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ _MAX_COMMENT = 0xFFFF
 
 # What zipfile raises about an archive that was damaged or put together to confuse its reader.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error, OverflowError)
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY_AGAIN = "copy or download the archive again; `unzip -t` tells whether it is whole"
 
 
@@ -102,7 +100,7 @@ def _writing_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if is_disk_full(error):
             raise _disk_full(folder) from error
         name = os.path.relpath(str(error.filename2 or error.filename or folder), folder)
         raise ArtifactError(

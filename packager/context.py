@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.dockerfile import layer_folder, render
-from packager.errors import BuildError, DiskFullError
+from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.plan import Layer
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write_context(
         writer.write_bytes(render(plan).encode(), folder / "Dockerfile")
         writer.finish_folders(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFullError(
                 f"no space left for the build context in {folder}",
                 hint="give PACKAGER_WORK_DIR (or TMPDIR) a folder on a larger disk",

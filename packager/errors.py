@@ -23,6 +23,7 @@ PackagerError                     1   something failed that has no class of its 
 
 from __future__ import annotations
 
+import errno
 from signal import Signals
 from typing import TYPE_CHECKING, ClassVar
 
@@ -200,6 +201,11 @@ class Interrupted(KeyboardInterrupt):
         error = PackagerError(message, hint="nothing was reported as built; run it again")
         error.code, error.exit_code = "interrupted", 128 + self.signal_number  # type: ignore[misc]
         return error
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether the operating system refused for want of space, on the disk or in a quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_codes() -> dict[int, str]:

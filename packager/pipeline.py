@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from packager.engines import RegistryAccess
 from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
-from packager.errors import DependenciesError, DiskFullError, UsageError
+from packager.errors import DependenciesError, DiskFullError, UsageError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
@@ -210,7 +209,7 @@ def workspace(settings: Settings) -> Iterator[Path]:
         try:
             folder = stack.enter_context(private_folder("packager-", below))
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_disk_full(error):
                 raise DiskFullError(
                     f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR"
                 ) from error

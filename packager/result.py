@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # The kubelet reads no more: kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
 TERMINATION_LOG_BYTES = 4096
+TERMINATION_LOG = Path("/dev/termination-log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,11 @@ class Outputs:
         if self.termination_log is not None:
             # A file that the kubelet mounts: it can't be renamed over, so it's written in one call.
             self.termination_log.write_text(json.dumps(body) + "\n", encoding="utf-8")
+
+
+def default_termination_log() -> Path | None:
+    """Return the Job's termination log, or None outside of a Job."""
+    return TERMINATION_LOG if TERMINATION_LOG.exists() else None
 
 
 def _camel(name: str) -> str:

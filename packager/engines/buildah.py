@@ -7,7 +7,6 @@ it was first built with.
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.machine import Machine, choose_isolation, scrubbed
 from packager.engines.rootfs import DEFAULT_PATH
-from packager.errors import BuildError, DiskFullError
+from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import BaseImage
 
@@ -152,6 +151,6 @@ def _files_at(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFullError(f"no space left at {path}", hint="make room there, then run it again") from error
         raise BuildError(f"{path} can't be written: {error.strerror}", hint="name another place for it") from error

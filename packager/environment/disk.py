@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from packager.errors import DiskFullError
+from packager.errors import DiskFullError, is_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +17,7 @@ def full_disk(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFullError(
                 f"no space left while {doing}: {error.filename or ''}".rstrip(": "),
                 hint="PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR name folders on larger disks",

@@ -1,0 +1,5 @@
+"""`python -m packager.cli`."""
+
+from packager.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""The commands that describe: an archive, the integrations, the settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from packager import __version__
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
+from packager.artifact import ArtifactLimits, open_artifact
+from packager.cli.options import Model, TextFormat, Verbose
+from packager.cli.session import open_session
+from packager.console import LogFormat
+from packager.pipeline import workspace
+from packager.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from packager.artifact import Artifact
+
+DEFAULT_JOB_IMAGE = f"packager:{__version__}"
+
+
+def inspect(
+    model: Model,
+    output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
+    verbose: Verbose = False,
+) -> None:
+    """Show what MODEL is: its manifest, its dependencies, its size; all safety checks are made."""
+    with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
+        limits = ArtifactLimits.from_settings(session.settings)
+        artifact = open_artifact(model, work, limits=limits, reporter=session.reporter)
+        _print(_describe(artifact), output)
+
+
+def _describe(artifact: Artifact) -> dict[str, Any]:
+    binaries = artifact.manifest.binaries
+    dependencies = artifact.root / str(binaries.conda_path or binaries.requirements_path)
+    sizes = [path.lstat().st_size for path in artifact.root.rglob("*") if not path.is_dir()]
+    return {
+        **artifact.manifest.model_dump(by_alias=True, mode="json", exclude_none=True),
+        "created": artifact.created.isoformat(),
+        "files": len(sizes),
+        "bytes": sum(sizes),
+        "dependenciesFile": dependencies.read_text(encoding="utf-8", errors="replace"),
+    }
+
+
+def integrations(
+    output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
+    default_image: Annotated[str, typer.Option(help="The image of the packaging Jobs.")] = DEFAULT_JOB_IMAGE,
+) -> None:
+    """Print the PackagingIntegration documents of docker-rest and docker-cli, with every argument and target."""
+    documents = [integration(application, default_image) for application in APPLICATIONS.values()]
+    if output is TextFormat.json:
+        _print(documents, output)
+    else:
+        typer.echo(yaml.safe_dump_all(documents, sort_keys=False, width=120), nl=False)
+
+
+def settings() -> None:
+    """List every setting: the environment variable, its default and its meaning."""
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory or field.default in (None, ()) else f" (default: {field.default})"
+        typer.echo(f"{PREFIX}{name.upper()}\n    {field.description}{default}")
+
+
+def _print(value: object, output: TextFormat) -> None:
+    if output is TextFormat.json:
+        typer.echo(json.dumps(value, indent=2))
+    else:
+        typer.echo(yaml.dump(value, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """Writes text of several lines as a block, as people do."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_BlockDumper.add_representer(str, _represent_text)

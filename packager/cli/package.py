@@ -1,0 +1,169 @@
+"""The commands that package a model, or write what would be built."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from packager.cli.options import (
+    Arguments,
+    EngineName,
+    EngineOption,
+    Files,
+    Format,
+    Model,
+    Packager,
+    PackagingId,
+    ResourceFile,
+    ResultsDir,
+    TerminationLog,
+    Verbose,
+)
+from packager.cli.session import open_session
+from packager.console import LogFormat
+from packager.errors import UsageError
+from packager.interruption import finish_work
+from packager.models.documents import Documents, read_documents, read_packaging_manifest
+from packager.pipeline import Job, package, render_context
+from packager.request import Overrides, parse_argument, pick_application
+from packager.result import Outputs, default_termination_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from packager.cli.session import Session
+
+log = logging.getLogger(__name__)
+
+
+def _package(job: Job, session: Session, engine: EngineName, outputs: Outputs) -> None:
+    result = package(job, session.tools(engine))
+    finish_work()
+    outputs.write(result)
+    for name, value in result.to_dict().items():
+        log.info("%s: %s", name, value)
+    typer.echo(result.image_digest)
+
+
+def _run(
+    model: Path,
+    resource_file: Path,
+    application: str | None,
+    outputs: Outputs,
+    *,
+    engine: EngineName,
+    log_format: LogFormat,
+    verbose: bool,
+) -> None:
+    with open_session(log_format, verbose=verbose, outputs=outputs) as session:
+        manifest = read_packaging_manifest(resource_file)
+        session.redactor.add(manifest.secrets())
+        job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
+        _package(job, session, engine, outputs)
+
+
+def make_run(application: str | None) -> Callable[..., None]:
+    """Make the command `run`, for one packager or for the one that the packaging's integration names."""
+
+    def run(
+        model: Model,
+        resource_file: ResourceFile,
+        engine: EngineOption = EngineName.buildah,
+        results_dir: ResultsDir = None,
+        termination_log: TerminationLog = None,
+        log_format: Format = LogFormat.auto,
+        verbose: Verbose = False,
+    ) -> None:
+        """Package MODEL as RESOURCE_FILE says; the platform's way to start us.
+
+        Writes result.json into the working directory. The last line on standard output is the image by digest.
+        """
+        outputs = Outputs(
+            result_file=Path("result.json"),
+            results_dir=results_dir,
+            termination_log=termination_log or default_termination_log(),
+        )
+        _run(model, resource_file, application, outputs, engine=engine, log_format=log_format, verbose=verbose)
+
+    return run
+
+
+def build(
+    model: Model,
+    packager: Packager = None,
+    files: Files = None,
+    packaging_id: PackagingId = None,
+    arguments: Arguments = None,
+    engine: EngineOption = EngineName.buildah,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="docker://HOST/PATH:TAG, oci:DIR or oci-archive:FILE. Default: the docker-push target, "
+            "else an oci-archive in the working directory."
+        ),
+    ] = None,
+    result_file: Annotated[Path | None, typer.Option(help="A JSON file for the results.")] = None,
+    results_dir: ResultsDir = None,
+    termination_log: TerminationLog = None,
+    log_format: Format = LogFormat.auto,
+    verbose: Verbose = False,
+) -> None:
+    """Package MODEL from the command line, with or without YAML documents.
+
+    The last line on standard output is the image by digest.
+    """
+    outputs = Outputs(
+        result_file=result_file, results_dir=results_dir, termination_log=termination_log or default_termination_log()
+    )
+    with open_session(log_format, verbose=verbose, outputs=outputs) as session:
+        job = _make_job(session, model, packager, files, packaging_id, arguments, output)
+        _package(job, session, engine, outputs)
+
+
+def render(
+    model: Model,
+    context: Annotated[Path, typer.Option(help="The folder to write, which must not exist yet.")],
+    packager: Packager = None,
+    files: Files = None,
+    packaging_id: PackagingId = None,
+    arguments: Arguments = None,
+    engine: EngineOption = EngineName.buildah,
+    log_format: Format = LogFormat.auto,
+    verbose: Verbose = False,
+) -> None:
+    """Write the build context with its Dockerfile for MODEL, and build nothing.
+
+    The last line on standard output is the Dockerfile's path.
+    """
+    with open_session(log_format, verbose=verbose) as session:
+        if context.exists():
+            raise UsageError(f"{context} exists already", hint="name a new folder for --context")
+        job = _make_job(session, model, packager, files, packaging_id, arguments, output=None)
+        render_context(job, session.tools(engine), context)
+        typer.echo(context / "Dockerfile")
+
+
+def _make_job(
+    session: Session,
+    model: Path,
+    packager: str | None,
+    files: list[Path] | None,
+    packaging_id: str | None,
+    arguments: list[str] | None,
+    output: str | None,
+) -> Job:
+    documents = read_documents(files) if files else Documents()
+    for connection in documents.connections.values():
+        session.redactor.add(connection.spec.secrets())
+    manifest = documents.pick(packaging_id)
+    if packager is None and not manifest.model_packaging.spec.integration_name:
+        packager = "docker-rest"
+    application = pick_application(manifest, packager)
+    values = dict(parse_argument(application, text) for text in arguments or ())
+    if output is None and not manifest.targets:
+        output = f"oci-archive:{model.resolve().name.removesuffix('.zip')}.oci.tar"
+    overrides = Overrides(application=application.name, arguments=values, output=output)
+    return Job(model=model, manifest=manifest, overrides=overrides)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from packager.cli import app
+from packager.errors import exit_codes
+from packager.models.documents import read_documents
+from packager.settings import Settings
+from tests.unit.archives import wine, write_zip
+
+DOCUMENTED = {
+    "docker-rest": {
+        "imageName": ("string", "{{ Name }}-{{ Version }}:{{ RandomUUID }}"),
+        "port": ("integer", 5000),
+        "timeout": ("integer", 60),
+        "workers": ("integer", 1),
+        "threads": ("integer", 4),
+        "host": ("string", "0.0.0.0"),
+        "dockerfileBaseImage": ("string", "python:3.6"),
+        "dockerfileAddCondaInstallation": ("boolean", True),
+        "dockerfileCondaEnvsLocation": ("string", "/opt/conda/envs/"),
+    },
+}
+DOCUMENTED["docker-cli"] = {
+    name: DOCUMENTED["docker-rest"][name]
+    for name in ("imageName", "dockerfileBaseImage", "dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation")
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PACKAGER_COLOR", "PACKAGER_GLIBC"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_the_integrations_are_the_documents(output: str) -> None:
+    printed = CliRunner().invoke(app, ["integrations", "-o", output])
+    assert printed.exit_code == 0
+    documents = json.loads(printed.output) if output == "json" else list(yaml.safe_load_all(printed.output))
+    for document in documents:
+        properties = document["spec"]["schema"]["arguments"]["properties"]
+        arguments = {each["name"]: {row["name"]: row["value"] for row in each["parameters"]} for each in properties}
+        told = {name: (words["type"], words["default"]) for name, words in arguments.items()}
+        assert told == DOCUMENTED[document["id"]]
+        targets = [(each["name"], each["required"]) for each in document["spec"]["schema"]["targets"]]
+        assert targets == [("docker-push", True), ("docker-pull", False)]
+
+
+def test_the_integrations_can_be_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "integrations.yaml"
+    path.write_text(CliRunner().invoke(app, ["integrations"]).output)
+    integrations = read_documents([path]).integrations
+    assert integrations["docker-rest"].defaults()["port"] == 5000
+    assert integrations["docker-cli"].spec.entrypoint == "odahu-flow-pack-to-cli"
+
+
+def test_every_exit_code_is_in_the_help() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    for code, meaning in exit_codes().items():
+        assert f"{code:>5}  {meaning}" in text
+
+
+def test_every_setting_is_listed() -> None:
+    text = CliRunner().invoke(app, ["settings"]).output
+    for name in Settings.model_fields:
+        assert f"PACKAGER_{name.upper()}\n    " in text
+
+
+def test_an_archive_is_described(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "wine.zip", wine())
+    printed = CliRunner().invoke(app, ["inspect", str(archive), "-o", "json"])
+    assert printed.exit_code == 0, printed.output
+    assert json.loads(printed.stdout)["model"]["name"] == "wine"
+
+
+def test_an_error_is_a_message_and_its_exit_code(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(app, ["inspect", str(tmp_path / "nowhere.zip")])
+    assert printed.exit_code == 10
+    assert printed.stdout == ""
+    assert "nowhere.zip" in printed.stderr
+    assert "hint: " in printed.stderr
+
+
+def test_a_wrong_setting_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PACKAGER_COLOR", "red")
+    printed = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert printed.exit_code == 2
+    assert "PACKAGER_COLOR" in printed.stderr
+
+
+def test_a_context_is_never_written_over(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(app, ["render", str(tmp_path), "--context", str(tmp_path)])
+    assert printed.exit_code == 2
+    assert "exists already" in printed.stderr
