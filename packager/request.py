@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import yaml
-from jinja2 import TemplateError, UndefinedError
-from jinja2.exceptions import SecurityError
-from jinja2.runtime import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from packager.applications import APPLICATIONS
 from packager.applications.common import PULL, PUSH
 from packager.errors import RequestError
+from packager.image_name import render_image_name
 from packager.models.documents import describe
 from packager.models.reference import Destination, Reference
 
@@ -226,56 +222,3 @@ def _find_destination(
     except ValueError as error:
         problems.append(str(error))
         return None
-
-
-class _NameSandbox(ImmutableSandboxedEnvironment):
-    """Jinja without attributes that lead elsewhere, and without sums that fill the memory."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, _context: object, operator: str, _left: object, _right: object) -> object:
-        raise SecurityError(f"the operator {operator} is not allowed in an image name")
-
-
-def render_image_name(template: str, values: dict[str, str]) -> str:
-    """Render an image name and make it one that a registry accepts: lower-case, each foreign run one `-`.
-
-    Returns:
-        `path[:tag]`.
-
-    Raises:
-        ValueError: The template is wrong, names something undefined, or renders to nothing.
-    """
-    where = f"argument imageName: the template {template!r}"
-    known = ", ".join(values)
-    try:
-        rendered = _NameSandbox(undefined=StrictUndefined, autoescape=False).from_string(template).render(values)
-    except SecurityError as error:
-        raise ValueError(f"{where} reaches for what it may not: {error}; it may use {known}") from error
-    except UndefinedError as error:
-        raise ValueError(f"{where} names something unknown: {error}; it may use {known}") from error
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise ValueError(f"{where} can't be rendered: {error}") from error
-    name = normalise_image_name(rendered)
-    if not name:
-        raise ValueError(f"{where} renders to {rendered[:60]!r}, which leaves no name")
-    return name
-
-
-def normalise_image_name(text: str) -> str:
-    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`."""
-    text = text.strip().lower()
-    cut = text.rfind(":")
-    path, tag = (text[:cut], text[cut + 1 :]) if cut > text.rfind("/") else (text, "")
-    components = [_normalise_component(component) for component in path.split("/")]
-    path = "/".join(component for component in components if component)
-    tag = re.sub(r"[^a-z0-9_.-]+", "-", tag).lstrip(".-")
-    return f"{path}:{tag}" if path and tag else path
-
-
-def _normalise_component(text: str) -> str:
-    def separator(match: re.Match[str]) -> str:
-        run = match.group()
-        return run if run in {".", "_", "__"} or set(run) == {"-"} else "-"
-
-    return re.sub(r"[^a-z0-9]+", separator, text).strip("-._")

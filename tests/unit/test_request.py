@@ -7,7 +7,8 @@ import pytest
 from packager.applications import APPLICATIONS
 from packager.applications.rest import RestArguments
 from packager.errors import RequestError
-from packager.request import Overrides, parse_argument, pick_application, render_image_name
+from packager.image_name import render_image_name
+from packager.request import Overrides, parse_argument, pick_application
 from tests.unit.builders import REGISTRY, UUID, packaging, request
 
 VALUES = {"Name": "Wine Model", "Version": "1.0", "RandomUUID": UUID}
@@ -80,6 +81,17 @@ def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
         ({"imageName": "{{ Name.__class__ }}"}, "reaches for what it may not"),
         ({"imageName": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "reaches for what it may not"),
         ({"imageName": "{{ Name * 1000000000 }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ 'x'.center(1000000000) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ '%1000000000s' % 1 }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ 'x'.format(1) }}"}, "reaches for what it may not"),
+        ({"imageName": "{% for i in 'ab' %}{% endfor %}x"}, "the statement 'for' is not allowed"),
+        ({"imageName": "{% set a = 'x' %}{{ a }}"}, "the statement 'assign' is not allowed"),
+        ({"imageName": "{% macro m() %}{% endmacro %}{{ m() }}"}, "the statement 'macro' is not allowed"),
+        ({"imageName": "{{ 'a'" + ".replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
+        ({"imageName": "{{ 'a'" + " | replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
+        ({"imageName": "{{ range(10) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ Name | pprint }}"}, "No filter named 'pprint'"),
+        ({"imageName": "{{ Name | center(1000000000) }}"}, "No filter named 'center'"),
         ({"imageName": "{{ Name"}, "can't be rendered"),
         ({"imageName": "{{ 1 // 0 }}"}, "can't be rendered"),
         ({"imageName": "{{ '' }}"}, "renders to '', which leaves no name"),
@@ -176,6 +188,12 @@ def test_the_application_is_found_by_integration_or_by_entry_point() -> None:
         ("a..b/._c_:-1", "a-b/c:1"),
         ("localhost:5000/a:1", "localhost-5000/a:1"),
         ("{{ Name | replace(' ', '_') }}", "wine_model"),
+        ("{{ Name.lower().replace(' ', '__') }}", "wine__model"),
+        ("{{ Name.split(' ')[0] }}:{{ Version[0] }}", "wine:1"),
+        (
+            "{% if Version == '1.0' %}stable{% else %}next{% endif %}/{{ Name[:4] ~ '-' ~ RandomUUID[:8] }}",
+            "stable/wine-ec1bf1cd",
+        ),
     ],
 )
 def test_an_image_name_is_rendered_and_made_acceptable(template: str, name: str) -> None:

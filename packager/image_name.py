@@ -1,0 +1,116 @@
+"""The image's name: a small template over the model's name and version, made into what a registry accepts.
+
+Templates come with packagings, from people who may run nothing here: they choose, cut and join words, and that's all.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FILTERS = ("capitalize", "default", "first", "int", "last", "lower", "string", "title", "trim", "truncate", "upper")
+_METHODS = (
+    "capitalize",
+    "endswith",
+    "lower",
+    "lstrip",
+    "replace",
+    "rstrip",
+    "split",
+    "startswith",
+    "strip",
+    "title",
+    "upper",
+)
+# Without loops and variables a template of bounded length does bounded work.
+_STATEMENTS = (nodes.Template, nodes.Output, nodes.If)
+_MOST_CHARACTERS = 4096  # of a text in between; a reference is far shorter
+
+
+class _NameSandbox(ImmutableSandboxedEnvironment):
+    """Jinja without attributes that lead elsewhere, loops, or anything that makes a text grow out of bounds."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(undefined=StrictUndefined, autoescape=False)
+        self.globals.clear()
+        self.filters = {**{name: self.filters[name] for name in _FILTERS}, "replace": _replace}
+
+    def call_binop(self, _context: object, operator: str, _left: object, _right: object) -> object:
+        raise SecurityError(f"the operator {operator} is not allowed in an image name")
+
+    def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (Jinja's signature)
+        text, name = getattr(called, "__self__", None), getattr(called, "__name__", "")
+        if not isinstance(text, str) or name not in _METHODS:
+            raise SecurityError(f"the call of {name or 'this'!r} is not allowed in an image name")
+        if name == "replace":
+            return _replace(text, *args, **kwargs)
+        return super().call(context, called, *args, **kwargs)
+
+
+def _replace(text: object, old: object, new: object, count: int = -1) -> str:
+    before, search, put = str(text), str(old), str(new)
+    if len(before) + (len(before) + 1) * len(put) > _MOST_CHARACTERS:
+        raise SecurityError(f"a text grows beyond {_MOST_CHARACTERS} characters")
+    return before.replace(search, put, count)
+
+
+def render_image_name(template: str, values: Mapping[str, str]) -> str:
+    """Render an image name and make it one that a registry accepts: lower-case, each foreign run one `-`.
+
+    Returns:
+        `path[:tag]`.
+
+    Raises:
+        ValueError: The template is wrong, names something undefined, or renders to nothing.
+    """
+    where = f"argument imageName: the template {template!r}"
+    known = ", ".join(values)
+    try:
+        rendered = _render(template, values)
+    except SecurityError as error:
+        raise ValueError(f"{where} reaches for what it may not: {error}; it may use {known}") from error
+    except UndefinedError as error:
+        raise ValueError(f"{where} names something unknown: {error}; it may use {known}") from error
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise ValueError(f"{where} can't be rendered: {error}") from error
+    name = normalise_image_name(rendered)
+    if not name:
+        raise ValueError(f"{where} renders to {rendered[:60]!r}, which leaves no name")
+    return name
+
+
+def _render(template: str, values: Mapping[str, str]) -> str:
+    sandbox = _NameSandbox()
+    for statement in sandbox.parse(template).find_all(nodes.Stmt):
+        if not isinstance(statement, _STATEMENTS):
+            raise SecurityError(f"the statement {type(statement).__name__.lower()!r} is not allowed in an image name")
+    return sandbox.from_string(template).render(values)
+
+
+def normalise_image_name(text: str) -> str:
+    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`."""
+    text = text.strip().lower()
+    cut = text.rfind(":")
+    path, tag = (text[:cut], text[cut + 1 :]) if cut > text.rfind("/") else (text, "")
+    components = [_normalise_component(component) for component in path.split("/")]
+    path = "/".join(component for component in components if component)
+    tag = re.sub(r"[^a-z0-9_.-]+", "-", tag).lstrip(".-")
+    return f"{path}:{tag}" if path and tag else path
+
+
+def _normalise_component(text: str) -> str:
+    def separator(match: re.Match[str]) -> str:
+        run = match.group()
+        return run if run in {".", "_", "__"} or set(run) == {"-"} else "-"
+
+    return re.sub(r"[^a-z0-9]+", separator, text).strip("-._")
