@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,6 @@ from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.artifact import ArtifactLimits, open_artifact
 from packager.console import LogFormat, set_up_logging
-from packager.engines.buildah import BuildahEngine
 from packager.errors import PackagerError, UsageError, exit_codes
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, Tools, package, render_context, workspace
@@ -33,9 +33,11 @@ from packager.result import Outputs
 from packager.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from packager.artifact import Artifact
+    from packager.engines import Engine
+    from packager.process import Runner
     from packager.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,14 @@ class EngineName(str, Enum):
     """The engines that can be asked for."""
 
     buildah = "buildah"
+    kaniko = "kaniko"
+
+
+# Where each engine is; it's imported when it's asked for, and not before: none needs what another does.
+_ENGINES = {
+    EngineName.buildah: ("packager.engines.buildah", "BuildahEngine"),
+    EngineName.kaniko: ("packager.engines.kaniko", "KanikoEngine"),
+}
 
 
 class TextFormat(str, Enum):
@@ -100,10 +110,16 @@ class _Session:
     redactor: Redactor
     reporter: Reporter
 
-    def tools(self, _engine: EngineName) -> Tools:
+    def tools(self, name: EngineName) -> Tools:
         run = partial(run_command, grace=self.settings.stop_grace)
-        engine = BuildahEngine(settings=self.settings, run=run, environ=os.environ)
+        engine = _engine(name)(self.settings, run, os.environ)
         return Tools(settings=self.settings, engine=engine, run=run, reporter=self.reporter, environ=os.environ)
+
+
+def _engine(name: EngineName) -> Callable[[Settings, Runner, Mapping[str, str]], Engine]:
+    module, kind = _ENGINES[name]
+    engine: Callable[[Settings, Runner, Mapping[str, str]], Engine] = getattr(import_module(module), kind)
+    return engine
 
 
 @contextmanager
