@@ -2,13 +2,13 @@
 
 PYTHONPATH=local python kaniko/make_root.py OUT_DIR
 
-`/kaniko/python` is this distribution's Python with every shared library of its closure, glibc and the dynamic loader with
-them. Its programs name that loader as their interpreter (ELF's PT_INTERP), so the kernel starts them as they are, also
-when the image's own root has been replaced or emptied: `sys.executable` is a program that can be started.
+`/kaniko/python` is this distribution's Python with every shared library of its closure, glibc and the dynamic loader
+with them. Its programs name that loader as their interpreter (ELF's PT_INTERP), so the kernel starts them as they are,
+also when the image's own root has been replaced or emptied: `sys.executable` is a program that can be started.
 
 Outside `/kaniko` lie a loader and a glibc once more, where every Linux program expects them: the Python of a conda
-environment is run while the environment is made, before Kaniko unpacks the base image over them. They are copies and not
-links, so that nothing that is written to them reaches the Python below `/kaniko`.
+environment is run while the environment is made, before Kaniko unpacks the base image over them. They are copies and
+not links, so that nothing that is written to them reaches the Python below `/kaniko`.
 """
 
 from __future__ import annotations
@@ -56,11 +56,9 @@ def write_python(home: Path) -> Path:
 
 
 def install_packager(home: Path, site_packages: Path) -> None:
-    """Install the packager and what it needs when it runs, at the pinned versions, and leave out what a Job never uses."""
+    """Install the packager and what it needs when it runs, at the pinned versions, without what a Job never uses."""
     needed = [
-        line
-        for line in metadata.requires("packager") or ()
-        if "extra ==" not in line and not line.startswith(LEFT_OUT)
+        line for line in metadata.requires("packager") or () if "extra ==" not in line and not line.startswith(LEFT_OUT)
     ]
     uv = [Path(sys.executable).parent / "uv", "pip", "install", "-q", "--no-config", "--link-mode", "copy"]
     into = ["--python", "/usr/bin/python3", "--target", site_packages]
