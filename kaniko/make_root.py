@@ -14,6 +14,7 @@ not links, so that nothing that is written to them reaches the Python below `/ka
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ PROJECT = Path(__file__).parents[1]
 HOME = Path("/kaniko/python")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MARKER = ".packager-job-image"  # packager/engines/kaniko.py looks for it
-OWN_FOLDERS = {"home": 0o700, "work": 0o700, "tmp": 0o1777, "cache-packager": 0o755}
+OWN_FOLDERS = {"home": 0o700, "work": 0o700, "workspace": 0o755, "tmp": 0o1777, "cache-packager": 0o755}
 
 # A Job submits no Jobs, so the Kubernetes client (75 MB) stays out; the packager imports it in `packager/kube/` alone.
 LEFT_OUT = ("kubernetes",)
@@ -67,15 +68,24 @@ def install_packager(home: Path, site_packages: Path) -> None:
     shutil.move(site_packages / "bin" / "uv", home / "bin" / "uv")
     for folder in (site_packages / "bin", *site_packages.rglob("__pycache__"), *site_packages.rglob("tests")):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (*site_packages.rglob("*.pyi"), *site_packages.rglob("*.c"), site_packages / ".lock"):
-        path.unlink(missing_ok=True)
+    for pattern in ("*.pyi", "*.c", ".lock", "direct_url.json", "uv_*.json"):
+        for path in site_packages.rglob(pattern):
+            path.unlink()
     for folder in (site_packages / "botocore" / "data").iterdir():
         if folder.is_dir() and folder.name not in SERVICES:
             shutil.rmtree(folder)
+    forget_missing(site_packages)
     for entry in metadata.distribution("packager").entry_points:
         script = home / "bin" / entry.name
         script.write_text(SCRIPT.format(python=HOME / "bin/python3", module=entry.module, attribute=entry.attr))
         script.chmod(0o755)
+
+
+def forget_missing(site_packages: Path) -> None:
+    """Take what was left out out of the lists of installed files: the runtime layer is made of gunicorn's."""
+    for record in site_packages.glob("*.dist-info/RECORD"):
+        rows = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(row for row in rows if (site_packages / next(csv.reader([row]))[0]).exists()))
 
 
 def programs_and_libraries(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from packager.process import run_command
 
 _KEPT = {"/kaniko", "/proc", "/dev", "/sys"}
-_LATE = ("lzma", "zoneinfo", "xml.dom.minidom", "boto3", "decimal", "ssl", "jinja2")
+_LATE = ("zoneinfo", "xml.dom.minidom", "boto3", "decimal", "ssl", "jinja2")
 
 
 def mounts() -> set[str]:

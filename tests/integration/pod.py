@@ -125,10 +125,10 @@ class Pod:
         found = []
         for entry in processes().values():
             try:
-                root = Path("/proc", str(entry.pid), "cmdline").read_bytes()
+                words = Path("/proc", str(entry.pid), "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"/kaniko/" in root.split(b"\0", 1)[0] or b"sleep\000321" in root:
+            if words.startswith(b"/kaniko/") or b"sleep\000321" in words:
                 found.append(entry.pid)
         return found
 
