@@ -1,7 +1,7 @@
 """What an engine's output means: its last lines and exit code -> one of our errors. Pure.
 
-The texts are those of containers/image and docker/distribution, met with Buildah 1.28, and of go-containerregistry, with
-which Kaniko speaks to registries; the tables are in `tests/unit/test_failures.py` and `test_kaniko_failures.py`.
+The texts are those of containers/image and docker/distribution, met with Buildah 1.28, and of go-containerregistry,
+with which Kaniko speaks to registries; the tables are in `tests/unit/test_failures.py` and `test_kaniko_failures.py`.
 """
 
 from __future__ import annotations

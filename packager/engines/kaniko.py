@@ -1,8 +1,8 @@
 """The Kaniko engine: builds in this process's own root file system and pushes, all in one command.
 
 Kaniko unpacks the base image over the root of whatever it runs in and deletes what was there, so it's only started
-inside the packager's Job image. It has no way to set the times that a plan asks for: the image's own time is that of its
-build, so equal plans give equal layers (from the cache) and not equal digests.
+inside the packager's Job image. It has no way to set the times that a plan asks for: links, folders and the image
+itself get the time of the build, so equal plans give equal layers where the cache has them, and not equal digests.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from packager.engines import BuiltImage
 from packager.engines.kaniko_command import KanikoBuild, build_words, cache_repository, read_line, scrubbed
 from packager.engines.kaniko_failures import kaniko_failure
+from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import Reference
@@ -38,6 +39,7 @@ EXECUTOR = Path("/kaniko/executor")
 JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LOCAL_HOST = "localhost"
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 class KanikoEngine:
@@ -91,6 +93,8 @@ class KanikoEngine:
                 hint="give a docker:// output, or use --engine buildah",
             )
         self._check_place()
+        mounts = read_mounts(_MOUNTS.read_text(errors="replace")) if _MOUNTS.exists() else []
+        check_destinations(plan, [*own_paths(context, self._settings), *mounts])
         if self._settings.kaniko_cache:
             log.info("layers are cached in %s", cache_repository(destination.reference, self._settings))
         with tempfile.TemporaryDirectory(prefix="kaniko-", dir=context.parent) as folder:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _VERDICT = re.compile(
     r"^error (?:building image|pushing image|checking push permissions)\b.*", re.MULTILINE | re.DOTALL
 )
-_STEP = re.compile(r"(?:waiting for process to exit|starting command): (?:exit status (\d+)|signal: (\w+)|(.+))")
+_STEP = re.compile(r"(?:waiting for process to exit|starting command): (?:exit status (\d+)|signal: (.+)|(.+))")
 _RUNNING = re.compile(r"^Running: \[(.*)\]$", re.MULTILINE)
 _PULLING = re.compile(r"/v2/|failed to get filesystem from image|error building stage: failed to get|MANIFEST_UNKNOWN")
 _UNKNOWN = re.compile(r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|name unknown|status code 404")
@@ -70,7 +70,7 @@ def _step_failure(output: str, step: re.Match[str]) -> PackagerError:
     status, killed_by, not_started = step.groups()
     running = _RUNNING.findall(output)
     command = short(running[-1]) if running else "?"
-    if killed_by == "killed" or status == _KILLED_STEP:
+    if (killed_by or "").startswith("killed") or status == _KILLED_STEP:
         return OutOfMemoryError(
             f"the step `RUN {command}` was killed (signal 9), most likely for the memory it took",
             hint="give the job more memory (its limit)",

@@ -97,10 +97,10 @@ def _look(image: RemoteImage, repository: Repository, root: Path, path: str, pyt
 
 def _read_facts(file: Path) -> Facts | None:
     try:
-        facts: Facts = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        facts = json.loads(file.read_bytes())
+        return {"glibc": facts["glibc"], "python": facts["python"]}
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts
 
 
 def _write_facts(file: Path, facts: Facts) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from packager.registry.credentials import Credential
 
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
+_FAILED = (httpx.codes.TOO_MANY_REQUESTS, *range(500, 600))
 
 
 class ChallengeAuth(httpx.Auth):
@@ -43,11 +44,13 @@ class ChallengeAuth(httpx.Auth):
             self._answer = _basic(self._login)
         elif scheme == "bearer" and _may_be_asked(parameters.get("realm", ""), request.url):
             answer = yield self._token_request(parameters)
-            if answer.status_code != httpx.codes.OK:
-                return  # and the registry's own 401 is what the caller sees
+            if answer.status_code in _FAILED:
+                return  # the caller sees this status
             answer.read()
-            token = _token(answer)
-            if not token:
+            token = _token(answer) if answer.status_code == httpx.codes.OK else ""
+            if not token:  # what the registry itself says to nobody is what the caller sees
+                request.headers.pop("Authorization", None)
+                yield request
                 return
             self._answer = f"Bearer {token}"
         else:
