@@ -25,6 +25,7 @@ _PYTHON_FOLDER = re.compile(r"((?:.*/)?lib/python\d+\.\d+)(?:/|$)")
 _MOST_LIBRARY_BYTES = 64 << 20
 _MOST_ENTRIES = 200_000  # of the skeleton
 _MOST_DEPTH = 64
+_BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a time
 
 
 class Skeleton:
@@ -41,7 +42,7 @@ class Skeleton:
         Raises:
             tarfile.TarError, EOFError, OSError, zlib.error: It's no layer, or it can't be written.
         """
-        with tarfile.open(fileobj=cast("BinaryIO", layer), mode="r|*") as archive:  # it reads, no more
+        with tarfile.open(fileobj=cast("BinaryIO", layer), mode="r|*", bufsize=_BUFFER) as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member that it has seen
                 path = PurePosixPath("/", member.name)
