@@ -71,6 +71,8 @@ def install_packager(home: Path, site_packages: Path) -> None:
     for pattern in ("*.pyi", "*.c", ".lock", "direct_url.json", "uv_*.json"):
         for path in site_packages.rglob(pattern):
             path.unlink()
+    for path in (site_packages / "pygments" / "lexers").glob("[a-z]*.py"):  # nothing that we print is highlighted
+        path.unlink()
     for folder in (site_packages / "botocore" / "data").iterdir():
         if folder.is_dir() and folder.name not in SERVICES:
             shutil.rmtree(folder)

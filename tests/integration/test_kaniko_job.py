@@ -135,21 +135,27 @@ def test_a_python_of_a_conda_environment_runs_in_the_empty_root(pod: Pod) -> Non
     assert "# pip: six==" in ran.err
 
 
-def test_a_context_that_the_job_image_writes_makes_an_image_that_predicts(
-    pod: Pod, registry: Registry, storage: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("kind", BASES)
+def test_a_context_that_the_job_image_writes_makes_an_image_on_any_base(
+    pod: Pod, registry: Registry, storage: dict[str, str], tmp_path: Path, kind: str
 ) -> None:
     """Everything but the build is the Job image's own; Buildah stands in for Kaniko here, on the same Dockerfile."""
-    base = push_base("debian", registry, storage, tmp_path / "base")
-    words = ("--packager", "docker-cli", "--engine", "kaniko", "-a", f"dockerfileBaseImage={base}")
+    base = push_base(kind, registry, storage, tmp_path / "base")
+    words = ["--packager", "docker-cli", "--engine", "kaniko", "-a", f"dockerfileBaseImage={base}"]
+    if kind == "conda":
+        words += ["-a", "dockerfileAddCondaInstallation=false", "-a", "dockerfileCondaEnvsLocation=/envs"]
     ran = pod.run("render", "/mnt/model", "--context", "/workspace/context", *words)
     assert ran.code == 0, ran.err
     context, local = tmp_path / "workspace/context", f"localhost/{pod.name}:1"
-    words = ("build", "--isolation", "chroot", "--layers=false", "--tls-verify=false", "--tag", local, str(context))
+    words = ["build", "--isolation", "chroot", "--layers=false", "--tls-verify=false", "--tag", local, str(context)]
     subprocess.run(["buildah", *words], env=storage, check=True, capture_output=True)
     (tmp_path / "workspace/in.json").write_text(json.dumps({"data": [[1, 2, 4]]}))
     run = [*PODMAN, "run", "--rm", *RUN_WORDS, "--read-only", "--volume", f"{tmp_path / 'workspace'}:/volume", local]
-    subprocess.run([*run, "predict", "/volume/in.json", "/volume"], env=storage, check=True, capture_output=True)
-    assert json.loads((tmp_path / "workspace/result.json").read_text())["prediction"] == [[1.5]]
+    done = subprocess.run([*run, "predict", "/volume/in.json", "/volume"], env=storage, check=True, capture_output=True)
+    if kind == "conda":
+        assert done.stdout == b"updated odahu\n"
+    else:
+        assert json.loads((tmp_path / "workspace/result.json").read_text())["prediction"] == [[1.5]]
 
 
 # Failures that come before Kaniko is started
