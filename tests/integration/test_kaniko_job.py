@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "htpasswd", "patchelf", "root")
 needs_kaniko = pytest.mark.needs("kaniko-executor")
 PROBE = Path(__file__).with_name("job_probe.py")
+CAPABILITY_NUMBERS = (0, 1, 3, 5, 6, 7, 31)  # linux/capability.h, of pod.CAPABILITIES
 BASES = ("debian", "own-kaniko", "merged", "conda")
 ENVIRONMENT, RUNTIME, MODEL = -3, -2, -1  # a plan's layers, from the top
 
@@ -81,6 +82,8 @@ def test_the_image_lives_below_kaniko_alone(pod: Pod) -> None:
     ran = pod.run("-I", "/probe.py", "wipe")
     assert ran.code == 0, ran.err
     seen = json.loads(pod.desk.termination_log.read_text())
+    assert seen["capabilities"] == sum(1 << number for number in CAPABILITY_NUMBERS)
+    assert seen["no_new_privileges"] == "1"
     assert seen["before"] == []
     assert seen["loaders"] == []
     assert set(seen["root"]) <= {"kaniko", "proc", "dev", "sys", "etc", "run", "mnt", "workspace", "probe.py"}
