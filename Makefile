@@ -21,6 +21,8 @@ BASE ?= base
 ARGS ?=
 # Anything but empty: leave no suite out (.ci/run).
 STRICT ?=
+# What STRICT may do without: words as in the tests' `needs(...)`.
+WITHOUT ?=
 # Further arguments for pytest: make unit TESTS='-k plan'
 TESTS ?=
 
@@ -30,6 +32,15 @@ TESTS ?=
 build-local: install-build venv $(if $(MODEL),,$(EXAMPLE)) ## Package a model (the wine example, or MODEL=) into an image and say how to run it
 	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' ENGINE='$(ENGINE)' \
 		BASE='$(BASE)' ARGS='$(ARGS)' local/build.sh
+
+.PHONY: kaniko-local
+kaniko-local: install-build install-kaniko venv $(if $(MODEL),,$(EXAMPLE)) ## The same with Kaniko, in the Job image as a pod would run it
+	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' BASE='$(BASE)' ARGS='$(ARGS)' \
+		local/kaniko.sh
+
+.PHONY: packager-image
+packager-image: install-build venv ## Make the Job image (KANIKO_IMAGE= takes the executor from an image)
+	@local/packager_image.sh
 
 .PHONY: example
 example: $(EXAMPLE) ## Train the wine example
@@ -66,7 +77,8 @@ unit: venv ## Unit tests: no process, no socket
 
 .PHONY: integration
 integration: venv ## Integration tests: the real tools, a real registry
-	STRICT='$(STRICT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(TESTS) tests/integration
+	@local/kaniko_executor.sh >/dev/null || true  # the tests that need it name it when it's not there
+	STRICT='$(STRICT)' WITHOUT='$(WITHOUT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(TESTS) tests/integration
 
 .PHONY: bench
 bench: install-build venv ## The benchmarks, each a program in bench/
@@ -98,9 +110,9 @@ help: ## Show this help
 	@echo "Usage: make TARGET [VARIABLE=value]..."
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  %-14s%s\n", $$1, $$2}' Makefile
+		/^[a-z-]+:.*## / {printf "  %-16s%s\n", $$1, $$2}' Makefile
 	@printf '\n%s\n' 'Variables of build-local (default)'
-	@printf '  %-14s%s\n' \
+	@printf '  %-16s%s\n' \
 		MODEL= 'a GPPI zip or folder (the wine example)' \
 		PACKAGER= 'docker-rest or docker-cli ($(PACKAGER))' \
 		IMAGE_NAME= "the image's name, a template ($(IMAGE_NAME))" \
@@ -112,6 +124,10 @@ help: ## Show this help
 .PHONY: install-build
 install-build:
 	@local/install.sh build
+
+.PHONY: install-kaniko
+install-kaniko:
+	@local/install.sh registry
 
 .venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned packages into .venv ..."

@@ -36,38 +36,4 @@ fi
 echo "+ packager build $MODEL ${arguments[*]@Q} ${more[*]}"
 "$bin/packager" build "$MODEL" "${arguments[@]}" "${more[@]}"
 [[ -n $archive ]] || exit 0
-
-# How to run it: with what this machine's container runtime needs, found out by running the base image.
-podman=(podman)
-run=(--rm --network host)
-if command -v podman >/dev/null && ! podman run "${run[@]}" "$base" true >/dev/null 2>&1; then
-    podman=(podman --runtime runc --cgroup-manager cgroupfs)
-    run+=(--ulimit nofile=1024:1024 --ulimit nproc=1024:1024)
-fi
-port=5000
-[[ $ARGS =~ port=([0-9]+) ]] && port=${BASH_REMATCH[1]}
-request=examples/wine/request.json
-[[ $MODEL == .cache/example/* ]] || request=REQUEST.json
-start="${podman[*]} run ${run[*]}"
-echo
-echo "The image is in $archive. Start it:"
-echo
-if [[ $PACKAGER == docker-cli ]]; then
-    echo "  mkdir -p volume && cp $request volume/request.json"
-    echo "  $start oci-archive:$archive info"
-    echo "  $start -v ./volume:/volume oci-archive:$archive predict /volume/request.json /volume"
-    echo "  cat volume/result.json"
-else
-    echo "  $start oci-archive:$archive"
-    echo
-    echo "and from another terminal:"
-    echo
-    echo "  curl http://localhost:$port/api/model/info"
-    echo "  curl -X POST -H 'Content-Type: application/json' -d @$request http://localhost:$port/api/model/invoke"
-fi
-if [[ $request == examples/* ]]; then
-    echo
-    echo "The same, from the model itself:"
-    echo
-    echo "  .cache/example-venv/bin/python examples/wine/predict_directly.py $MODEL $request"
-fi
+BASE=$base exec local/how_to_run.sh "$archive"

@@ -3,6 +3,7 @@
 #
 #   local/install.sh build        what `make build-local` runs
 #   local/install.sh build test   and what the tests run besides
+#   local/install.sh registry     a registry for this machine
 #
 # Installs nothing when everything is there. Exits 1, naming programs and packages, when something can't be installed.
 set -euo pipefail
@@ -16,8 +17,9 @@ needs_of() {
         test) echo \
             docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl busybox:busybox-static file:file \
             git:git shellcheck:shellcheck ;;
+        registry) echo docker-registry:docker-registry ;;
         *)
-            echo "usage: local/install.sh build|test..." >&2
+            echo "usage: local/install.sh build|test|registry..." >&2
             exit 2
             ;;
     esac

@@ -92,6 +92,20 @@ class Settings(BaseModel):
     buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
         default="auto", description="Buildah's --isolation; auto tries what this machine supports."
     )
+    kaniko_executor: Path | None = Field(
+        default=None, description="Kaniko's program (default: /kaniko/executor, else `executor` on PATH)."
+    )
+    kaniko_cache: bool = Field(default=True, description="Keep Kaniko's layers in a registry for the next builds.")
+    kaniko_cache_repo: str | None = Field(
+        default=None, description="HOST/PATH of that repository (default: `cache` below the image's own repository)."
+    )
+    kaniko_cache_ttl: str = Field(
+        default="336h", pattern=r"^\d+(h|m|s)$", description="How long a cached layer is used."
+    )
+    kaniko_force: bool = Field(
+        default=False,
+        description="Start Kaniko outside the packager's Job image: it destroys the root file system it runs in.",
+    )
     stop_grace: float = Field(default=10.0, gt=0, description="Seconds between SIGTERM and SIGKILL for our children.")
     source_date_epoch: int | None = Field(
         default=None,

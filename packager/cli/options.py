@@ -21,6 +21,7 @@ class EngineName(str, Enum):
     """The engines that can be asked for."""
 
     buildah = "buildah"
+    kaniko = "kaniko"
 
 
 class TextFormat(str, Enum):
@@ -33,7 +34,10 @@ class TextFormat(str, Enum):
 Model = Annotated[Path, typer.Argument(help="The model archive: a GPPI zip, or the same tree unpacked.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every command and its output.")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: bars at a terminal, plain lines elsewhere.")]
-EngineOption = Annotated[EngineName, typer.Option("--engine", help="What builds the image.")]
+EngineOption = Annotated[
+    EngineName | None,
+    typer.Option("--engine", help="What builds the image; default: kaniko in the Job image, buildah elsewhere."),
+]
 ResultsDir = Annotated[
     Path | None, typer.Option("--results-dir", help="A folder for one file a result (Tekton, Argo).")
 ]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _package(job: Job, session: Session, engine: EngineName, outputs: Outputs) -> None:
+def _package(job: Job, session: Session, engine: EngineName | None, outputs: Outputs) -> None:
     result = package(job, session.tools(engine))
     finish_work()
     outputs.write(result)
@@ -54,7 +54,7 @@ def _run(
     application: str | None,
     outputs: Outputs,
     *,
-    engine: EngineName,
+    engine: EngineName | None,
     log_format: LogFormat,
     verbose: bool,
 ) -> None:
@@ -71,7 +71,7 @@ def make_run(application: str | None) -> Callable[..., None]:
     def run(
         model: Model,
         resource_file: ResourceFile,
-        engine: EngineOption = EngineName.buildah,
+        engine: EngineOption = None,
         results_dir: ResultsDir = None,
         termination_log: TerminationLog = None,
         log_format: Format = LogFormat.auto,
@@ -97,7 +97,7 @@ def build(
     files: Files = None,
     packaging_id: PackagingId = None,
     arguments: Arguments = None,
-    engine: EngineOption = EngineName.buildah,
+    engine: EngineOption = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -130,7 +130,7 @@ def render(
     files: Files = None,
     packaging_id: PackagingId = None,
     arguments: Arguments = None,
-    engine: EngineOption = EngineName.buildah,
+    engine: EngineOption = None,
     log_format: Format = LogFormat.auto,
     verbose: Verbose = False,
 ) -> None:

@@ -12,23 +12,29 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from packager.cli.options import EngineName
 from packager.console import set_up_logging
 from packager.engines.buildah import BuildahEngine
+from packager.engines.kaniko import JOB_IMAGE_MARK, KanikoEngine
 from packager.errors import Interrupted, PackagerError
 from packager.pipeline import Tools
-from packager.process import run_command, stop_signals
+from packager.process import Runner, run_command, stop_signals
 from packager.redaction import Redactor
 from packager.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from packager.cli.options import EngineName
     from packager.console import LogFormat
+    from packager.engines import Engine
     from packager.progress import Reporter
     from packager.result import Outputs
 
 log = logging.getLogger(__name__)
+_ENGINES: dict[EngineName, Callable[[Settings, Runner, Mapping[str, str]], Engine]] = {
+    EngineName.buildah: BuildahEngine,
+    EngineName.kaniko: KanikoEngine,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +45,11 @@ class Session:
     redactor: Redactor
     reporter: Reporter
 
-    def tools(self, _engine: EngineName) -> Tools:
+    def tools(self, name: EngineName | None) -> Tools:
         """Set the engine up, and what the pipeline needs besides."""
         run = partial(run_command, grace=self.settings.stop_grace)
-        engine = BuildahEngine(settings=self.settings, run=run, environ=os.environ)
+        chosen = name or (EngineName.kaniko if JOB_IMAGE_MARK.exists() else EngineName.buildah)
+        engine = _ENGINES[chosen](self.settings, run, os.environ)
         return Tools(settings=self.settings, engine=engine, run=run, reporter=self.reporter, environ=os.environ)
 
 

@@ -53,7 +53,7 @@ class Engine(Protocol):
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
         """Build the context folder's Dockerfile and put the image at its destination.
 
-        `plan.timestamp` is the time that layers and config get.
+        `plan.timestamp` is the time that layers and config get, from engines that can set it.
 
         Raises:
             BuildStepError, DiskFullError, OutOfMemoryError, BuildError: The build failed.

@@ -1,7 +1,7 @@
 """What an engine's output means: its last lines and exit code -> one of our errors. Pure.
 
-The texts are those of containers/image and docker/distribution, met with Buildah 1.28; the table of real outputs is in
-`tests/unit/test_failures.py`.
+The texts are those of containers/image and docker/distribution, met with Buildah 1.28, and of go-containerregistry,
+with which Kaniko speaks to registries; the tables are in `tests/unit/test_failures.py` and `test_kaniko_failures.py`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Stage = Literal["pull", "inspect", "build", "push"]  # of the engine's commands
 
 _TAIL_LINES = 20
 _LINE_CHARACTERS = 1000
-_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _STEP = re.compile(r'building at STEP "RUN (.*)": (?:while running runtime: )?(?:exit status (\d+)|signal: (\w+))')
 _NO_RUNTIME = re.compile(r"creating container for \[|did not get container create message|error setting up the chroot")
-_NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
+NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
 _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
     "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
     "inspect": re.compile(r"image not known"),
@@ -80,7 +80,7 @@ _ANSWERS = (
     ),
     _Answer(
         told=r"unauthorized|authentication required|access to the resource is denied|: denied\b"
-        r"|invalid username/password|no basic auth credentials|\b40[13] \(|status:? 40[13]\b",
+        r"|invalid username/password|no basic auth credentials|\b40[13] \(|status:? (?:code )?40[13]\b",
         error=RegistryAuthError,
         message="the registry {host} refused the credentials: {cause}",
         hint="check user and password of the connection for {host}, and that this user may {stage} there",
@@ -99,13 +99,13 @@ _ANSWERS = (
         hint="check its name and port, the network, and the proxy variables",
     ),
     _Answer(
-        told=r"status:? 429\b|: 429 \(|toomanyrequests",
+        told=r"status:? (?:code )?429\b|: 429 \(|toomanyrequests",
         error=RegistryError,
         message="the registry {host} limits the rate of requests: {cause}",
         hint="wait, or log in with a connection",
     ),
     _Answer(
-        told=r"HTTP status:? 5\d\d|: 5\d\d \([A-Z]|(?:uploading|initiating) .*no space left",
+        told=r"HTTP status:? 5\d\d|status code 5\d\d|: 5\d\d \([A-Z]|(?:uploading|initiating) .*no space left",
         error=RegistryError,
         message="the registry {host} couldn't store the image: {cause}",
         hint="the storage of {host} may be out of space or out of order: look into its log, then push again",
@@ -117,21 +117,21 @@ _ANSWERS = (
 def failure(attempt: Attempt, completed: Completed) -> PackagerError:
     """Tell which error a command that has failed stands for."""
     error = _last_error(completed.output)
-    if completed.returncode in _KILLED:
+    if completed.returncode in KILLED:
         return OutOfMemoryError(
             f"{attempt} was killed (signal 9), most likely for the memory it took",
             hint="give the job more memory, or keep temporary files on a disk and not in a tmpfs (PACKAGER_WORK_DIR)",
         )
-    found = _answer(attempt, error) or _step_failure(completed.output, error)
+    found = registry_answer(attempt, error) or _step_failure(completed.output, error)
     if found is None or isinstance(found, BuildStepError):
-        if _NO_SPACE.search(completed.output):
+        if NO_SPACE.search(completed.output):
             return DiskFullError(
                 f"{attempt}: no space left on this machine",
                 hint="make room in the container storage (`buildah rmi --prune`), in TMPDIR or at the output",
             )
         if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
             return image_not_found(attempt)
-    return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {_short(error)}")
+    return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {short(error)}")
 
 
 def image_not_found(attempt: Attempt) -> ImageNotFoundError:
@@ -147,7 +147,7 @@ def image_not_found(attempt: Attempt) -> ImageNotFoundError:
     )
 
 
-def _answer(attempt: Attempt, error: str) -> PackagerError | None:
+def registry_answer(attempt: Attempt, error: str) -> PackagerError | None:
     """Return what the registry's own answer means, or None where none is told."""
     if attempt.host:
         values = {"host": attempt.host, "stage": attempt.stage, "cause": _cause(error)}
@@ -164,18 +164,18 @@ def _step_failure(output: str, error: str) -> PackagerError | None:
         return None
     if _NO_RUNTIME.search(output):
         return BuildError(
-            f"no RUN step can be started on this machine:\n{_tail(output)}",
+            f"no RUN step can be started on this machine:\n{tail(output)}",
             hint="isolate it in another way, such as PACKAGER_BUILDAH_ISOLATION=chroot",
         )
     command, status, killed_by = step.groups()
     if killed_by == "killed" or status == "137" or "subprocess exited on killed" in output:
         return OutOfMemoryError(
-            f"the step `RUN {_short(command)}` was killed (signal 9), most likely for the memory it took",
+            f"the step `RUN {short(command)}` was killed (signal 9), most likely for the memory it took",
             hint="give the build more memory",
         )
     how = f"with exit code {status}" if status else f"by the signal {killed_by!r}"
     return BuildStepError(
-        f"the step `RUN {_short(command)}` failed {how}:\n{_tail(output)}", hint="the last lines above are its own"
+        f"the step `RUN {short(command)}` failed {how}:\n{tail(output)}", hint="the last lines above are its own"
     )
 
 
@@ -188,12 +188,14 @@ def _last_error(output: str) -> str:
 
 def _cause(error: str) -> str:
     """Return the last part of a chain of causes, which says what happened and not where."""
-    return _short(": ".join(error.splitlines()[0].split(": ")[-2:]))
+    return short(": ".join(error.splitlines()[0].split(": ")[-2:]))
 
 
-def _tail(output: str) -> str:
-    return "\n".join(_short(line) for line in output.splitlines()[-_TAIL_LINES:])
+def tail(output: str) -> str:
+    """Return the last lines of an output, each cut where it's long."""
+    return "\n".join(short(line) for line in output.splitlines()[-_TAIL_LINES:])
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text, cut where it's long."""
     return text if len(text) <= _LINE_CHARACTERS else text[:_LINE_CHARACTERS] + "…"

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 Isolation = Literal["oci", "rootless", "chroot"]
 
-_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CONTAINER_MARKS = ("/run/.containerenv", "/.dockerenv", "/var/run/secrets/kubernetes.io")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PROXIES = frozenset({*_PROXIES, *(name.upper() for name in _PROXIES)})
 _PASSED = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     | {"XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS"}
-    | {*_PROXIES, *(name.upper() for name in _PROXIES)}
+    | PROXIES
 )
 _PASSED_PREFIXES = ("CONTAINERS_", "_CONTAINERS_", "STORAGE_", "BUILDAH_")
 
@@ -43,7 +44,7 @@ class Machine:
     @classmethod
     def look(cls, environ: Mapping[str, str]) -> Machine:
         """Find the facts of this machine; starts nothing."""
-        path = f"{environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
+        path = f"{environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
         return cls(
             is_root=os.geteuid() == 0,
             unified_cgroups=Path("/sys/fs/cgroup/cgroup.controllers").exists(),
@@ -75,4 +76,4 @@ def scrubbed(environ: Mapping[str, str], *, temporary: Path) -> dict[str, str]:
     Buildah hands the proxy variables on to RUN steps, but not into the image. Its temporary files go to `temporary`.
     """
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
-    return {"PATH": _SYSTEM_FOLDERS, **passed, "TMPDIR": str(temporary)}
+    return {"PATH": SYSTEM_FOLDERS, **passed, "TMPDIR": str(temporary)}

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from packager.interruption import private_folder
-from packager.registry.credentials import credential_for
+from packager.models.reference import DOCKER_HUB
+from packager.registry.credentials import Credential, credential_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from packager.models.connection import Connection
-    from packager.registry.credentials import Credential
+    from packager.models.reference import Reference
 
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # what docker itself calls Docker Hub; Kaniko looks for this one
 
@@ -57,3 +58,16 @@ def auth_file(push: Connection | None, pull: Connection | None, workspace: Path)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(auth_config(logins))
         yield path
+
+
+def login_for(reference: Reference, file: Path) -> Credential | None:
+    """Return the login that a `config.json` of ours has for a repository, or None where access is anonymous."""
+    auths = json.loads(file.read_bytes())["auths"]
+    parts = reference.path.split("/")
+    keys = [f"{reference.host}/{'/'.join(parts[:count])}" for count in range(len(parts), 0, -1)]
+    keys += [reference.host, *([_DOCKER_HUB_KEY] if reference.host == DOCKER_HUB else [])]
+    for key in keys:
+        if key in auths:
+            username, _, password = base64.b64decode(auths[key]["auth"]).decode().partition(":")
+            return Credential(host=reference.host, username=username, password=password)
+    return None

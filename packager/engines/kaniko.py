@@ -1,0 +1,151 @@
+"""The Kaniko engine: builds in this process's own root file system and pushes, all in one command.
+
+Kaniko unpacks the base image over the root of whatever it runs in and deletes what was there, so it's only started
+inside the packager's Job image. It has no way to set the times that a plan asks for: links, folders and the image
+itself get the time of the build, so equal plans give equal layers where the cache has them, and not equal digests.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packager.engines import BuiltImage
+from packager.engines.kaniko_command import KanikoBuild, build_words, cache_repository, read_line, scrubbed
+from packager.engines.kaniko_failures import kaniko_failure
+from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
+from packager.engines.remote_base import inspect_remote_base
+from packager.errors import BuildError, ImageNotFoundError, UsageError
+from packager.models.reference import Reference
+from packager.registry.client import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from packager.engines import RegistryAccess
+    from packager.models.reference import Destination
+    from packager.plan import BaseImage, ImagePlan
+    from packager.process import Runner
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXECUTOR = Path("/kaniko/executor")
+JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LOCAL_HOST = "localhost"
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+class KanikoEngine:
+    """Builds with Kaniko; needs root in a container of its own, and no privileges beyond. An `Engine`."""
+
+    name = "kaniko"
+
+    def __init__(
+        self, settings: Settings, run: Runner, environ: Mapping[str, str], *, mark: Path = JOB_IMAGE_MARK
+    ) -> None:
+        """Take the settings, the way to run commands, and the environment of which Kaniko gets its part.
+
+        Raises:
+            UsageError: The cache repository that is set is none.
+        """
+        self._settings = settings
+        self._run = run
+        self._environ = environ
+        self._mark = mark
+        _check_cache_repository(settings)
+
+    def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
+        """Find the base image in its registry; there is no local storage that it could lie in.
+
+        Raises:
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+            BuildError: It's for another platform.
+            DiskFullError: There is no space to look into it.
+        """
+        if reference.host == _LOCAL_HOST:
+            raise ImageNotFoundError(
+                f"the base image {reference} names a local storage, which the Kaniko engine doesn't have",
+                hint="push it to a registry and name it there in dockerfileBaseImage, or use --engine buildah",
+            )
+        with closing(Repository(reference, access.auth_file, insecure_hosts=access.insecure_hosts)) as repository:
+            return inspect_remote_base(reference, repository, self._settings)
+
+    def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
+        """Build the context and push the image. What a failed run wrote as its digest is not believed.
+
+        Raises:
+            UsageError: This is not the packager's Job image, whose root alone may be replaced.
+            BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
+            ImageNotFoundError: The base was removed since.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The pull or the push failed.
+            ToolMissingError: The executor is not installed.
+        """
+        if destination.transport != "docker":
+            raise BuildError(
+                f"the Kaniko engine can't write {destination}; it pushes to registries",
+                hint="give a docker:// output, or use --engine buildah",
+            )
+        self._check_place()
+        mounts = read_mounts(_MOUNTS.read_text(errors="replace")) if _MOUNTS.exists() else []
+        check_destinations(plan, [*own_paths(context, self._settings), *mounts])
+        if self._settings.kaniko_cache:
+            log.info("layers are cached in %s", cache_repository(destination.reference, self._settings))
+        with tempfile.TemporaryDirectory(prefix="kaniko-", dir=context.parent) as folder:
+            digest_file = Path(folder) / "digest"
+            build = KanikoBuild(
+                base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
+            )
+            words = build_words(build, self._settings, access)
+            done = self._run([self._executor(), *words], env=scrubbed(self._environ, access), on_line=_log_line)
+            if done.returncode != 0:
+                output = "\n".join(read_line(line)[1] for line in done.output.splitlines())
+                raise kaniko_failure(plan.base.reference, destination.reference, replace(done, output=output))
+            return BuiltImage(destination=destination, digest=_read_digest(digest_file))
+
+    def _executor(self) -> str:
+        if self._settings.kaniko_executor is not None:
+            return str(self._settings.kaniko_executor)
+        return str(EXECUTOR) if EXECUTOR.exists() else EXECUTOR.name
+
+    def _check_place(self) -> None:
+        if not self._settings.kaniko_force and not self._mark.exists():
+            raise UsageError(
+                "Kaniko replaces the root file system of whatever it runs in, and this isn't the packager's Job image",
+                hint="run it in that image, or use --engine buildah; PACKAGER_KANIKO_FORCE=true is for a container "
+                "that may be destroyed, and never for a machine",
+            )
+
+
+def _check_cache_repository(settings: Settings) -> None:
+    name = settings.kaniko_cache_repo
+    if name is None:
+        return
+    try:
+        reference = Reference.parse(name, default_tag=None)
+    except ValueError as error:
+        raise UsageError(f"PACKAGER_KANIKO_CACHE_REPO: {error}", hint="name a repository, as HOST/PATH") from error
+    if str(reference) != reference.repository:
+        raise UsageError(f"PACKAGER_KANIKO_CACHE_REPO: {name!r} has a tag or a digest", hint="write it without")
+
+
+def _read_digest(file: Path) -> str:
+    try:
+        digest = file.read_text("ascii", errors="replace").strip()
+    except FileNotFoundError:
+        digest = ""
+    if not _DIGEST.fullmatch(digest):
+        raise BuildError(f"kaniko wrote no digest but {digest[:80]!r}")
+    return digest
+
+
+def _log_line(line: str) -> None:
+    level, message = read_line(line)
+    if message:
+        log.log(level, "%s", message)

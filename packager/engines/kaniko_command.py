@@ -1,0 +1,127 @@
+"""Kaniko's command: its arguments, its environment, and its log lines. Pure.
+
+Flags and feature flags are those of github.com/osscontainertools/kaniko 1.28 (README.md).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packager.engines.machine import PROXIES, SYSTEM_FOLDERS
+from packager.models.reference import DOCKER_HUB, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from packager.engines import RegistryAccess
+    from packager.settings import Settings
+
+_RETRIES = "3"  # Kaniko's own default is none
+_PLATFORMS = {"linux-64": "linux/amd64", "linux-aarch64": "linux/arm64"}
+_PASSED = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "LANG", "LC_ALL", "TZ", *PROXIES})
+# Without these three, two contexts (or two platforms) can be made to have one cache key, and a model's author chooses
+# the file names in a context.
+_FEATURES = {
+    "FF_KANIKO_HASH_DIR_FRAMING": "true",
+    "FF_KANIKO_ROLLING_CACHE_KEY": "true",
+    "FF_KANIKO_PLATFORM_CACHE_KEY": "true",
+}
+_LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "fatal": logging.ERROR, "panic": logging.ERROR}
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def cache_repository(destination: Reference, settings: Settings) -> str:
+    """Return the repository of the layer cache: the one that is set, else one beside the destination.
+
+    Docker Hub has no repository below another one.
+    """
+    if settings.kaniko_cache_repo is not None:
+        return settings.kaniko_cache_repo
+    return f"{destination.repository}{'-' if destination.host == DOCKER_HUB else '/'}cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KanikoBuild:
+    """One build: from a context, on a base, to a destination; `digest_file` is where the digest is written."""
+
+    base: Reference
+    context: Path
+    destination: Reference
+    digest_file: Path
+
+
+def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
+    """Return the arguments of the executor; the same build gives the same words."""
+    cache = cache_repository(build.destination, settings)
+    references = (build.base, build.destination, Reference.parse(cache))
+    hosts = {reference.host: reference for reference in references}
+    plain = sorted(host for host, it in hosts.items() if it.is_loopback or host in access.insecure_hosts)
+    return [
+        *(["--force"] if settings.kaniko_force else []),
+        *("--context", f"dir://{build.context}"),
+        *("--dockerfile", str(build.context / "Dockerfile")),
+        *("--destination", str(build.destination)),
+        *("--digest-file", str(build.digest_file)),
+        *("--custom-platform", _PLATFORMS[settings.platform]),
+        # A flag of its own for each host: the other hosts stay in HTTPS.
+        *(word for host in plain for word in ("--insecure-registry", host)),
+        *(_cache_words(cache, settings) if settings.kaniko_cache else ["--cache=false"]),
+        "--compressed-caching=false",  # else a compressed copy of each layer is held in memory
+        # Contents are compared, not only times and sizes: every file of a context has one time, so `redo` could miss
+        # what a RUN step changes, and `time` would. COPY names its files, so only plans with RUN steps pay for it.
+        *("--snapshot-mode", "full"),
+        "--skip-unused-stages=true",
+        # Not --reproducible: it rewrites the base's layers too, each in memory, and so uploads the base again.
+        "--cleanup",  # nothing of the base image lies in our root when Kaniko has ended
+        *("--ignore-path", str(build.context.parent)),  # our work folder is neither put into the image nor cleaned away
+        *("--ignore-path", str(settings.cache_dir)),
+        *("--push-retry", _RETRIES),
+        *("--image-fs-extract-retry", _RETRIES),
+        *("--image-download-retry", _RETRIES),
+        *("--log-format", "json"),  # told apart from what a RUN step prints, and without colours
+    ]
+
+
+def _cache_words(repository: str, settings: Settings) -> list[str]:
+    return [
+        "--cache=true",
+        *("--cache-repo", repository),
+        *("--cache-ttl", settings.kaniko_cache_ttl),
+        "--cache-copy-layers=true",
+        "--cache-run-layers=true",
+    ]
+
+
+def scrubbed(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, str]:
+    """Return Kaniko's environment: no secrets, and the logins in the one file that it is told of.
+
+    KANIKO_DIR isn't passed: another value makes Kaniko move its folder and look for the logins there. USER is always
+    there, because COPY fails without it.
+    """
+    passed = {name: value for name, value in environ.items() if name in _PASSED}
+    return {
+        **passed,
+        **_FEATURES,
+        "PATH": environ.get("PATH") or SYSTEM_FOLDERS,
+        "HOME": environ.get("HOME") or "/root",
+        "USER": environ.get("USER") or "root",
+        "DOCKER_CONFIG": str(access.auth_file.parent),
+    }
+
+
+def read_line(line: str) -> tuple[int, str]:
+    """Return the level and the message of a line of Kaniko; a RUN step's own output is at the level of information."""
+    try:
+        entry = json.loads(line)
+        return _LEVELS.get(entry["level"], logging.INFO), _plain(str(entry["msg"]))
+    except (ValueError, KeyError, TypeError):
+        return logging.INFO, _plain(line)
+
+
+def _plain(text: str) -> str:
+    return _COLOUR.sub("", text).rstrip()

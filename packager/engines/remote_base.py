@@ -1,0 +1,115 @@
+"""Looking into a base image in its registry, for engines that have no local storage."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packager.engines.layer_facts import Skeleton
+from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
+from packager.errors import BuildError, DiskFullError
+from packager.plan import BaseImage
+
+if TYPE_CHECKING:
+    from packager.models.reference import Reference
+    from packager.registry.client import RemoteImage, Repository
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, "str | None"]
+_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
+_PYTHON_VERSION = re.compile(r"(3\.\d+)(?:\.\d+.*)?")
+_FACTS_FOLDER = "base-images"
+
+
+def inspect_remote_base(reference: Reference, repository: Repository, settings: Settings) -> BaseImage:
+    """Find the base image in its registry, and read its digest, glibc and Python.
+
+    The layers are streamed when these aren't known from an earlier run; nothing but a few files of them is kept.
+
+    Raises:
+        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+        BuildError: It's for another platform.
+        DiskFullError: There is no space for what is looked at.
+    """
+    architecture = _ARCHITECTURES[settings.platform]
+    image = repository.image(architecture)
+    found = str(image.config.get("architecture") or architecture)
+    if found != architecture:
+        raise BuildError(
+            f"the base image {reference} is for {found}, not for {settings.platform}",
+            hint="name a base image for that platform, or set PACKAGER_PLATFORM",
+        )
+    config = image.config.get("config") or {}
+    env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
+    facts = _facts(reference, image, repository, dict(env), settings)
+    return BaseImage(
+        reference=reference,
+        digest=reference.digest or image.digest,
+        glibc=facts.get("glibc"),
+        python=facts.get("python"),
+        env=env,
+        user=str(config.get("User") or ""),
+    )
+
+
+def _facts(
+    reference: Reference, image: RemoteImage, repository: Repository, env: dict[str, str], settings: Settings
+) -> Facts:
+    kept = settings.cache_dir / _FACTS_FOLDER / f"{image.digest.replace(':', '-')}.json"
+    if facts := _read_facts(kept):
+        return facts
+    # What the official Python images say of themselves; then the first layer with a C library is enough.
+    named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
+    python = named[1] if named else None
+    try:
+        with tempfile.TemporaryDirectory(prefix="packager-base-", dir=settings.work_dir) as folder:
+            facts = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"no space left to look into the base image {reference}") from error
+        log.warning("the base image %s can't be looked into: %s", reference, error)
+        return {"glibc": None, "python": python}
+    _write_facts(kept, facts)
+    return facts
+
+
+def _look(image: RemoteImage, repository: Repository, root: Path, path: str, python: str | None) -> Facts:
+    skeleton = Skeleton(root)
+    for blob in image.layers:
+        if blob.media_type.endswith("zstd"):
+            raise tarfile.ReadError("a layer of it is packed with zstd")
+        with repository.layer(blob) as layer:
+            skeleton.add(layer)
+        if python and (glibc := find_glibc(root)):
+            return {"glibc": glibc, "python": python}
+    return {"glibc": find_glibc(root), "python": python or find_python(root, path)}
+
+
+def _read_facts(file: Path) -> Facts | None:
+    try:
+        facts = json.loads(file.read_bytes())
+        return {"glibc": facts["glibc"], "python": facts["python"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_facts(file: Path, facts: Facts) -> None:
+    """Keep the facts for the next run, where the cache folder can be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
+        with os.fdopen(handle, "w") as stream:
+            json.dump(facts, stream)
+        Path(name).replace(file)
+    except OSError as error:
+        log.debug("the facts of a base image can't be kept at %s: %s", file, error)
