@@ -103,7 +103,7 @@ PROGRAM = """
         with stop_signals():
             engine.build(PLAN, context, TO, access)
     except Interrupted as error:
-        sys.exit(error.exit_code)
+        sys.exit(error.as_error().exit_code)
 """
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
 
