@@ -41,7 +41,7 @@ class _NameSandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False)
+        super().__init__(undefined=StrictUndefined, autoescape=False, finalize=_only_words)
         self.globals.clear()
         self.filters = {**{name: self.filters[name] for name in _FILTERS}, "replace": _replace}
 
@@ -55,6 +55,12 @@ class _NameSandbox(ImmutableSandboxedEnvironment):
         if name == "replace":
             return _replace(text, *args, **kwargs)
         return super().call(context, called, *args, **kwargs)
+
+
+def _only_words(value: object) -> object:
+    if not isinstance(value, (str, int, float, StrictUndefined)):
+        raise SecurityError(f"{type(value).__name__} is not a text")
+    return value
 
 
 def _replace(text: object, old: object, new: object, count: int = -1) -> str:
@@ -85,7 +91,10 @@ def render_image_name(template: str, values: Mapping[str, str]) -> str:
         raise ValueError(f"{where} can't be rendered: {error}") from error
     name = normalise_image_name(rendered)
     if not name:
-        raise ValueError(f"{where} renders to {rendered[:60]!r}, which leaves no name")
+        raise ValueError(
+            f"{where} renders to {rendered[:60]!r}, which leaves no name: it needs letters a-z or digits; "
+            "set imageName to one that has them"
+        )
     return name
 
 

@@ -76,12 +76,14 @@ def make_request(
     overrides = overrides or Overrides()
     application = pick_application(manifest, overrides.application)
     problems: list[str] = []
-    arguments = _check_arguments(manifest, application, overrides.arguments or {}, problems)
+    values = _merge_arguments(manifest, application, overrides.arguments or {}, problems)
+    arguments = _check_arguments(application, values, problems)
     connections = _check_targets(manifest, application, push_required=overrides.output is None, problems=problems)
+    template = values.get("imageName", application.arguments.model_fields["image_name"].default)
     destination = None
-    if arguments is not None:
-        values = {"Name": model.name, "Version": model.version, "RandomUUID": uuid or str(uuid4())}
-        destination = _find_destination(arguments, values, connections.get(PUSH), overrides.output, problems)
+    if isinstance(template, str):
+        names = {"Name": model.name, "Version": model.version, "RandomUUID": uuid or str(uuid4())}
+        destination = _find_destination(template, names, connections.get(PUSH), overrides.output, problems)
     if problems or arguments is None or destination is None:
         raise RequestError.from_problems(
             f"{manifest.subject} can't be built as {application.name}",
@@ -102,16 +104,23 @@ def pick_application(manifest: PackagingManifest, name: str | None = None) -> Ap
     """Find the application by name, else by the packaging's integration, else by the integration's entry point.
 
     Raises:
-        RequestError: None of them is known.
+        RequestError: None of them is known, or they contradict each other.
     """
     integration = manifest.packaging_integration
-    entry_point = integration.spec.entrypoint.rsplit("/", 1)[-1] if integration else ""
     wanted = name or manifest.model_packaging.spec.integration_name
-    for application in APPLICATIONS.values():
-        if application.name == wanted or (not name and entry_point and application.entry_point == entry_point):
-            return application
-    what = f"the integration {wanted!r} is unknown" if wanted else "no integration is named (spec.integrationName)"
-    raise RequestError(f"{manifest.subject}: {what}", hint=f"supported: {', '.join(APPLICATIONS)}")
+    entry_point = integration.spec.entrypoint.rsplit("/", 1)[-1] if integration and not name else ""
+    named = APPLICATIONS.get(wanted)
+    started = next((each for each in APPLICATIONS.values() if each.entry_point == entry_point), None)
+    if named and started and named is not started:
+        raise RequestError(
+            f"{manifest.subject} names the integration {wanted!r}, whose entry point is that of {started.name}",
+            hint=f"name {started.name}, or give the integration the entry point {named.entry_point}",
+        )
+    application = named or started
+    if application is None:
+        what = f"the integration {wanted!r} is unknown" if wanted else "no integration is named (spec.integrationName)"
+        raise RequestError(f"{manifest.subject}: {what}", hint=f"supported: {', '.join(APPLICATIONS)}")
+    return application
 
 
 def parse_argument(application: Application, text: str) -> tuple[str, Any]:
@@ -134,23 +143,29 @@ def parse_argument(application: Application, text: str) -> tuple[str, Any]:
         ) from error
 
 
-def _check_arguments(
+def _merge_arguments(
     manifest: PackagingManifest, application: Application, given: dict[str, Any], problems: list[str]
-) -> ImageArguments | None:
+) -> dict[str, Any]:
+    """Merge what is set, null counting as absent, and report what is unknown or missing."""
     known = {field.alias or name for name, field in application.arguments.model_fields.items()}
     integration = manifest.packaging_integration
     defaults = integration.defaults() if integration else {}
     for name in sorted(defaults.keys() - known):
         log.warning("the integration's argument %r is unknown to %s and has no effect", name, application.name)
     own = {**manifest.model_packaging.spec.arguments, **given}
-    values = {name: value for name, value in {**defaults, **own}.items() if value is not None}
+    own = {name: value for name, value in own.items() if value is not None}
+    values = {**defaults, **own}
     if integration:
         required = integration.spec.integration_schema.arguments.required
         problems += [f"argument {name!r} is required" for name in required if name not in values]
     unknown = sorted(own.keys() - known)
     problems += [f"argument {name!r} is unknown; {application.name} has {', '.join(sorted(known))}" for name in unknown]
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _check_arguments(application: Application, values: dict[str, Any], problems: list[str]) -> ImageArguments | None:
     try:
-        return application.arguments.model_validate({name: values[name] for name in values if name in known})
+        return application.arguments.model_validate(values)
     except ValidationError as error:
         problems += [f"argument {line}" for line in describe(error)]
         return None
@@ -206,14 +221,14 @@ def check_registry_uri(uri: str) -> list[str]:
 
 
 def _find_destination(
-    arguments: ImageArguments,
+    template: str,
     values: dict[str, str],
     push: Connection | None,
     output: str | None,
     problems: list[str],
 ) -> Destination | None:
     try:
-        name = render_image_name(arguments.image_name, values)
+        name = render_image_name(template, values)
         if output is not None:
             return Destination.parse(output, Reference.parse(f"localhost/{name}"))
         if push is None or check_registry_uri(push.spec.uri):

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.errors import UsageError
+from packager.errors import PackagerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from packager.engines import BuiltImage
-    from packager.errors import PackagerError
 
 # The kubelet reads no more: kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
 TERMINATION_LOG_BYTES = 4096
@@ -73,13 +72,12 @@ class Outputs:
             UsageError: One of them can't.
         """
         try:
-            if self.result_file is not None:
-                self.result_file.unlink(missing_ok=True)
-                _check_writable(self.result_file.absolute().parent)
             if self.results_dir is not None:
                 self.results_dir.mkdir(parents=True, exist_ok=True)
-                for name in PackagingResult.__dataclass_fields__:
-                    (self.results_dir / _camel(name)).unlink(missing_ok=True)
+            self._take_back()
+            if self.result_file is not None:
+                _check_writable(self.result_file.absolute().parent)
+            if self.results_dir is not None:
                 _check_writable(self.results_dir)
             if self.termination_log is not None:
                 with self.termination_log.open("ab"):
@@ -90,15 +88,33 @@ class Outputs:
             ) from error
 
     def write(self, result: PackagingResult) -> None:
-        """Write the results everywhere; the termination log last."""
+        """Write the results everywhere; the termination log last.
+
+        Raises:
+            PackagerError: One of them can't be written. The others are then taken back; the image stays where it is.
+        """
         results = result.to_dict()
         text = json.dumps(results, indent=2) + "\n"
-        if self.results_dir is not None:
-            for name, value in results.items():
-                _write_atomically(self.results_dir / name, value)
+        try:
+            if self.results_dir is not None:
+                for name, value in results.items():
+                    _write_atomically(self.results_dir / name, value)
+            if self.result_file is not None:
+                _write_atomically(self.result_file.absolute(), text)
+            self._write_termination_log(results)
+        except OSError as error:
+            self._take_back()
+            raise PackagerError(
+                f"the image {result.image_digest} is delivered, but its results can't be written: {error}",
+                hint="make room at the outputs, or name others, and run it again",
+            ) from error
+
+    def _take_back(self) -> None:
         if self.result_file is not None:
-            _write_atomically(self.result_file.absolute(), text)
-        self._write_termination_log(results)
+            self.result_file.unlink(missing_ok=True)
+        if self.results_dir is not None:
+            for name in PackagingResult.__dataclass_fields__:
+                (self.results_dir / _camel(name)).unlink(missing_ok=True)
 
     def write_error(self, error: PackagerError) -> None:
         """Write the error, shortened to what the kubelet reads, to the termination log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "PACKAGER_"
+# What Kubernetes puts into every pod for a Service named packager or packager-something (kubernetes.io, "Environment
+# variables" of Services); no setting is named like that.
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
 
 
 def _words(value: object) -> object:
@@ -136,7 +140,7 @@ class Settings(BaseModel):
         values: dict[str, Any] = {
             name.removeprefix(PREFIX).lower(): value
             for name, value in environ.items()
-            if name.startswith(PREFIX) and value
+            if name.startswith(PREFIX) and value and not _SERVICE_LINK.search(name)
         }
         if environ.get("SOURCE_DATE_EPOCH"):
             values.setdefault("source_date_epoch", environ["SOURCE_DATE_EPOCH"])

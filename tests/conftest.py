@@ -3,8 +3,8 @@
 `kaniko-executor` is the one that goes into the Job image (local/kaniko_executor.sh); it is never run outside of it.
 
 A test whose programs are missing is left out, and the end of the run names it and why; nothing is ever skipped in
-silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out, but for want of what WITHOUT
-names (words, separated by spaces).
+silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out, but for want of what
+WITHOUT names (words, separated by spaces).
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.cli.describe import inspect, integrations, settings
 from packager.cli.options import EXIT_CODES
@@ -22,10 +23,22 @@ app = typer.Typer(
     help="Turn a trained model archive (ODAHU GPPI zip) into a container image, without a container daemon.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _packager(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 for _command in (make_run(None), build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
 
@@ -35,7 +48,8 @@ def main() -> None:
     _exit_after(partial(app, prog_name="packager"))
 
 
-def _main_of(name: str) -> None:
+def pack_to(name: str) -> None:
+    """Run the entry point of the platform for one packager."""
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     program.command(epilog=EXIT_CODES)(make_run(name))
     _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
@@ -56,13 +70,3 @@ def _exit_after(program: Callable[[], object]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
-
-
-def pack_to_rest() -> None:
-    """Run `odahu-flow-pack-to-rest MODEL RESOURCE_FILE`."""
-    _main_of("docker-rest")
-
-
-def pack_to_cli() -> None:
-    """Run `odahu-flow-pack-to-cli MODEL RESOURCE_FILE`."""
-    _main_of("docker-cli")

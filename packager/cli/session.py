@@ -81,5 +81,8 @@ def _fail(error: PackagerError, redactor: Redactor, outputs: Outputs | None) -> 
     if clean.hint:
         log.error("hint: %s", clean.hint)
     if outputs is not None:
-        outputs.write_error(clean)
+        try:
+            outputs.write_error(clean)
+        except OSError as cause:
+            log.warning("the termination log %s can't be written: %s", outputs.termination_log, cause.strerror)
     raise typer.Exit(error.exit_code)

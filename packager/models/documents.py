@@ -160,7 +160,7 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str) -> list[Any]:
     try:
         return [json.loads(text)]
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         pass  # YAML then, which JSON is only almost a part of
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]

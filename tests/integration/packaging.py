@@ -92,7 +92,7 @@ class Desk:
     def start(self, *words: str) -> subprocess.Popen[str]:
         self.work.mkdir(exist_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "packager.cli", *words],
+            [sys.executable, "-m", "packager", *words],
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from packager import __version__
 from packager.cli import app
 from packager.errors import exit_codes
 from packager.models.documents import read_documents
@@ -92,6 +93,18 @@ def test_a_wrong_setting_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch
     printed = CliRunner().invoke(app, ["inspect", str(tmp_path)])
     assert printed.exit_code == 2
     assert "PACKAGER_COLOR" in printed.stderr
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "/nowhere/log"])
+def test_a_termination_log_that_can_not_be_written_hides_no_error(tmp_path: Path, log: str) -> None:
+    printed = CliRunner().invoke(app, ["build", str(tmp_path / "nowhere.zip"), "--termination-log", log])
+    assert printed.exit_code == (10 if log == "/dev/full" else 2)
+    assert "termination log" in printed.stderr
+    assert printed.exception is None or isinstance(printed.exception, SystemExit)
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
 
 
 def test_a_context_is_never_written_over(tmp_path: Path) -> None:

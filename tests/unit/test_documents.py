@@ -117,6 +117,12 @@ def test_the_platforms_manifest_has_secrets_in_clear_nulls_and_unknown_keys(tmp_
     assert as_yaml.model_packaging.id == "wine"
 
 
+def test_what_no_parser_can_hold_is_refused_like_any_other_wrong_file(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, '{"modelPackaging": ' + "1" * 5000 + "}"):
+        with pytest.raises(RequestError):
+            read_packaging_manifest(write(tmp_path, "mp.json", text))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

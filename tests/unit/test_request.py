@@ -90,6 +90,12 @@ def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
         ({"imageName": "{{ 'a'" + ".replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
         ({"imageName": "{{ 'a'" + " | replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
         ({"imageName": "{{ range(10) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ Name.format_map }}"}, "is not a text"),
+        ({"imageName": "{{ self }}"}, "is not a text"),
+        ({"imageName": "{{ Name.split() }}"}, "list is not a text"),
+        ({"imageName": "{{ Name.ljust(9999999999) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ " + "(" * 500 + "1" + ")" * 500 + " }}"}, "can't be rendered"),
+        ({"imageName": "日本語"}, "leaves no name: it needs letters a-z or digits"),
         ({"imageName": "{{ Name | pprint }}"}, "No filter named 'pprint'"),
         ({"imageName": "{{ Name | center(1000000000) }}"}, "No filter named 'center'"),
         ({"imageName": "{{ Name"}, "can't be rendered"),
@@ -143,6 +149,26 @@ def test_every_problem_is_in_one_error() -> None:
         "- target 'docker-pull'",
         "- target 'docker-push' is required",
     ]
+
+
+def test_a_wrong_argument_does_not_hide_a_wrong_template() -> None:
+    with pytest.raises(RequestError) as caught:
+        request(packaging({"port": 0, "imageName": "{{ Nope }}"}))
+    assert "argument port" in caught.value.message
+    assert "'Nope' is undefined" in caught.value.message
+
+
+def test_null_is_absent_also_for_an_argument_that_is_unknown() -> None:
+    manifest = packaging({"workers": None, "imageName": None}, integration="docker-cli")
+    assert request(manifest).arguments.image_name == "{{ Name }}-{{ Version }}:{{ RandomUUID }}"
+
+
+def test_an_integration_and_an_entry_point_that_contradict_each_other_are_refused() -> None:
+    entity = {"id": "docker-cli", "spec": {"entrypoint": "odahu-flow-pack-to-rest"}}
+    manifest = packaging(integration="docker-cli", entity=entity)
+    with pytest.raises(RequestError, match="'docker-cli', whose entry point is that of docker-rest"):
+        pick_application(manifest)
+    assert pick_application(manifest, "docker-cli").name == "docker-cli"
 
 
 def test_an_integration_can_narrow_the_connection_types_and_require_arguments() -> None:

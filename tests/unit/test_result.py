@@ -67,6 +67,17 @@ def test_a_long_error_is_cut_to_what_the_kubelet_reads(tmp_path: Path, message: 
     assert message.startswith(json.loads(written)["error"]["message"].rstrip("…"))
 
 
+def test_results_are_whole_or_not_there(tmp_path: Path) -> None:
+    places = Outputs(
+        result_file=tmp_path / "result.json", results_dir=tmp_path / "results", termination_log=Path("/dev/full")
+    )
+    places.prepare()
+    with pytest.raises(PackagerError, match=f"wine@{DIGEST} is delivered, but its results can't be written"):
+        places.write(RESULT)
+    assert not (tmp_path / "result.json").exists()
+    assert not list((tmp_path / "results").iterdir())
+
+
 def test_a_place_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"results can't be written to .*nowhere") as caught:
         Outputs(result_file=tmp_path / "nowhere/result.json").prepare()

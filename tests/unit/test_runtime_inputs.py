@@ -53,7 +53,7 @@ def test_other_faults_keep_their_place() -> None:
 @pytest.mark.parametrize(
     ("document", "batch"),
     [
-        ({"data": [[1], [2, 3]]}, Batch([[1], [2, 3]])),
+        ({"data": [[1, 2], [3, 4]]}, Batch([[1, 2], [3, 4]])),
         ({"columns": None, "data": [[]], "more": 1}, Batch([[]])),
         ({"columns": [], "data": [[1]]}, Batch([[1]])),
         ({"columns": ["a", 1], "data": [[1, None]]}, Batch([[1, None]], ["a", 1])),
@@ -77,6 +77,7 @@ def test_batches(document: object, batch: Batch) -> None:
         ({"data": [[1], "x"]}, '"data"[1] must be a row, that is a list of values, got a string'),
         ({"data": [[1], {"a": 1}]}, '"data"[1] is an object, unlike the first row'),
         ({"columns": ["a", "b"], "data": [[1, 2], [3]]}, '"data"[1] has 1 values, but there are 2 columns'),
+        ({"data": [[1], [2, 3]]}, '"data"[1] has 2 values, but the first row has 1'),
         ({"columns": "ab", "data": [[1, 2]]}, '"columns" must be a list of names, got a string'),
         ({"columns": ["a", True], "data": [[1, 2]]}, '"columns"[1] must be a name, got true'),
     ],

@@ -35,6 +35,14 @@ def test_every_kind_of_value_is_read() -> None:
     assert "secret" not in repr(settings)
 
 
+def test_what_kubernetes_says_of_a_service_named_packager_is_no_setting() -> None:
+    words = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "API_PORT")
+    more = ("API_SERVICE_HOST", "API_PORT_443_TCP_PROTO")
+    assert Settings.from_env(
+        {f"PACKAGER_{word}": "tcp://10.0.0.1:80" for word in (*words, *more)}
+    ) == Settings.from_env({})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -86,7 +86,7 @@ def read_batch(document: Any) -> Batch:
     if not data:
         raise InputError('"data" has no rows')
     for number, row in enumerate(data):
-        _check_row(number, row, columns, type(data[0]))
+        _check_row(number, row, columns, data[0])
     return Batch(data, columns)
 
 
@@ -98,13 +98,15 @@ def _check_columns(columns: Any) -> None:
             raise InputError(f'"columns"[{number}] must be a name, got {_kind(name)}')
 
 
-def _check_row(number: int, row: Any, columns: Optional[List[Any]], kind: type) -> None:
+def _check_row(number: int, row: Any, columns: Optional[List[Any]], first: Any) -> None:
     if not isinstance(row, (list, dict)):
         raise InputError(f'"data"[{number}] must be a row, that is a list of values, got {_kind(row)}')
-    if not isinstance(row, kind):
+    if not isinstance(row, type(first)):
         raise InputError(f'"data"[{number}] is {_kind(row)}, unlike the first row')
     if columns is not None and isinstance(row, list) and len(row) != len(columns):
         raise InputError(f'"data"[{number}] has {len(row)} values, but there are {len(columns)} columns')
+    if isinstance(row, list) and len(row) != len(first):
+        raise InputError(f'"data"[{number}] has {len(row)} values, but the first row has {len(first)}')
 
 
 def _kind(value: Any) -> str:

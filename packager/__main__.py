@@ -1,0 +1,5 @@
+"""`python -m packager`."""
+
+from packager.start import main
+
+main()

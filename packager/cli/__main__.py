@@ -1,5 +1,0 @@
-"""`python -m packager.cli`."""
-
-from packager.cli import main
-
-main()

@@ -1,0 +1,45 @@
+"""Where the programs start: a stop is answered from the first moment, before anything heavy is imported.
+
+The imports take a second or two, and a process with the id 1, as in a container, has no default action for signals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def _stop(number: int, _frame: object) -> None:
+    sys.stderr.write(f"packager: interrupted by {signal.Signals(number).name} before it had begun\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
+
+
+def _answer_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def main() -> None:
+    """Run `packager`."""
+    _answer_signals()
+    from packager import cli  # noqa: PLC0415  (after the handlers)
+
+    cli.main()
+
+
+def pack_to_rest() -> None:
+    """Run `odahu-flow-pack-to-rest MODEL RESOURCE_FILE`."""
+    _answer_signals()
+    from packager import cli  # noqa: PLC0415  (after the handlers)
+
+    cli.pack_to("docker-rest")
+
+
+def pack_to_cli() -> None:
+    """Run `odahu-flow-pack-to-cli MODEL RESOURCE_FILE`."""
+    _answer_signals()
+    from packager import cli  # noqa: PLC0415  (after the handlers)
+
+    cli.pack_to("docker-cli")
