@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 from packager.archive import unpack
 from packager.errors import ArtifactError, DependenciesError, ManifestError
 from packager.models.manifest import MANIFEST_NAMES, MAX_MANIFEST_SIZE, ArtifactManifest, manifest_error
-from packager.tree import ArtifactLimits, Entry, Kind, below, check_links, find_root, refusal, shown
+from packager.tree import ArtifactLimits, Entry, Kind, below, check_links, check_path, find_root, refusal, shown
 
 if TYPE_CHECKING:
     from packager.progress import Reporter
 
 __all__ = ["Artifact", "ArtifactLimits", "open_artifact"]
+
+log = logging.getLogger(__name__)
 
 _LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())  # what a datetime can hold
 
@@ -114,6 +117,7 @@ def _scan(folder: Path, limits: ArtifactLimits) -> list[Entry]:
 def _read_entry(item: os.DirEntry[str], path: str) -> Entry:
     if not _is_utf8(item.name):
         raise refusal(path, "has a name that is not UTF-8", "rename it")
+    check_path(path)
     status = item.stat(follow_symlinks=False)
     if stat.S_ISDIR(status.st_mode):
         return Entry(path=path, kind=Kind.FOLDER)
@@ -142,17 +146,26 @@ def _read_artifact(root: Path, entries: list[Entry], *, owned: bool) -> Artifact
 
 
 def _read_manifest(root: Path) -> ArtifactManifest:
-    path = next((root / name for name in MANIFEST_NAMES if (root / name).is_file()), None)
-    if path is None:
+    paths = [root / name for name in MANIFEST_NAMES if (root / name).is_file()]
+    if not paths:
         raise ManifestError("the model's manifest is a link to nothing", hint="pack the manifest itself")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST_SIZE + 1)
-    except OSError as error:
-        raise ManifestError(f"{path.name} can't be read: {error.strerror}", hint="is it really a file?") from error
+    path, *others = paths
+    data = _read_bytes(path)
     manifest = ArtifactManifest.from_bytes(data, path.name)
+    for other in others:
+        if _read_bytes(other) != data:
+            log.warning("the model has two manifests that differ: %s counts, %s is ignored", path.name, other.name)
     _check_files(manifest, root, path.name)
     return manifest
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a manifest, or as much of it as tells that it's too large."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_MANIFEST_SIZE + 1)
+    except OSError as error:
+        raise ManifestError(f"{path.name} can't be read: {error.strerror}", hint="is it really a file?") from error
 
 
 def _check_files(manifest: ArtifactManifest, root: Path, name: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RATIO_FLOOR = 10 * 1000 * 1000  # bytes; below it no ratio of sizes is suspicious
 MAX_DEPTH = 256  # folders; far beyond any model, and below what recursive tools can remove again
+WHITEOUT = ".wh."  # so image layers begin the name of what they remove (opencontainers/image-spec, layer.md)
 MAX_LINK_CHAIN = 40  # links; what Linux itself follows (path_resolution(7))
 BESIDE_WRAPPER = frozenset({"__MACOSX", ".DS_Store"})  # what macOS packs beside the folder it was told to pack
 
@@ -118,7 +119,7 @@ def check_path(name: str) -> str:
     A `\` is an ordinary character of a name here, but whatever would leave the tree where `\` separates is refused too.
 
     Raises:
-        ArtifactError: The name is absolute, has a `..` or a NUL in it, or is too deep.
+        ArtifactError: The name is absolute, has a `..` or a NUL in it, is too deep, or can't be in an image's layer.
     """
     if "\0" in name:
         raise refusal(name, "has a NUL character in its name")
@@ -129,6 +130,12 @@ def check_path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if len(parts) > MAX_DEPTH:
         raise refusal(name, f"lies more than {MAX_DEPTH} folders deep")
+    if any(part.startswith(WHITEOUT) for part in parts):
+        raise refusal(
+            name,
+            f"can't be in an image: in its layers a name that begins with {WHITEOUT} removes another file",
+            "rename it, or leave it out",
+        )
     return "/".join(parts)
 
 

@@ -16,7 +16,7 @@ from packager.artifact import Artifact, ArtifactLimits, open_artifact
 from packager.errors import ArtifactError, DependenciesError, DiskFullError, ManifestError, PackagerError
 from packager.progress import SilentReporter
 from packager.settings import Settings
-from tests.unit.archives import NOON, UTF8_FLAG, Member, link, wine, write_folder, write_zip, zip_bytes
+from tests.unit.archives import MANIFEST, NOON, UTF8_FLAG, Member, link, wine, write_folder, write_zip, zip_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,9 @@ BAD_ZIPS = {
     "parent, backslash": Bad(("'..'",), wine(Member(name="a\\..\\..\\x"))),
     "nul": Bad((r"'model/a\x00.txt'", "NUL"), wine(Member(name="model/a\0.txt"))),
     "no name": Bad(("no name",), wine(Member(name="./"), Member(name=".", data=b"x"))),
+    "whiteout": Bad(("'model/.wh.entry.py'", "can't be in an image"), wine(Member(name="model/.wh.entry.py"))),
+    "whiteout, opaque": Bad(("'model/.wh..wh..opq'", "image"), wine(Member(name="model/.wh..wh..opq"))),
+    "whiteout, folder": Bad(("'.wh.d/x'", "image"), wine(Member(name=".wh.d/x"))),
     "too deep": Bad(("'d/d/d", "deep"), wine(Member(name="d/" * 300 + "x"))),
     "long name in message": Bad(("…'",), wine(Member(name="/" + "x" * 5000))),
     "name too long for a file": Bad(("can't be unpacked", "'xxxxx"), wine(Member(name="x" * 300))),
@@ -315,6 +318,24 @@ def test_the_time_is_the_newest_entry_s_wherever_we_are(
     )
 
 
+@pytest.mark.parametrize("name", [".wh", "a.wh.b", "x/.when"])
+def test_a_name_like_a_whiteout_s_is_kept(name: str, tmp_path: Path, workspace: Path) -> None:
+    artifact = opened(write_zip(tmp_path / "model.zip", wine(Member(name=name))), workspace)
+    assert (artifact.root / name).is_file()
+
+
+@pytest.mark.parametrize("differs", [True, False])
+def test_two_manifests(tmp_path: Path, workspace: Path, caplog: pytest.LogCaptureFixture, *, differs: bool) -> None:
+    other = MANIFEST.replace("wine", "beer") if differs else MANIFEST
+    members = wine(Member(name="odahuflow.model.yaml", data=other.encode()))
+
+    artifact = opened(write_zip(tmp_path / "model.zip", members), workspace)
+
+    assert artifact.manifest.model.name == "wine"
+    said = ["two manifests that differ: odahuflow.project.yaml counts, odahuflow.model.yaml is ignored"]
+    assert [record.getMessage().partition("has ")[2] for record in caplog.records] == said * differs
+
+
 def test_a_folder_is_opened_as_it_is(tmp_path: Path, workspace: Path) -> None:
     folder = write_folder(tmp_path / "model", wine(link("model/x.py", "entry.py"), link("nothing", "none")))
     for path in folder.rglob("*"):
@@ -347,6 +368,10 @@ def test_a_wrapped_folder_reached_by_a_link_is_opened(tmp_path: Path, workspace:
 
 def make_pipe(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
+
+
+def make_whiteout(folder: Path) -> None:
+    (folder / ".wh.conda.yaml").touch()
 
 
 def make_bad_name(folder: Path) -> None:
@@ -383,6 +408,7 @@ def remove_manifest(folder: Path) -> None:
     ("spoil", "says", "code"),
     [
         (make_pipe, "'pipe' is a device, pipe", 10),
+        (make_whiteout, "'.wh.conda.yaml' can't be in an image", 10),
         (make_bad_name, r"'caf\xe9' has a name that is not UTF-8", 10),
         (make_bad_target, r"'link' is a link to 'caf\xe9', which is not UTF-8", 10),
         (make_link_out, "'model/out' is a link that leaves the model, to '../../secret'", 10),
