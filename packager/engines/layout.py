@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REF_NAME = "org.opencontainers.image.ref.name"
+_ANOTHER_PLACE = "name a new folder, or a layout that is to be extended"
+_BROKEN = "mend the layout, or name a new folder"
 
 
 @contextmanager
@@ -30,15 +32,20 @@ def staging_beside(target: Path) -> Iterator[Path]:
 
 
 def check_layout_target(target: Path) -> None:
-    """Refuse a target that is neither new, nor an empty folder, nor an OCI layout.
+    """Refuse a target that is neither new, nor an empty folder, nor an OCI layout with an index.
 
     Raises:
-        BuildError: It is something else, which must not be overwritten.
+        BuildError: It is something else, which must not be overwritten, or a layout that is broken.
     """
-    if not target.exists() or (target / "oci-layout").is_file():
-        return
-    if not target.is_dir() or any(target.iterdir()):
-        raise BuildError(f"{target} is no OCI layout", hint="name a new folder, or a layout that is to be extended")
+    if (target / "oci-layout").is_file():
+        _read_index(target / "index.json")
+    elif target.is_dir():
+        if any(target.iterdir()):
+            raise BuildError(
+                f"{target} is no OCI layout: it isn't empty, and has no file oci-layout", hint=_ANOTHER_PLACE
+            )
+    elif target.exists():
+        raise BuildError(f"{target} is no OCI layout, but a file", hint=_ANOTHER_PLACE)
 
 
 def publish_layout(staged: Path, target: Path) -> None:
@@ -48,7 +55,7 @@ def publish_layout(staged: Path, target: Path) -> None:
     first and the index last, so that a reader never sees an image that isn't whole.
 
     Raises:
-        BuildError: The target is no layout.
+        BuildError: The target is no layout, or a broken one.
     """
     check_layout_target(target)
     staged.chmod(0o755)
@@ -63,14 +70,28 @@ def publish_layout(staged: Path, target: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             if not place.exists():
                 blob.rename(place)
-        index = _merged(
-            json.loads((target / "index.json").read_bytes()), json.loads((staged / "index.json").read_bytes())
-        )
+        index = _merged(_read_index(target / "index.json"), _read_index(staged / "index.json"))
         fresh = staged / "index.json.new"
         fresh.write_text(json.dumps(index))
         fresh.replace(target / "index.json")
     finally:
         os.close(handle)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """Read a layout's list of images, and check what is used of it."""
+    try:
+        index = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BuildError(f"{path} of the OCI layout can't be read: {error.strerror}", hint=_BROKEN) from error
+    except (ValueError, RecursionError) as error:
+        raise BuildError(f"{path} of the OCI layout is no JSON: {str(error)[:200]}", hint=_BROKEN) from error
+    entries = index.get("manifests", []) if isinstance(index, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict) for entry in entries
+    ):
+        raise BuildError(f"{path} of the OCI layout is no list of images", hint=_BROKEN)
+    return dict(index)
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

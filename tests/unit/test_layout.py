@@ -62,6 +62,38 @@ def test_what_is_no_layout_is_left_alone(tmp_path: Path, kind: str) -> None:
         check_layout_target(target)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "can't be read: No such file"),
+        (b'{"manifests": [', "is no JSON"),
+        (b"\xff", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[]", "is no list of images"),
+        (b'{"manifests": {}}', "is no list of images"),
+        (b'{"manifests": null}', "is no list of images"),
+        (b'{"manifests": ["a"]}', "is no list of images"),
+        (b'{"manifests": [{"annotations": "a"}]}', "is no list of images"),
+    ],
+)
+def test_a_broken_layout_is_refused_and_its_file_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    target = write_layout(tmp_path / "out", {"1": "aa"})
+    (target / "index.json").unlink()
+    if content is not None:
+        (target / "index.json").write_bytes(content)
+    with pytest.raises(BuildError) as caught:
+        check_layout_target(target)
+    assert caught.value.message.startswith(f"{target}/index.json of the OCI layout {says}")
+    assert caught.value.hint
+
+
+def test_a_layout_without_its_mark_is_told_so(tmp_path: Path) -> None:
+    target = write_layout(tmp_path / "out", {"1": "aa"})
+    (target / "oci-layout").unlink()
+    with pytest.raises(BuildError, match="has no file oci-layout"):
+        check_layout_target(target)
+
+
 def test_the_staging_folder_is_beside_the_target_and_removed(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out"
     with staging_beside(target) as staging:
