@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 log = logging.getLogger(__name__)
+
+_REMOVAL = 5.0  # seconds that removing a folder may take beyond the first try
+_PAUSE = 0.05  # seconds between two tries
+_QUIET = 4  # tries in a row that must find a folder gone whose first removal was disturbed
 
 
 @dataclass
@@ -96,8 +102,37 @@ def private_folder(prefix: str, below: Path | None) -> Iterator[Path]:
             with _allowed_stop():
                 yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
     raise_pending_stop()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder although something may still write into it, or has made parts of it read-only.
+
+    Threads of other languages go on for a moment after their work was cancelled. What is still there after five
+    seconds is left, and said in the log.
+    """
+    deadline = time.monotonic() + _REMOVAL
+    shutil.rmtree(folder, ignore_errors=True)
+    quiet = 0 if os.path.lexists(folder) else _QUIET
+    while quiet < _QUIET and time.monotonic() < deadline:
+        _make_removable(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_PAUSE)
+        quiet = 0 if os.path.lexists(folder) else quiet + 1
+    if os.path.lexists(folder):
+        log.warning("the folder %s can't be removed entirely; remove it by hand", folder)
+
+
+def _make_removable(folder: Path) -> None:
+    """Let the owner remove what lies in the folders: their modes count, not those of the files."""
+    with suppress(OSError):
+        folder.chmod(0o700)
+    for place, names, _ in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)
 
 
 def finish_work() -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _KERNEL = "5.10"  # of the nodes, not of the image; older ones run no Kubernetes that is still supported
-_SETTLE = 0.1  # seconds
+_SETTLE = 0.1  # seconds between two looks
+_SETTLED = 2  # looks in a row that must find nothing new
+_LONGEST_SETTLING = 5.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,30 @@ def link_environment(linking: Linking) -> Linked:
             settled = True
         finally:
             if not settled:
-                # rattler's threads let go of their Python objects a moment after its futures have ended; an interpreter
-                # that exits before is aborted by them.
-                time.sleep(_SETTLE)
+                # rattler's threads go on a moment after its futures have ended: they write into the folder that is to
+                # be removed, and an interpreter that exits before they let go of its objects is aborted by them.
+                _wait_until_quiet(linking.staging)
     return linked
+
+
+def _wait_until_quiet(folder: Path) -> None:
+    """Wait until nothing is written into a folder any more, a few seconds at most."""
+    deadline, before, equal = time.monotonic() + _LONGEST_SETTLING, _extent(folder), 0
+    while equal < _SETTLED and time.monotonic() < deadline:
+        time.sleep(_SETTLE)
+        extent = _extent(folder)
+        before, equal = extent, equal + 1 if extent == before else 0
+
+
+def _extent(folder: Path) -> tuple[int, int]:
+    """Count what lies below a folder, and its bytes."""
+    count = size = 0
+    for place, folders, names in os.walk(folder):
+        count += len(folders) + len(names)
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(f"{place}/{name}").st_size
+    return count, size
 
 
 async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:

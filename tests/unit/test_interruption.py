@@ -5,10 +5,14 @@ import shutil
 import signal
 import stat
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from packager import interruption
 from packager.errors import Interrupted
 from packager.interruption import deferred_stop, finish_work, private_folder, raise_pending_stop, stop_signals
 
@@ -47,6 +51,56 @@ def test_a_stop_while_the_folder_is_made_or_removed_waits_until_that_is_done(
     with pytest.raises(Interrupted), stop_signals(), private_folder("a-", tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_removed_although_a_thread_goes_on_writing(tmp_path: Path) -> None:
+    wrote = threading.Event()
+
+    def write(folder: Path) -> None:
+        end, number = time.monotonic() + 0.5, 0
+        while time.monotonic() < end:
+            with suppress(OSError):  # it is removed at the same time
+                folder.mkdir(exist_ok=True)
+                while time.monotonic() < end:
+                    (folder / str(number)).touch()
+                    number += 1
+                    if number > 1000:
+                        wrote.set()
+
+    with private_folder("a-", tmp_path) as folder:
+        thread = threading.Thread(target=write, args=(folder / "deep",))
+        thread.start()
+        assert wrote.wait(5)
+    thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_made_read_only_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.rmtree
+
+    def as_another_user(path: Path, *, ignore_errors: bool) -> None:  # root may remove everything
+        folders = (path, path / "in", path / "in" / "side")
+        if path.exists() and all(one.stat().st_mode & 0o700 == 0o700 for one in folders):
+            real(path, ignore_errors=ignore_errors)
+
+    with private_folder("a-", tmp_path) as folder:
+        (folder / "in" / "side").mkdir(parents=True)
+        (folder / "in" / "out").symlink_to(tmp_path)
+        for path in (folder / "in" / "side", folder / "in", folder):
+            path.chmod(0o500)
+        tmp_path.chmod(0o755)
+        monkeypatch.setattr(shutil, "rmtree", as_another_user)
+    assert not list(tmp_path.iterdir())
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_folder_that_can_not_be_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with private_folder("a-", tmp_path) as folder:
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        monkeypatch.setattr(interruption, "_REMOVAL", 0.1)
+    assert str(folder) in caplog.text
 
 
 def test_a_stop_that_was_held_back_is_raised_when_asked_for() -> None:

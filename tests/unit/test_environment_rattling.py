@@ -1,0 +1,28 @@
+"""What surrounds rattler, without starting it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from packager.environment import rattling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_cancelled_linking_waits_until_nothing_is_written_any_more(tmp_path: Path) -> None:
+    started = threading.Event()
+
+    def write() -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            (tmp_path / str(time.monotonic_ns())).touch()
+            started.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert started.wait(5)
+    rattling._wait_until_quiet(tmp_path)  # noqa: SLF001  (rattler's threads can't be had without a channel)
+    assert not thread.is_alive()
