@@ -41,7 +41,9 @@ def subreaper() -> Iterator[None]:
 def dying_with_parent() -> Callable[[], None]:
     """Return what a child calls between fork and exec, so that the kernel sends it SIGTERM when we die.
 
-    SIGTERM and not SIGKILL: Buildah then stops its RUN step and removes its working containers itself.
+    SIGTERM and not SIGKILL, so that Buildah hands it on to a RUN step, and removes its working container when that has
+    ended. Between RUN steps Buildah dies of it at once, and the container stays; the Buildah engine's next session
+    removes it, together with the folder of the session that left it (`engines.session_folder`).
     """
     parent, prctl = os.getpid(), _libc.prctl
 

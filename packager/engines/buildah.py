@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.machine import Machine, choose_isolation, scrubbed
 from packager.engines.rootfs import DEFAULT_PATH
+from packager.engines.session_folder import PREFIX, leftovers, locked
 from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import BaseImage
@@ -45,7 +47,7 @@ class BuildahEngine:
         self._run = run
         self._environ = environ
         self._architecture = _ARCHITECTURES[settings.platform]
-        self._lock = UseLock(settings.cache_dir)
+        self._storage: Path | None = None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Pull the base image and look into it.
@@ -94,33 +96,41 @@ class BuildahEngine:
         """
         if destination.transport == "oci" and destination.path is not None:
             check_layout_target(destination.path)
-        with self._lock.using(), self._session() as session:
-            isolation = choose_isolation(
-                self._settings.buildah_isolation,
-                Machine.look(self._environ),
-                environ=self._environ,
-                has_run_steps=bool(plan.run_steps),
-            )
-            image_id = session.build(plan, context, isolation)
-            session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
-            digest = _deliver(session, image_id, destination, access)
-        self._remove_stale_images()
-        return BuiltImage(destination=destination, digest=digest)
-
-    def _remove_stale_images(self) -> None:
-        with self._lock.removing() as alone:
-            if alone:
-                with self._session() as session:
+        with self._session() as session:
+            lock = UseLock(session.storage or self._settings.cache_dir)
+            with lock.using():
+                isolation = choose_isolation(
+                    self._settings.buildah_isolation,
+                    Machine.look(self._environ),
+                    environ=self._environ,
+                    has_run_steps=bool(plan.run_steps),
+                )
+                image_id = session.build(plan, context, isolation)
+                session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
+                digest = _deliver(session, image_id, destination, access)
+            with lock.removing() as alone:
+                if alone:
                     session.remove_stale_images()
+        return BuiltImage(destination=destination, digest=digest)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left."""
-        below = self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (the folder in it is private)
+        """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left.
+
+        What an earlier session left that was killed is removed first.
+        """
+        below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
         with ExitStack() as stack:
-            with _files_at(Path(below)):
-                folder = stack.enter_context(private_folder("packager-buildah-", Path(below)))
+            with _files_at(below):
+                folder = stack.enter_context(private_folder(PREFIX, below))
             session = Session(run=self._run, env=scrubbed(self._environ, temporary=folder), folder=folder)
+            self._storage = self._storage or session.find_storage()
+            if self._storage is not None:
+                session = replace(session, storage=self._storage)
+                stack.enter_context(locked(folder, mark=session.mark, storage=self._storage))
+                for leftover in leftovers(below, storage=self._storage):
+                    if session.remove_containers(leftover.mark):
+                        leftover.remove()
             try:
                 yield session
             except BaseException:

@@ -8,12 +8,13 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.engines import rootfs
-from packager.engines.failures import Attempt, failure, image_not_found
+from packager.engines.failures import Attempt, failure, image_not_found, may_be_full
+from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
 from packager.errors import BuildError, PackagerError, RegistryUnreachableError
 
@@ -36,11 +37,18 @@ class Session:
 
     Buildah can't name or label the working containers of a build, but it keeps in each the path of the "default mounts
     file" that it was started with. Ours lies in the private folder (and isn't there), so it tells whose a container is.
+
+    Attributes:
+        run: How commands are run.
+        env: Their environment; its TMPDIR is the private folder.
+        folder: The private folder.
+        storage: The container storage's folder, where it's known.
     """
 
     run: Runner
     env: Mapping[str, str]
     folder: Path
+    storage: Path | None = None
 
     @property
     def mark(self) -> str:
@@ -51,6 +59,14 @@ class Session:
         """Run a command of Buildah."""
         argv = ["buildah", "--default-mounts-file", self.mark, *words]
         return self.run(argv, env=self.env, cwd=cwd, capture=capture, on_line=lambda line: log.debug("%s", line))
+
+    def find_storage(self) -> Path | None:
+        """Return the container storage's folder, or None where Buildah doesn't tell it."""
+        done = self.buildah("info", capture=True)
+        with suppress(ValueError, KeyError, TypeError):
+            folder = str(json.loads(done.stdout)["store"]["GraphRoot"]) if done.returncode == 0 else ""
+            return Path(folder) if folder else None
+        return None
 
     def find(self, reference: Reference, access: RegistryAccess, architecture: str) -> dict[str, Any]:
         """Return what Buildah knows of the base image, pulled where that is needed."""
@@ -125,7 +141,7 @@ class Session:
         iid_file = self.folder / "iid"
         done = self.buildah(*build_words(plan, isolation), "--iidfile", str(iid_file), str(context))
         if done.returncode != 0:
-            raise failure(Attempt(stage="build", subject=str(plan.base.reference)), done)
+            raise self._failure(Attempt(stage="build", subject=str(plan.base.reference)), done, context)
         return iid_file.read_text("ascii").strip().removeprefix("sha256:")
 
     def push(
@@ -135,11 +151,19 @@ class Session:
         digest_file = self.folder / "digest"
         done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
-            raise failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
+            raise self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
         return digest
+
+    def _failure(self, attempt: Attempt, done: Completed, context: Path | None = None) -> PackagerError:
+        """Tell which error a command stands for that writes much; a full disk is not always named as the cause."""
+        if may_be_full(done.output):
+            folders = [self.folder, self.storage] if self.storage else [self.folder]
+            needed = layer_size(context) if context else 0
+            attempt = replace(attempt, full=full_folders(folders, needed=needed))
+        return failure(attempt, done)
 
     def name(self, image_id: str, name: str) -> None:
         """Give an image a name in the local storage."""
@@ -153,15 +177,20 @@ class Session:
         if stale:
             self.buildah("rmi", *stale, capture=True)
 
-    def remove_containers(self) -> None:
-        """Remove the working containers that a failed or interrupted command of this session left."""
-        with suppress(PackagerError):  # what went wrong before is what counts
+    def remove_containers(self, mark: str = "") -> bool:
+        """Remove the working containers that a failed or killed session left: this one, or the one with that mark.
+
+        What goes wrong is not raised, as what went wrong before is what counts; it gives False.
+        """
+        with suppress(PackagerError, ValueError):
             done = self.buildah("containers", "--json", capture=True)
-            containers = json.loads(done.stdout or "[]") if done.returncode == 0 else []
-            for container in containers or []:
+            removed = done.returncode == 0
+            for container in (json.loads(done.stdout or "null") or []) if removed else []:
                 done = self.buildah("inspect", "--type", "container", container["id"], capture=True)
-                if done.returncode == 0 and json.loads(done.stdout).get("DefaultMountsFilePath") == self.mark:
-                    self.buildah("rm", container["id"], capture=True)
+                if done.returncode == 0 and json.loads(done.stdout).get("DefaultMountsFilePath") == (mark or self.mark):
+                    removed &= self.buildah("rm", container["id"], capture=True).returncode == 0
+            return removed
+        return False
 
 
 def access_words(reference: Reference, access: RegistryAccess) -> list[str]:

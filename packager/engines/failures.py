@@ -34,6 +34,9 @@ KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _STEP = re.compile(r'building at STEP "RUN (.*)": (?:while running runtime: )?(?:exit status (\d+)|signal: (\w+))')
 _NO_RUNTIME = re.compile(r"creating container for \[|did not get container create message|error setting up the chroot")
 NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
+# What is told when writing ended early: the reason stays with the part of the engine that wrote. With `--timestamp`
+# Buildah 1.28 rewrites layers through a pipe, and of a full TMPDIR only the pipe's end is told.
+_WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|unexpected EOF", re.IGNORECASE)
 _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
     "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
     "inspect": re.compile(r"image not known"),
@@ -49,11 +52,13 @@ class Attempt:
         stage: The engine's command.
         subject: What it was done to: a reference or a destination.
         host: The registry's host; empty where none takes part.
+        full: The folders that had no room left right afterwards; only looked for where `may_be_full` says so.
     """
 
     stage: Stage
     subject: str
     host: str = ""
+    full: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return it as the start of a message."""
@@ -129,9 +134,19 @@ def failure(attempt: Attempt, completed: Completed) -> PackagerError:
                 f"{attempt}: no space left on this machine",
                 hint="make room in the container storage (`buildah rmi --prune`), in TMPDIR or at the output",
             )
+        if found is None and attempt.full and may_be_full(error):
+            return DiskFullError(
+                f"{attempt}: no space left in {' or '.join(attempt.full)}: {short(error)}",
+                hint="make room there, or let PACKAGER_WORK_DIR name a folder on a larger disk",
+            )
         if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
             return image_not_found(attempt)
     return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {short(error)}")
+
+
+def may_be_full(output: str) -> bool:
+    """Tell whether what was told may come of a full disk, though it doesn't say so."""
+    return _WRITING_ENDED.search(output) is not None
 
 
 def image_not_found(attempt: Attempt) -> ImageNotFoundError:

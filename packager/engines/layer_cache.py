@@ -39,11 +39,11 @@ def stale_names(names: Iterable[str]) -> list[str]:
 
 
 class UseLock:
-    """Keeps images from being removed while any build of this user may be using their layers."""
+    """Keeps images from being removed while any build with the same storage may be using their layers."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder in which the lock's file lies; it is made when it's first needed."""
-        self._path = folder / "buildah.lock"
+        """Name the folder in which the lock's file lies, the storage's own; it is made when it's first needed."""
+        self._path = folder / "packager-buildah.lock"
 
     @contextmanager
     def using(self) -> Iterator[None]:

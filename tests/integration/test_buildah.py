@@ -218,6 +218,21 @@ def test_a_full_storage(bench: Bench, tmp_path: Path, registry: Registry) -> Non
         assert small.buildah("containers") == []
 
 
+@as_root
+@pytest.mark.parametrize(("disk_size", "layer_size"), [("6m", 12_000_000), ("30m", 40_000_000)])
+def test_a_full_work_folder(bench: Bench, tmp_path: Path, registry: Registry, disk_size: str, layer_size: int) -> None:
+    (bench.folder / "context").mkdir(exist_ok=True)
+    (bench.folder / "context" / "env").write_bytes(os.urandom(layer_size))
+    with small_disk(tmp_path / "disk", disk_size) as disk:
+        (disk / "work").mkdir()
+        (disk / "context").symlink_to(bench.folder / "context")
+        small = Bench(disk, bench.environ)
+        with pytest.raises(DiskFullError) as caught:
+            small.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to_registry(registry, "full/work:1"))
+        assert str(disk / "work") in caught.value.message
+        assert list((disk / "work").iterdir()) == []
+
+
 @pytest.mark.parametrize("step", ["echo reason; exit 42", "echo reason >&2; exit 42"])
 def test_a_run_step_that_fails_is_named_with_its_code(bench: Bench, registry: Registry, step: str) -> None:
     with pytest.raises(BuildStepError) as caught:
@@ -354,9 +369,9 @@ INTERRUPTED = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_a_run_step_leaves_nothing(bench: Bench, number: int) -> None:
-    mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
+@contextmanager
+def interrupted(bench: Bench, mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a program that builds, once both sleeps of its RUN step, which ignore SIGTERM, run."""
     step = f"trap '' TERM; sleep {mark} & sleep {mark}"
     (bench.folder / "context").mkdir(exist_ok=True)
     (bench.folder / "context" / "Dockerfile").write_text(f'FROM localhost/tiny-base:1\nRUN ["sh", "-c", "{step}"]\n')
@@ -365,12 +380,35 @@ def test_a_signal_in_a_run_step_leaves_nothing(bench: Bench, number: int) -> Non
     with subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE) as ours:
         wait_for(lambda: len([pid for pid in with_argument(mark) if is_sleep(pid)]) == 2)
         assert len(bench.buildah("containers")) == 1
+        yield ours
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_run_step_leaves_nothing(bench: Bench, number: int) -> None:
+    mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
+    with interrupted(bench, mark) as ours:
         ours.send_signal(number)
         time.sleep(0.3)
         ours.send_signal(number)
         output, _ = ours.communicate(timeout=60)
     assert ours.returncode == 128 + number, output.decode()
     assert with_argument(mark) == []
+
+
+def test_what_a_killed_packager_left_is_removed_by_the_next(bench: Bench, registry: Registry) -> None:
+    mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
+    with interrupted(bench, mark) as ours:
+        bench.build("FROM localhost/tiny-base:1\nLABEL a=meanwhile\n", to_registry(registry, "killed/a:1"))
+        assert len(bench.buildah("containers")) == 1  # a living session's is left alone
+        ours.kill()
+        for pid in [*with_argument(str(bench.folder / "context")), *filter(is_sleep, with_argument(mark))]:
+            os.kill(pid, signal.SIGKILL)
+        ours.wait(30)
+        wait_for(lambda: with_argument(mark) == [])
+    assert len(bench.buildah("containers")) == 1
+    assert len(list((bench.folder / "work").iterdir())) == 1
+    bench.build("FROM localhost/tiny-base:1\nLABEL a=next\n", to_registry(registry, "killed/a:1"))
+    # The fixture sees that nothing is left.
 
 
 def is_sleep(pid: int) -> bool:

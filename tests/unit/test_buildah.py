@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -14,9 +16,11 @@ import pytest
 from packager.engines import Engine, RegistryAccess
 from packager.engines.buildah import BuildahEngine
 from packager.engines.buildah_session import access_words, build_words, pull_words
-from packager.engines.layer_cache import PREFIX, UseLock, cache_name, stale_names
+from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
+from packager.engines.layer_cache import UseLock, cache_name, stale_names
 from packager.engines.machine import Isolation, Machine, choose_isolation, scrubbed
-from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryError
+from packager.engines.session_folder import PREFIX, locked
+from packager.errors import BuildError, BuildStepError, DiskFullError, ImageNotFoundError, PackagerError, RegistryError
 from packager.models.reference import Destination, Reference
 from packager.plan import BaseImage, ImageConfig, ImagePlan
 from packager.process import Completed
@@ -43,6 +47,8 @@ class FakeBuildah:
     architecture: str = "amd64"
     fails: dict[str, tuple[int, str]] = field(default_factory=dict)
     writes: bool = True
+    storage: str = ""
+    containers: dict[str, str] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
     envs: list[Mapping[str, str]] = field(default_factory=list)
 
@@ -59,13 +65,24 @@ class FakeBuildah:
         assert cwd is None or cwd.is_dir()
         program, flag, mark, command, *words = argv
         assert (program, flag, Path(mark).name) == ("buildah", "--default-mounts-file", "mounts.conf")
-        self.commands.append([command, *words])
+        if command != "info":
+            self.commands.append([command, *words])
         self.envs.append(env)
         for option, content in (("--iidfile", f"sha256:{IMAGE}"), ("--digestfile", f"{DIGEST}\n")):
             if option in words and self.writes:
                 Path(words[words.index(option) + 1]).write_text(content)
         code, output = self.fails.get(command, (0, ""))
-        answers = {"pull": f"{IMAGE}\n", "inspect": self.inspected(), "images": "null\n", "containers": "null\n"}
+        answers = {
+            "pull": f"{IMAGE}\n",
+            "inspect": self.inspected(),
+            "images": "null\n",
+            "containers": json.dumps([{"id": name} for name in self.containers] or None),
+            "info": json.dumps({"store": {"GraphRoot": self.storage}}),
+        }
+        if words[:2] == ["--type", "container"]:
+            answers["inspect"] = json.dumps({"DefaultMountsFilePath": self.containers[words[2]]})
+        if command == "rm" and code == 0:
+            self.containers.pop(words[0], None)
         stdout = answers.get(command, "") if capture and code == 0 else ""
         return Completed(argv=tuple(argv), returncode=code, output=output, stdout=stdout)
 
@@ -132,6 +149,106 @@ def test_a_failed_push_gives_no_digest_even_when_there_is_a_file(tmp_path: Path)
         engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
     assert run.names() == ["build", "tag", "push", "containers"]
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+CLOSED_PIPE = (
+    'Error: committing container for step {0}: copying layers and metadata for container "f": initializing source '
+    'containers-storage:base-working-container: storing layer "06f0" to file: io: read/write on closed pipe'
+)
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "expected", "named"),
+    [
+        (1_000_000, 1, DiskFullError, "no space left in"),
+        (40_000_000, 50_000_000, DiskFullError, "no space left in"),  # what Buildah removed made room again
+        (60_000_000, 50_000_000, BuildError, "closed pipe"),
+    ],
+)
+def test_a_disk_that_was_full_when_a_layer_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, size: int, expected: type[PackagerError], named: str
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    with (context / "env").open("wb") as file:
+        file.truncate(size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    run = FakeBuildah(fails={"build": (125, CLOSED_PIPE)})
+    with pytest.raises(PackagerError, match=named) as caught:
+        engine(run, tmp_path).build(PLAN, context, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
+    assert type(caught.value) is expected
+    assert (str(tmp_path) in caught.value.message) == (expected is DiskFullError)
+
+
+def test_a_broken_layout_is_told_before_the_build(tmp_path: Path) -> None:
+    run, out = FakeBuildah(), tmp_path / "out"
+    out.mkdir()
+    (out / "oci-layout").write_text("{}")
+    (out / "index.json").write_text("{")
+    to = Destination(reference=Reference.parse("r.io/wine:1"), transport="oci", path=out)
+    with pytest.raises(BuildError, match=r"index\.json"):
+        engine(run, tmp_path).build(PLAN, tmp_path, to, ACCESS)
+    assert run.commands == []
+
+
+def killed_session(work: Path, name: str, *, storage: str) -> Path:
+    """Make what a killed session leaves: its folder, with a lock that nobody holds."""
+    folder = work / f"{PREFIX}{name}"
+    folder.mkdir()
+    with locked(folder, mark=f"{folder}/mounts.conf", storage=Path(storage)):
+        pass
+    return folder
+
+
+def test_what_a_killed_session_left_is_removed(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    killed = killed_session(work, "killed", storage="/graph")
+    unlocked, elsewhere = work / f"{PREFIX}unlocked", killed_session(work, "elsewhere", storage="/other")
+    unlocked.mkdir()
+    living = work / f"{PREFIX}living"
+    living.mkdir()
+    marks = {"1": f"{killed}/mounts.conf", "2": f"{living}/mounts.conf", "3": "/another/mounts.conf"}
+    run = FakeBuildah(storage="/graph", containers=marks, fails={"mount": (1, "")})
+    base = Reference.parse("localhost/base:1")
+
+    with locked(living, mark=marks["2"], storage=Path("/graph")):
+        engine(run, work).inspect_base(base, ACCESS)
+
+    assert set(run.containers) == {"2", "3"}
+    assert set(work.iterdir()) == {unlocked, elsewhere, living}
+
+
+def test_what_can_t_be_removed_of_a_killed_session_is_tried_again(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    killed = killed_session(work, "killed", storage="/graph")
+    run = FakeBuildah(storage="/graph", containers={"1": f"{killed}/mounts.conf"}, fails={"rm": (1, "")})
+    made, to = engine(run, work), Destination(reference=Reference.parse("r.io/wine:1"))
+    made.build(PLAN, tmp_path, to, ACCESS)
+    assert list(work.iterdir()) == [killed]
+    run.fails.clear()
+    made.build(PLAN, tmp_path, to, ACCESS)
+    assert (run.containers, list(work.iterdir())) == ({}, [])
+
+
+def test_builds_with_other_caches_keep_the_images_of_a_shared_storage(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    run, to = FakeBuildah(storage=str(storage)), Destination(reference=Reference.parse("r.io/wine:1"))
+    names = []
+
+    def build_another_meanwhile(argv: Sequence[str], **options: Any) -> Completed:
+        if "push" in argv:
+            other = FakeBuildah(storage=str(storage))
+            made = Settings(work_dir=tmp_path, cache_dir=tmp_path / "another")
+            BuildahEngine(made, other, {}).build(PLAN, tmp_path, to, ACCESS)
+            names.append(other.names())
+        return run(argv, **options)
+
+    made = Settings(work_dir=tmp_path, cache_dir=tmp_path / "cache")
+    BuildahEngine(made, build_another_meanwhile, {}).build(PLAN, tmp_path, to, ACCESS)
+    assert names == [["build", "tag", "push"]]
+    assert run.names() == ["build", "tag", "push", "images"]
 
 
 def test_a_failed_build_is_not_pushed(tmp_path: Path) -> None:
@@ -239,7 +356,7 @@ def test_the_newest_ten_repositories_are_kept() -> None:
     names = [cache_name(f"r.io/{moment}", moment) for moment in range(12)]
     assert set(stale_names(names)) == set(names[:2])
     assert all(Reference.parse(name).host == "localhost" for name in names)
-    assert all(name.startswith(PREFIX) for name in names)
+    assert all(name.startswith(CACHE_PREFIX) for name in names)
 
 
 def test_nothing_is_removed_while_a_build_runs(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packager.engines.failures import Attempt, Stage, failure
+from packager.engines.failures import Attempt, Stage, failure, may_be_full
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -215,6 +215,40 @@ BUILDS: list[tuple[int, str, type[PackagerError], str]] = [
     ),
     (125, "", BuildError, "no reason"),
 ]
+
+
+# Of a full TMPDIR, with and without `--timestamp`; the others are told by other parts of containers/image.
+UNCLEAR: list[tuple[Stage, str]] = [
+    (
+        "build",
+        (
+            "Error: committing container for step {Env:[] Command:copy}: copying layers and metadata for container "
+            '"f": initializing source containers-storage:tiny-base-working-container: storing layer '
+            '"06f0" to file: io: read/write on closed pipe'
+        ),
+    ),
+    ("build", 'Error: storing layer "06f0" to file: short write'),
+    ("push", f"{PUSHING}writing blob: storing blob to file: unexpected EOF"),
+]
+
+
+@pytest.mark.parametrize(("stage", "output"), UNCLEAR)
+def test_writing_that_ended_early(stage: Stage, output: str) -> None:
+    assert may_be_full(output)
+    done = Completed(argv=("buildah",), returncode=125, output=output)
+    full = failure(Attempt(stage=stage, subject="r.io/a:1", full=("/work/x", "/graph")), done)
+    assert type(full) is DiskFullError
+    assert "no space left in /work/x or /graph" in full.message
+    assert "PACKAGER_WORK_DIR" in full.hint
+    assert type(failure(Attempt(stage=stage, subject="r.io/a:1"), done)) is BuildError
+
+
+def test_a_full_disk_does_not_explain_every_failure() -> None:
+    for stage, tables in (("push", PUSHES), ("pull", PULLS)):
+        for output, expected, _ in tables:
+            done = Completed(argv=("buildah",), returncode=125, output=output)
+            error = failure(Attempt(stage=stage, subject="r.io:5000/a/b:1", host="r.io:5000", full=("/work",)), done)  # type: ignore[arg-type]
+            assert type(error) is expected
 
 
 def error_of(stage: Stage, host: str, returncode: int, output: str) -> PackagerError:
