@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from packager.environment.text import shown
 from packager.errors import DependenciesError, UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def channel_urls(channel: str, *, folder: Path, settings: Settings) -> tuple[str
     if _NAME.fullmatch(channel):
         return (f"{settings.conda_channel_alias.rstrip('/')}/{channel}",)
     raise DependenciesError(
-        f"{without_credentials(channel)!r} is no conda channel",
+        f"{shown(without_credentials(channel))} is no conda channel",
         hint=f"write a name, a path that starts with ./ or /, or a URL of {', '.join(_SCHEMES)}",
     )
 

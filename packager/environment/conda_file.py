@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,7 +14,9 @@ from rattler.exceptions import InvalidMatchSpecError
 
 from packager.environment.channels import Credential, channel_urls, split_credential, without_credentials
 from packager.environment.requirements import Requirements, read_requirements
+from packager.environment.text import read_text_file, shortened, shown
 from packager.errors import DependenciesError
+from packager.models.manifest import _CONTROL, _reason, _TextLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LONGEST_NAME = 100
+_LONGEST_NUMBER = 80  # characters; the time to read a number grows with the square of its length
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HINT = "correct the model's conda file; docs/dependencies.md says what may stand in it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
         elif isinstance(entry, dict) and list(entry) == ["pip"]:
             pip_lines += [_text(path, "pip", line) for line in _list(path, entry, "pip")]
         else:
-            raise _error(path, f"dependencies: {entry!r} is neither a package nor a pip list")
+            raise _error(path, f"dependencies: {_shown(entry)} is neither a package nor a pip list")
     names_python = any(MatchSpec(spec).name.normalized == "python" for spec in specs)
     if not names_python:
         _log.info("%s asks for no Python: taking %s", path.name, settings.default_python)
@@ -108,13 +114,29 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
     )
 
 
+class _Loader(_TextLoader):
+    """Reads YAML without anchors and aliases, as the manifest's loader does, but numbers are numbers."""
+
+    yaml_implicit_resolvers = yaml.SafeLoader.yaml_implicit_resolvers
+    yaml_constructors = yaml.SafeLoader.yaml_constructors
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002  (PyYAML's)
+        """Refuse what takes long to read."""
+        if node.tag != "tag:yaml.org,2002:str" and isinstance(node, yaml.ScalarNode):  # noqa: SIM102  (one question each)
+            if len(node.value) > _LONGEST_NUMBER:
+                raise yaml.MarkedYAMLError(problem="a number is too long", problem_mark=node.start_mark)
+        return super().construct_object(node, deep=deep)
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        document = yaml.load(read_text_file(path), Loader=_Loader)  # noqa: S506  (it is a SafeLoader)
     except FileNotFoundError as error:
         raise _error(path, "is missing", hint="`binaries.conda_path` in the model's manifest names it") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _error(path, f"can't be read as YAML: {error}") from error
+    except OSError as error:
+        raise _error(path, f"can't be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _error(path, f"can't be read as YAML: {_reason(error)}") from error
     if not isinstance(document, dict) or "dependencies" not in document:
         raise _error(path, "is not a conda environment file: it has no `dependencies`")
     return document
@@ -131,14 +153,14 @@ def _list(path: Path, document: dict[str, Any], key: str) -> list[Any]:
 
 def _text(path: Path, key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _error(path, f"{key}: {value!r} is not a text")
+        raise _error(path, f"{key}: {_shown(value)} is not a text")
     return value
 
 
 def _name(path: Path, value: object) -> str:
     if value is None:
         return "model"
-    text = str(value)
+    text = value if isinstance(value, str) else shown(value)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
     if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _LONGEST_NAME:
         raise _error(path, f"`name` {text[:200]!r} can't name a folder", hint="use letters, digits, '-', '_' and '.'")
@@ -150,7 +172,22 @@ def _variables(path: Path, value: object) -> tuple[tuple[str, str], ...]:
         return ()
     if not isinstance(value, dict):
         raise _error(path, "`variables` is not a mapping")
-    return tuple((str(name), str(text)) for name, text in value.items())
+    return tuple((_variable(path, name), _value(path, name, text)) for name, text in value.items() if text is not None)
+
+
+def _variable(path: Path, name: object) -> str:
+    if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+        raise _error(path, f"variables: {shown(name)} is no variable's name", hint="use letters, digits and '_'")
+    return name
+
+
+def _value(path: Path, name: object, value: object) -> str:
+    if not isinstance(value, str | int | float | date):
+        raise _error(path, f"variables: {shown(name)} is not a text", hint="put the value into quotes")
+    text = str(value)
+    if _CONTROL.search(text):
+        raise _error(path, f"variables: {shown(name)} is not one line without control characters")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +221,12 @@ def _spec(path: Path, entry: str, channels: _Channels) -> str:
     try:
         spec = MatchSpec(rest)
     except InvalidMatchSpecError as error:
-        raise _error(path, f"dependencies: {without_credentials(entry)!r} can't be understood: {error}") from error
+        reason = shortened(without_credentials(str(error)))
+        raise _error(path, f"dependencies: {_shown(entry)} can't be understood: {reason}") from error
     if spec.channel is not None or "://" in rest or rest.startswith("-"):
         raise _error(
             path,
-            f"dependencies: {without_credentials(entry)!r} is not a package's name and version",
+            f"dependencies: {_shown(entry)} is not a package's name and version",
             hint="name another channel as CHANNEL::PACKAGE; files and URLs go into the pip section",
         )
     if not colons:
@@ -198,5 +236,9 @@ def _spec(path: Path, entry: str, channels: _Channels) -> str:
     return f"{urls[0]}::{rest}"
 
 
-def _error(path: Path, problem: str, *, hint: str = "") -> DependenciesError:
+def _shown(value: object) -> str:
+    return shown(without_credentials(value)) if isinstance(value, str) else shortened(without_credentials(repr(value)))
+
+
+def _error(path: Path, problem: str, *, hint: str = _HINT) -> DependenciesError:
     return DependenciesError(f"{path.name}: {problem}", hint=hint)

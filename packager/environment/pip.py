@@ -12,6 +12,7 @@ from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation
 from packager.environment.requirements import read_requirements
+from packager.environment.text import read_text_file
 from packager.environment.uv import Uv
 from packager.errors import DependenciesError
 
@@ -107,10 +108,13 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_text_file(path).splitlines()
     except FileNotFoundError as error:
         raise DependenciesError(
-            f"{path.name} is missing", hint="`binaries.conda_path` in the model's manifest names it"
+            f"{path.name} is missing", hint="`binaries.requirements_path` in the model's manifest names it"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DependenciesError(f"{path.name} can't be read: {error}") from error
+        raise DependenciesError(
+            f"{path.name} can't be read: {getattr(error, 'strerror', None) or error}",
+            hint="it must be a text file in UTF-8",
+        ) from error

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from packager.environment.channels import without_credentials
+from packager.environment.text import MAX_SIZE, read_text_file, shown
 from packager.errors import DependenciesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+_COMMENT = re.compile(r"(^|\s)#.*$")
 _TAIL = re.compile(r"(\[[^\]]*\])?(\s*;.*|\s+--.*)?$")  # extras, a marker, hashes
 _ARCHIVES = (".whl", ".tar.gz", ".tar.bz2", ".zip")
 _IGNORED = {"--prefer-binary", "--use-feature", "--use-pep517", "--disable-pip-version-check", "-q", "--quiet"}
 _DEPTH = 10  # files that include files
+_MOST_FILES = 1000  # that are included; one that is included twice counts twice
+_HINT = "correct the model's pip requirements; docs/dependencies.md says what may stand in them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +60,19 @@ class Requirements:
             *self.lines,
         ]
 
-    def __add__(self, other: Requirements) -> Requirements:
-        """Put the lines of another file after these; a later index wins."""
-        return Requirements(
-            lines=self.lines + other.lines,
-            constraints=self.constraints + other.constraints,
-            index_url=other.index_url or self.index_url,
-            extra_index_urls=self.extra_index_urls + other.extra_index_urls,
-            find_links=self.find_links + other.find_links,
-            trusted_hosts=self.trusted_hosts + other.trusted_hosts,
-            switches=self.switches | other.switches,
-            formats=self.formats + other.formats,
+    @classmethod
+    def joined(cls, parts: Iterable[Requirements]) -> Requirements:
+        """Put the lines of several after each other; a later index wins."""
+        parts = list(parts)
+        return cls(
+            lines=tuple(line for part in parts for line in part.lines),
+            constraints=tuple(line for part in parts for line in part.constraints),
+            index_url=next((part.index_url for part in reversed(parts) if part.index_url), ""),
+            extra_index_urls=tuple(url for part in parts for url in part.extra_index_urls),
+            find_links=tuple(place for part in parts for place in part.find_links),
+            trusted_hosts=tuple(host for part in parts for host in part.trusted_hosts),
+            switches=frozenset(switch for part in parts for switch in part.switches),
+            formats=tuple(line for part in parts for line in part.formats),
         )
 
 
@@ -80,10 +85,7 @@ def read_requirements(lines: Iterable[str], *, file: Path, root: Path, depth: in
         DependenciesError: An option we don't know, a file that is missing or outside `root`, an environment variable.
     """
     reader = _Reader(file=file, root=root.resolve(), folder=file.parent, depth=depth)
-    result = Requirements()
-    for line in _logical_lines(lines):
-        result += reader.read(line)
-    return result
+    return Requirements.joined(reader.read(line) for line in _logical_lines(lines))
 
 
 def _logical_lines(lines: Iterable[str]) -> Iterator[str]:
@@ -106,6 +108,7 @@ class _Reader:
     root: Path
     folder: Path
     depth: int
+    included: list[int] = field(default_factory=list)  # the sizes so far
 
     def read(self, line: str) -> Requirements:
         if "${" in line:
@@ -148,14 +151,15 @@ class _Reader:
             raise self.error(line, "includes files more than ten deep")
         path = self.inside(line, value, folder=self.file.parent)
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_text_file(path)
         except (OSError, UnicodeDecodeError) as error:
-            raise self.error(line, f"can't be read: {error}") from error
+            raise self.error(line, f"can't be read: {getattr(error, 'strerror', None) or error}") from error
+        self.included.append(len(text))
+        if len(self.included) > _MOST_FILES or sum(self.included) > MAX_SIZE:
+            limits = f"{_MOST_FILES:,} files or {MAX_SIZE:,} characters"
+            raise self.error(line, f"includes more than {limits}, with the files before it")
         reader = replace(self, file=path, depth=self.depth + 1)
-        result = Requirements()
-        for inner in _logical_lines(text.splitlines()):
-            result += reader.read(inner)
-        return result
+        return Requirements.joined(reader.read(inner) for inner in _logical_lines(text.splitlines()))
 
     def requirement(self, line: str) -> str:
         """Make a path in the line an absolute `file://` URL; other lines stay as they are."""
@@ -174,15 +178,19 @@ class _Reader:
         return f"{name} @ {path.as_uri()}{rest}" if name else f"{path.as_uri()}{rest}"
 
     def inside(self, line: str, value: str, *, folder: Path | None = None) -> Path:
-        path = ((folder or self.folder) / Path(value)).resolve()
+        try:
+            path = ((folder or self.folder) / Path(value)).resolve()
+            exists = path.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null character
+            raise self.error(line, f"names {shown(value)}, which is no path") from error
         if not path.is_relative_to(self.root):
             raise self.error(line, "points outside the model archive")
-        if not path.exists():
-            raise self.error(line, f"names {value!r}, which is not in the model archive")
+        if not exists:
+            raise self.error(line, f"names {shown(value)}, which is not in the model archive")
         return path
 
-    def error(self, line: str, problem: str, *, hint: str = "") -> DependenciesError:
-        return DependenciesError(f"{self.file.name}: {without_credentials(line)!r} {problem}", hint=hint)
+    def error(self, line: str, problem: str, *, hint: str = _HINT) -> DependenciesError:
+        return DependenciesError(f"{self.file.name}: {shown(without_credentials(line))} {problem}", hint=hint)
 
 
 def _split_option(line: str) -> tuple[str, str]:

@@ -150,6 +150,89 @@ def test_files_that_are_refused(tmp_path: Path, text: str, problem: str) -> None
     assert "s3cret" not in caught.value.message
 
 
+BOMB = "a: &a [x]\n" + "".join(f"a{n}: &a{n} [*a, *a]\n" for n in range(5)) + "dependencies: [python]\n"
+DEEP = "dependencies: " + "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (BOMB, "anchors and aliases are not allowed"),
+        (DEEP, "nested too deeply"),
+        ("dependencies: [python]\n#" + "x" * (1 << 20), "is larger than 1,048,576 bytes"),
+        (f"dependencies: [0x{'f' * 10_000}]\n", "a number is too long"),
+        (f"dependencies: [1{':1' * 10_000}]\n", "a number is too long"),
+        ("dependencies: [2020-99-99]\n", "can't be read as YAML"),
+        (f"dependencies: [{'{a: [1]}, ' * 2000}]\n", "is neither a package"),
+        (f"dependencies: ['numpy >=1,,{'2' * 100_000}']\n", "can't be understood"),
+        (f"dependencies: [[{'1, ' * 2000}]]\n", "is neither a package"),
+        (f"dependencies: [python]\nchannels: ['*{'x' * 100_000}']\n", "is no conda channel"),
+        (f"dependencies: [python, {{pip: ['-r {'x' * 100_000}']}}]\n", "names '"),
+        (f"dependencies: [python, {{pip: ['--x{'x' * 100_000}']}}]\n", "is an option"),
+        (f"dependencies: [!{'x' * 100_000} y]\n", "can't be read as YAML"),
+        (f"dependencies: [python]\nname: [{'1, ' * 2000}]\n", "can't name a folder"),
+    ],
+)
+def test_files_that_are_too_much_are_refused_in_few_words(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(DependenciesError) as caught:
+        read_conda_file(write(tmp_path, text), Settings())
+    assert problem in caught.value.message
+    assert len(caught.value.message) < 1000
+    assert caught.value.hint
+
+
+def test_pip_files_that_are_too_large(tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("six\n" * 300_000, encoding="utf-8")
+    with pytest.raises(DependenciesError, match="is larger than 1,048,576 bytes"):
+        read_conda_file(pip_section(tmp_path, "-r large.txt"), Settings())
+
+
+def test_pip_files_that_are_too_large_together(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n" * 100, encoding="utf-8")
+    (tmp_path / "4.txt").write_text("six\n", encoding="utf-8")
+    with pytest.raises(DependenciesError, match="with the files before it"):
+        read_conda_file(pip_section(tmp_path, "-r 0.txt"), Settings())
+
+
+def test_many_pip_lines_are_read_in_time(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("a\n" * 200_000, encoding="utf-8")
+    assert len(read_conda_file(pip_section(tmp_path, "-r many.txt"), Settings()).pip_requirements) == 200_000
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").symlink_to("/dev/zero")
+    with pytest.raises(DependenciesError, match="it is not a file"):
+        read_conda_file(tmp_path / "conda.yaml", Settings())
+
+
+def test_variables(tmp_path: Path) -> None:
+    path = write(tmp_path, "dependencies: [python]\nvariables: {A: x y, _b2: 1, C: null, D: true, E: ''}\n")
+    expected = (("A", "x y"), ("_b2", "1"), ("D", "True"), ("E", ""))
+    assert read_conda_file(path, Settings()).variables == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ("'A B': 1", "'A B' is no variable's name"),
+        ("'': 1", "'' is no variable's name"),
+        ("1A: 1", "'1A' is no variable's name"),
+        ('"A\\n": 1', "is no variable's name"),
+        ("1: x", "1 is no variable's name"),
+        ('A: "x\\ny"', "'A' is not one line"),
+        ('A: "x\\0"', "'A' is not one line"),
+        ("A: [1]", "'A' is not a text"),
+        ("A: {b: 1}", "'A' is not a text"),
+    ],
+)
+def test_variables_that_are_refused(tmp_path: Path, variables: str, problem: str) -> None:
+    with pytest.raises(DependenciesError) as caught:
+        read_conda_file(write(tmp_path, f"dependencies: [python]\nvariables: {{{variables}}}\n"), Settings())
+    assert problem in caught.value.message
+    assert caught.value.hint
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DependenciesError, match=r"nothing\.yaml: is missing"):
         read_conda_file(tmp_path / "nothing.yaml", Settings())

@@ -57,17 +57,18 @@ def test_a_folder_is_removed_although_a_thread_goes_on_writing(tmp_path: Path) -
     wrote = threading.Event()
 
     def write(folder: Path) -> None:
-        end, number = time.monotonic() + 0.5, 0
+        end, number = time.monotonic() + 0.5, 2000
         while time.monotonic() < end:
             with suppress(OSError):  # it is removed at the same time
-                folder.mkdir(exist_ok=True)
                 while time.monotonic() < end:
                     (folder / str(number)).touch()
                     number += 1
-                    if number == 20:
-                        wrote.set()
+                    wrote.set()
 
     with private_folder("a-", tmp_path) as folder:
+        (folder / "deep").mkdir()
+        for number in range(2000):
+            (folder / "deep" / str(number)).touch()
         thread = threading.Thread(target=write, args=(folder / "deep",))
         thread.start()
         assert wrote.wait(5)
