@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from packager.environment import Environment
 from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.cache import check_cache
 from packager.environment.conda_file import CondaFile, read_conda_file
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
@@ -48,12 +49,14 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
 
     Raises:
         DependenciesError: The file is wrong; SolveError, ChannelError and InstallError say what failed later.
+        UsageError: The cache folder can't be written.
         DiskFullError: No space is left.
     """
     asked = read_conda_file(conda_file, settings, artifact_root=artifact_root)
     workspace = workspace.resolve()
     staging, prefix = workspace / "environment", envs_location / asked.name
     with full_disk("making the conda environment"):
+        check_cache(settings, "conda", "uv", "bytecode")
         linked = link_environment(
             Linking(
                 conda_file=asked,
@@ -79,6 +82,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
                     target=target,
                     workspace=workspace,
                     folder=conda_file.resolve().parent,
+                    file=conda_file.name,
                     environ=environ or {},
                 )
                 uv.install(asked.requirements, "--python", str(staging / "bin" / "python"), "--break-system-packages")

@@ -10,6 +10,8 @@ from packager.errors import DiskFullError, is_disk_full
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DISK_HINT = "PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR name folders on larger disks"
+
 
 @contextmanager
 def full_disk(doing: str) -> Iterator[None]:
@@ -20,6 +22,6 @@ def full_disk(doing: str) -> Iterator[None]:
         if is_disk_full(error):
             raise DiskFullError(
                 f"no space left while {doing}: {error.filename or ''}".rstrip(": "),
-                hint="PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR name folders on larger disks",
+                hint=DISK_HINT,
             ) from error
         raise

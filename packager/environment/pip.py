@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from packager.environment import Environment
 from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.cache import check_cache
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation
@@ -47,6 +48,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
     Raises:
         DependenciesError: The file is wrong or the base's Python isn't known; SolveError, ChannelError and InstallError
             say what failed later.
+        UsageError: The cache folder can't be written.
         DiskFullError: No space is left.
     """
     if target.python is None:
@@ -59,6 +61,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
     staging = workspace / "packages"
     staging.mkdir()
     with full_disk("installing the pip requirements"):
+        check_cache(settings, "uv", "bytecode")
         if asked.lines:
             with reporter.stage(f"installing {len(asked.lines)} pip requirements"):
                 uv = Uv(
@@ -67,6 +70,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
                     target=target,
                     workspace=workspace,
                     folder=requirements.resolve().parent,
+                    file=requirements.name,
                     environ=environ or {},
                 )
                 where = ["--target", str(staging), "--python", sys.executable, "--python-version", target.python]

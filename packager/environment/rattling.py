@@ -36,6 +36,7 @@ from packager.environment.channels import (
     split_credential,
     without_credentials,
 )
+from packager.environment.disk import DISK_HINT
 from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, PackagerError, SolveError
 
 if TYPE_CHECKING:
@@ -152,7 +153,6 @@ def _extent(folder: Path) -> tuple[int, int]:
 
 async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:
     cache = linking.settings.cache_dir / "conda"
-    cache.mkdir(parents=True, exist_ok=True)
     client = Client.from_config(config)
     gateway = Gateway(cache_dir=cache / "repodata", client=client)
     with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources):
@@ -263,8 +263,12 @@ def _errors_of_rattler(sources: tuple[Source, ...]) -> Iterator[None]:
     except Exception as error:  # rattler has a class for every step, without a common parent
         text = without_credentials(str(error))
         if "os error 28" in text or "No space left" in text:
-            raise DiskFullError(f"no space left while linking the conda environment: {text}") from error
-        raise InstallError(f"a conda package can't be fetched or linked: {text}") from error
+            raise DiskFullError(f"no space left while linking the conda environment: {text}", hint=DISK_HINT) from error
+        raise InstallError(
+            f"a conda package can't be fetched or linked: {text}",
+            hint="run it again; when it fails alike, the channel's file is damaged, or the one kept below "
+            "PACKAGER_CACHE_DIR in conda/pkgs",
+        ) from error
 
 
 def _described(source: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 from uv import find_uv_bin
 
 from packager.environment.channels import without_credentials
-from packager.errors import ChannelError, DiskFullError, InstallError, PackagerError, SolveError
+from packager.environment.disk import DISK_HINT
+from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, PackagerError, SolveError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +40,7 @@ class Uv:
     Attributes:
         workspace: A private folder for its input and its temporary files.
         folder: The folder it runs in.
+        file: The name of the user's file, for messages.
         environ: Where certificates, proxies and PATH are taken from; nothing else of it reaches uv.
     """
 
@@ -46,6 +49,7 @@ class Uv:
     target: ImageTarget
     workspace: Path
     folder: Path
+    file: str
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def install(self, requirements: Requirements, *options: str) -> None:
@@ -58,6 +62,7 @@ class Uv:
             SolveError: The requirements contradict each other, or there is no such package.
             ChannelError: An index can't be reached, or refuses us.
             InstallError: A package can't be fetched or built.
+        DependenciesError: A line can't be understood.
             DiskFullError: No space is left.
         """
         private = self.workspace / "uv"
@@ -76,7 +81,16 @@ class Uv:
         finally:
             shutil.rmtree(private, ignore_errors=True)
         if done.returncode:
-            raise _error(done.output)
+            raise _error(self.in_users_words(done.output))
+
+    def in_users_words(self, output: str) -> str:
+        """Name the user's file in place of ours, and the other files without our folder, which is gone by then."""
+        for written in ("requirements.txt", "constraints.txt"):  # the position is one in our file
+            ours = re.escape(str(self.workspace / "uv" / written))
+            output = re.sub(
+                rf"{ours}(`? at position \d+)?", lambda found: self.file + ("`" if found[1] else ""), output
+            )
+        return output.replace(f"{self.workspace}/", "")
 
     def environment(self, requirements: Requirements, private: Path) -> dict[str, str]:
         """Everything that uv, and the builds it starts, get to see."""
@@ -131,7 +145,12 @@ def _write(path: Path, lines: list[str] | tuple[str, ...]) -> Path:
 def _error(output: str) -> PackagerError:
     text = without_credentials("\n".join(output.strip().splitlines()[-_SHOWN_LINES:]))
     if "No space left on device" in text or "os error 28" in text:
-        return DiskFullError(f"no space left while installing the pip requirements:\n{text}")
+        return DiskFullError(f"no space left while installing the pip requirements:\n{text}", hint=DISK_HINT)
+    if "Couldn't parse requirement" in text:
+        return DependenciesError(
+            f"a pip requirement can't be understood:\n{text}",
+            hint="correct the line; packaging.python.org describes dependency specifiers",
+        )
     if any(words in text for words in ("usable wheels", "no wheels", "Building source distributions")):
         return InstallError(
             f"a pip requirement has no wheel for the image:\n{text}",

@@ -559,3 +559,12 @@ def test_a_complete_channel_is_left_alone(channel: Path, tmp_path: Path) -> None
     changed = tree(make_channel(tmp_path / "one", "--no-python", "--tool", "a=1.1"))
     assert [name for name in changed if name.endswith(".bz2")] == ["noarch/a-1.1-0.tar.bz2"]
     assert channel != tmp_path
+
+
+def test_a_line_that_uv_can_not_read_is_named_with_the_users_file(maker: Maker, tmp_path: Path) -> None:
+    with pytest.raises(DependenciesError) as caught:
+        maker.pip("six ===== 1\n", python=f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert type(caught.value) is DependenciesError
+    assert "`requirements.txt`" in caught.value.message
+    assert "six ===== 1" in caught.value.message
+    assert str(tmp_path) not in caught.value.message

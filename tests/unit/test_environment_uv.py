@@ -56,7 +56,9 @@ class FakeRun:
 
 
 def uv(tmp_path: Path, run: FakeRun, settings: Settings, **environ: str) -> Uv:
-    return Uv(run=run, settings=settings, target=TARGET, workspace=tmp_path, folder=tmp_path, environ=environ)
+    return Uv(
+        run=run, settings=settings, target=TARGET, workspace=tmp_path, folder=tmp_path, file="reqs.txt", environ=environ
+    )
 
 
 def test_secrets_are_in_the_environment_and_in_a_private_file_only(tmp_path: Path) -> None:
@@ -142,6 +144,7 @@ def test_the_platform_is_the_images(platform: str, glibc: str, expected: str) ->
 @pytest.mark.parametrize(
     ("output", "error"),
     [
+        ("error: Couldn't parse requirement in `x` at position 0\n  cause: six ===== 1", DependenciesError),
         ("  \u00d7 No solution found when resolving dependencies:\n  ╰─▶ Because x was not found", SolveError),
         ("error: Failed to fetch: `https://u:s3cret@host/simple/x/`\n  Caused by: refused", ChannelError),
         ("No solution found\nhint: An index URL (https://x) returned a 401 Unauthorized error.", ChannelError),
@@ -158,6 +161,30 @@ def test_uvs_words(tmp_path: Path, output: str, error: type[PackagerError]) -> N
     assert output.splitlines()[-1].strip() in caught.value.message
     assert "s3cret" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("Couldn't parse requirement in `{}/uv/requirements.txt` at position 12\n cause", "in `reqs.txt`\n cause"),
+        ("Unexpected '-': {}/uv/requirements.txt:2:1", "Unexpected '-': reqs.txt:2:1"),
+        ("from {}/uv/constraints.txt", "from reqs.txt"),
+        ("file://{}/model/x.whl is damaged", "file://model/x.whl is damaged"),
+    ],
+)
+def test_uvs_words_name_the_users_file(tmp_path: Path, output: str, expected: str) -> None:
+    run = FakeRun(returncode=2, output=f"error: {output.format(tmp_path)}")
+    with pytest.raises(PackagerError) as caught:
+        uv(tmp_path, run, Settings()).install(Requirements(lines=("x",)))
+    assert expected in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_a_full_disk_has_a_hint(tmp_path: Path) -> None:
+    run = FakeRun(returncode=1, output="No space left on device")
+    with pytest.raises(DiskFullError) as caught:
+        uv(tmp_path, run, Settings()).install(Requirements(lines=("x",)))
+    assert "PACKAGER_WORK_DIR" in caught.value.hint
 
 
 def test_a_base_without_python(tmp_path: Path) -> None:
