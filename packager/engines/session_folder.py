@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 PREFIX = "packager-buildah-"
 _LOCK = "lock"
 _MOST_BYTES = 65536
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\"}  # proc_pid_mountinfo(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,10 @@ class Leftover:
 
     def remove(self) -> None:
         """Remove the folder, unless something is mounted in it: what is below a mount isn't ours."""
+        path = str(self.folder.resolve()).translate(_ESCAPES)
         try:
-            has_mounts = f" {self.folder.resolve()}/" in Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+            mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
+            has_mounts = f" {path}/" in mounts or f" {path} " in mounts
         except OSError:
             has_mounts = True
         if has_mounts:

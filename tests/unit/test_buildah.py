@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from packager.engines import Engine, RegistryAccess
+from packager.engines import Engine, RegistryAccess, session_folder
 from packager.engines.buildah import BuildahEngine
 from packager.engines.buildah_session import access_words, build_words, pull_words
 from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
@@ -217,6 +217,21 @@ def test_what_a_killed_session_left_is_removed(tmp_path: Path) -> None:
 
     assert set(run.containers) == {"2", "3"}
     assert set(work.iterdir()) == {unlocked, elsewhere, living}
+
+
+@pytest.mark.parametrize("inside", ["", "/buildah123/mnt"])
+def test_a_killed_session_s_folder_with_mounts_in_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    work = tmp_path / "a work folder"
+    work.mkdir()
+    killed = killed_session(work, "killed", storage="/graph")
+    mounts = tmp_path / "mountinfo"
+    point = f"{killed}{inside}".replace(" ", r"\040")
+    mounts.write_text(f"36 35 98:0 /etc/hosts {point} rw,noatime - ext4 /dev/root rw\n")
+    monkeypatch.setattr(session_folder, "_MOUNTS", mounts)
+    engine(FakeBuildah(storage="/graph"), work).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
+    assert list(work.iterdir()) == [killed]
 
 
 def test_what_can_t_be_removed_of_a_killed_session_is_tried_again(tmp_path: Path) -> None:
