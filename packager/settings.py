@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -36,6 +38,13 @@ SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
+def _default_cache() -> Path:
+    try:
+        return Path.home() / ".cache" / "packager"
+    except RuntimeError:  # a user id that nobody knows, and no HOME: a container of OpenShift's kind
+        return Path(tempfile.gettempdir()) / f"packager-cache-{os.getuid()}"
+
+
 class Settings(BaseModel):
     """Settings of one run; each is the environment variable `PACKAGER_<NAME IN UPPER CASE>`.
 
@@ -46,7 +55,7 @@ class Settings(BaseModel):
 
     work_dir: Path | None = Field(default=None, description="Where temporary folders are made (default: TMPDIR).")
     cache_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".cache" / "packager",
+        default_factory=_default_cache,
         description="Where downloaded conda packages and wheels are kept between runs.",
     )
 

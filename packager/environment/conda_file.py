@@ -16,7 +16,7 @@ from packager.environment.channels import Credential, channel_urls, split_creden
 from packager.environment.requirements import Requirements, read_requirements
 from packager.environment.text import read_text_file, shortened, shown
 from packager.errors import DependenciesError
-from packager.models.manifest import _CONTROL, _reason, _TextLoader
+from packager.models.yaml_text import CONTROL, TextLoader, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
     )
 
 
-class _Loader(_TextLoader):
+class _Loader(TextLoader):
     """Reads YAML without anchors and aliases, as the manifest's loader does, but numbers are numbers."""
 
     yaml_implicit_resolvers = yaml.SafeLoader.yaml_implicit_resolvers
@@ -136,7 +136,7 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _error(path, f"can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise _error(path, f"can't be read as YAML: {_reason(error)}") from error
+        raise _error(path, f"can't be read as YAML: {reason(error)}") from error
     if not isinstance(document, dict) or "dependencies" not in document:
         raise _error(path, "is not a conda environment file: it has no `dependencies`")
     return document
@@ -185,7 +185,7 @@ def _value(path: Path, name: object, value: object) -> str:
     if not isinstance(value, str | int | float | date):
         raise _error(path, f"variables: {shown(name)} is not a text", hint="put the value into quotes")
     text = str(value)
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise _error(path, f"variables: {shown(name)} is not one line without control characters")
     return text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from packager.errors import ManifestError
+from packager.models.yaml_text import CONTROL, TextLoader, reason, shortened
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 MANIFEST_NAMES = ("odahuflow.project.yaml", "odahuflow.model.yaml")
 MAX_MANIFEST_SIZE = 1 << 20  # bytes; real ones have a few hundred
 
-_SHOWN_LENGTH = 80
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 # What we say for pydantic's types of problems; the others in its own words.
 _SENTENCES = {
@@ -37,7 +35,7 @@ _SENTENCES = {
 
 
 def _one_line(text: str) -> str:
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise ValueError("must be one line without control characters")
     return text
 
@@ -142,30 +140,6 @@ def manifest_error(name: str, problems: list[str]) -> ManifestError:
     )
 
 
-class _TextLoader(yaml.SafeLoader):
-    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases.
-
-    The C loader would be quicker, but can't be told to refuse aliases, and crashes on deep nesting.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and way)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    yaml_constructors = {  # noqa: RUF012
-        tag: construct
-        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in {"null", "str", "seq", "map"}
-    }
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what refers to another node: a few of those make gigabytes."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor:
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-
 def _parse(data: bytes, name: str) -> object:
     if len(data) > MAX_MANIFEST_SIZE:
         raise ManifestError(f"{name} is larger than {MAX_MANIFEST_SIZE:,} bytes", hint="is it really the manifest?")
@@ -176,19 +150,11 @@ def _parse(data: bytes, name: str) -> object:
                 return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
             except json.JSONDecodeError:
                 pass  # a YAML flow mapping starts alike
-        return yaml.load(text, Loader=_TextLoader)  # noqa: S506  (it is a SafeLoader)
+        return yaml.load(text, Loader=TextLoader)  # noqa: S506  (it is a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ManifestError(
-            f"{name} is neither YAML nor JSON: {_reason(error)}", hint="correct it in the archive and pack it again"
+            f"{name} is neither YAML nor JSON: {reason(error)}", hint="correct it in the archive and pack it again"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {_shortened(error.problem or '')}"
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return _shortened(str(error))
 
 
 def _without_nulls(value: object) -> object:
@@ -207,9 +173,4 @@ def _describe(problem: ErrorDetails) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(_shortened(text))
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_LENGTH else f"{line[:_SHOWN_LENGTH]}…"
+    return repr(shortened(text))

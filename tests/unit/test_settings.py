@@ -35,6 +35,14 @@ def test_every_kind_of_value_is_read() -> None:
     assert "secret" not in repr(settings)
 
 
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert Settings.from_env({}).cache_dir.name.startswith("packager-cache-")
+
+
 def test_what_kubernetes_says_of_a_service_named_packager_is_no_setting() -> None:
     words = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "API_PORT")
     more = ("API_SERVICE_HOST", "API_PORT_443_TCP_PROTO")

@@ -1,0 +1,49 @@
+"""YAML from places that aren't trusted: plain text only, in bounded memory."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+_SHOWN_LENGTH = 80
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+
+
+class TextLoader(yaml.SafeLoader):
+    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases.
+
+    The C loader would be quicker, but can't be told to refuse aliases, and crashes on deep nesting.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and way)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {"null", "str", "seq", "map"}
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse what refers to another node: a few of those make gigabytes."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why a text is no YAML, with the line where PyYAML knows it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {shortened(error.problem or '')}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return shortened(str(error))
+
+
+def shortened(text: str) -> str:
+    """Return a text in one line of at most 80 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_LENGTH else f"{line[:_SHOWN_LENGTH]}…"
