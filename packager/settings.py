@@ -95,7 +95,9 @@ class Settings(BaseModel):
     conda_credentials: SecretWords = Field(
         default=(), description="HOST=USER:PASSWORD or HOST=TOKEN for channels that need them."
     )
-    pip_index_url: SecretStr | None = Field(default=None, description="The index that replaces PyPI.")
+    pip_index_url: SecretStr | None = Field(
+        default=None, description="The index for files that name none, in PyPI's place."
+    )
     pip_extra_index_urls: SecretWords = Field(default=(), description="Indexes asked besides.")
     pip_find_links: Words = Field(default=(), description="Folders or pages with wheels.")
 

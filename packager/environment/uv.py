@@ -8,7 +8,6 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from uv import find_uv_bin
 
@@ -95,9 +94,7 @@ class Uv:
     def environment(self, requirements: Requirements, private: Path) -> dict[str, str]:
         """Everything that uv, and the builds it starts, get to see."""
         settings = self.settings
-        index = requirements.index_url
-        if settings.pip_index_url and (not index or urlsplit(index).hostname in ("pypi.org", "pypi.python.org")):
-            index = settings.pip_index_url.get_secret_value()
+        index = requirements.index_url or (settings.pip_index_url.get_secret_value() if settings.pip_index_url else "")
         extra = [*requirements.extra_index_urls, *(url.get_secret_value() for url in settings.pip_extra_index_urls)]
         links = [*requirements.find_links, *settings.pip_find_links]
         passed_on = {name: value for name, value in self.environ.items() if name.upper() in _PASSED_ON and value}

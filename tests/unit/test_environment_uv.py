@@ -115,11 +115,10 @@ def test_only_what_is_needed_is_passed_on(tmp_path: Path) -> None:
     ("own", "expected"),
     [
         ("", "https://mirror/simple"),
-        ("https://pypi.org/simple", "https://mirror/simple"),
         ("https://company/simple", "https://company/simple"),
     ],
 )
-def test_the_setting_replaces_pypi_only(tmp_path: Path, own: str, expected: str) -> None:
+def test_the_setting_is_for_files_that_name_no_index(tmp_path: Path, own: str, expected: str) -> None:
     run = FakeRun()
     settings = Settings.from_env({"PACKAGER_PIP_INDEX_URL": "https://mirror/simple"})
     uv(tmp_path, run, settings).install(Requirements(lines=("six",), index_url=own))

@@ -236,9 +236,9 @@ UNCLEAR: list[tuple[Stage, str]] = [
 def test_writing_that_ended_early(stage: Stage, output: str) -> None:
     assert may_be_full(output)
     done = Completed(argv=("buildah",), returncode=125, output=output)
-    full = failure(Attempt(stage=stage, subject="r.io/a:1", full=("/work/x", "/graph")), done)
+    full = failure(Attempt(stage=stage, subject="r.io/a:1", full=("/job/x", "/graph")), done)
     assert type(full) is DiskFullError
-    assert "no space left in /work/x or /graph" in full.message
+    assert "no space left in /job/x or /graph" in full.message
     assert "PACKAGER_WORK_DIR" in full.hint
     assert type(failure(Attempt(stage=stage, subject="r.io/a:1"), done)) is BuildError
 
@@ -247,7 +247,7 @@ def test_a_full_disk_does_not_explain_every_failure() -> None:
     for stage, tables in (("push", PUSHES), ("pull", PULLS)):
         for output, expected, _ in tables:
             done = Completed(argv=("buildah",), returncode=125, output=output)
-            error = failure(Attempt(stage=stage, subject="r.io:5000/a/b:1", host="r.io:5000", full=("/work",)), done)  # type: ignore[arg-type]
+            error = failure(Attempt(stage=stage, subject="r.io:5000/a/b:1", host="r.io:5000", full=("/job",)), done)  # type: ignore[arg-type]
             assert type(error) is expected
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIGEST = "sha256:" + "a" * 64
-ACCESS = RegistryAccess(auth_file=Path("/work/auth/config.json"), insecure_hosts=frozenset({"plain.io:5000"}))
+ACCESS = RegistryAccess(auth_file=Path("/job/auth/config.json"), insecure_hosts=frozenset({"plain.io:5000"}))
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST), steps=(), config=ImageConfig()
 )
@@ -80,9 +80,9 @@ def engine(run: FakeKaniko, tmp_path: Path, *, in_job_image: bool = True, **sett
 def kaniko_build(base: str = "r.io/base:1", to: str = "r.io/models/wine:1") -> KanikoBuild:
     return KanikoBuild(
         base=Reference.parse(base),
-        context=Path("/work/context"),
+        context=Path("/job/context"),
         destination=Reference.parse(to),
-        digest_file=Path("/work/digest"),
+        digest_file=Path("/job/digest"),
     )
 
 
@@ -101,12 +101,12 @@ def test_it_is_an_engine(tmp_path: Path) -> None:
 
 def test_build_words() -> None:
     assert words() == [
-        "--context", "dir:///work/context", "--dockerfile", "/work/context/Dockerfile",
-        "--destination", "r.io/models/wine:1", "--digest-file", "/work/digest", "--custom-platform", "linux/amd64",
+        "--context", "dir:///job/context", "--dockerfile", "/job/context/Dockerfile",
+        "--destination", "r.io/models/wine:1", "--digest-file", "/job/digest", "--custom-platform", "linux/amd64",
         "--cache=true", "--cache-repo", "r.io/models/wine/cache", "--cache-ttl", "336h",
         "--cache-copy-layers=true", "--cache-run-layers=true", "--compressed-caching=false",
         "--snapshot-mode", "full", "--skip-unused-stages=true", "--cleanup",
-        "--ignore-path", "/work", "--ignore-path", "/cache",
+        "--ignore-path", "/job", "--ignore-path", "/cache",
         "--push-retry", "3", "--image-fs-extract-retry", "3", "--image-download-retry", "3", "--log-format", "json",
     ]  # fmt: skip
 
@@ -166,7 +166,7 @@ def test_the_environment_holds_no_secrets() -> None:
     made = {name: value for name, value in scrubbed(environ, ACCESS).items() if not name.startswith("FF_KANIKO_")}
     assert made == {
         "PATH": "/bin", "https_proxy": "http://p", "NO_PROXY": "x", "SSL_CERT_FILE": "/ca", "HOME": "/root",
-        "USER": "root", "DOCKER_CONFIG": "/work/auth",
+        "USER": "root", "DOCKER_CONFIG": "/job/auth",
     }  # fmt: skip
 
 
@@ -279,12 +279,12 @@ def test_mount_points() -> None:
         ("/var/run/x", "/var/run"),
         ("/mnt/two words/x", "/mnt/two words"),
         ("/cache/x", "/cache"),
-        ("/work/x", "/work"),
+        ("/job/x", "/job"),
     ],
 )
 def test_nothing_can_go_where_kaniko_leaves_everything_alone(destination: str, left_alone: str | None) -> None:
     layer = Layer(name="environment", contents=(Content(source=b"x", destination=PurePosixPath(destination)),))
-    paths = [*own_paths(Path("/work/context"), Settings(cache_dir=Path("/cache"))), *read_mounts(MOUNTINFO)]
+    paths = [*own_paths(Path("/job/context"), Settings(cache_dir=Path("/cache"))), *read_mounts(MOUNTINFO)]
     plan = replace(PLAN, steps=(layer,))
     if left_alone is None:
         check_destinations(plan, paths)
