@@ -39,7 +39,7 @@ echo "Making the Job image ..." >&2
 rm -rf "$work/context"
 mkdir "$work/context"
 PYTHONPATH=local .venv/bin/python kaniko/make_root.py "$work/context/root" >&2
-buildah build --quiet --layers=false --timestamp 0 --identity-label=false \
+buildah build --quiet --layers=false --force-rm --timestamp 0 --identity-label=false \
     --build-arg "KANIKO_IMAGE=$executor_image" --label "$label=$made_of" \
     --file kaniko/Dockerfile --tag "$reference" "$work/context" >/dev/null
 rm -rf "$work/context"

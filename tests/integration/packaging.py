@@ -121,7 +121,8 @@ class Desk:
 
     def assert_clean(self) -> None:
         assert list(self.work.iterdir()) == []
-        assert self.buildah("containers", "--quiet") == ""
+        containers = self.buildah("containers", "--noheading", "--format", "{{.ContainerName}} of {{.ImageName}}")
+        assert not containers, containers
         assert list(self.processes()) == []
 
     def processes(self) -> Iterator[int]:
