@@ -115,12 +115,13 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
         env.append(("PATH", f"{PurePosixPath(dependencies.python).parent}:{path}"))
     if dependencies.packages:
         env.append(("ODAHU_PACKAGES", str(dependencies.packages)))
+    install = _install(dependencies)
     user = command.user
-    if user is None and prepared.base.user and any(isinstance(step, RunStep) for step in _install(dependencies)):
+    if user is None and prepared.base.user and any(isinstance(step, RunStep) for step in install):
         user = prepared.base.user  # a RUN step made root of it, so it's said again
     return ImagePlan(
         base=prepared.base,
-        steps=(*_install(dependencies), runtime, content),
+        steps=(*install, runtime, content),
         config=ImageConfig(
             env=tuple(env),
             entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),

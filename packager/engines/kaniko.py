@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from packager.engines.kaniko_failures import kaniko_failure
 from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
+from packager.interruption import private_folder
 from packager.models.reference import Reference
 from packager.registry.client import Repository
 
@@ -97,8 +97,8 @@ class KanikoEngine:
         check_destinations(plan, [*own_paths(context, self._settings), *mounts])
         if self._settings.kaniko_cache:
             log.info("layers are cached in %s", cache_repository(destination.reference, self._settings))
-        with tempfile.TemporaryDirectory(prefix="kaniko-", dir=context.parent) as folder:
-            digest_file = Path(folder) / "digest"
+        with private_folder("kaniko-", context.parent) as folder:
+            digest_file = folder / "digest"
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )

@@ -6,7 +6,7 @@ The grammar is that of github.com/distribution/reference (`host[:port]/path[:tag
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -84,10 +84,6 @@ class Reference:
     def with_digest(self, digest: str) -> str:
         """Return `host/path@sha256:…`."""
         return f"{self.repository}@{digest}"
-
-    def with_tag(self, tag: str) -> Reference:
-        """Return the same repository with another tag and no digest."""
-        return replace(self, tag=tag, digest=None)
 
     def __str__(self) -> str:
         """Return the full text, host included."""
