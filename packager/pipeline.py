@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypedDict
 from packager import __version__
 from packager.artifact import ArtifactLimits, open_artifact
 from packager.context import write_context
-from packager.engines import RegistryAccess
 from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
@@ -22,7 +21,10 @@ from packager.errors import DependenciesError, DiskFullError, UsageError, is_dis
 from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
+from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
+from packager.registry.preflight import check_push
+from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.runtime_layer import check_python, runtime_contents
@@ -117,13 +119,14 @@ class _PreparedJob:
 @contextmanager
 def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
+    trust = Trust.from_settings(settings)
     with reporter.stage(f"Reading the model {job.model}"):
         artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
     request = make_request(job.manifest, artifact.manifest.model, job.overrides)
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
     with auth_file(request.push, request.pull, work) as auth:
-        access = RegistryAccess(auth_file=auth, insecure_hosts=frozenset(settings.insecure_registries))
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
+        access = _reach_registries(request, auth, trust, tools)
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = tools.engine.inspect_base(request.base, access)
         with reporter.stage("Preparing the model's dependencies"):
@@ -139,6 +142,21 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             packager_version=__version__,
         )
         yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
+
+
+def _reach_registries(request: PackagingRequest, auth: Path, trust: Trust, tools: Tools) -> RegistryAccess:
+    """Find out how the registries are spoken to, and whether this one takes our image, before anything is built.
+
+    Raises:
+        RegistryAuthError, RegistryUnreachableError, RegistryError: It doesn't.
+    """
+    repositories = tools.engine.repositories(request.destination)
+    plain_hosts = find_plain_hosts((request.base, *repositories), trust)
+    access = RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+    if repositories:
+        with tools.reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
+            check_push(request.destination.reference, access)
+    return access
 
 
 def make_dependencies(

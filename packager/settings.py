@@ -104,6 +104,21 @@ class Settings(BaseModel):
     insecure_registries: Words = Field(
         default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."
     )
+    registry_mirrors: Words = Field(
+        default=(),
+        description="HOST=MIRROR pairs: base images of HOST are looked for at MIRROR (a host, or a host and a path) "
+        "first; several of one host in their order.",
+    )
+    registry_retry_seconds: float = Field(
+        default=60.0, ge=0, description="How long a request is tried again that a registry can't serve for the moment."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="A PEM file of certificate authorities trusted besides the system's."
+    )
+    client_certificates: Words = Field(
+        default=(),
+        description="HOST=CERTIFICATE:KEY pairs of PEM files, for registries that ask for a client certificate.",
+    )
     buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
         default="auto", description="Buildah's --isolation; auto tries what this machine supports."
     )

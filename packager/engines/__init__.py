@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from packager.models.reference import Destination, Reference
     from packager.plan import BaseImage, ImagePlan
+    from packager.registry.access import RegistryAccess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +26,13 @@ class BuiltImage:
     digest: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegistryAccess:
-    """How the registries are reached.
-
-    Attributes:
-        auth_file: A docker `config.json` with mode 0600 in a private folder.
-        insecure_hosts: Hosts that may be spoken to in plain HTTP.
-    """
-
-    auth_file: Path
-    insecure_hosts: frozenset[str] = frozenset()
-
-
 class Engine(Protocol):
     """What every engine can do."""
 
     name: str
+
+    def repositories(self, destination: Destination) -> tuple[Reference, ...]:
+        """Return the registry repositories that a build for this destination writes to, the image's own first."""
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Find the base image, pull it where the engine needs it, and read its digest, glibc and Python.

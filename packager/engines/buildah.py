@@ -7,6 +7,7 @@ it was first built with.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,20 +19,25 @@ from packager.engines.buildah_session import Session, access_words
 from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.machine import Machine, choose_isolation, scrubbed
+from packager.engines.registry_files import registries_conf
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_folder import PREFIX, leftovers, locked
 from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import BaseImage
+from packager.registry.layout_push import push_layout
+from packager.registry.retries import EngineTroubleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from packager.engines import RegistryAccess
     from packager.models.reference import Destination, Reference
     from packager.plan import ImagePlan
     from packager.process import Runner
+    from packager.registry.access import RegistryAccess
     from packager.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
 
@@ -49,6 +55,10 @@ class BuildahEngine:
         self._architecture = _ARCHITECTURES[settings.platform]
         self._storage: Path | None = None
 
+    def repositories(self, destination: Destination) -> tuple[Reference, ...]:
+        """Return where a build writes to."""
+        return (destination.reference,) if destination.transport == "docker" else ()
+
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Pull the base image and look into it.
 
@@ -62,7 +72,7 @@ class BuildahEngine:
             DiskFullError: The storage is full.
             ToolMissingError: Buildah is not installed.
         """
-        with self._session() as session:
+        with self._session(access) as session:
             image = session.find(reference, access, self._architecture)
             architecture = str(image["OCIv1"].get("architecture") or self._architecture)
             if architecture != self._architecture:
@@ -96,7 +106,7 @@ class BuildahEngine:
         """
         if destination.transport == "oci" and destination.path is not None:
             check_layout_target(destination.path)
-        with self._session() as session:
+        with self._session(access) as session:
             lock = UseLock(session.storage or self._settings.cache_dir)
             with lock.using():
                 isolation = choose_isolation(
@@ -114,7 +124,7 @@ class BuildahEngine:
         return BuiltImage(destination=destination, digest=digest)
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, access: RegistryAccess) -> Iterator[Session]:
         """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left.
 
         What an earlier session left that was killed is removed first.
@@ -123,7 +133,11 @@ class BuildahEngine:
         with ExitStack() as stack:
             with _files_at(below):
                 folder = stack.enter_context(private_folder(PREFIX, below))
-            session = Session(run=self._run, env=scrubbed(self._environ, temporary=folder), folder=folder)
+                env = scrubbed(self._environ, temporary=folder)
+                if conf := registries_conf(access):
+                    (folder / "registries.conf").write_text(conf)
+                    env["CONTAINERS_REGISTRIES_CONF"] = str(folder / "registries.conf")
+            session = Session(run=self._run, env=env, folder=folder)
             self._storage = self._storage or session.find_storage()
             if self._storage is not None:
                 session = replace(session, storage=self._storage)
@@ -142,8 +156,7 @@ def _deliver(session: Session, image_id: str, destination: Destination, access: 
     """Put an image at its destination and return its digest."""
     path, tag = destination.path, destination.reference.tag or "latest"
     if destination.transport == "docker" or path is None:
-        words = access_words(destination.reference, access)
-        return session.push(image_id, f"docker://{destination.reference}", words, host=destination.reference.host)
+        return _push(session, image_id, destination.reference, access)
     with _files_at(path), staging_beside(path) as staging:
         # Relative names, because the path of a transport can't hold a colon.
         digest = session.push(image_id, f"{destination.transport}:image:{tag}", cwd=staging)
@@ -153,6 +166,20 @@ def _deliver(session: Session, image_id: str, destination: Destination, access: 
             (staging / "image").chmod(0o644)
             (staging / "image").replace(path)
     return digest
+
+
+def _push(session: Session, image_id: str, reference: Reference, access: RegistryAccess) -> str:
+    """Push with Buildah; where that fails for trouble that may pass, upload what Buildah made ourselves.
+
+    Buildah begins anew with each attempt, and so never ends where every few requests fail.
+    """
+    words = access_words(reference, access, session.certificates(reference, access))
+    try:
+        return session.push(image_id, f"docker://{reference}", words, host=reference.host)
+    except EngineTroubleError as trouble:
+        log.warning("%s; trying each request again by ourselves", trouble.error.message)
+        session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
+        return push_layout(session.folder / "layout", reference, access)
 
 
 @contextmanager

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.engines import rootfs
-from packager.engines.failures import Attempt, failure, image_not_found, may_be_full
+from packager.engines.failures import Attempt, failure, image_not_found, may_be_full, may_pass
 from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
+from packager.engines.registry_files import certificate_folder
 from packager.errors import BuildError, PackagerError, RegistryUnreachableError
+from packager.registry.retries import EngineTroubleError, Retries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from packager.engines import RegistryAccess
     from packager.models.reference import Reference
     from packager.plan import ImagePlan
     from packager.process import Completed, Runner
+    from packager.registry.access import RegistryAccess
 
 log = logging.getLogger(__name__)
 
@@ -76,22 +78,33 @@ class Session:
                 raise image_not_found(Attempt(stage="inspect", subject=str(reference)))
             return image
         name = reference.with_digest(reference.digest) if reference.digest else str(reference)
-        done = self.buildah(*pull_words(reference, access, architecture), name, capture=True)
-        if done.returncode == 0:
-            name = done.stdout.split()[-1]
-        else:
-            error = failure(Attempt(stage="pull", subject=name, host=reference.host), done)
-            if not isinstance(error, RegistryUnreachableError):
-                raise error
+        words = [*pull_words(reference, access, architecture, self.certificates(reference, access)), name]
+        try:
+            name = Retries(seconds=access.trust.retry_seconds).call(
+                lambda: self._pull(words, reference), f"pull {name}"
+            )
+        except (EngineTroubleError, RegistryUnreachableError) as trouble:
+            error = trouble.error if isinstance(trouble, EngineTroubleError) else trouble
             image = self.inspect(name)
             if image is None:
-                raise error
+                raise error from trouble
             log.warning("%s; the copy of %s in the local storage is used", error.message, name)
             return image
         image = self.inspect(name)
         if image is None:
             raise image_not_found(Attempt(stage="inspect", subject=name))
         return image
+
+    def certificates(self, reference: Reference, access: RegistryAccess) -> Path | None:
+        """Return the folder with the certificates for a registry, or None where it needs none."""
+        return certificate_folder(self.folder, reference.host, access.trust)
+
+    def _pull(self, words: list[str], reference: Reference) -> str:
+        done = self.buildah(*words, capture=True)
+        if done.returncode == 0:
+            return done.stdout.split()[-1]
+        error = failure(Attempt(stage="pull", subject=words[-1], host=reference.host), done)
+        raise EngineTroubleError(error) if may_pass(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
         """Return what Buildah knows of an image of the local storage, or None where it isn't there."""
@@ -147,11 +160,17 @@ class Session:
     def push(
         self, image_id: str, where: str, words: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
     ) -> str:
-        """Copy an image out of the storage; return the digest, which counts only with an exit code of 0."""
+        """Copy an image out of the storage; return the digest, which counts only with an exit code of 0.
+
+        Raises:
+            EngineTroubleError: The registry was in trouble that may pass.
+            PackagerError: It failed for another reason.
+        """
         digest_file = self.folder / "digest"
         done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
-            raise self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
+            error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
+            raise EngineTroubleError(error) if host and may_pass(error, done) else error
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
@@ -193,16 +212,23 @@ class Session:
         return False
 
 
-def access_words(reference: Reference, access: RegistryAccess) -> list[str]:
-    """Return how a command reaches a registry: with which logins, and whether in plain HTTP."""
-    insecure = reference.is_loopback or reference.host in access.insecure_hosts
-    return ["--authfile", str(access.auth_file), f"--tls-verify={'false' if insecure else 'true'}"]
+def access_words(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
+    """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP."""
+    insecure = reference.host in access.plain_hosts
+    return [
+        *("--authfile", str(access.auth_file)),
+        *(("--cert-dir", str(certificates)) if certificates else ()),
+        f"--tls-verify={'false' if insecure else 'true'}",
+    ]
 
 
-def pull_words(reference: Reference, access: RegistryAccess, architecture: str) -> list[str]:
+def pull_words(
+    reference: Reference, access: RegistryAccess, architecture: str, certificates: Path | None = None
+) -> list[str]:
     """Return the `pull` command without the image."""
     policy = "missing" if reference.digest else "always"
-    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *access_words(reference, access)]
+    words = access_words(reference, access, certificates)
+    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *words]
 
 
 def build_words(plan: ImagePlan, isolation: str) -> list[str]:

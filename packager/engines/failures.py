@@ -37,6 +37,11 @@ NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
 # What is told when writing ended early: the reason stays with the part of the engine that wrote. With `--timestamp`
 # Buildah 1.28 rewrites layers through a pipe, and of a full TMPDIR only the pipe's end is told.
 _WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|unexpected EOF", re.IGNORECASE)
+_PASSING = re.compile(
+    r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
+    r"|status:? (?:code )?(?:429|50[0-4])\b|: (?:429|50[0-4]) \(",
+    re.IGNORECASE,
+)
 _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
     "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
     "inspect": re.compile(r"image not known"),
@@ -94,7 +99,7 @@ _ANSWERS = (
         told="x509:|tls: ",
         error=RegistryUnreachableError,
         message="the certificate of {host} can't be trusted: {cause}",
-        hint="put its authority into /etc/containers/certs.d/{host}/ca.crt, or into the file named by SSL_CERT_FILE",
+        hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
     ),
     _Answer(
         told=r"connection refused|no such host|i/o timeout|context deadline exceeded|Client\.Timeout|no route to host"
@@ -142,6 +147,13 @@ def failure(attempt: Attempt, completed: Completed) -> PackagerError:
         if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
             return image_not_found(attempt)
     return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {short(error)}")
+
+
+def may_pass(error: PackagerError, completed: Completed) -> bool:
+    """Tell whether a failed pull or push may succeed in a moment: the registry was there, and in trouble."""
+    if isinstance(error, RegistryAuthError | ImageNotFoundError) or not isinstance(error, RegistryError):
+        return False
+    return _PASSING.search(_last_error(completed.output)) is not None
 
 
 def may_be_full(output: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,15 +21,14 @@ from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.interruption import private_folder
 from packager.models.reference import Reference
-from packager.registry.client import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from packager.engines import RegistryAccess
     from packager.models.reference import Destination
     from packager.plan import BaseImage, ImagePlan
     from packager.process import Runner
+    from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,6 +59,15 @@ class KanikoEngine:
         self._mark = mark
         _check_cache_repository(settings)
 
+    def repositories(self, destination: Destination) -> tuple[Reference, ...]:
+        """Return where a build writes to: the image, and the layer cache."""
+        if destination.transport != "docker":
+            return ()
+        if not self._settings.kaniko_cache:
+            return (destination.reference,)
+        cache = Reference.parse(cache_repository(destination.reference, self._settings))
+        return (destination.reference, cache)
+
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Find the base image in its registry; there is no local storage that it could lie in.
 
@@ -74,8 +81,7 @@ class KanikoEngine:
                 f"the base image {reference} names a local storage, which the Kaniko engine doesn't have",
                 hint="push it to a registry and name it there in dockerfileBaseImage, or use --engine buildah",
             )
-        with closing(Repository(reference, access.auth_file, insecure_hosts=access.insecure_hosts)) as repository:
-            return inspect_remote_base(reference, repository, self._settings)
+        return inspect_remote_base(reference, access, self._settings)
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
         """Build the context and push the image. What a failed run wrote as its digest is not believed.

@@ -15,10 +15,10 @@ from packager.engines.machine import PROXIES, SYSTEM_FOLDERS
 from packager.models.reference import DOCKER_HUB, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from packager.engines import RegistryAccess
+    from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
 _RETRIES = "3"  # Kaniko's own default is none
@@ -32,6 +32,7 @@ _FEATURES = {
     "FF_KANIKO_PLATFORM_CACHE_KEY": "true",
 }
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "fatal": logging.ERROR, "panic": logging.ERROR}
+_MAPPED_NAMES = {DOCKER_HUB: "index.docker.io"}
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -59,8 +60,8 @@ def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) 
     """Return the arguments of the executor; the same build gives the same words."""
     cache = cache_repository(build.destination, settings)
     references = (build.base, build.destination, Reference.parse(cache))
-    hosts = {reference.host: reference for reference in references}
-    plain = sorted(host for host, it in hosts.items() if it.is_loopback or host in access.insecure_hosts)
+    hosts = {place.host for reference in references for place in access.trust.places(reference)}
+    plain = sorted(hosts & access.plain_hosts)
     return [
         *(["--force"] if settings.kaniko_force else []),
         *("--context", f"dir://{build.context}"),
@@ -70,6 +71,7 @@ def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) 
         *("--custom-platform", _PLATFORMS[settings.platform]),
         # A flag of its own for each host: the other hosts stay in HTTPS.
         *(word for host in plain for word in ("--insecure-registry", host)),
+        *_trust_words(hosts, access),
         *(_cache_words(cache, settings) if settings.kaniko_cache else ["--cache=false"]),
         "--compressed-caching=false",  # else a compressed copy of each layer is held in memory
         # Contents are compared, not only times and sizes: every file of a context has one time, so `redo` could miss
@@ -85,6 +87,23 @@ def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) 
         *("--image-download-retry", _RETRIES),
         *("--log-format", "json"),  # told apart from what a RUN step prints, and without colours
     ]
+
+
+def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
+    """Give the authorities, client certificates and mirrors; flags of their own for each host."""
+    trust = access.trust
+    for host in sorted(hosts - access.plain_hosts):
+        if trust.ca_file is not None:
+            yield from ("--registry-certificate", f"{host}={trust.ca_file.absolute()}")
+        if shown := trust.client_certificates.get(host):
+            yield from (
+                "--registry-client-cert",
+                f"{host}={shown.certificate.absolute()},{shown.key.absolute()}",
+            )
+    for host, mirror in trust.mirrors:
+        if host in hosts:
+            # Kaniko knows Docker Hub by its old name, and falls back to the host itself.
+            yield from ("--registry-map", f"{_MAPPED_NAMES.get(host, host)}={mirror}")
 
 
 def _cache_words(repository: str, settings: Settings) -> list[str]:

@@ -17,10 +17,13 @@ from packager.engines.layer_facts import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
 from packager.errors import BuildError, DiskFullError
 from packager.plan import BaseImage
+from packager.registry.client import find_image
 
 if TYPE_CHECKING:
     from packager.models.reference import Reference
-    from packager.registry.client import RemoteImage, Repository
+    from packager.registry.access import RegistryAccess
+    from packager.registry.client import Repository
+    from packager.registry.image import RemoteImage
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ _PYTHON_VERSION = re.compile(r"(3\.\d+)(?:\.\d+.*)?")
 _FACTS_FOLDER = "base-images"
 
 
-def inspect_remote_base(reference: Reference, repository: Repository, settings: Settings) -> BaseImage:
+def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: Settings) -> BaseImage:
     """Find the base image in its registry, and read its digest, glibc and Python.
 
     The layers are streamed when these aren't known from an earlier run; nothing but a few files of them is kept.
@@ -42,7 +45,18 @@ def inspect_remote_base(reference: Reference, repository: Repository, settings: 
         DiskFullError: There is no space for what is looked at.
     """
     architecture = _ARCHITECTURES[settings.platform]
-    image = repository.image(architecture)
+    with find_image(reference, access, architecture) as (repository, image):
+        return inspect_image(reference, image, repository, settings)
+
+
+def inspect_image(reference: Reference, image: RemoteImage, repository: Repository, settings: Settings) -> BaseImage:
+    """Read what must be known of a base image that was found.
+
+    Raises:
+        BuildError: It's for another platform.
+        DiskFullError: There is no space for what is looked at.
+    """
+    architecture = _ARCHITECTURES[settings.platform]
     found = str(image.config.get("architecture") or architecture)
     if found != architecture:
         raise BuildError(

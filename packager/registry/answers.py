@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from packager.errors import (
     ImageNotFoundError,
@@ -15,31 +16,78 @@ from packager.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import httpx
 
     from packager.models.reference import Reference
 
 _MOST_CHARACTERS = 300
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+# X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
+_NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
+_REFUSED = "CERTIFICATE_VERIFY_FAILED"
+_WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA")  # alerts sent to us
+
+Verb = Literal["pull", "push"]
 
 
-def refusal(reference: Reference, response: httpx.Response, body: bytes) -> PackagerError:
-    """Say what a status other than success means for the pull of `reference`."""
-    host, cause = reference.host, _cause(response, body)
-    what = f"pull of {reference}"
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a registry was asked for, and as whom.
+
+    Attributes:
+        verb: Whether it's for a pull or for a push.
+        reference: The image.
+        user: Who we said we are; empty for nobody.
+    """
+
+    verb: Verb
+    reference: Reference
+    user: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the start of a message."""
+        return f"{self.verb} of {self.reference}"
+
+
+def refusal(asked: Asked, response: httpx.Response, body: bytes) -> PackagerError:
+    """Say what a status other than success means."""
+    host, (code, cause) = asked.reference.host, _cause(response, body)
     if response.status_code in (401, 403):
-        return RegistryAuthError(
-            f"{what}: the registry {host} refused the credentials: {cause}",
-            hint=f"check user and password of the connection for {host}, and that this user may pull there",
-        )
-    if response.status_code == 404:  # noqa: PLR2004  (RFC 9110)
-        return image_not_found(reference)
+        return _refused_login(asked, f"{asked}: the registry {host}", cause, status=response.status_code, code=code)
+    if response.status_code == 404 and asked.verb == "pull":  # noqa: PLR2004  (RFC 9110)
+        return image_not_found(asked.reference)
     if response.status_code == 429:  # noqa: PLR2004
         return RegistryError(
-            f"{what}: the registry {host} limits the rate of requests: {cause}",
-            hint="wait, or log in with a connection",
+            f"{asked}: the registry {host} limits the rate of requests: {cause}",
+            hint="wait, or log in with a connection; PACKAGER_REGISTRY_RETRY_SECONDS is how long we wait",
         )
-    return RegistryError(f"{what} failed: the registry {host} answered {cause}", hint=f"look into the log of {host}")
+    hint = f"look into the log of {host}"
+    if response.status_code >= 500 and asked.verb == "push":  # noqa: PLR2004
+        hint = f"the storage of {host} may be out of space or out of order: look into its log, then push again"
+    status = "" if cause.startswith(str(response.status_code)) else f"{response.status_code} "
+    return RegistryError(f"{asked} failed: the registry {host} answered {status}{cause}", hint=hint)
+
+
+def _refused_login(asked: Asked, start: str, cause: str, *, status: int, code: str) -> RegistryAuthError:
+    target = f"docker-{asked.verb}"
+    place = asked.reference.repository
+    if not asked.user:
+        return RegistryAuthError(
+            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has some",
+            hint=f"give the {target} target a connection for {asked.reference.host} with user and password",
+        )
+    if status == 403 or code == "DENIED":  # noqa: PLR2004
+        return RegistryAuthError(
+            f"{start} refused the credentials of user {asked.user!r} for this: {cause}",
+            hint=f"let this user {asked.verb} at {place}, or give the {target} target another connection",
+        )
+    return RegistryAuthError(
+        f"{start} refused the credentials of user {asked.user!r}: {cause}",
+        hint=f"check user and password of the {target} target's connection, and that this user may {asked.verb} "
+        f"at {place}",
+    )
 
 
 def image_not_found(reference: Reference) -> ImageNotFoundError:
@@ -49,43 +97,79 @@ def image_not_found(reference: Reference) -> ImageNotFoundError:
     )
 
 
-def silence(reference: Reference, error: httpx.TransportError) -> RegistryUnreachableError:
+def silence(asked: Asked, error: httpx.TransportError) -> RegistryUnreachableError:
     """Say why no answer came."""
-    host, cause = reference.host, _shown(str(error) or type(error).__name__)
-    what = f"pull of {reference}"
-    if is_untrusted(error):
+    host, cause = asked.reference.host, _shown(str(error) or type(error).__name__)
+    refused = _find(error, ssl.SSLCertVerificationError)
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
+        return _untrusted(asked, reason, getattr(refused, "verify_code", 0))
+    if _REFUSED in str(error):
+        return _untrusted(asked, cause)
+    if is_plain_answer(error):
         return RegistryUnreachableError(
-            f"{what}: the certificate of {host} can't be trusted: {cause}",
-            hint="put its authority into the file named by SSL_CERT_FILE",
-        )
-    if any(word in str(error) for word in _PLAIN_ANSWER):
-        return RegistryUnreachableError(
-            f"{what}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
+            f"{asked}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
             hint=f"if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
         )
+    if any(word in str(error) for word in _WANTS_CERTIFICATE):
+        return RegistryUnreachableError(
+            f"{asked}: the registry {host} didn't accept our TLS connection: {cause}",
+            hint=f"if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
+        )
     return RegistryUnreachableError(
-        f"{what}: the registry {host} can't be reached: {cause}",
+        f"{asked}: the registry {host} can't be reached: {cause}",
         hint="check its name and port, the network, and the proxy variables",
     )
 
 
-def is_untrusted(error: BaseException | None) -> bool:
-    """Tell whether a certificate was refused, here or in what led here."""
+def _untrusted(asked: Asked, reason: str, code: int = 0) -> RegistryUnreachableError:
+    start = f"{asked}: the certificate of {asked.reference.host}"
+    if code == _EXPIRED:
+        return RegistryUnreachableError(f"{start} has expired", hint="renew it on the registry; check this clock too")
+    if code == _NOT_YET_VALID:
+        return RegistryUnreachableError(f"{start} is not valid yet", hint="check the clocks here and there")
+    if code in (_WRONG_NAME, _WRONG_ADDRESS):
+        return RegistryUnreachableError(
+            f"{start} is for another name: {_shown(reason)}",
+            hint="name the registry as its certificate does, or let it have a certificate for this name",
+        )
+    return RegistryUnreachableError(
+        f"{start} can't be trusted: {_shown(reason)}",
+        hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
+    )
+
+
+def is_tls_trouble(error: BaseException) -> bool:
+    """Tell whether the two sides met, and TLS between them failed: it will fail again."""
+    found = _find(error, ssl.SSLError)
+    cut_off = isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "UNEXPECTED_EOF" in str(error)
+    return not cut_off and (found is not None or "[SSL" in str(error))
+
+
+def is_plain_answer(error: BaseException) -> bool:
+    """Tell whether something answered that speaks no TLS."""
+    return any(word in str(error) for word in _PLAIN_ANSWER)
+
+
+def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    return next((each for each in _chain(error) if isinstance(each, kind)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def _cause(response: httpx.Response, body: bytes) -> str:
+def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
+    """Return the registry's error code, empty where it gave none, and what to show of its answer."""
     try:
         document: Any = json.loads(body)
         first = document["errors"][0]
-        text = f"{first['code']}: {first.get('message') or response.reason_phrase}"
+        code = str(first["code"])
+        return code, _shown(f"{code}: {first.get('message') or response.reason_phrase}")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        text = f"{response.status_code} {response.reason_phrase}".strip()
-    return _shown(text)
+        return "", _shown(f"{response.status_code} {response.reason_phrase}".strip())
 
 
 def _shown(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from packager.registry.credentials import Credential
 
@@ -23,46 +23,54 @@ _FAILED = (httpx.codes.TOO_MANY_REQUESTS, *range(500, 600))
 class ChallengeAuth(httpx.Auth):
     """Asks without a login first, then answers what the registry challenges for, and remembers the answer.
 
+    The login is asked for anew with each challenge: a short-lived one may have been renewed meanwhile.
+
     The password goes to the registry itself and to the token service that it names; never over plain HTTP, unless the
     registry itself is spoken to in plain HTTP; and never to where a blob was redirected.
     """
 
-    def __init__(self, login: Credential | None) -> None:
-        """Take the login; None is anonymous, which may need a token as well."""
-        self._login = login
+    def __init__(self, find_login: Callable[[], Credential | None]) -> None:
+        """Take what finds the login; None is anonymous, which may need a token as well."""
+        self._find_login = find_login
         self._answer = ""
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request, and once more with an answer when the registry challenges."""
-        if self._answer:
-            request.headers["Authorization"] = self._answer
+        sent = self._answer
+        if sent:
+            request.headers["Authorization"] = sent
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED or response.url.host != request.url.host:
             return
         scheme, parameters = parse_challenge(response.headers.get("WWW-Authenticate", ""))
-        if scheme == "basic" and self._login is not None and not self._answer:
-            self._answer = _basic(self._login)
+        login = self._find_login()
+        if scheme == "basic" and login is not None and _basic(login) != sent:
+            answer = _basic(login)
         elif scheme == "bearer" and _may_be_asked(parameters.get("realm", ""), request.url):
-            answer = yield self._token_request(parameters)
-            if answer.status_code in _FAILED:
+            given = yield _token_request(parameters, login)
+            if given.status_code in _FAILED:
                 return  # the caller sees this status
-            answer.read()
-            token = _token(answer) if answer.status_code == httpx.codes.OK else ""
+            given.read()
+            token = _token(given) if given.status_code == httpx.codes.OK else ""
             if not token:  # what the registry itself says to nobody is what the caller sees
                 request.headers.pop("Authorization", None)
                 yield request
                 return
-            self._answer = f"Bearer {token}"
+            answer = f"Bearer {token}"
         else:
             return
-        request.headers["Authorization"] = self._answer
+        self._answer = request.headers["Authorization"] = answer
         yield request
 
-    def _token_request(self, parameters: dict[str, str]) -> httpx.Request:
-        query: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
-        headers = {} if self._login is None else {"Authorization": _basic(self._login)}
-        url = httpx.URL(parameters["realm"])
-        return httpx.Request("GET", url.copy_merge_params(query), headers=headers)
+
+def _token_request(parameters: dict[str, str], login: Credential | None) -> httpx.Request:
+    query: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
+    url = httpx.URL(parameters["realm"])
+    if login is not None and login.identity_token:  # .../spec/auth/oauth
+        form = {"grant_type": "refresh_token", "client_id": "packager", "refresh_token": login.identity_token}
+        return httpx.Request("POST", url, data={**query, **form})
+    headers = {} if login is None else {"Authorization": _basic(login)}
+    return httpx.Request("GET", url.copy_merge_params(query), headers=headers)
 
 
 def _basic(login: Credential) -> str:

@@ -18,12 +18,14 @@ class Credential:
     Attributes:
         host: `registry.example.com:5000`.
         path: `team/models`, or empty for the whole registry.
+        identity_token: What is exchanged for access instead of a password, or empty.
     """
 
     host: str
     path: str = ""
     username: str
     password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
 
 
 def credential_for(connection: Connection) -> Credential | None:

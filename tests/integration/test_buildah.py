@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines import RegistryAccess
 from packager.engines.buildah import BuildahEngine
 from packager.engines.layer_cache import PREFIX
 from packager.errors import (
@@ -35,7 +34,9 @@ from packager.errors import (
 from packager.models.reference import Destination, Reference
 from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
 from packager.process import run_command
+from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
+from packager.registry.trust import Trust
 from packager.settings import Settings
 from tests.integration.conftest import container_storage
 from tests.integration.registry import PASSWORD, free_port, serve_registry
@@ -68,9 +69,11 @@ class Bench:
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
 
     @contextmanager
-    def access(self, push: Connection | None = None, pull: Connection | None = None) -> Iterator[RegistryAccess]:
-        with auth_file(push, pull, self.folder) as path:
-            yield RegistryAccess(auth_file=path)
+    def access(self, *hosts: str, push: Connection | None = None) -> Iterator[RegistryAccess]:
+        trust = Trust(retry_seconds=1)
+        with auth_file(push, None, self.folder) as path:
+            plain_hosts = find_plain_hosts([Reference.parse(f"{host}/any") for host in hosts], trust)
+            yield RegistryAccess(auth_file=path, trust=trust, plain_hosts=plain_hosts)
 
     def build(
         self, text: str, to: Destination, connection: Connection | None = None, *, base: str = "localhost/tiny-base:1"
@@ -87,7 +90,7 @@ class Bench:
             config=ImageConfig(),
             timestamp=CREATED,
         )
-        with self.access(connection) as access:
+        with self.access(to.reference.host, push=connection) as access:
             return self.engine.build(plan, context, to, access)
 
     def buildah(self, *words: str) -> Any:
@@ -210,7 +213,7 @@ def test_a_full_storage(bench: Bench, tmp_path: Path, registry: Registry) -> Non
     with small_disk(tmp_path / "disk", "9m") as disk, container_storage(disk, driver="overlay") as environ:
         (disk / "work").mkdir()
         small = Bench(disk, environ | {"TMPDIR": str(tmp_path)})
-        with small.access() as access:
+        with small.access(registry.host) as access:
             small.engine.inspect_base(Reference.parse(name), access)
         (disk / "context").symlink_to(bench.folder / "context")
         with pytest.raises(DiskFullError):
@@ -248,7 +251,7 @@ def test_a_run_step_that_is_killed(bench: Bench, registry: Registry) -> None:
 
 
 def test_a_base_that_is_nowhere(bench: Bench, registry: Registry, password_registry: Registry) -> None:
-    with bench.access() as access:
+    with bench.access(registry.host, password_registry.host) as access:
         for name in ("localhost/nowhere:1", f"{registry.host}/no/where:1", f"{registry.host}/a@sha256:{'0' * 64}"):
             with pytest.raises(ImageNotFoundError, match="has no image"):
                 bench.engine.inspect_base(Reference.parse(name), access)
@@ -277,7 +280,7 @@ def test_a_base_in_a_registry_is_pulled_and_pinned(bench: Bench, password_regist
     digest = bench.build("FROM localhost/tiny-base:1\nLABEL one=1\n", to, login).digest
     with container_storage(tmp_path, driver="vfs") as environ:
         other = Bench(tmp_path, environ)
-        with other.access(login) as access:
+        with other.access(to.reference.host, push=login) as access:
             base = other.engine.inspect_base(to.reference, access)
             assert (base.digest, base.glibc, base.python) == (digest, platform.libc_ver()[1], "3.11")
             moved = bench.build("FROM localhost/tiny-base:1\nLABEL two=2\n", to, login).digest
@@ -293,12 +296,13 @@ def test_a_base_in_a_registry_is_pulled_and_pinned(bench: Bench, password_regist
 def test_the_local_copy_serves_when_the_registry_is_down(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serve_registry(tmp_path / "short") as short, bench.access() as access:
+    with serve_registry(tmp_path / "short") as short, bench.access(short.host) as access:
         reference = to_registry(short, "a/b:1").reference
         push(bench, short, "a/b:1")
         before = bench.engine.inspect_base(reference, access)
+        plain_hosts = access.plain_hosts
     with bench.access() as access:
-        assert bench.engine.inspect_base(reference, access) == before
+        assert bench.engine.inspect_base(reference, replace(access, plain_hosts=plain_hosts)) == before
     assert "can't be reached" in caplog.text
 
 
@@ -345,12 +349,12 @@ INTERRUPTED = """
     from datetime import datetime, timezone
     from functools import partial
     from pathlib import Path
-    from packager.engines import RegistryAccess
     from packager.engines.buildah import BuildahEngine
     from packager.errors import Interrupted
     from packager.models.reference import Destination, Reference
     from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
     from packager.process import run_command, stop_signals
+    from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
     logging.basicConfig(level="DEBUG", format="%(message)s", stream=sys.stdout)

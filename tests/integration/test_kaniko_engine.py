@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from packager.engines import RegistryAccess
 from packager.engines.kaniko import KanikoEngine
 from packager.errors import BuildStepError, RegistryUnreachableError, ToolMissingError
 from packager.models.reference import Destination, Reference
 from packager.plan import BaseImage, ImageConfig, ImagePlan
 from packager.process import run_command
+from packager.registry.access import RegistryAccess
 from packager.settings import Settings
 from tests.integration.test_process import wait_for, with_argument
 

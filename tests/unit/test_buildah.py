@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from packager.engines import Engine, RegistryAccess, session_folder
+from packager.engines import Engine, session_folder
 from packager.engines.buildah import BuildahEngine
 from packager.engines.buildah_session import access_words, build_words, pull_words
 from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
@@ -24,6 +24,7 @@ from packager.errors import BuildError, BuildStepError, DiskFullError, ImageNotF
 from packager.models.reference import Destination, Reference
 from packager.plan import BaseImage, ImageConfig, ImagePlan
 from packager.process import Completed
+from packager.registry.access import RegistryAccess
 from packager.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 DIGEST = "sha256:" + "a" * 64
 IMAGE = "b" * 64
-ACCESS = RegistryAccess(auth_file=Path("/private/config.json"), insecure_hosts=frozenset({"plain.io:5000"}))
+ACCESS = RegistryAccess(
+    auth_file=Path("/private/config.json"), plain_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000"})
+)
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST),
     steps=(),
@@ -144,10 +147,18 @@ def test_a_push(tmp_path: Path) -> None:
 
 
 def test_a_failed_push_gives_no_digest_even_when_there_is_a_file(tmp_path: Path) -> None:
-    run = FakeBuildah(fails={"push": (125, "Error: pushing: received unexpected HTTP status: 500 x")})
+    run = FakeBuildah(fails={"push": (125, "Error: pushing: requested access to the resource is denied")})
     with pytest.raises(RegistryError):
         engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
     assert run.names() == ["build", "tag", "push", "containers"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_push_that_may_pass_is_taken_over_by_ourselves(tmp_path: Path) -> None:
+    run = FakeBuildah(fails={"push": (125, "Error: pushing: received unexpected HTTP status: 500 x")})
+    with pytest.raises(PackagerError, match="push of oci:layout:1 failed"):  # the fake fails to write a layout as well
+        engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
+    assert run.names() == ["build", "tag", "push", "push", "containers"]
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 

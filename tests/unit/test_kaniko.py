@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines import Engine, RegistryAccess
+from packager.engines import Engine
 from packager.engines.kaniko import KanikoEngine
 from packager.engines.kaniko_command import KanikoBuild, build_words, cache_repository, read_line, scrubbed
 from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
@@ -18,13 +18,17 @@ from packager.errors import BuildError, BuildStepError, ImageNotFoundError, Regi
 from packager.models.reference import Destination, Reference
 from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.process import Completed
+from packager.registry.access import RegistryAccess
 from packager.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIGEST = "sha256:" + "a" * 64
-ACCESS = RegistryAccess(auth_file=Path("/job/auth/config.json"), insecure_hosts=frozenset({"plain.io:5000"}))
+ACCESS = RegistryAccess(
+    auth_file=Path("/job/auth/config.json"),
+    plain_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000", "localhost:5001"}),
+)
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST), steps=(), config=ImageConfig()
 )

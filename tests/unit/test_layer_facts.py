@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.engines.layer_facts import Skeleton
-from packager.engines.remote_base import inspect_remote_base
+from packager.engines.remote_base import inspect_image
 from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
 from packager.models.reference import Reference
-from packager.registry.client import LayerBlob, LayerStream, RemoteImage
+from packager.registry.client import LayerStream
+from packager.registry.image import Descriptor, RemoteImage
 from packager.settings import Settings
 from tests.unit.test_rootfs import GLIBC
 
@@ -137,7 +138,7 @@ class FakeRepository:
     ) -> None:
         self.layers = layers
         self.fetched: list[int] = []
-        blobs = tuple(LayerBlob(digest=str(at), media_type=media_type) for at, _ in enumerate(layers))
+        blobs = tuple(Descriptor(size=1, digest=str(at), media_type=media_type) for at, _ in enumerate(layers))
         config = {"architecture": arch, "config": {"Env": env, "User": "app"}}
         self.found = RemoteImage(digest="sha256:" + "a" * 64, config=config, layers=blobs)
 
@@ -145,7 +146,7 @@ class FakeRepository:
         assert architecture == "amd64"
         return self.found
 
-    def layer(self, blob: LayerBlob) -> AbstractContextManager[LayerStream]:
+    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
         from contextlib import contextmanager  # noqa: PLC0415
 
         @contextmanager
@@ -158,7 +159,8 @@ class FakeRepository:
 
 def inspect(repository: FakeRepository, folder: Path) -> tuple[str | None, str | None]:
     settings = Settings(work_dir=folder, cache_dir=folder / "cache")
-    base = inspect_remote_base(Reference.parse("r.io/base:1"), repository, settings)  # type: ignore[arg-type]
+    image = repository.image("amd64")
+    base = inspect_image(Reference.parse("r.io/base:1"), image, repository, settings)  # type: ignore[arg-type]
     assert base.digest == "sha256:" + "a" * 64
     assert base.user == "app"
     assert not list(folder.glob("packager-base-*"))

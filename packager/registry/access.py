@@ -1,0 +1,65 @@
+"""How the registries of a run are reached: logins, trust, and which of them speak plain HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+
+from packager.registry import answers
+from packager.registry.trust import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from packager.models.reference import Reference
+
+LOCAL_STORAGE = "localhost"  # a host that no registry has: the name of images in an engine's own storage
+_PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryAccess:
+    """How the registries are reached.
+
+    Attributes:
+        auth_file: A docker `config.json` with mode 0600 in a private folder.
+        trust: Whom we trust.
+        plain_hosts: Hosts that are spoken to in plain HTTP: they may be, and don't answer in HTTPS.
+    """
+
+    auth_file: Path
+    trust: Trust = field(default_factory=Trust)
+    plain_hosts: frozenset[str] = frozenset()
+
+
+def find_plain_hosts(
+    references: Iterable[Reference], trust: Trust, *, transport: httpx.BaseTransport | None = None
+) -> frozenset[str]:
+    """Find the hosts that speak plain HTTP, of those that may: the others are never asked.
+
+    A host with a certificate that isn't trusted speaks HTTPS; whoever asks it is told what is wrong.
+    """
+    asked: dict[str, Reference] = {}
+    for reference in references:
+        for place in trust.places(reference):
+            if trust.may_be_plain(place) and place.host != LOCAL_STORAGE:
+                asked[place.host] = place
+    return frozenset(host for host, reference in asked.items() if _is_plain(reference, trust, transport))
+
+
+def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport | None) -> bool:
+    host = reference.host
+    with httpx.Client(
+        verify=trust.ssl_context(host),
+        transport=transport,
+        timeout=_PROBE_SECONDS,
+        trust_env=not reference.is_loopback,
+    ) as client:
+        try:
+            client.get(f"https://{host}/v2/")
+        except httpx.TransportError as error:
+            return answers.is_plain_answer(error) or not answers.is_tls_trouble(error)
+    return False

@@ -1,0 +1,64 @@
+"""An image as its registry tells it: github.com/opencontainers/image-spec; docker's documents have the same shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEXES = (OCI_INDEX, DOCKER_INDEX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """Some bytes that a manifest names.
+
+    Attributes:
+        media_type: What they are.
+        digest: `sha256:…`.
+        size: How many bytes.
+    """
+
+    media_type: str
+    digest: str
+    size: int
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Descriptor:
+        """Read it from a manifest.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        return cls(
+            media_type=str(document.get("mediaType") or ""),
+            digest=str(document["digest"]),
+            size=int(document.get("size") or 0),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a manifest has it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteImage:
+    """An image of one platform, found in its registry.
+
+    Attributes:
+        digest: `sha256:…` of the platform's own manifest.
+        media_type: Of that manifest: OCI's or docker's.
+        config: The image's config document.
+        layers: The layers, the lowest first.
+    """
+
+    digest: str
+    media_type: str = OCI_MANIFEST
+    config: dict[str, Any] = field(default_factory=dict)
+    layers: tuple[Descriptor, ...] = ()

@@ -1,0 +1,36 @@
+"""Asking before minutes of work: may we push there at all?"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from packager.errors import PackagerError
+from packager.registry.wire import Wire
+
+if TYPE_CHECKING:
+    import httpx
+
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+
+log = logging.getLogger(__name__)
+
+
+def check_push(reference: Reference, access: RegistryAccess, *, transport: httpx.BaseTransport | None = None) -> None:
+    """Begin an upload into a repository and call it off: whoever may do that may push.
+
+    Raises:
+        RegistryAuthError: The registry refuses the credentials, or this user may not push there.
+        RegistryUnreachableError: It can't be reached, or its certificate can't be trusted.
+        RegistryError: It answers with another error.
+    """
+    with closing(Wire(reference, access, verb="push", transport=transport)) as wire:
+        url = wire.url("blobs/uploads/")
+        response = wire.request("POST", url, expect=(202,))
+        log.debug("%s accepts pushes to %s", reference.host, reference.repository)
+        location = response.headers.get("Location")
+        if location:
+            with suppress(PackagerError):  # not every registry can; it forgets the upload in time
+                wire.request("DELETE", wire.join(url, location), expect=(204, 202, 200, 404, 405))

@@ -1,0 +1,122 @@
+"""Trying again what a server can't do for the moment, for a bounded time, with one log line an attempt."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity.stop import stop_base
+
+from packager.registry.answers import is_tls_trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from packager.errors import PackagerError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
+_FIRST_WAIT = 0.25  # seconds
+_LONGEST_WAIT = 10.0
+_LONGEST_RETRY_AFTER = 120.0
+_MOST_CONNECTS = 3
+
+
+class PassingError(Exception):
+    """A failure that may be none in a moment."""
+
+
+class EngineTroubleError(PassingError):
+    """An engine's command failed for such a reason, after its own retries."""
+
+    def __init__(self, error: PackagerError) -> None:
+        """Keep the error that it is if it doesn't pass."""
+        super().__init__(error.message)
+        self.error = error
+
+
+class TransientStatusError(PassingError):
+    """An answer that may be another one in a moment."""
+
+    def __init__(self, response: httpx.Response, body: bytes) -> None:
+        """Keep the answer, whose body was read as far as an error's goes."""
+        super().__init__(f"{response.status_code} {response.reason_phrase}".strip())
+        self.response = response
+        self.body = body
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server asks us to wait; 0 where it says nothing or names a date."""
+        text = self.response.headers.get("Retry-After", "")
+        return min(float(text), _LONGEST_RETRY_AFTER) if text.isdigit() else 0.0
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether it may help to try again: a broken connection may mend, a certificate doesn't."""
+    if isinstance(error, PassingError):
+        return True
+    return isinstance(error, httpx.TransportError) and not is_tls_trouble(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often and how long.
+
+    Attributes:
+        seconds: No attempt is begun later than this after the first one; 0 means one attempt.
+        sleep: Waits between attempts, in seconds.
+    """
+
+    seconds: float
+    sleep: Callable[[float], None] = time.sleep
+
+    def call(self, work: Callable[[], T], what: str) -> T:
+        """Do the work, again while it fails for the moment; `what` names it in the log.
+
+        Raises:
+            PassingError, httpx.TransportError: It failed to the end, or in a way that stays.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(is_transient),
+            wait=_wait,
+            stop=stop_before_delay(self.seconds) | _Unconnected(),
+            sleep=self.sleep,
+            before_sleep=lambda state: _tell(state, what),
+            reraise=True,
+        )
+        return retrying(work)
+
+
+_backoff = wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, TransientStatusError) else 0.0
+    return max(asked, _FIRST_WAIT + _backoff(state))
+
+
+class _Unconnected(stop_base):
+    """Stops when nobody has answered a few times: a wrong name or port is more likely than a moment's trouble."""
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        return isinstance(error, httpx.ConnectError) and retry_state.attempt_number >= _MOST_CONNECTS
+
+
+def _tell(state: RetryCallState, what: str) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning(
+        "%s: %s; attempt %d follows in %.1f s",
+        what,
+        str(error) or type(error).__name__,
+        state.attempt_number + 1,
+        state.upcoming_sleep,
+    )

@@ -1,0 +1,132 @@
+"""Whom a registry connection trusts, and how it gets there: authorities, client certificates, plain HTTP, mirrors."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from packager.errors import UsageError
+from packager.models.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from packager.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCertificate:
+    """A certificate that we show, and its key: two PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """The same rules for every registry and every engine.
+
+    Attributes:
+        ca_file: A PEM file of authorities trusted besides the system's.
+        client_certificates: What is shown to which host.
+        insecure_hosts: Hosts that may be spoken to in plain HTTP; loopback hosts always may.
+        mirrors: Pairs of a host and a `host/path` at which its images are looked for first, in order.
+        retry_seconds: How long a request is tried again that fails for the moment.
+    """
+
+    ca_file: Path | None = None
+    client_certificates: Mapping[str, ClientCertificate] = field(default_factory=lambda: MappingProxyType({}))
+    insecure_hosts: frozenset[str] = frozenset()
+    mirrors: tuple[tuple[str, str], ...] = ()
+    retry_seconds: float = 60.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Trust:
+        """Read the settings, and see that every file can be used.
+
+        Raises:
+            UsageError: A pair can't be read, or a file is missing or holds no certificate or key.
+        """
+        trust = cls(
+            ca_file=settings.ca_file,
+            client_certificates=MappingProxyType(dict(_read_client_certificates(settings.client_certificates))),
+            insecure_hosts=frozenset(settings.insecure_registries),
+            mirrors=tuple(_read_mirrors(settings.registry_mirrors)),
+            retry_seconds=settings.registry_retry_seconds,
+        )
+        for host in ("", *trust.client_certificates):
+            trust.ssl_context(host)
+        return trust
+
+    def ssl_context(self, host: str) -> ssl.SSLContext:
+        """Return how TLS is spoken with a host: the system's authorities (or SSL_CERT_FILE's) and our own.
+
+        Raises:
+            UsageError: A file can't be used.
+        """
+        context = ssl.create_default_context()
+        if self.ca_file is not None:
+            try:
+                context.load_verify_locations(cafile=self.ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise _unusable("PACKAGER_CA_FILE", self.ca_file, "certificate", error) from error
+        shown = self.client_certificates.get(host)
+        if shown is not None:
+            try:
+                context.load_cert_chain(shown.certificate, shown.key, password="")
+            except (OSError, ssl.SSLError) as error:
+                what = f"{shown.certificate} with {shown.key}"
+                raise _unusable(
+                    "PACKAGER_CLIENT_CERTIFICATES", what, "certificate with its unlocked key", error
+                ) from error
+        return context
+
+    def may_be_plain(self, reference: Reference) -> bool:
+        """Tell whether a registry may be spoken to in plain HTTP."""
+        return reference.is_loopback or reference.host in self.insecure_hosts
+
+    def places(self, reference: Reference) -> tuple[Reference, ...]:
+        """Return where an image is looked for: at its host's mirrors in order, then at the host itself."""
+        mirrors = [mirror for host, mirror in self.mirrors if host == reference.host]
+        return (*(_at(mirror, reference) for mirror in mirrors), reference)
+
+
+def _at(mirror: str, reference: Reference) -> Reference:
+    host, _, path = mirror.partition("/")
+    path = f"{path}/{reference.path}" if path else reference.path
+    return Reference(host=host, path=path, tag=reference.tag, digest=reference.digest)
+
+
+def _read_mirrors(pairs: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for pair in pairs:
+        host, _, mirror = pair.partition("=")
+        try:  # a path of its own stands for the image's
+            Reference.parse(f"{host}/x")
+            parsed = Reference.parse(f"{mirror.rstrip('/')}/x")
+        except ValueError as error:
+            raise UsageError(f"PACKAGER_REGISTRY_MIRRORS: {pair!r}: {error}", hint="write HOST=MIRROR") from error
+        if parsed.repository != f"{mirror.rstrip('/')}/x":
+            raise UsageError(
+                f"PACKAGER_REGISTRY_MIRRORS: {mirror!r} in {pair!r} names no registry",
+                hint="write HOST=MIRROR, such as docker.io=mirror.example.com/dockerhub",
+            )
+        yield host, mirror.rstrip("/")
+
+
+def _read_client_certificates(pairs: Iterable[str]) -> Iterable[tuple[str, ClientCertificate]]:
+    for pair in pairs:
+        host, _, files = pair.partition("=")
+        certificate, _, key = files.partition(":")
+        if not (host and certificate and key):
+            raise UsageError(
+                f"PACKAGER_CLIENT_CERTIFICATES: {pair!r} is no pair", hint="write HOST=CERTIFICATE_FILE:KEY_FILE"
+            )
+        yield host, ClientCertificate(certificate=Path(certificate), key=Path(key))
+
+
+def _unusable(setting: str, file: object, kind: str, error: Exception) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UsageError(f"{setting}: {file} can't be used: {reason}", hint=f"name a readable PEM file with a {kind}")

@@ -1,0 +1,153 @@
+"""One repository's conversation with its registry: requests with logins, trust and retries.
+
+The protocol is that of github.com/opencontainers/distribution-spec; docker's is the same here.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import httpx
+
+from packager.errors import RegistryError
+from packager.models.reference import DOCKER_HUB
+from packager.registry import answers
+from packager.registry.authfile import login_for
+from packager.registry.challenge import ChallengeAuth
+from packager.registry.retries import TRANSIENT_STATUSES, Retries, TransientStatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from packager.errors import PackagerError
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+    from packager.registry.answers import Verb
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
+_TIMEOUT = httpx.Timeout(30.0)
+CHUNK = 1 << 18
+_MOST_ERROR_BYTES = 1 << 16
+
+
+class Wire:
+    """Speaks with the registry of one repository. Close it, as with `contextlib.closing`. Threads may share it."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        access: RegistryAccess,
+        *,
+        verb: Verb = "pull",
+        transport: httpx.BaseTransport | None = None,
+        retries: Retries | None = None,
+    ) -> None:
+        """Name the repository and what is done there; `transport` is what stands for the network in tests."""
+        self.reference = reference
+        login = login_for(reference, access.auth_file)
+        self.asked = answers.Asked(verb=verb, reference=reference, user=login.username if login else "")
+        self._retries = retries or Retries(seconds=access.trust.retry_seconds)
+        scheme = "http" if reference.host in access.plain_hosts else "https"
+        self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
+        self._client = httpx.Client(
+            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file)),
+            headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
+            follow_redirects=True,
+            timeout=_TIMEOUT,
+            transport=transport,
+            trust_env=not reference.is_loopback,  # the proxy variables
+            verify=access.trust.ssl_context(reference.host),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def url(self, path: str) -> str:
+        """Return the address of `manifests/…`, `blobs/…` and so on in the repository."""
+        return f"{self._root}/v2/{self.reference.path}/{path}"
+
+    def join(self, base: str, location: str) -> str:
+        """Return the address that a Location header names, which may be relative to the one that was asked."""
+        return str(httpx.URL(base).join(location))
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: Iterable[int] = (200,),
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """Send a request whose answer is short, again while the registry can't serve it for the moment.
+
+        Raises:
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The answer isn't an expected one.
+        """
+
+        def send() -> httpx.Response:
+            with self.stream(method, url, expect=expect, headers=headers, content=content) as response:
+                response.read()
+            return response
+
+        return self.retried(send, f"{method} {url_path(url)}")
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: Iterable[int] = (200,),
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterable[bytes] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Send a request once, and give its answer unread.
+
+        Raises:
+            TransientStatusError, httpx.TransportError: It may help to try again: see `retried`.
+            RegistryAuthError, RegistryError: The answer isn't an expected one.
+        """
+        with self._client.stream(method, url, headers=headers, content=content) as response:
+            if response.status_code not in expect:
+                body = next(response.iter_raw(_MOST_ERROR_BYTES), b"")
+                if response.status_code in TRANSIENT_STATUSES:
+                    raise TransientStatusError(response, body)
+                raise answers.refusal(self.asked, response, body)
+            yield response
+
+    def retried(self, work: Callable[[], T], what: str) -> T:
+        """Do the work, again while it fails for the moment; then turn its failure into one of our errors.
+
+        Raises:
+            RegistryAuthError, RegistryUnreachableError, RegistryError: It failed.
+        """
+        try:
+            return self._retries.call(work, f"{self.reference.host}: {what}")
+        except (TransientStatusError, httpx.TransportError) as error:
+            raise self.failure(error) from error
+
+    def failure(self, error: TransientStatusError | httpx.TransportError) -> PackagerError:
+        """Say what an error that may pass means when it didn't."""
+        if isinstance(error, TransientStatusError):
+            return answers.refusal(self.asked, error.response, error.body)
+        return answers.silence(self.asked, error)
+
+    def wrong(self, what: str) -> RegistryError:
+        """Say that the registry did what no registry should."""
+        return RegistryError(
+            f"{self.asked}: the registry {self.reference.host} {what}",
+            hint="look into its log, and at what lies between it and this machine (proxies, mirrors)",
+        )
+
+
+def url_path(url: str) -> str:
+    """Return what may be shown of an address: the query can hold a token."""
+    return httpx.URL(url).path
