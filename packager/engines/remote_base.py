@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.registry.client import Repository
-    from packager.registry.image import RemoteImage
+    from packager.models.image import RemoteImage
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_PATH_CHARACTERS = 255
 DOCKER_HUB = "docker.io"
+_LAYOUTS = ("oci", "oci-archive")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -34,12 +35,14 @@ class Reference:
         path: The repository's path, without the host.
         tag: The tag, or None.
         digest: `sha256:…`, or None.
+        layout: `oci:DIR` or `oci-archive:FILE` where the image lies on this machine, else empty; see `parse_base`.
     """
 
     host: str
     path: str
     tag: str | None = None
     digest: str | None = None
+    layout: str = ""
 
     @classmethod
     def parse(cls, text: str, *, default_tag: str | None = "latest") -> Reference:
@@ -70,10 +73,28 @@ class Reference:
             raise ValueError(f"{text!r} ends in an empty tag")
         return cls(host=host, path=path, tag=tag or (None if digest else default_tag), digest=digest or None)
 
+    @classmethod
+    def parse_base(cls, text: str) -> Reference:
+        """Read what names a base image: a reference, or `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.
+
+        Raises:
+            ValueError: As for `parse`, or the path is empty.
+        """
+        transport, _, rest = text.partition(":")
+        if transport not in _LAYOUTS or rest.isdigit():
+            return cls.parse(text)
+        path, _, tag = rest.partition(":")
+        if not path:
+            raise ValueError(f"{text!r} names no file; write {transport}:PATH or {transport}:PATH:TAG")
+        if tag and not _TAG.fullmatch(tag):
+            raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
+        layout = f"{transport}:{Path(path).absolute()}"
+        return cls(host="localhost", path="layout", tag=tag or None, layout=layout)
+
     @property
     def repository(self) -> str:
         """The host and path: `host/path`."""
-        return f"{self.host}/{self.path}"
+        return self.layout or f"{self.host}/{self.path}"
 
     @property
     def is_loopback(self) -> bool:
@@ -92,7 +113,7 @@ class Reference:
         return f"{self.repository}{tag}{digest}"
 
 
-Transport = Literal["docker", "oci", "oci-archive"]
+Transport = Literal["docker", "oci", "oci-archive", "docker-archive"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +122,9 @@ class Destination:
 
     Attributes:
         reference: The image's name; with a file or folder it is recorded in the layout's index.
-        transport: `docker` (a registry), `oci` (an OCI layout folder) or `oci-archive` (the same, tarred).
-        path: The folder or file of the two local transports; None for `docker`.
+        transport: `docker` (a registry), `oci` (an OCI layout folder), `oci-archive` (the same, tarred) or
+            `docker-archive` (what `docker load` reads).
+        path: The folder or file of the local transports; None for `docker`.
     """
 
     reference: Reference
@@ -111,7 +133,7 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str, reference: Reference) -> Destination:
-        """Read `--output`: `docker://REFERENCE`, `oci:DIR` or `oci-archive:FILE`.
+        """Read `--output`: `docker://REFERENCE`, `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`.
 
         Raises:
             ValueError: The transport is unknown or its path is empty.
@@ -119,9 +141,9 @@ class Destination:
         transport, colon, rest = text.partition(":")
         if transport == "docker" and rest.startswith("//"):
             return cls(reference=Reference.parse(rest[2:]))
-        if colon and transport in ("oci", "oci-archive") and rest:
+        if colon and transport in (*_LAYOUTS, "docker-archive") and rest:
             return cls(reference=reference, transport=transport, path=Path(rest).absolute())  # type: ignore[arg-type]
-        raise ValueError(f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR or oci-archive:FILE")
+        raise ValueError(f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE")
 
     def __str__(self) -> str:
         """Return the destination as `--output` takes it."""

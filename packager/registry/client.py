@@ -12,7 +12,7 @@ import httpx
 
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
 from packager.registry import answers
-from packager.registry.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage
+from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, digest_of
 from packager.registry.wire import CHUNK, Wire
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Repository:
         return RemoteImage(
             digest=digest,
             media_type=str(manifest.get("mediaType") or OCI_MANIFEST),
-            config=self._document(self._fetch(f"blobs/{config.digest}", config.digest)),
+            config=self.document(config),
             layers=layers,
         )
 
@@ -77,7 +77,26 @@ class Repository:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
         body = self._fetch(f"manifests/{name}", name if name.startswith("sha256:") else None)
-        return f"sha256:{hashlib.sha256(body).hexdigest()}", self._document(body)
+        return digest_of(body), self._document(body)
+
+    def document(self, blob: Descriptor) -> dict[str, Any]:
+        """Return a small blob that is JSON.
+
+        Raises:
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
+        """
+        return self._document(self._fetch(f"blobs/{blob.digest}", blob.digest))
+
+    def size(self, digest: str) -> int | None:
+        """Return how many bytes a blob has; None where the repository hasn't got it.
+
+        Raises:
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't say.
+        """
+        response = self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), expect=(200, 404))
+        if response.status_code != httpx.codes.OK:
+            return None
+        return int(response.headers.get("Content-Length") or -1)
 
     @contextmanager
     def layer(self, blob: Descriptor) -> Iterator[LayerStream]:
@@ -120,7 +139,7 @@ class Repository:
 
     def _fetch(self, path: str, digest: str | None) -> bytes:
         body = self._wire.retried(lambda: self._read(path), f"GET {path}")
-        if digest is not None and f"sha256:{hashlib.sha256(body).hexdigest()}" != digest:
+        if digest is not None and digest_of(body) != digest:
             raise self._wire.wrong(f"gave something that isn't {digest}")
         return body
 

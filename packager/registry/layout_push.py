@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packager.registry.image import Descriptor
+from packager.models.image import Descriptor
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ registry takes; what a cut connection has left of it is asked for, and only the 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
+from packager.models.image import digest_of
 from packager.registry.retries import TransientStatusError
 from packager.registry.wire import Wire
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.image import Descriptor
+    from packager.models.image import Descriptor
     from packager.registry.retries import Retries
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Uploads:
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be stored.
         """
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data)
         url, headers = self._wire.url(f"manifests/{name}"), {"Content-Type": media_type}
         response = self._wire.request("PUT", url, expect=(201, 200, 202), headers=headers, content=data)
         self._check_digest(response, digest)

@@ -15,7 +15,7 @@ from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
 from packager.models.reference import Reference
 from packager.registry.client import LayerStream
-from packager.registry.image import Descriptor, RemoteImage
+from packager.models.image import Descriptor, RemoteImage
 from packager.settings import Settings
 from tests.unit.test_rootfs import GLIBC
 

@@ -1,0 +1,152 @@
+"""The oci engine: puts images together from blobs, without a Dockerfile, a root file system or any privilege.
+
+Layers are streamed from where their files are to where the image goes; what is there already isn't sent. The manifest is
+put last, so until then a tag points to what it pointed to before. RUN steps are beyond it.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from packager.engines import BuiltImage
+from packager.engines.files import files_at
+from packager.engines.layout import check_layout_target, publish_layout, staging_beside
+from packager.engines.oci.archives import write_docker_archive, write_oci_archive
+from packager.engines.oci.base import open_base
+from packager.engines.oci.image import LayerOnTop, make_config, make_manifest
+from packager.engines.oci.layers import LayerCarrier
+from packager.engines.oci.sinks import LayoutSink, RegistrySink
+from packager.engines.oci.workers import Workers
+from packager.engines.remote_base import ARCHITECTURES, inspect_image
+from packager.errors import BuildError, ImageNotFoundError
+from packager.registry.access import LOCAL_STORAGE
+from packager.registry.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from packager.engines.oci.base import Base
+    from packager.engines.oci.image import Document
+    from packager.engines.oci.sinks import Sink
+    from packager.models.reference import Destination, Reference
+    from packager.plan import BaseImage, ImagePlan
+    from packager.process import Runner
+    from packager.registry.access import RegistryAccess
+    from packager.models.image import Descriptor
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class OciEngine:
+    """Builds by itself; needs nothing but the network. An `Engine`."""
+
+    name = "oci"
+    reads_context = False
+
+    def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:  # noqa: ARG002
+        """Take the settings; no command is run."""
+        self._settings = settings
+        self._architecture = ARCHITECTURES[settings.platform]
+
+    def repositories(self, destination: Destination) -> tuple[Reference, ...]:
+        """Return where a build writes to."""
+        return (destination.reference,) if destination.transport == "docker" else ()
+
+    def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
+        """Find the base image in its registry or layout, and read its digest, glibc and Python.
+
+        Raises:
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+            BuildError: It's for another platform, or its layout is broken.
+            DiskFullError: There is no space to look into it.
+        """
+        _refuse_local_storage(reference)
+        with open_base(reference, access, self._architecture) as base:
+            return inspect_image(reference, base.image, base.layers, self._settings)
+
+    def build(self, plan: ImagePlan, folder: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
+        """Bring the layers, then the config, then the manifest.
+
+        Raises:
+            BuildError: The plan has a RUN step, a file can't be read, or the base doesn't fit.
+            ArtifactError: A file in the model's zip isn't what the zip says.
+            ImageNotFoundError: The base was removed since.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed; no tag was changed.
+            DiskFullError: There is no space at a local destination.
+        """
+        for step in plan.run_steps:
+            raise BuildError(
+                f"the oci engine can't run commands, and the image needs `{step.name}`",
+                hint="use --engine buildah or kaniko, or leave dockerfileAddCondaInstallation true",
+            )
+        if destination.transport == "docker":
+            with closing(Uploads(destination.reference, access)) as uploads:
+                manifest = self._assemble(plan, access, RegistrySink(uploads))
+            return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
+        with _layout_for(destination, plan) as layout:
+            manifest = self._assemble(plan, access, layout)
+        return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
+
+    def _assemble(self, plan: ImagePlan, access: RegistryAccess, sink: Sink) -> Document:
+        image_format = self._settings.image_format
+        reference = plan.base.reference
+        if plan.base.digest and not reference.layout:
+            reference = replace(reference, digest=plan.base.digest)
+        with ExitStack() as stack:
+            base = stack.enter_context(open_base(reference, access, self._architecture))
+            workers = stack.enter_context(Workers())
+            for blob in {layer.digest: layer for layer in base.image.layers}.values():
+                workers.start(lambda blob=blob: _bring_base(blob, base, sink))  # type: ignore[misc]
+            carrier = LayerCarrier(plan, sink, workers, self._settings)
+            brought = [workers.start(carry) for carry in carrier.carries()]
+            workers.wait()
+            layers: list[LayerOnTop] = [future.result() for future in brought]
+            config = make_config(plan, base.image, layers, image_format)
+            manifest = make_manifest(plan, base.image, layers, config, image_format)
+            sink.finish(config, manifest)
+        return manifest
+
+
+def _bring_base(blob: Descriptor, base: Base, sink: Sink) -> None:
+    if sink.has(blob.digest):
+        log.debug("the base's layer %s is there", blob.digest)
+    elif sink.take(blob, base):
+        log.info("the base's layer %s is copied: %d bytes", blob.digest, blob.size)
+    else:
+        log.debug("the base's layer %s is taken over from %s", blob.digest, base.origin)
+
+
+def _refuse_local_storage(reference: Reference) -> None:
+    if reference.host == LOCAL_STORAGE and not reference.layout:
+        raise ImageNotFoundError(
+            f"the base image {reference} names a local storage, which the oci engine doesn't have",
+            hint="push it to a registry, or name a layout with oci:DIR or oci-archive:FILE in dockerfileBaseImage, "
+            "or use --engine buildah",
+        )
+
+
+@contextmanager
+def _layout_for(destination: Destination, plan: ImagePlan) -> Iterator[LayoutSink]:
+    """Give a layout to fill beside a local destination; what it becomes is moved there at the end of the block."""
+    path = destination.path
+    if path is None:
+        raise BuildError(f"{destination} names no file")
+    if destination.transport == "oci":
+        check_layout_target(path)
+    with files_at(path), staging_beside(path) as staging:
+        layout = LayoutSink(staging / "layout", destination.reference.tag or "latest")
+        yield layout
+        if destination.transport == "oci":
+            publish_layout(layout.folder, path)
+            return
+        if destination.transport == "oci-archive":
+            write_oci_archive(layout.folder, staging / "archive", plan.timestamp)
+        else:
+            write_docker_archive(layout.folder, staging / "archive", destination.reference, plan.timestamp)
+        (staging / "archive").chmod(0o644)
+        (staging / "archive").replace(path)

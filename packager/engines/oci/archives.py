@@ -1,0 +1,83 @@
+"""A finished OCI layout as one file: an OCI archive, or docker's, which `docker load` reads.
+
+Formats: the layout's, tarred; and docker's image specification v1.2 ("Combined Image JSON + Filesystem Changeset Format").
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from typing import IO, TYPE_CHECKING, Any
+
+from packager.errors import BuildError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from packager.models.reference import Reference
+
+_FILE_MODE = 0o644
+
+
+def write_oci_archive(layout: Path, file: Path, timestamp: datetime) -> None:
+    """Write a layout into one tar; equal layouts give equal bytes."""
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(path for path in layout.rglob("*") if path.is_file()):
+            with path.open("rb") as content:
+                _add(archive, str(path.relative_to(layout)), content, timestamp)
+
+
+def write_docker_archive(layout: Path, file: Path, reference: Reference, timestamp: datetime) -> None:
+    """Write the layout's one image as `docker save` does: the config, the unpacked layers, and what names them.
+
+    Raises:
+        BuildError: A layer is packed in a way that docker's archives don't know.
+    """
+    entry = json.loads((layout / "index.json").read_bytes())["manifests"][0]
+    manifest: dict[str, Any] = json.loads(_blob(layout, entry["digest"]).read_bytes())
+    config = _blob(layout, manifest["config"]["digest"])
+    diff_ids = json.loads(config.read_bytes())["rootfs"]["diff_ids"]
+    names = [f"{diff_id.removeprefix('sha256:')}.tar" for diff_id in diff_ids]
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
+        written: set[str] = set()
+        for name, layer in zip(names, manifest["layers"], strict=True):
+            if name not in written:  # an image may have the same layer twice
+                written.add(name)
+                _add_unpacked(archive, name, _blob(layout, layer["digest"]), layer["mediaType"], timestamp)
+        _add(archive, f"{config.name}.json", io.BytesIO(config.read_bytes()), timestamp)
+        tags = [f"{reference.repository}:{reference.tag}"] if reference.tag else []
+        content = json.dumps([{"Config": f"{config.name}.json", "RepoTags": tags, "Layers": names}]).encode()
+        _add(archive, "manifest.json", io.BytesIO(content), timestamp)
+
+
+def _blob(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / digest.replace(":", "/")
+
+
+def _add_unpacked(archive: tarfile.TarFile, name: str, layer: Path, media_type: str, timestamp: datetime) -> None:
+    if media_type.endswith("gzip"):
+        with gzip.open(layer) as content:
+            size = sum(len(chunk) for chunk in iter(lambda: content.read(1 << 20), b""))
+        with gzip.open(layer) as content:
+            _add(archive, name, content, timestamp, size=size)
+    elif media_type.endswith("tar"):
+        with layer.open("rb") as plain:
+            _add(archive, name, plain, timestamp)
+    else:
+        raise BuildError(
+            f"docker's archives have no layers of the type {media_type}", hint="write an oci-archive: output instead"
+        )
+
+
+def _add(
+    archive: tarfile.TarFile, name: str, content: IO[bytes], timestamp: datetime, *, size: int | None = None
+) -> None:
+    member = tarfile.TarInfo(name)
+    member.mode, member.mtime = _FILE_MODE, int(timestamp.timestamp())
+    member.size = content.seek(0, os.SEEK_END) if size is None else size
+    content.seek(0)
+    archive.addfile(member, content)

@@ -1,0 +1,184 @@
+"""Where the base image's documents and layers are: in a registry, or in an OCI layout on this machine.
+
+The layout's format: github.com/opencontainers/image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from packager.errors import BuildError, ImageNotFoundError
+from packager.registry.client import LayerStream, find_image
+from packager.models.image import OCI_MANIFEST, Descriptor, RemoteImage, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+
+_MOST_BYTES = 4 << 20  # of a document
+_CHUNK = 1 << 20
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class LayerSource(Protocol):
+    """What gives a base's layers."""
+
+    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
+        """Give a layer's bytes as they come, checked against their digest at the end."""
+
+
+class Base:
+    """A base image that was found.
+
+    Attributes:
+        image: Its documents.
+        layers: What gives its layers.
+        origin: The repository it lies in; None for a layout.
+    """
+
+    def __init__(self, image: RemoteImage, layers: LayerSource, origin: Reference | None) -> None:
+        """Keep them."""
+        self.image = image
+        self.layers = layers
+        self.origin = origin
+
+
+@contextmanager
+def open_base(reference: Reference, access: RegistryAccess, architecture: str) -> Iterator[Base]:
+    """Give the base image of an architecture (`amd64`), from its registry, a mirror of that, or a layout.
+
+    Raises:
+        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+        BuildError: The layout can't be read.
+    """
+    if reference.layout:
+        with _open_layout(reference.layout) as layout:
+            yield Base(layout.image(reference, architecture), layout, None)
+        return
+    with find_image(reference, access, architecture) as (repository, image):
+        yield Base(image, repository, repository.reference)
+
+
+class _Layout:
+    """An OCI layout: a folder, or a tar of one."""
+
+    def __init__(self, name: str, folder: Path | None, archive: tarfile.TarFile | None) -> None:
+        self._name = name
+        self._folder = folder
+        self._archive = archive
+
+    def image(self, reference: Reference, architecture: str) -> RemoteImage:
+        index = json.loads(self._read("index.json"))
+        descriptor = self._choose(index, reference.tag)
+        document = self._document(descriptor)
+        for _ in range(2):  # an index may name an index, as `docker buildx` writes it
+            if "manifests" in document:
+                descriptor = self._of_platform(document, architecture)
+                document = self._document(descriptor)
+        try:
+            config = Descriptor.from_dict(document["config"])
+            layers = tuple(Descriptor.from_dict(layer) for layer in document["layers"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._broken("has a manifest of a kind that we can't read") from error
+        return RemoteImage(
+            digest=descriptor.digest,
+            media_type=str(document.get("mediaType") or OCI_MANIFEST),
+            config=self._document(config),
+            layers=layers,
+        )
+
+    @contextmanager
+    def layer(self, blob: Descriptor) -> Iterator[LayerStream]:
+        """Give a layer's bytes, checked at the end."""
+        with self._open(_blob_path(blob.digest)) as file:
+            stream = LayerStream(iter(lambda: file.read(_CHUNK), b""))
+            yield stream
+            if stream.digest() != blob.digest:
+                raise self._broken(f"has a layer that isn't {blob.digest}")
+
+    def _choose(self, index: Any, tag: str | None) -> Descriptor:
+        entries = index.get("manifests") or [] if isinstance(index, dict) else []
+        named = [entry for entry in entries if (entry.get("annotations") or {}).get(_REF_NAME) == tag]
+        found = named if tag else entries
+        if len(found) != 1:
+            names = ", ".join(str((entry.get("annotations") or {}).get(_REF_NAME)) for entry in entries)
+            raise ImageNotFoundError(
+                f"{self._name} has {len(found)} images that fit; it holds: {names or 'none'}",
+                hint="name one, as oci:DIR:TAG or oci-archive:FILE:TAG",
+            )
+        return Descriptor.from_dict(found[0])
+
+    def _of_platform(self, document: dict[str, Any], architecture: str) -> Descriptor:
+        for entry in document["manifests"]:
+            platform = entry.get("platform") or {}
+            if platform.get("architecture", architecture) == architecture and platform.get("os", "linux") == "linux":
+                return Descriptor.from_dict(entry)
+        raise ImageNotFoundError(
+            f"{self._name} has no image for linux/{architecture}", hint="check dockerfileBaseImage and the platform"
+        )
+
+    def _document(self, descriptor: Descriptor) -> dict[str, Any]:
+        data = self._read(_blob_path(descriptor.digest))
+        if digest_of(data) != descriptor.digest:
+            raise self._broken(f"has something else as {descriptor.digest}")
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise self._broken(f"has no JSON as {descriptor.digest}") from error
+        if not isinstance(document, dict):
+            raise self._broken(f"has no document as {descriptor.digest}")
+        return document
+
+    def _read(self, path: str) -> bytes:
+        with self._open(path) as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise self._broken(f"has a document of more than {_MOST_BYTES} bytes: {path}")
+        return data
+
+    @contextmanager
+    def _open(self, path: str) -> Iterator[IO[bytes]]:
+        file: IO[bytes] | None = None
+        try:
+            if self._archive is not None:
+                file = self._archive.extractfile(path)
+            elif self._folder is not None:
+                file = (self._folder / path).open("rb")
+        except (OSError, KeyError, tarfile.TarError) as error:
+            raise self._broken(f"has no {path}") from error
+        if file is None:
+            raise self._broken(f"has no file {path}")
+        with file:
+            yield file
+
+    def _broken(self, problem: str) -> BuildError:
+        return BuildError(f"the base image {self._name} {problem}", hint="name an OCI layout that is whole")
+
+
+def _blob_path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+@contextmanager
+def _open_layout(name: str) -> Iterator[_Layout]:
+    transport, _, text = name.partition(":")
+    path = Path(text)
+    if transport == "oci":
+        yield _Layout(name, path, None)
+        return
+    try:
+        archive = tarfile.open(path)  # noqa: SIM115  (closed below; what is raised in the block is not ours)
+    except (OSError, tarfile.TarError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageNotFoundError(
+            f"the base image {name} can't be opened: {reason}", hint="name a file that is an OCI archive"
+        ) from error
+    with archive:
+        yield _Layout(name, None, archive)

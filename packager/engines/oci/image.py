@@ -1,0 +1,158 @@
+"""An image's two documents, made from a plan, its base's config and the layers' descriptors. Pure.
+
+Formats: github.com/opencontainers/image-spec (config.md, manifest.md), and docker's image manifest version 2, schema 2.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from packager.errors import BuildError
+from packager.plan import Layer
+from packager.models.image import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    digest_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from packager.plan import ImageConfig, ImagePlan
+    from packager.models.image import RemoteImage
+
+ImageFormat = Literal["oci", "docker"]
+
+_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_DOCKER_FOR_OCI = {_OCI_LAYER: _DOCKER_LAYER, f"{_OCI_LAYER}+gzip": f"{_DOCKER_LAYER}.gzip"}
+_OCI_FOR_DOCKER = {docker: oci for oci, docker in _DOCKER_FOR_OCI.items()}
+# What OCI's config knows; docker's has more (Healthcheck, OnBuild, Shell), which Buildah leaves out of OCI images too.
+_OCI_FIELDS = (
+    ["User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "Memory", "MemorySwap", "CpuShares"]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOnTop:
+    """A layer that we add: what lies in the registry, and what it is when it's unpacked.
+
+    Attributes:
+        name: The plan's name for it.
+        descriptor: The compressed bytes.
+        diff_id: `sha256:…` of the tar itself.
+    """
+
+    name: str
+    descriptor: Descriptor
+    diff_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A config or a manifest: its bytes, and what names them."""
+
+    data: bytes
+    descriptor: Descriptor
+
+    @classmethod
+    def of(cls, content: dict[str, Any], media_type: str) -> Document:
+        """Write the JSON; equal content gives equal bytes."""
+        data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return cls(data=data, descriptor=Descriptor(media_type=media_type, digest=digest_of(data), size=len(data)))
+
+
+def make_config(
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], image_format: ImageFormat
+) -> Document:
+    """Write the image's config: the base's, changed as the plan's Dockerfile would change it.
+
+    Raises:
+        BuildError: The base's config doesn't fit its layers.
+    """
+    created = plan.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
+    document = dict(base.config)
+    below = list((document.get("rootfs") or {}).get("diff_ids") or [])
+    if len(below) != len(base.layers):
+        raise BuildError(
+            f"the base image {plan.base.reference} has {len(base.layers)} layers and a config for {len(below)}",
+            hint="build or push the base image again",
+        )
+    document["created"] = created
+    document["config"] = _container_config(dict(document.get("config") or {}), plan.config, image_format)
+    document["rootfs"] = {"type": "layers", "diff_ids": [*below, *(layer.diff_id for layer in layers)]}
+    document["history"] = [*(document.get("history") or []), *_history(plan, layers, created)]
+    for left_out in ("container", "container_config", "docker_version", "id", "parent"):
+        document.pop(left_out, None)  # what docker notes of the container that an image was made from
+    return Document.of(document, OCI_CONFIG if image_format == "oci" else DOCKER_CONFIG)
+
+
+def make_manifest(
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], config: Document, image_format: ImageFormat
+) -> Document:
+    """Write the image's manifest.
+
+    Raises:
+        BuildError: A layer has a form that the image's format doesn't know.
+    """
+    media_type = OCI_MANIFEST if image_format == "oci" else DOCKER_MANIFEST
+    descriptors = [*base.layers, *(layer.descriptor for layer in layers)]
+    content: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": config.descriptor.to_dict(),
+        "layers": [
+            {**descriptor.to_dict(), "mediaType": _layer_type(descriptor, image_format)} for descriptor in descriptors
+        ],
+    }
+    if image_format == "oci":
+        content["annotations"] = {
+            "org.opencontainers.image.base.name": str(plan.base.reference),
+            **({"org.opencontainers.image.base.digest": plan.base.digest} if plan.base.digest else {}),
+        }
+    return Document.of(content, media_type)
+
+
+def _layer_type(descriptor: Descriptor, image_format: ImageFormat) -> str:
+    given = descriptor.media_type
+    if image_format == "oci":
+        return _OCI_FOR_DOCKER.get(given, given)
+    known = _DOCKER_FOR_OCI.get(given, given)
+    if known not in _OCI_FOR_DOCKER:
+        raise BuildError(
+            f"docker's image format has no layers of the type {given}", hint="leave PACKAGER_IMAGE_FORMAT at oci"
+        )
+    return known
+
+
+def _container_config(config: dict[str, Any], wanted: ImageConfig, image_format: ImageFormat) -> dict[str, Any]:
+    if image_format == "oci":
+        config = {name: config[name] for name in _OCI_FIELDS if name in config}
+    env = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+    env.update(wanted.env)  # a name that is there keeps its place
+    config["Env"] = [f"{name}={value}" for name, value in env.items()]
+    config["Entrypoint"] = list(wanted.entrypoint)
+    config["Cmd"] = list(wanted.cmd)
+    if labels := {**(config.get("Labels") or {}), **dict(wanted.labels)}:
+        config["Labels"] = labels
+    if wanted.exposed_port:
+        config["ExposedPorts"] = {**(config.get("ExposedPorts") or {}), f"{wanted.exposed_port}/tcp": {}}
+    if wanted.working_dir:
+        config["WorkingDir"] = wanted.working_dir
+    if wanted.user:
+        config["User"] = wanted.user
+    return {name: value for name, value in config.items() if value not in (None, [], {})}
+
+
+def _history(plan: ImagePlan, layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:
+    roots = {step.name: step.root for step in plan.steps if isinstance(step, Layer) and step.contents}
+    entries = [
+        {"created": created, "created_by": f"packager: {layer.name} in {roots.get(layer.name, '/')}"}
+        for layer in layers
+    ]
+    return [*entries, {"created": created, "created_by": "packager: config", "empty_layer": True}]

@@ -1,0 +1,87 @@
+"""Bringing a plan's own layers: what is where the image goes already is found out first, and not sent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from packager.engines.oci.image import LayerOnTop
+from packager.errors import BuildError
+from packager.layers.blob import plan_blobs
+from packager.layers.compression import Compression
+from packager.plan import StoredLayer
+from packager.models.image import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from packager.engines.oci.sinks import Sink
+    from packager.engines.oci.workers import Workers
+    from packager.layers.blob import LayerBlob
+    from packager.plan import ImagePlan
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBlob:
+    """A layer's blob as the uploads take it."""
+
+    blob: LayerBlob
+
+    def stream(self) -> Iterator[bytes]:
+        """Give the bytes."""
+        return self.blob.stream()
+
+    def descriptor(self) -> Descriptor | None:
+        """Return what they are, once they were read."""
+        facts = self.blob.facts
+        if facts is None:
+            return None
+        return Descriptor(media_type=self.blob.media_type, digest=facts.digest, size=facts.size)
+
+
+class LayerCarrier:
+    """Brings the layers of one plan to one place."""
+
+    def __init__(self, plan: ImagePlan, sink: Sink, workers: Workers, settings: Settings) -> None:
+        """Look at what goes into the layers; nothing is brought yet.
+
+        Raises:
+            BuildError, ArtifactError: What goes into a layer can't be read, or can't be in one.
+        """
+        self._plan = plan
+        self._sink = sink
+        self._workers = workers
+        asked = settings.layer_compression
+        compression = None if asked == "auto" else Compression(asked)
+        self._blobs = iter(plan_blobs(plan, compression, media_types=settings.image_format))
+
+    def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
+        """Give a piece of work for each layer, the lowest first."""
+        for step in self._plan.steps:
+            if isinstance(step, StoredLayer):
+                yield partial(self._take_over, step)
+            else:
+                yield partial(self._carry, next(self._blobs))
+
+    def _carry(self, blob: LayerBlob) -> LayerOnTop:
+        source = PlanBlob(blob=blob)
+        stoppable = self._workers.stoppable(source)
+        for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
+            pass
+        known = source.descriptor()
+        if known is None or blob.facts is None:
+            raise BuildError(f"the layer {blob.name} ended before all of it was read")
+        if self._sink.has(known.digest):
+            log.info("layer %s: unchanged", blob.name)
+        else:
+            self._sink.send(stoppable)
+            log.info("layer %s: %d bytes sent", blob.name, known.size)
+        return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+
+    def _take_over(self, step: StoredLayer) -> LayerOnTop:
+        raise NotImplementedError(step.name)

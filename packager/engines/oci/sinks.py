@@ -1,0 +1,141 @@
+"""Where an image goes, blob by blob and the manifest last: a registry, or an OCI layout on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from packager.errors import BuildError
+from packager.registry.uploads import BytesBlob, Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from packager.engines.oci.base import Base
+    from packager.engines.oci.image import Document
+    from packager.models.reference import Reference
+    from packager.models.image import Descriptor
+    from packager.registry.uploads import BlobSource
+
+_CHUNK = 1 << 20
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class Sink(Protocol):
+    """What takes an image's blobs."""
+
+    def has(self, digest: str) -> bool:
+        """Tell whether a blob is there already."""
+
+    def take(self, blob: Descriptor, base: Base) -> bool:
+        """Bring a layer of the base, which isn't there; False where it came without its bytes passing through us."""
+
+    def send(self, blob: BlobSource) -> Descriptor:
+        """Bring a blob that isn't there."""
+
+    def finish(self, config: Document, manifest: Document) -> None:
+        """Bring the config, then name the image; only now can anybody see it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseBlob:
+    """A layer of the base, to be copied."""
+
+    base: Base
+    known: Descriptor
+
+    def stream(self) -> Iterator[bytes]:
+        """Give the bytes."""
+        with self.base.layers.layer(self.known) as layer:
+            while chunk := layer.read(_CHUNK):
+                yield chunk
+
+    def descriptor(self) -> Descriptor:
+        """Return what they are."""
+        return self.known
+
+
+class RegistrySink:
+    """A repository of a registry. A `Sink`."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        """Take the repository."""
+        self._uploads = uploads
+        self._reference: Reference = uploads.reference
+
+    def has(self, digest: str) -> bool:
+        """Ask the registry."""
+        return self._uploads.has(digest)
+
+    def take(self, blob: Descriptor, base: Base) -> bool:
+        """Let the registry take the layer over from another of its repositories; else copy it."""
+        if base.origin is not None and self._uploads.mount(blob.digest, base.origin):
+            return False
+        self.send(BaseBlob(base=base, known=blob))
+        return True
+
+    def send(self, blob: BlobSource) -> Descriptor:
+        """Upload the blob."""
+        return self._uploads.send(blob)
+
+    def finish(self, config: Document, manifest: Document) -> None:
+        """Upload the config, then put the manifest under the tag."""
+        if not self.has(config.descriptor.digest):
+            self.send(BytesBlob(data=config.data, known=config.descriptor))
+        name = self._reference.tag or manifest.descriptor.digest
+        self._uploads.put_manifest(name, manifest.data, manifest.descriptor.media_type)
+
+
+class LayoutSink:
+    """A new OCI layout in a private folder. A `Sink`."""
+
+    def __init__(self, folder: Path, tag: str) -> None:
+        """Name the folder, which is made."""
+        self.folder = folder
+        self._tag = tag
+        self._blobs = folder / "blobs" / "sha256"
+        self._blobs.mkdir(parents=True)
+
+    def has(self, digest: str) -> bool:
+        """Look for the file."""
+        return self._path(digest).exists()
+
+    def take(self, blob: Descriptor, base: Base) -> bool:
+        """Copy the layer."""
+        self.send(BaseBlob(base=base, known=blob))
+        return True
+
+    def send(self, blob: BlobSource) -> Descriptor:
+        """Write the blob beside its place, and move it there when it's whole."""
+        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in blob.stream():
+                    file.write(chunk)
+            descriptor = blob.descriptor()
+            if descriptor is None:
+                raise BuildError("a layer ended before all of it was read")
+            Path(name).chmod(0o644)
+            Path(name).replace(self._path(descriptor.digest))
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+            raise
+        return descriptor
+
+    def finish(self, config: Document, manifest: Document) -> None:
+        """Write the documents and the layout's index."""
+        for document in (config, manifest):
+            self.send(BytesBlob(data=document.data, known=document.descriptor))
+        entry = {**manifest.descriptor.to_dict(), "annotations": {_REF_NAME: self._tag}}
+        index = {"schemaVersion": 2, "manifests": [entry]}
+        (self.folder / "index.json").write_text(json.dumps(index))
+        (self.folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")

@@ -1,0 +1,84 @@
+"""A few threads that bring blobs at the same time, and end together."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from packager.models.image import Descriptor
+    from packager.registry.uploads import BlobSource
+
+T = TypeVar("T")
+
+_THREADS = 4
+_SETTLE = 2.0  # seconds that threads get to notice that the others have failed
+
+
+class StoppedError(Exception):
+    """Another blob has failed, or the program was told to stop."""
+
+
+class Workers:
+    """Threads for a `with` block: the first failure ends the work of all, and is what is raised."""
+
+    def __init__(self, threads: int = _THREADS) -> None:
+        """Start with nothing to do."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blob")
+        self._futures: list[Future[object]] = []
+        self._stopped = threading.Event()
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Begin a piece of work as soon as a thread is free."""
+        future = self._pool.submit(work)
+        self._futures.append(future)  # type: ignore[arg-type]  (a Future is read, never written, here)
+        return future
+
+    def wait(self) -> None:
+        """Wait for all that was started.
+
+        Raises:
+            BaseException: What the first that failed has raised.
+        """
+        done, _ = wait(self._futures, return_when=FIRST_EXCEPTION)
+        errors = [error for future in done if (error := future.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
+            raise error
+
+    def stoppable(self, blob: BlobSource) -> BlobSource:
+        """Return a blob whose stream ends with an error once the work is stopped."""
+        return _Stoppable(blob, self._stopped)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the threads; one that hangs in the network is left behind, it holds nothing that is needed."""
+        if error is not None:
+            self._stopped.set()
+            wait(self._futures, timeout=_SETTLE)
+        self._pool.shutdown(wait=error is None, cancel_futures=True)
+
+
+class _Stoppable:
+    def __init__(self, blob: BlobSource, stopped: threading.Event) -> None:
+        self._blob = blob
+        self._stopped = stopped
+
+    def stream(self) -> Iterator[bytes]:
+        for chunk in self._blob.stream():
+            if self._stopped.is_set():
+                raise StoppedError
+            yield chunk
+
+    def descriptor(self) -> Descriptor | None:
+        return self._blob.descriptor()

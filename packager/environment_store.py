@@ -1,0 +1,191 @@
+"""Environments of earlier runs, kept in a cache repository: an unchanged one is neither solved, linked nor sent again.
+
+What decides an environment's bytes makes its key: the model's dependency file and what it may include, the platform, the
+place in the image, the settings, our version. Under the key lies the layer's descriptor with the lock of its solve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from packager import __version__
+from packager.errors import RegistryError
+from packager.plan import StoredLayer
+from packager.planner import Dependencies
+from packager.models.image import Descriptor
+from packager.registry.notes import Note, Notes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+    from packager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KIND = "application/vnd.odahu.packager.environment.v1+json"
+_FORM = 1  # of the note's document
+_MAY_NAME_FILES = ("-", ".", "/", "file:", ".whl", ".tar", ".zip")  # in a pip line: options, paths, archives
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What an environment is made from.
+
+    Attributes:
+        kind: `conda` or `pip`.
+        file: The dependency file.
+        artifact_root: The model's files, which the dependency file may name.
+        prefix: Where the environment lies in the image, or the folder that it's made in.
+        target: The platform, the C library and the Python, as words.
+    """
+
+    kind: str
+    file: Path
+    artifact_root: Path
+    prefix: PurePosixPath
+    target: tuple[str, ...]
+
+    def key(self, settings: Settings) -> str:
+        """Return 64 hex digits that change when anything changes that the environment is made of.
+
+        Raises:
+            OSError: The file can't be read.
+        """
+        text = self.file.read_bytes()
+        parts: list[Any] = [_FORM, __version__, self.kind, self.file.name, str(self.prefix), *self.target]
+        parts += [hashlib.sha256(text).hexdigest(), _settings(settings)]
+        if _names_files(text):
+            parts += sorted(_digests(self.artifact_root))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _settings(settings: Settings) -> list[str]:
+    secrets = [settings.pip_index_url, *settings.pip_extra_index_urls]
+    return [
+        settings.conda_channel_alias,
+        *settings.conda_default_channels,
+        settings.default_python,
+        *(hashlib.sha256(secret.get_secret_value().encode()).hexdigest() for secret in secrets if secret),
+        *settings.pip_find_links,
+        str(settings.source_date_epoch),
+        settings.layer_compression,
+        settings.image_format,
+    ]
+
+
+def _names_files(text: bytes) -> bool:
+    """Tell whether a line may name a file beside it; when in doubt, yes."""
+    for line in text.decode("utf-8", "replace").splitlines():
+        word = line.strip().removeprefix("- ").strip(" '\"")
+        if word.startswith(("-r", "-c", "-e", "-f", "--req", "--con", "--edit", "--find")):
+            return True
+        if "://" not in word and any(mark in word for mark in ("./", "/", ".whl", ".tar", ".zip")):
+            return True
+        if "file:" in word:
+            return True
+    return False
+
+
+def _digests(root: Path) -> Iterable[str]:
+    for path in root.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                yield f"{path.relative_to(root)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentStore:
+    """The environments kept in one repository."""
+
+    repository: Reference
+    access: RegistryAccess
+    longest_age: timedelta
+
+    def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
+        """Return the dependencies that were kept under a key, when they are whole and young enough."""
+        note = self._notes().read(f"environment-{key}")
+        if note is None:
+            return None
+        try:
+            found = self._read(key, note)
+            solved = datetime.fromisoformat(note.document["solvedAt"])
+            age = (now or datetime.now(timezone.utc)) - solved
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
+            return None
+        if age > self.longest_age:
+            log.info("the lock of the last solve is %s old: solving anew", _words(age))
+            return None
+        log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._place(), _words(age))
+        return found
+
+    def keep(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
+        """Keep an environment whose layer was delivered; what goes wrong is said, and no failure."""
+        document = {
+            "form": _FORM,
+            "key": key,
+            "solvedAt": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "python": dependencies.python,
+            "pythonVersion": dependencies.python_version,
+            "prefix": str(dependencies.prefix),
+            "packages": str(dependencies.packages) if dependencies.packages else None,
+            "variables": [list(pair) for pair in dependencies.variables],
+            "lock": dependencies.lock,
+            "lockDigest": dependencies.lock_digest,
+            "diffId": layer.diff_id,
+        }
+        try:
+            note = Note(document=document, blobs=(layer.descriptor,))
+            self._notes().write(f"environment-{key}", note, source=layer.repository)
+        except RegistryError as error:
+            log.warning("the environment can't be kept for the next run: %s", error.message)
+
+    def _read(self, key: str, note: Note) -> Dependencies:
+        document = note.document
+        if document["form"] != _FORM or document["key"] != key:
+            raise ValueError("it was kept for something else")
+        (descriptor,) = note.blobs
+        packages, python = document["packages"], str(document["python"])
+        return Dependencies(
+            python=python,
+            python_version=str(document["pythonVersion"]),
+            stored=StoredLayer(
+                name="environment",
+                descriptor=_checked(descriptor),
+                diff_id=str(document["diffId"]),
+                repository=self.repository,
+            ),
+            prefix=PurePosixPath(document["prefix"]),
+            packages=PurePosixPath(packages) if packages else None,
+            variables=tuple((str(name), str(value)) for name, value in document["variables"]),
+            lock=str(document["lock"]),
+            lock_digest=str(document["lockDigest"]),
+        )
+
+    def _notes(self) -> Notes:
+        return Notes(repository=self.repository, access=self.access, kind=KIND)
+
+    def _place(self) -> str:
+        return self.repository.repository
+
+
+def _checked(descriptor: Descriptor) -> Descriptor:
+    if not descriptor.digest.startswith("sha256:") or not descriptor.media_type:
+        raise ValueError("its layer is none")
+    return descriptor
+
+
+def _words(age: timedelta) -> str:
+    hours = int(age.total_seconds() // 3600)
+    if hours < 1:
+        return f"{int(age.total_seconds() // 60)} min"
+    return f"{hours} h" if hours < 48 else f"{hours // 24} days"  # noqa: PLR2004

@@ -1,0 +1,98 @@
+"""Small documents kept in a registry for later runs, each under a tag, with the blobs that they speak of.
+
+A note is an OCI manifest (github.com/opencontainers/image-spec, manifest.md, "Guidelines for Artifact Usage"): its config
+is the document, its layers keep the blobs from the registry's garbage collection.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from packager.errors import ImageNotFoundError, RegistryError
+from packager.registry.client import Repository
+from packager.models.image import OCI_MANIFEST, Descriptor, digest_of
+from packager.registry.uploads import BytesBlob, Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A document, and the blobs that lie beside it."""
+
+    document: dict[str, Any]
+    blobs: tuple[Descriptor, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """The notes in one repository.
+
+    Attributes:
+        repository: Where they lie; its tag doesn't matter.
+        access: How its registry is reached.
+        kind: The media type of the documents.
+    """
+
+    repository: Reference
+    access: RegistryAccess
+    kind: str
+
+    def read(self, tag: str) -> Note | None:
+        """Return a note whose blobs are all there; None where there is none, or where it can't be had."""
+        reference = replace(self.repository, tag=tag, digest=None)
+        try:
+            with closing(Repository(reference, self.access)) as repository:
+                _, manifest = repository.manifest(tag)
+                config = Descriptor.from_dict(manifest["config"])
+                blobs = tuple(Descriptor.from_dict(layer) for layer in manifest["layers"])
+                if config.media_type != self.kind:
+                    log.warning("%s is no note of ours, and not used", reference)
+                    return None
+                document = repository.document(config)
+                for blob in blobs:
+                    if repository.size(blob.digest) != blob.size:
+                        log.info("%s speaks of a blob that is no longer there", reference)
+                        return None
+        except ImageNotFoundError:
+            return None
+        except (RegistryError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s can't be read, and is not used: %s", reference, error)
+            return None
+        return Note(document=document, blobs=blobs)
+
+    def write(self, tag: str, note: Note, *, source: Reference) -> None:
+        """Keep a note, and its blobs, which lie in the repository `source` of the same registry or another.
+
+        Raises:
+            RegistryError: It can't be kept, or a blob can't be taken over.
+        """
+        data = json.dumps(note.document, sort_keys=True).encode()
+        config = Descriptor(media_type=self.kind, digest=digest_of(data), size=len(data))
+        with closing(Uploads(self.repository, self.access)) as uploads:
+            for blob in note.blobs:
+                if not uploads.has(blob.digest) and not uploads.mount(blob.digest, source):
+                    raise RegistryError(f"{self.repository.host} doesn't take {blob.digest} over from {source.path}")
+            if not uploads.has(config.digest):
+                uploads.send(BytesBlob(data=data, known=config))
+            manifest = {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": config.to_dict(),
+                "layers": _layers(note.blobs),
+            }
+            uploads.put_manifest(tag, json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST)
+
+
+def _layers(blobs: Sequence[Descriptor]) -> list[dict[str, Any]]:
+    return [blob.to_dict() for blob in blobs]
