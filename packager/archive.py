@@ -5,29 +5,28 @@ Format: APPNOTE.TXT 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPN
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import stat
 import struct
-import sys
 import zipfile
 import zlib
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING
 
 from packager.errors import ArtifactError, DiskFullError, is_disk_full
 from packager.tree import Entry, Kind, below, check_links, check_names, check_path, find_root, refusal, shown
+from packager.zip_member import COPY_AGAIN, ZipMember, read_member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from packager.progress import Reporter
     from packager.tree import ArtifactLimits
 
-CHUNK = 1 << 20  # bytes in memory at a time
 MAX_LINK_TEXT = 4095  # bytes; Linux's PATH_MAX without the closing NUL
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -44,16 +43,36 @@ _MAX_COMMENT = 0xFFFF
 
 # What zipfile raises about an archive that was damaged or put together to confuse its reader.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error, OverflowError)
-_COPY_AGAIN = "copy or download the archive again; `unzip -t` tells whether it is whole"
 
 
-def unpack(source: Path, folder: Path, *, limits: ArtifactLimits, reporter: Reporter) -> tuple[str, list[Entry]]:
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What was in an archive: nothing of `packed` is on disk, everything else is.
+
+    Attributes:
+        root: The path of the folder that holds the manifest, relative to the folder of the unpacked files.
+        entries: Everything under it.
+        packed: The files that were left in the archive, by their path.
+    """
+
+    root: str
+    entries: Sequence[Entry]
+    packed: Mapping[str, ZipMember]
+
+
+def unpack(
+    source: Path,
+    folder: Path,
+    *,
+    limits: ArtifactLimits,
+    reporter: Reporter,
+    leave: Callable[[Sequence[Entry]], Collection[str]] = lambda _entries: (),
+) -> Unpacked:
     """Unpack the model of a zip into `folder`, which must not exist, in memory that does not depend on any size.
 
     Files get the mode 0644 or 0755, folders 0755. Links are made last, so that nothing is ever written through one.
-
-    Returns:
-        The path of the folder that holds the manifest, relative to `folder`, and the entries under it.
+    `leave` says, by their paths, which files stay in the archive. Every check that needs no bytes is made for them too;
+    their true size and their CRC-32 are checked by whoever reads them (`ZipMember.read`).
 
     Raises:
         ArtifactError: The archive can't be read or is not safe to unpack. What was written is left to the caller.
@@ -63,24 +82,26 @@ def unpack(source: Path, folder: Path, *, limits: ArtifactLimits, reporter: Repo
     with _damage_reported(source), source.open("rb") as file:
         start = _check_directory(file, limits)
         with zipfile.ZipFile(file) as archive:
-            members = _read_members(archive, start)
-            check_names(members.values(), limits)
-            unpacked = sum(info.file_size for info in members)
-            limits.check_bytes(unpacked)
-            limits.check_ratio(unpacked, source.stat().st_size)
-            root = find_root(list(members.values()))
-            entries = below(members.values(), root)
-            check_links(entries, root)
-            kept = {entry.path: entry.size for entry in entries if entry.kind is Kind.FILE}
-            with _writing_reported(folder), reporter.task(f"Unpacking {source.name}", sum(kept.values())) as advance:
-                _make_folders(folder, entries)
-                for info, entry in members.items():
-                    if entry.path in kept:
-                        _write_file(archive, info, folder / entry.path, executable=entry.executable, advance=advance)
-                for entry in entries:
-                    if entry.kind is Kind.LINK:
-                        (folder / entry.path).symlink_to(entry.target)
-    return root, entries
+            members = _read_members(archive, file, source.absolute(), start)
+        check_names(members.values(), limits)
+        unpacked = sum(member.size for member in members)
+        limits.check_bytes(unpacked)
+        limits.check_ratio(unpacked, source.stat().st_size)
+        root = find_root(list(members.values()))
+        entries = below(members.values(), root)
+        check_links(entries, root)
+        left = frozenset(leave(entries))
+        here = {entry.path: entry.size for entry in entries if entry.kind is Kind.FILE and entry.path not in left}
+        with _writing_reported(folder), reporter.task(f"Unpacking {source.name}", sum(here.values())) as advance:
+            _make_folders(folder, entries, needed=sum(here.values()))
+            for member, entry in members.items():
+                if entry.path in here:
+                    _write_file(file, member, folder / entry.path, advance=advance)
+            for entry in entries:
+                if entry.kind is Kind.LINK:
+                    (folder / entry.path).symlink_to(entry.target)
+    packed = {entry.path: member for member, entry in members.items() if entry.path in left}
+    return Unpacked(root=root, entries=entries, packed=packed)
 
 
 @contextmanager
@@ -90,9 +111,9 @@ def _damage_reported(source: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise _not_utf8(bytes(error.object)) from error
     except OSError as error:
-        raise ArtifactError(f"the archive {source} can't be read: {error.strerror}", hint=_COPY_AGAIN) from error
+        raise ArtifactError(f"the archive {source} can't be read: {error.strerror}", hint=COPY_AGAIN) from error
     except _DAMAGE as error:
-        raise ArtifactError(f"the archive {source} is damaged: {shown(str(error))}", hint=_COPY_AGAIN) from error
+        raise ArtifactError(f"the archive {source} is damaged: {shown(str(error))}", hint=COPY_AGAIN) from error
 
 
 @contextmanager
@@ -133,7 +154,7 @@ def _check_directory(file: IO[bytes], limits: ArtifactLimits) -> int:
         file.seek(0)
         if file.read(4) == b"PK\3\4":
             raise ArtifactError(
-                f"the archive {file.name} is truncated: the directory at its end is missing", hint=_COPY_AGAIN
+                f"the archive {file.name} is truncated: the directory at its end is missing", hint=COPY_AGAIN
             )
         raise ArtifactError(
             f"{file.name} is not a zip archive", hint="give the zip of a trained model, or its unpacked folder"
@@ -159,14 +180,26 @@ def _check_directory(file: IO[bytes], limits: ArtifactLimits) -> int:
     return start
 
 
-def _read_members(archive: zipfile.ZipFile, directory_start: int) -> dict[zipfile.ZipInfo, Entry]:
+def _read_members(
+    archive: zipfile.ZipFile, file: IO[bytes], path: Path, directory_start: int
+) -> dict[ZipMember, Entry]:
     infos = archive.infolist()
     _check_overlaps(infos, directory_start)
     members = {}
     for info in infos:
-        entry = _read_entry(archive, info)
+        member = ZipMember(
+            archive=path,
+            name=_raw_name(info),
+            offset=info.header_offset,
+            method=info.compress_type,
+            packed=info.compress_size,
+            size=info.file_size,
+            crc=info.CRC,
+            executable=bool(info.external_attr >> 16 & 0o111),
+        )
+        entry = _read_entry(file, info, member)
         if entry.path:
-            members[info] = entry
+            members[member] = entry
         elif entry.kind is not Kind.FOLDER:
             raise refusal(info.orig_filename, "has no name")
     return members
@@ -176,17 +209,17 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_start: int) -> None:
     following = directory_start
     for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
         if info.header_offset + _LOCAL_SIZE + len(_raw_name(info)) + info.compress_size > following:
-            raise refusal(_raw_name(info), "overlaps another; the archive looks like a zip bomb", _COPY_AGAIN)
+            raise refusal(_raw_name(info), "overlaps another; the archive looks like a zip bomb", COPY_AGAIN)
         following = info.header_offset
     if following < 0:
         raise zipfile.BadZipFile("its beginning is missing")
 
 
-def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
+def _read_entry(file: IO[bytes], info: zipfile.ZipInfo, member: ZipMember) -> Entry:
     try:
-        name = _raw_name(info).decode()
+        name = member.name.decode()
     except UnicodeDecodeError as error:
-        raise _not_utf8(_raw_name(info)) from error
+        raise _not_utf8(member.name) from error
     path = check_path(name)
     mode = info.external_attr >> 16
     if info.flag_bits & _ENCRYPTED:
@@ -204,7 +237,7 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
         if info.file_size:
             raise refusal(name, "is a folder that holds bytes of its own")
     elif stat.S_ISLNK(mode):
-        kind, target = Kind.LINK, _read_link(archive, info)
+        kind, target = Kind.LINK, _read_link(file, member)
     elif stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
         raise refusal(name, "is a device, pipe or socket")
     return Entry(
@@ -212,7 +245,7 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
         kind=kind,
         size=info.file_size,
         modified=_read_time(info),
-        executable=bool(mode & 0o111),
+        executable=member.executable,
         target=target,
     )
 
@@ -230,49 +263,20 @@ def _read_time(info: zipfile.ZipInfo) -> int:
         return int(datetime(1980, 1, 1, tzinfo=timezone.utc).timestamp())
 
 
-def _read_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
-    if not 0 < info.file_size <= MAX_LINK_TEXT:
-        raise refusal(_raw_name(info), f"is a link of {info.file_size:,} bytes", "pack the file itself")
-    target = b"".join(_read_chunks(archive, info))
+def _read_link(file: IO[bytes], member: ZipMember) -> str:
+    if not 0 < member.size <= MAX_LINK_TEXT:
+        raise refusal(member.name, f"is a link of {member.size:,} bytes", "pack the file itself")
+    target = b"".join(read_member(file, member))
     if b"\0" in target:
-        raise refusal(_raw_name(info), "is a link with a NUL character in it")
+        raise refusal(member.name, "is a link with a NUL character in it")
     try:
         return target.decode()
     except UnicodeDecodeError as error:
-        raise refusal(_raw_name(info), f"is a link to {shown(target)}, which is not UTF-8") from error
+        raise refusal(member.name, f"is a link to {shown(target)}, which is not UTF-8") from error
 
 
-def _read_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Give what really is in an entry, and stop as soon as it is more than the directory says.
-
-    zipfile itself cuts an entry off at the size that the directory claims; so it is told of no size, inflates until the
-    data end and then compares the CRC.
-    """
-    unsized = copy.copy(info)
-    unsized.file_size = sys.maxsize
-    left = info.file_size
-    try:
-        with archive.open(unsized) as member:
-            while chunk := member.read(CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield chunk
-    except _DAMAGE as error:
-        raise refusal(
-            _raw_name(info), f"is damaged: {shown(str(error) or 'it ends too early')}", _COPY_AGAIN
-        ) from error
-    if left:
-        raise refusal(
-            _raw_name(info),
-            f"holds {'more' if left < 0 else 'less'} than the {info.file_size:,} bytes it says",
-            _COPY_AGAIN,
-        )
-
-
-def _make_folders(folder: Path, entries: list[Entry]) -> None:
+def _make_folders(folder: Path, entries: list[Entry], *, needed: int) -> None:
     folder.mkdir(parents=True)
-    needed = sum(entry.size for entry in entries)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise _disk_full(folder, f": it needs {needed:,} bytes and {free:,} are free")
@@ -287,11 +291,9 @@ def _make_folders(folder: Path, entries: list[Entry]) -> None:
         (folder / path).chmod(0o755)
 
 
-def _write_file(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, *, executable: bool, advance: Callable[[int], None]
-) -> None:
+def _write_file(file: IO[bytes], member: ZipMember, path: Path, *, advance: Callable[[int], None]) -> None:
     with path.open("xb") as out:
-        os.fchmod(out.fileno(), 0o755 if executable else 0o644)
-        for chunk in _read_chunks(archive, info):
+        os.fchmod(out.fileno(), 0o755 if member.executable else 0o644)
+        for chunk in read_member(file, member):
             out.write(chunk)
             advance(len(chunk))

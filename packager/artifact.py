@@ -6,10 +6,10 @@ import logging
 import os
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from packager.archive import unpack
 from packager.errors import ArtifactError, DependenciesError, ManifestError
@@ -17,12 +17,19 @@ from packager.models.manifest import MANIFEST_NAMES, MAX_MANIFEST_SIZE, Artifact
 from packager.tree import ArtifactLimits, Entry, Kind, below, check_links, check_path, find_root, refusal, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from packager.progress import Reporter
+    from packager.zip_member import ZipMember
 
 __all__ = ["Artifact", "ArtifactLimits", "open_artifact"]
 
 log = logging.getLogger(__name__)
 
+LEFT_PACKED = 4 << 20  # bytes; a file of this size may stay in the zip
+_READ = (".cfg", ".in", ".json", ".py", ".pyc", ".so", ".toml", ".txt", ".yaml", ".yml")
+_PACKAGES = (".whl", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+_PROJECT_FILES = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
 _LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())  # what a datetime can hold
 
 
@@ -35,18 +42,26 @@ class Artifact:
         manifest: What the manifest says; the paths in it exist under `root`.
         created: UTC; the time of the newest entry of the archive, or of the newest file of the folder.
         owned: Whether we unpacked it into the workspace; a user's own folder must never be modified.
+        sizes: The bytes of each file, by its path below `root`, whether it is on disk or not.
+        packed: The files that were left in the archive, by their path below `root`. They aren't on disk, and each is
+            checked to its last byte only when it's read.
     """
 
     root: Path
     manifest: ArtifactManifest
     created: datetime
     owned: bool
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    packed: Mapping[str, ZipMember] = field(default_factory=dict)
 
 
-def open_artifact(source: Path, workspace: Path, *, limits: ArtifactLimits, reporter: Reporter) -> Artifact:
+def open_artifact(
+    source: Path, workspace: Path, *, limits: ArtifactLimits, reporter: Reporter, lazy: bool = False
+) -> Artifact:
     """Open the zip or the folder of a trained model; a zip is unpacked to `workspace/"artifact"`.
 
-    Everything may lie in one folder that wraps the model. After an error nothing is left in the workspace.
+    Everything may lie in one folder that wraps the model. After an error nothing is left in the workspace. With `lazy`
+    large files stay in the zip (`left_packed` says which), and the zip must stay as it is while the artifact is used.
 
     Raises:
         ArtifactError: The source is missing, can't be read, or is not safe to read.
@@ -65,7 +80,7 @@ def open_artifact(source: Path, workspace: Path, *, limits: ArtifactLimits, repo
     if stat.S_ISDIR(mode):
         return _open_folder(source, limits)
     if stat.S_ISREG(mode):
-        return _open_archive(source, workspace / "artifact", limits, reporter)
+        return _open_archive(source, workspace / "artifact", limits, reporter, lazy=lazy)
     raise ArtifactError(f"the model {source} is neither a file nor a folder", hint="give a zip or an unpacked folder")
 
 
@@ -82,15 +97,18 @@ def _open_folder(source: Path, limits: ArtifactLimits) -> Artifact:
     entries = below(entries, root)
     check_links(entries, root)
     files = [entry for entry in entries if entry.kind is Kind.FILE]
-    return _read_artifact(folder / root, files, owned=False)
+    return _read_artifact(folder, root, files, owned=False)
 
 
-def _open_archive(source: Path, folder: Path, limits: ArtifactLimits, reporter: Reporter) -> Artifact:
+def _open_archive(source: Path, folder: Path, limits: ArtifactLimits, reporter: Reporter, *, lazy: bool) -> Artifact:
     if os.path.lexists(folder):
         raise ArtifactError(f"{folder} exists already", hint="let each run have a workspace of its own")
     try:
-        root, entries = unpack(source, folder, limits=limits, reporter=reporter)
-        return _read_artifact(folder / root, entries, owned=True)
+        unpacked = unpack(
+            source, folder, limits=limits, reporter=reporter, leave=left_packed if lazy else lambda _entries: ()
+        )
+        artifact = _read_artifact(folder, unpacked.root, unpacked.entries, owned=True)
+        return replace(artifact, packed=_below(unpacked.packed, unpacked.root))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -138,11 +156,47 @@ def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _read_artifact(root: Path, entries: list[Entry], *, owned: bool) -> Artifact:
+def left_packed(entries: Sequence[Entry]) -> frozenset[str]:
+    """Choose the files that may stay in the archive: the large ones that nothing here reads.
+
+    Unpacked is whatever the installation of dependencies may ask for: text and module files, wheels and source
+    archives, and everything below a Python project, which may be installed as a folder. A link with the name of a wheel
+    or source archive may lead anywhere, so with one in the model nothing stays.
+    """
+    if any(entry.kind is Kind.LINK and entry.path.endswith(_PACKAGES) for entry in entries):
+        return frozenset()
+    projects = {entry.path.rpartition("/")[0] for entry in entries if entry.path.rpartition("/")[2] in _PROJECT_FILES}
+    return frozenset(
+        entry.path
+        for entry in entries
+        if entry.kind is Kind.FILE
+        and entry.size >= LEFT_PACKED
+        and not entry.path.endswith((*_READ, *_PACKAGES))
+        and projects.isdisjoint(_folders(entry.path))
+    )
+
+
+def _folders(path: str) -> Iterator[str]:
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+_Value = TypeVar("_Value")
+
+
+def _below(values: Mapping[str, _Value], root: str) -> dict[str, _Value]:
+    """Name by their path below `root` what is named by its path in the archive."""
+    return {path[len(root) + 1 if root else 0 :]: value for path, value in values.items()}
+
+
+def _read_artifact(folder: Path, inside: str, entries: Sequence[Entry], *, owned: bool) -> Artifact:
+    root = folder / inside
     manifest = _read_manifest(root)
     newest = max((entry.modified for entry in entries if entry.kind is Kind.FILE), default=0)
     created = datetime.fromtimestamp(min(max(newest, 0), _LAST_SECOND), tz=timezone.utc)
-    return Artifact(root=root, manifest=manifest, created=created, owned=owned)
+    sizes = _below({entry.path: entry.size for entry in entries if entry.kind is Kind.FILE}, inside)
+    return Artifact(root=root, manifest=manifest, created=created, owned=owned, sizes=sizes)
 
 
 def _read_manifest(root: Path) -> ArtifactManifest:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from packager.dockerfile import layer_folder, render
 from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.plan import Layer
+from packager.zip_member import ZipMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ def write_context(
     Raises:
         DiskFullError: No space is left.
         BuildError: Something in a layer is no file, folder or symbolic link.
+        ArtifactError: A file that was left in the model's zip isn't what the zip says.
     """
     try:
         folder.mkdir(parents=True)
@@ -71,6 +73,9 @@ class _Writer:
         if isinstance(content.source, bytes):
             self.write_bytes(content.source, target)
             return
+        if isinstance(content.source, ZipMember):
+            self._write_member(content.source, target)
+            return
         link = self.ours in content.source.resolve().parents
         if content.is_file:
             self._write_file(content.source, target, link=link)
@@ -87,7 +92,7 @@ class _Writer:
                 continue
             path = target / entry.name
             if entry.is_symlink():
-                path.symlink_to(Path(entry.path).readlink())
+                path.symlink_to(os.readlink(entry.path))  # noqa: PTH115  (as it is written: Path would normalise it)
                 self._set_time(path)
             elif entry.is_dir():
                 self._write_folder(Path(entry.path), path, excluded, link=link)
@@ -104,6 +109,14 @@ class _Writer:
         target.chmod(_PROGRAM_MODE if status.st_mode & _EXECUTABLE_BITS else _FILE_MODE)
         self._set_time(target)
         self.advance(status.st_size)
+
+    def _write_member(self, member: ZipMember, target: Path) -> None:
+        with target.open("wb") as out:
+            for chunk in member.read():
+                out.write(chunk)
+                self.advance(len(chunk))
+        target.chmod(_PROGRAM_MODE if member.executable else _FILE_MODE)
+        self._set_time(target)
 
     def write_bytes(self, data: bytes, target: Path) -> None:
         target.write_bytes(data)

@@ -121,7 +121,8 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
     trust = Trust.from_settings(settings)
     with reporter.stage(f"Reading the model {job.model}"):
-        artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
+        limits = ArtifactLimits.from_settings(settings)
+        artifact = open_artifact(job.model, work, limits=limits, reporter=reporter, lazy=True)
     request = make_request(job.manifest, artifact.manifest.model, job.overrides)
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
     with auth_file(request.push, request.pull, work) as auth:
@@ -133,6 +134,8 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             dependencies = make_dependencies(request, artifact, base, tools, work)
         prepared = Prepared(
             model=artifact.root,
+            sizes=artifact.sizes,
+            packed=artifact.packed,
             manifest=artifact.manifest,
             dependencies=dependencies,
             runtime=runtime_contents(RUNTIME_FOLDER),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from packager.models.reference import Reference
+    from packager.zip_member import ZipMember
 
 # The oldest time that a zip, and so a wheel, can hold; before it some tools refuse a file.
 LAYER_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
@@ -45,13 +46,13 @@ class Content:
     """A file, a folder or some bytes, and where it goes.
 
     Attributes:
-        source: A folder (its content goes below `destination`), a file, or the bytes of a file.
+        source: A folder (its content goes below `destination`), a file, the bytes of a file, or a file in a zip.
         destination: The absolute path in the image; for a folder or a file alike.
         exclude: Paths below a source folder that stay out, relative to it.
         is_file: Whether a `source` path is a file; planning can't look.
     """
 
-    source: Path | bytes
+    source: Path | bytes | ZipMember
     destination: PurePosixPath
     exclude: frozenset[str] = frozenset()
     is_file: bool = False

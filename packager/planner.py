@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.errors import DependenciesError
+from packager.layers.split import group_large_files
 from packager.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from packager.models.manifest import ArtifactManifest
     from packager.request import PackagingRequest
+    from packager.zip_member import ZipMember
 
 HOME = PurePosixPath("/opt/odahu")
 MODEL_FOLDER = HOME / "model"
@@ -59,6 +62,8 @@ class Prepared:
 
     Attributes:
         model: The unpacked archive.
+        sizes: The bytes of the model's files, by their path in it.
+        packed: Those of the model's files that are still in its zip.
         manifest: Its manifest.
         dependencies: The model's dependencies.
         runtime: The contents of the runtime layer.
@@ -76,6 +81,8 @@ class Prepared:
     created: datetime
     packager_version: str
     timestamp: datetime = LAYER_TIME
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    packed: Mapping[str, ZipMember] = field(default_factory=dict)
 
 
 def base_conda(
@@ -101,7 +108,6 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
     dependencies, model = prepared.dependencies, prepared.manifest.model
     command = request.application.command(request.arguments)
     runtime = Layer(name="runtime", contents=prepared.runtime)
-    content = Layer(name="model", contents=(Content(source=prepared.model, destination=MODEL_FOLDER),))
     env = [
         *dependencies.variables,
         ("ODAHU_MODEL_NAME", model.name),
@@ -121,7 +127,7 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
         user = prepared.base.user  # a RUN step made root of it, so it's said again
     return ImagePlan(
         base=prepared.base,
-        steps=(*install, runtime, content),
+        steps=(*install, runtime, *_model_layers(prepared)),
         config=ImageConfig(
             env=tuple(env),
             entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),
@@ -132,6 +138,30 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
             working_dir=str(MODEL_FOLDER),
         ),
         timestamp=prepared.timestamp,
+    )
+
+
+def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
+    """Put large files into layers of their own, below the layer with the rest, which is the one that always changes."""
+
+    def content(path: str) -> Content:
+        source = prepared.packed.get(path, prepared.model / path)
+        return Content(source=source, destination=MODEL_FOLDER / path, is_file=True)
+
+    groups = group_large_files(prepared.sizes)
+    large = frozenset(path for group in groups for path in group)
+    return (
+        *(
+            Layer(name=f"model-{number}", contents=tuple(content(path) for path in group))
+            for number, group in enumerate(groups, start=1)
+        ),
+        Layer(
+            name="model",
+            contents=(
+                Content(source=prepared.model, destination=MODEL_FOLDER, exclude=large - prepared.packed.keys()),
+                *(content(path) for path in sorted(prepared.packed.keys() - large)),
+            ),
+        ),
     )
 
 

@@ -122,6 +122,10 @@ class Settings(BaseModel):
     buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
         default="auto", description="Buildah's --isolation; auto tries what this machine supports."
     )
+    layer_compression: Literal["auto", "gzip", "zstd", "none"] = Field(
+        default="auto",
+        description="How the oci engine compresses layers; auto is gzip, and none for a layer that doesn't compress.",
+    )
     kaniko_executor: Path | None = Field(
         default=None, description="Kaniko's program (default: /kaniko/executor, else `executor` on PATH)."
     )
