@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from packager.errors import BuildError
-from packager.plan import Layer
+from packager.plan import Layer, StoredLayer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +29,14 @@ def render(plan: ImagePlan) -> str:
     Raises:
         BuildError: A value can't be written into a Dockerfile; names it.
     """
+    for stored in (step for step in plan.steps if isinstance(step, StoredLayer)):
+        raise BuildError(f"a Dockerfile can't hold the finished layer {stored.name}", hint="use --engine oci")
     steps = [
         {"folder": layer_folder(position, step), "root": str(step.root), "uid": step.uid, "gid": step.gid}
         if isinstance(step, Layer)
         else {"argv": step.argv}
         for position, step in enumerate(plan.steps)
+        if not isinstance(step, StoredLayer)
     ]
     template = _environment().get_template("Dockerfile.j2")
     return template.render(base=base_name(plan), steps=steps, run_steps=plan.run_steps, config=plan.config)

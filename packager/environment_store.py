@@ -1,7 +1,7 @@
 """Environments of earlier runs, kept in a cache repository: an unchanged one is neither solved, linked nor sent again.
 
-What decides an environment's bytes makes its key: the model's dependency file and what it may include, the platform, the
-place in the image, the settings, our version. Under the key lies the layer's descriptor with the lock of its solve.
+What decides an environment's bytes makes its key: the model's dependency file and what it may include, the platform,
+the place in the image, the settings, our version. Under the key lies the layer's descriptor with the lock of its solve.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from packager import __version__
 from packager.errors import RegistryError
 from packager.plan import StoredLayer
-from packager.planner import Dependencies
-from packager.models.image import Descriptor
+from packager.planner import ENVIRONMENT_LAYER, Dependencies
 from packager.registry.notes import Note, Notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.environment.v1+json"
 _FORM = 1  # of the note's document
-_MAY_NAME_FILES = ("-", ".", "/", "file:", ".whl", ".tar", ".zip")  # in a pip line: options, paths, archives
+_OPTIONS = ("-r", "-c", "-e", "-f", "--req", "--con", "--edit", "--find")  # of pip, whose value may be a file
+_PLACES = ("/", "file:", ".whl", ".tar", ".zip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +87,8 @@ def _names_files(text: bytes) -> bool:
     """Tell whether a line may name a file beside it; when in doubt, yes."""
     for line in text.decode("utf-8", "replace").splitlines():
         word = line.strip().removeprefix("- ").strip(" '\"")
-        if word.startswith(("-r", "-c", "-e", "-f", "--req", "--con", "--edit", "--find")):
-            return True
-        if "://" not in word and any(mark in word for mark in ("./", "/", ".whl", ".tar", ".zip")):
-            return True
-        if "file:" in word:
+        local = "://" not in word or "file:" in word
+        if word.startswith(_OPTIONS) or (local and any(mark in word for mark in _PLACES)):
             return True
     return False
 
@@ -99,7 +97,10 @@ def _digests(root: Path) -> Iterable[str]:
     for path in root.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
-                yield f"{path.relative_to(root)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+            yield f"{path.relative_to(root)} {digest.hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ class EnvironmentStore:
             python=python,
             python_version=str(document["pythonVersion"]),
             stored=StoredLayer(
-                name="environment",
+                name=ENVIRONMENT_LAYER,
                 descriptor=_checked(descriptor),
                 diff_id=str(document["diffId"]),
                 repository=self.repository,

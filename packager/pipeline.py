@@ -7,36 +7,35 @@ import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypedDict
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packager import __version__
 from packager.artifact import ArtifactLimits, open_artifact
 from packager.context import write_context
-from packager.environment import ImageTarget
-from packager.environment.conda import make_conda_environment, read_conda_file
-from packager.environment.pip import make_pip_environment
-from packager.errors import DependenciesError, DiskFullError, UsageError, is_disk_full
+from packager.dependencies import DependencyMaker, needs_run_step
+from packager.engines.choice import Needs
+from packager.environment_store import EnvironmentStore
+from packager.errors import DiskFullError, UsageError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
-from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
+from packager.registry.access import LOCAL_STORAGE, RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
-from packager.runtime_layer import check_python, runtime_contents
+from packager.runtime_layer import runtime_contents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from packager.artifact import Artifact
-    from packager.engines import Engine
-    from packager.environment import Environment
+    from packager.engines import BuiltImage, Engine
     from packager.models.packaging import PackagingManifest
-    from packager.plan import BaseImage, ImagePlan
+    from packager.plan import ImagePlan
+    from packager.planner import Dependencies
     from packager.process import Runner
     from packager.progress import Reporter
     from packager.request import PackagingRequest
@@ -56,22 +55,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What the work is done with."""
+    """What the work is done with.
+
+    Attributes:
+        choose_engine: Sets up the engine that fits, and says which.
+    """
 
     settings: Settings
-    engine: Engine
-    run: Runner
-    reporter: Reporter
-    environ: Mapping[str, str]
-
-
-class EnvironmentInputs(TypedDict):
-    """What both ways of making an environment take."""
-
-    artifact_root: Path
-    workspace: Path
-    target: ImageTarget
-    settings: Settings
+    choose_engine: Callable[[Needs], Engine]
     run: Runner
     reporter: Reporter
     environ: Mapping[str, str]
@@ -84,12 +75,14 @@ def package(job: Job, tools: Tools) -> PackagingResult:
         PackagerError: Any of its classes; nothing is left behind but caches.
     """
     with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
-        with tools.reporter.stage("Writing the build context"):
-            context = write_context(prepared.plan, work / "context", ours=work)
-        with tools.reporter.stage(
-            f"Building with {tools.engine.name} and delivering to {prepared.request.destination}"
-        ):
-            built = tools.engine.build(prepared.plan, context, prepared.request.destination, prepared.access)
+        engine, destination = prepared.engine, prepared.request.destination
+        context = work / "context"
+        if engine.reads_context:
+            with tools.reporter.stage("Writing the build context"):
+                write_context(prepared.plan, context, ours=work)
+        with tools.reporter.stage(f"Building with {engine.name} and delivering to {destination}"):
+            built = engine.build(prepared.plan, context, destination, prepared.access)
+        prepared.keep_environment(built)
     return PackagingResult.of(built)
 
 
@@ -112,8 +105,18 @@ def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
 @dataclass(frozen=True, kw_only=True)
 class _PreparedJob:
     request: PackagingRequest
+    engine: Engine
     plan: ImagePlan
     access: RegistryAccess
+    dependencies: Dependencies
+    key: str
+    store: EnvironmentStore | None
+
+    def keep_environment(self, built: BuiltImage) -> None:
+        """Keep an environment that was made for the next runs."""
+        for layer in built.layers:
+            if self.store is not None and self.key and layer.name == ENVIRONMENT_LAYER:
+                self.store.keep(self.key, self.dependencies, layer)
 
 
 @contextmanager
@@ -127,11 +130,17 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
     with auth_file(request.push, request.pull, work) as auth:
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
-        access = _reach_registries(request, auth, trust, tools)
+        local = request.base.host == LOCAL_STORAGE and not request.base.layout
+        engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
+        access = _reach_registries(request, engine, auth, trust, reporter)
         with reporter.stage(f"Looking into the base image {request.base}"):
-            base = tools.engine.inspect_base(request.base, access)
+            base = engine.inspect_base(request.base, access)
+        store = _environment_store(request, engine, access, settings)
+        maker = DependencyMaker(
+            settings=settings, run=tools.run, reporter=reporter, environ=tools.environ, workspace=work, store=store
+        )
         with reporter.stage("Preparing the model's dependencies"):
-            dependencies = make_dependencies(request, artifact, base, tools, work)
+            dependencies, key = maker.make(request, artifact, base)
         prepared = Prepared(
             model=artifact.root,
             sizes=artifact.sizes,
@@ -144,70 +153,42 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             timestamp=_source_time(settings) or LAYER_TIME,
             packager_version=__version__,
         )
-        yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
+        yield _PreparedJob(
+            request=request,
+            engine=engine,
+            plan=make_plan(request, prepared),
+            access=access,
+            dependencies=dependencies,
+            key=key,
+            store=store,
+        )
 
 
-def _reach_registries(request: PackagingRequest, auth: Path, trust: Trust, tools: Tools) -> RegistryAccess:
+def _environment_store(
+    request: PackagingRequest, engine: Engine, access: RegistryAccess, settings: Settings
+) -> EnvironmentStore | None:
+    repository = engine.environment_repository(request.destination)
+    if repository is None:
+        return None
+    age = timedelta(days=settings.environment_max_age)
+    return EnvironmentStore(repository=repository, access=access, longest_age=age)
+
+
+def _reach_registries(
+    request: PackagingRequest, engine: Engine, auth: Path, trust: Trust, reporter: Reporter
+) -> RegistryAccess:
     """Find out how the registries are spoken to, and whether this one takes our image, before anything is built.
 
     Raises:
         RegistryAuthError, RegistryUnreachableError, RegistryError: It doesn't.
     """
-    repositories = tools.engine.repositories(request.destination)
+    repositories = engine.repositories(request.destination)
     plain_hosts = find_plain_hosts((request.base, *repositories), trust)
     access = RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
     if repositories:
-        with tools.reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
+        with reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
             check_push(request.destination.reference, access)
     return access
-
-
-def make_dependencies(
-    request: PackagingRequest, artifact: Artifact, base: BaseImage, tools: Tools, work: Path
-) -> Dependencies:
-    """Install the model's dependencies for the image, or say how the base's own conda will.
-
-    Raises:
-        DependenciesError: The file is wrong, can't be satisfied or fetched, or the base image doesn't fit it.
-    """
-    binaries, settings = artifact.manifest.binaries, tools.settings
-    file = artifact.root / str(binaries.dependencies_path)
-    envs_location = PurePosixPath(request.arguments.dockerfile_conda_envs_location)
-    if binaries.dependencies == "conda" and not request.arguments.dockerfile_add_conda_installation:
-        conda_file = read_conda_file(file, settings, artifact_root=artifact.root)
-        return base_conda(base, envs_location, conda_file.to_yaml(), conda_file.variables)
-    glibc = base.glibc or settings.glibc
-    if glibc is None:
-        raise DependenciesError(
-            f"the C library of the base image {base.reference} can't be told, or it isn't glibc",
-            hint="use a base image with glibc (Debian, Ubuntu, RHEL, ...), or name its version in PACKAGER_GLIBC",
-        )
-    inputs: EnvironmentInputs = {
-        "artifact_root": artifact.root,
-        "workspace": work,
-        "target": ImageTarget(platform=settings.platform, glibc=glibc, python=base.python or settings.base_python),
-        "settings": settings,
-        "run": tools.run,
-        "reporter": tools.reporter,
-        "environ": tools.environ,
-    }
-    if binaries.dependencies == "pip":
-        environment = make_pip_environment(file, prefix=PACKAGES_FOLDER, **inputs)
-        return _installed(environment, packages=environment.site_packages)
-    return _installed(make_conda_environment(file, envs_location=envs_location, **inputs), packages=None)
-
-
-def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
-    check_python(environment.python_version)
-    return Dependencies(
-        python=str(environment.python),
-        root=environment.root,
-        prefix=environment.prefix,
-        packages=packages,
-        variables=environment.variables,
-        lock=environment.lock,
-        lock_digest=environment.lock_digest,
-    )
 
 
 def _source_time(settings: Settings) -> datetime | None:

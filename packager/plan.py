@@ -13,6 +13,7 @@ from posixpath import commonpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.zip_member import ZipMember
 
@@ -84,6 +85,23 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredLayer:
+    """A layer that was made in an earlier run and lies in a registry; only the oci engine can use it.
+
+    Attributes:
+        name: The plan's name for it.
+        descriptor: The bytes as they lie there.
+        diff_id: `sha256:…` of the tar.
+        repository: The repository.
+    """
+
+    name: str
+    descriptor: Descriptor
+    diff_id: str
+    repository: Reference
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStep:
     """A command that runs in the image during the build, as root, by exec and not through a shell."""
 
@@ -120,13 +138,13 @@ class ImagePlan:
     """
 
     base: BaseImage
-    steps: tuple[Layer | RunStep, ...]
+    steps: tuple[Layer | StoredLayer | RunStep, ...]
     config: ImageConfig
     timestamp: datetime = LAYER_TIME
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The steps that are layers."""
+        """The steps that are layers to be made."""
         return tuple(step for step in self.steps if isinstance(step, Layer))
 
     @property

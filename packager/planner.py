@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from packager.errors import DependenciesError
 from packager.layers.split import group_large_files
-from packager.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep
+from packager.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep, StoredLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ RUNTIME_FOLDER = HOME / "runtime"
 PACKAGES_FOLDER = HOME / "packages"
 CONDA_FILE = HOME / "conda.yaml"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the base image sets none
+ENVIRONMENT_LAYER = "environment"
 ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
 # Read back by whoever asks what is in an image: the environment's exact packages as a digest, and our own version.
 LOCK_LABEL = "org.odahu.packager.environment"
@@ -34,11 +35,14 @@ VERSION_LABEL = "org.odahu.packager.version"
 class Dependencies:
     """How the model's dependencies come into the image.
 
-    Either `root` holds them, installed (`python` runs them), or `conda_file` is applied by the base's own conda.
+    Either `root` holds them, installed (`python` runs them), or they lie in a registry as a layer, or `conda_file` is
+    applied by the base's own conda.
 
     Attributes:
         python: The interpreter in the image: an absolute path, or a name that the base has on its PATH.
+        python_version: `3.11`, where it's known.
         root: The staging folder with the installed files, which go to `prefix`.
+        stored: The layer with them.
         packages: The folder in the image that `python` must be told of, when it's the base's own.
         variables: Environment variables that the conda file asks for.
         lock: The exact packages, put beside them as `packager.lock`.
@@ -47,7 +51,9 @@ class Dependencies:
     """
 
     python: str
+    python_version: str = ""
     root: Path | None = None
+    stored: StoredLayer | None = None
     prefix: PurePosixPath | None = None
     packages: PurePosixPath | None = None
     variables: tuple[tuple[str, str], ...] = ()
@@ -165,11 +171,13 @@ def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
     )
 
 
-def _install(dependencies: Dependencies) -> tuple[Layer | RunStep, ...]:
+def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep, ...]:
+    if dependencies.stored is not None:
+        return (dependencies.stored,)
     if dependencies.root is not None and dependencies.prefix is not None:
         files = Content(source=dependencies.root, destination=dependencies.prefix)
         lock = Content(source=dependencies.lock.encode(), destination=dependencies.prefix / "packager.lock")
-        return (Layer(name="environment", contents=(files, lock)),)
+        return (Layer(name=ENVIRONMENT_LAYER, contents=(files, lock)),)
     file = Content(source=dependencies.conda_file.encode(), destination=CONDA_FILE)
     # The base's shell knows where its conda is and what the environment is called.
     script = f'conda env update --name "${ENV_NAME_VARIABLE}" --file {CONDA_FILE}'

@@ -54,7 +54,7 @@ class Overrides:
     Attributes:
         application: The packager's name, over the packaging's integration.
         arguments: Argument values, over the packaging's own.
-        output: `docker://…`, `oci:…` or `oci-archive:…`; then no docker-push target is needed.
+        output: `docker://…`, `oci:…`, `oci-archive:…` or `docker-archive:…`; then no docker-push target is needed.
     """
 
     application: str | None = None
@@ -93,7 +93,7 @@ def make_request(
     return PackagingRequest(
         application=application,
         arguments=arguments,
-        base=Reference.parse(arguments.dockerfile_base_image),
+        base=Reference.parse_base(arguments.dockerfile_base_image),
         destination=destination,
         push=connections.get(PUSH),
         pull=connections.get(PULL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import tempfile
 from pathlib import Path
@@ -33,6 +34,32 @@ def _pairs(value: object) -> object:
     return {name: text for name, _, text in pairs}
 
 
+_PLATFORMS = {"linux/amd64": "linux-64", "linux/arm64": "linux-aarch64"}
+
+
+def _conda_platform(value: object) -> object:
+    return _PLATFORMS.get(value, value) if isinstance(value, str) else value
+
+
+def _own_platform() -> Literal["linux-64", "linux-aarch64"]:
+    return "linux-aarch64" if platform.machine() in ("aarch64", "arm64") else "linux-64"
+
+
+def read_platform(text: str) -> str:
+    """Return a platform as conda names it.
+
+    Raises:
+        UsageError: It's none that images can be made for.
+    """
+    if text in _PLATFORMS.values():
+        return text
+    try:
+        return _PLATFORMS[text]
+    except KeyError:
+        raise UsageError(f"--platform {text}: unknown", hint=f"known: {', '.join(_PLATFORMS)}") from None
+
+
+Platform = Annotated[Literal["linux-64", "linux-aarch64"], BeforeValidator(_conda_platform)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
@@ -65,8 +92,9 @@ class Settings(BaseModel):
         default=1000, gt=0, description="Largest ratio of unpacked to packed size, counted from 10 MB unpacked on."
     )
 
-    platform: Literal["linux-64", "linux-aarch64"] = Field(
-        default="linux-64", description="The images' platform, as conda names it."
+    platform: Platform = Field(
+        default_factory=_own_platform,
+        description="The images' platform, linux/amd64 or linux/arm64 (or as conda names it; default: this machine's).",
     )
     glibc: str | None = Field(
         default=None,
@@ -122,6 +150,9 @@ class Settings(BaseModel):
     buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
         default="auto", description="Buildah's --isolation; auto tries what this machine supports."
     )
+    image_format: Literal["oci", "docker"] = Field(
+        default="oci", description="The form of the documents that the oci engine writes."
+    )
     layer_compression: Literal["auto", "gzip", "zstd", "none"] = Field(
         default="auto",
         description="How the oci engine compresses layers; auto is gzip, and none for a layer that doesn't compress.",
@@ -140,6 +171,18 @@ class Settings(BaseModel):
         default=False,
         description="Start Kaniko outside the packager's Job image: it destroys the root file system it runs in.",
     )
+    cache_repo: str | None = Field(
+        default=None,
+        description="HOST/PATH of the repository with the oci engine's environments "
+        "(default: `cache` below the image's own repository).",
+    )
+    environment_cache: bool = Field(
+        default=True, description="Keep environments in that repository, and use them when nothing has changed."
+    )
+    environment_max_age: float = Field(
+        default=7.0, ge=0, description="Days after which an unchanged dependency file is solved anew."
+    )
+    refresh_environment: bool = Field(default=False, description="Solve anew, whatever is kept.")
     stop_grace: float = Field(default=10.0, gt=0, description="Seconds between SIGTERM and SIGKILL for our children.")
     source_date_epoch: int | None = Field(
         default=None,

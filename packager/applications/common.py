@@ -54,7 +54,7 @@ class ImageArguments(BaseModel):
     @field_validator("dockerfile_base_image")
     @classmethod
     def _is_reference(cls, value: str) -> str:
-        Reference.parse(value)
+        Reference.parse_base(value)
         return value
 
 

@@ -10,18 +10,12 @@ import typer
 
 from packager.applications import APPLICATIONS
 from packager.console import LogFormat
+from packager.engines.choice import EngineName
 from packager.errors import exit_codes
 from packager.result import TERMINATION_LOG
 
 # The \b keeps the help's formatter from joining the lines.
 EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes().items())
-
-
-class EngineName(str, Enum):
-    """The engines that can be asked for."""
-
-    buildah = "buildah"
-    kaniko = "kaniko"
 
 
 class TextFormat(str, Enum):
@@ -35,8 +29,19 @@ Model = Annotated[Path, typer.Argument(help="The model archive: a GPPI zip, or t
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every command and its output.")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: bars at a terminal, plain lines elsewhere.")]
 EngineOption = Annotated[
-    EngineName | None,
-    typer.Option("--engine", help="What builds the image; default: kaniko in the Job image, buildah elsewhere."),
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="What makes the image; auto: oci where no command must run during the build, else kaniko in a cluster and "
+        "buildah elsewhere.",
+    ),
+]
+PlatformOption = Annotated[
+    str | None,
+    typer.Option("--platform", help="linux/amd64 or linux/arm64; default: PACKAGER_PLATFORM, else this machine's."),
+]
+Refresh = Annotated[
+    bool, typer.Option("--refresh-environment", help="Solve the dependencies anew, whatever is kept of earlier runs.")
 ]
 ResultsDir = Annotated[
     Path | None, typer.Option("--results-dir", help="A folder for one file a result (Tekton, Argo).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +11,14 @@ import typer
 
 from packager.cli.options import (
     Arguments,
-    EngineName,
     EngineOption,
     Files,
     Format,
     Model,
     Packager,
     PackagingId,
+    PlatformOption,
+    Refresh,
     ResourceFile,
     ResultsDir,
     TerminationLog,
@@ -24,6 +26,7 @@ from packager.cli.options import (
 )
 from packager.cli.session import open_session
 from packager.console import LogFormat
+from packager.engines.choice import EngineName
 from packager.errors import UsageError
 from packager.interruption import finish_work
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
@@ -35,12 +38,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from packager.cli.session import Session
+    from packager.pipeline import Tools
 
 log = logging.getLogger(__name__)
 
 
-def _package(job: Job, session: Session, engine: EngineName | None, outputs: Outputs) -> None:
-    result = package(job, session.tools(engine))
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How the image is to be made, where the command line says so."""
+
+    engine: EngineName
+    platform: str | None = None
+    refresh: bool = False
+
+    def tools(self, session: Session) -> Tools:
+        """Set up what the pipeline works with."""
+        return session.tools(self.engine, platform=self.platform, refresh=self.refresh)
+
+
+def _package(job: Job, tools: Tools, outputs: Outputs) -> None:
+    result = package(job, tools)
     finish_work()
     outputs.write(result)
     for name, value in result.to_dict().items():
@@ -54,7 +71,7 @@ def _run(
     application: str | None,
     outputs: Outputs,
     *,
-    engine: EngineName | None,
+    choices: Choices,
     log_format: LogFormat,
     verbose: bool,
 ) -> None:
@@ -62,7 +79,7 @@ def _run(
         manifest = read_packaging_manifest(resource_file)
         session.redactor.add(manifest.secrets())
         job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
-        _package(job, session, engine, outputs)
+        _package(job, choices.tools(session), outputs)
 
 
 def make_run(application: str | None) -> Callable[..., None]:
@@ -71,7 +88,9 @@ def make_run(application: str | None) -> Callable[..., None]:
     def run(
         model: Model,
         resource_file: ResourceFile,
-        engine: EngineOption = None,
+        engine: EngineOption = EngineName.auto,
+        platform: PlatformOption = None,
+        refresh_environment: Refresh = False,
         results_dir: ResultsDir = None,
         termination_log: TerminationLog = None,
         log_format: Format = LogFormat.auto,
@@ -86,7 +105,8 @@ def make_run(application: str | None) -> Callable[..., None]:
             results_dir=results_dir,
             termination_log=termination_log or default_termination_log(),
         )
-        _run(model, resource_file, application, outputs, engine=engine, log_format=log_format, verbose=verbose)
+        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment)
+        _run(model, resource_file, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
 
     return run
 
@@ -97,12 +117,14 @@ def build(
     files: Files = None,
     packaging_id: PackagingId = None,
     arguments: Arguments = None,
-    engine: EngineOption = None,
+    engine: EngineOption = EngineName.auto,
+    platform: PlatformOption = None,
+    refresh_environment: Refresh = False,
     output: Annotated[
         str | None,
         typer.Option(
-            help="docker://HOST/PATH:TAG, oci:DIR or oci-archive:FILE. Default: the docker-push target, "
-            "else an oci-archive in the working directory."
+            help="docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE. Default: the docker-push "
+            "target, else an oci-archive in the working directory."
         ),
     ] = None,
     result_file: Annotated[Path | None, typer.Option(help="A JSON file for the results.")] = None,
@@ -120,7 +142,8 @@ def build(
     )
     with open_session(log_format, verbose=verbose, outputs=outputs) as session:
         job = _make_job(session, model, packager, files, packaging_id, arguments, output)
-        _package(job, session, engine, outputs)
+        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment)
+        _package(job, choices.tools(session), outputs)
 
 
 def render(
@@ -130,7 +153,8 @@ def render(
     files: Files = None,
     packaging_id: PackagingId = None,
     arguments: Arguments = None,
-    engine: EngineOption = None,
+    engine: EngineOption = EngineName.auto,
+    platform: PlatformOption = None,
     log_format: Format = LogFormat.auto,
     verbose: Verbose = False,
 ) -> None:
@@ -142,7 +166,7 @@ def render(
         if context.exists():
             raise UsageError(f"{context} exists already", hint="name a new folder for --context")
         job = _make_job(session, model, packager, files, packaging_id, arguments, output=None)
-        render_context(job, session.tools(engine), context)
+        render_context(job, session.tools(engine, platform=platform), context)
         typer.echo(context / "Dockerfile")
 
 

@@ -12,29 +12,26 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from packager.cli.options import EngineName
 from packager.console import set_up_logging
-from packager.engines.buildah import BuildahEngine
-from packager.engines.kaniko import JOB_IMAGE_MARK, KanikoEngine
+from packager.engines.choice import EngineName, Place, choose_engine
+from packager.engines.kaniko_paths import JOB_IMAGE_MARK
 from packager.errors import Interrupted, PackagerError
 from packager.pipeline import Tools
-from packager.process import Runner, run_command, stop_signals
+from packager.process import run_command, stop_signals
 from packager.redaction import Redactor
-from packager.settings import Settings
+from packager.settings import Settings, read_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from packager.console import LogFormat
     from packager.engines import Engine
+    from packager.engines.choice import Needs
+    from packager.process import Runner
     from packager.progress import Reporter
     from packager.result import Outputs
 
 log = logging.getLogger(__name__)
-_ENGINES: dict[EngineName, Callable[[Settings, Runner, Mapping[str, str]], Engine]] = {
-    EngineName.buildah: BuildahEngine,
-    EngineName.kaniko: KanikoEngine,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +42,37 @@ class Session:
     redactor: Redactor
     reporter: Reporter
 
-    def tools(self, name: EngineName | None) -> Tools:
-        """Set the engine up, and what the pipeline needs besides."""
-        run = partial(run_command, grace=self.settings.stop_grace)
-        chosen = name or (EngineName.kaniko if JOB_IMAGE_MARK.exists() else EngineName.buildah)
-        engine = _ENGINES[chosen](self.settings, run, os.environ)
-        return Tools(settings=self.settings, engine=engine, run=run, reporter=self.reporter, environ=os.environ)
+    def tools(self, asked: EngineName, *, platform: str | None = None, refresh: bool = False) -> Tools:
+        """Set up what the pipeline works with.
+
+        Raises:
+            UsageError: The platform is none that we know.
+        """
+        changes: dict[str, object] = {"platform": read_platform(platform)} if platform else {}
+        if refresh:
+            changes["refresh_environment"] = True
+        settings = self.settings.model_copy(update=changes)
+        run = partial(run_command, grace=settings.stop_grace)
+        choose = partial(_set_up_engine, asked, settings, run)
+        return Tools(settings=settings, choose_engine=choose, run=run, reporter=self.reporter, environ=os.environ)
+
+
+def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, needs: Needs) -> Engine:
+    """Choose the engine; only its own module is imported."""
+    place = Place(job_image=JOB_IMAGE_MARK.exists(), cluster="KUBERNETES_SERVICE_HOST" in os.environ)
+    name, reason = choose_engine(asked, needs, place)
+    log.info("engine %s: %s", name.value, reason)
+    if name is EngineName.oci:
+        from packager.engines.oci import OciEngine  # noqa: PLC0415  (only what is needed)
+
+        return OciEngine(settings, run, os.environ)
+    if name is EngineName.kaniko:
+        from packager.engines.kaniko import KanikoEngine  # noqa: PLC0415
+
+        return KanikoEngine(settings, run, os.environ)
+    from packager.engines.buildah import BuildahEngine  # noqa: PLC0415
+
+    return BuildahEngine(settings, run, os.environ)
 
 
 @contextmanager

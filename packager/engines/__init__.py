@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.models.reference import Destination, Reference
-    from packager.plan import BaseImage, ImagePlan
+    from packager.plan import BaseImage, ImagePlan, StoredLayer
     from packager.registry.access import RegistryAccess
 
 
@@ -19,20 +19,26 @@ class BuiltImage:
 
     Attributes:
         destination: Where it was put.
-        digest: `sha256:…` of its manifest, as the engine's digest file says after an exit code of 0.
+        digest: `sha256:…` of its manifest; of an engine that is a program, what it wrote when its exit code was 0.
+        layers: The layers of the plan as they lie at the destination, where the engine knows them.
     """
 
     destination: Destination
     digest: str
+    layers: tuple[StoredLayer, ...] = ()
 
 
 class Engine(Protocol):
     """What every engine can do."""
 
     name: str
+    reads_context: bool  # whether `build` wants the context folder of the plan
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
         """Return the registry repositories that a build for this destination writes to, the image's own first."""
+
+    def environment_repository(self, destination: Destination) -> Reference | None:
+        """Return where environments are kept for this engine between runs; None where it can't use them."""
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Find the base image, pull it where the engine needs it, and read its digest, glibc and Python.
@@ -42,7 +48,7 @@ class Engine(Protocol):
         """
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Build the context folder's Dockerfile and put the image at its destination.
+        """Build the image, from the context folder's Dockerfile or from the plan, and put it at its destination.
 
         `plan.timestamp` is the time that layers and config get, from engines that can set it.
 

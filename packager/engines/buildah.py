@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.buildah_session import Session, access_words
+from packager.engines.files import files_at
 from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.machine import Machine, choose_isolation, scrubbed
 from packager.engines.registry_files import registries_conf
+from packager.engines.remote_base import ARCHITECTURES
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_folder import PREFIX, leftovers, locked
-from packager.errors import BuildError, DiskFullError, is_disk_full
+from packager.errors import BuildError
 from packager.interruption import private_folder
 from packager.plan import BaseImage
 from packager.registry.layout_push import push_layout
@@ -39,25 +41,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
-
 
 class BuildahEngine:
     """Builds with Buildah; needs root or a user namespace. An `Engine`."""
 
     name = "buildah"
+    reads_context = True
 
     def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:
         """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
         self._settings = settings
         self._run = run
         self._environ = environ
-        self._architecture = _ARCHITECTURES[settings.platform]
+        self._architecture = ARCHITECTURES[settings.platform]
         self._storage: Path | None = None
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
         """Return where a build writes to."""
         return (destination.reference,) if destination.transport == "docker" else ()
+
+    def environment_repository(self, destination: Destination) -> Reference | None:  # noqa: ARG002
+        """Return None: a Dockerfile has no place for a finished layer."""
+        return None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Pull the base image and look into it.
@@ -95,8 +100,8 @@ class BuildahEngine:
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
         """Build `context/Dockerfile` on the base that `inspect_base` pulled, and put the image at its destination.
 
-        An `oci` or `oci-archive` destination is written beside its place and moved there when it's whole; a layout that
-        exists is extended.
+        A local destination is written beside its place and moved there when it's whole; a layout that exists is
+        extended.
 
         Raises:
             BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
@@ -131,7 +136,7 @@ class BuildahEngine:
         """
         below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
         with ExitStack() as stack:
-            with _files_at(below):
+            with files_at(below):
                 folder = stack.enter_context(private_folder(PREFIX, below))
                 env = scrubbed(self._environ, temporary=folder)
                 if conf := registries_conf(access):
@@ -157,9 +162,10 @@ def _deliver(session: Session, image_id: str, destination: Destination, access: 
     path, tag = destination.path, destination.reference.tag or "latest"
     if destination.transport == "docker" or path is None:
         return _push(session, image_id, destination.reference, access)
-    with _files_at(path), staging_beside(path) as staging:
+    with files_at(path), staging_beside(path) as staging:
         # Relative names, because the path of a transport can't hold a colon.
-        digest = session.push(image_id, f"{destination.transport}:image:{tag}", cwd=staging)
+        name = str(destination.reference) if destination.transport == "docker-archive" else tag
+        digest = session.push(image_id, f"{destination.transport}:image:{name}", cwd=staging)
         if destination.transport == "oci":
             publish_layout(staging / "image", path)
         else:
@@ -180,14 +186,3 @@ def _push(session: Session, image_id: str, reference: Reference, access: Registr
         log.warning("%s; trying each request again by ourselves", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
         return push_layout(session.folder / "layout", reference, access)
-
-
-@contextmanager
-def _files_at(path: Path) -> Iterator[None]:
-    """Turn what the operating system says against writing at `path` into our errors."""
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            raise DiskFullError(f"no space left at {path}", hint="make room there, then run it again") from error
-        raise BuildError(f"{path} can't be written: {error.strerror}", hint="name another place for it") from error

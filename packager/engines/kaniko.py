@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
-from packager.engines.kaniko_command import KanikoBuild, build_words, cache_repository, read_line, scrubbed
+from packager.engines.cache_repository import cache_repository, check_cache_repository
+from packager.engines.kaniko_command import KanikoBuild, build_words, read_line, scrubbed
 from packager.engines.kaniko_failures import kaniko_failure
-from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
+from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, own_paths, read_mounts
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.interruption import private_folder
-from packager.models.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from packager.models.reference import Destination
+    from packager.models.reference import Destination, Reference
     from packager.plan import BaseImage, ImagePlan
     from packager.process import Runner
     from packager.registry.access import RegistryAccess
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXECUTOR = Path("/kaniko/executor")
-JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LOCAL_HOST = "localhost"
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -44,6 +43,7 @@ class KanikoEngine:
     """Builds with Kaniko; needs root in a container of its own, and no privileges beyond. An `Engine`."""
 
     name = "kaniko"
+    reads_context = True
 
     def __init__(
         self, settings: Settings, run: Runner, environ: Mapping[str, str], *, mark: Path = JOB_IMAGE_MARK
@@ -57,7 +57,7 @@ class KanikoEngine:
         self._run = run
         self._environ = environ
         self._mark = mark
-        _check_cache_repository(settings)
+        check_cache_repository("PACKAGER_KANIKO_CACHE_REPO", settings.kaniko_cache_repo)
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
         """Return where a build writes to: the image, and the layer cache."""
@@ -65,8 +65,11 @@ class KanikoEngine:
             return ()
         if not self._settings.kaniko_cache:
             return (destination.reference,)
-        cache = Reference.parse(cache_repository(destination.reference, self._settings))
-        return (destination.reference, cache)
+        return (destination.reference, cache_repository(destination.reference, self._settings.kaniko_cache_repo))
+
+    def environment_repository(self, destination: Destination) -> Reference | None:  # noqa: ARG002
+        """Return None: a Dockerfile has no place for a finished layer."""
+        return None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Find the base image in its registry; there is no local storage that it could lie in.
@@ -102,7 +105,8 @@ class KanikoEngine:
         mounts = read_mounts(_MOUNTS.read_text(errors="replace")) if _MOUNTS.exists() else []
         check_destinations(plan, [*own_paths(context, self._settings), *mounts])
         if self._settings.kaniko_cache:
-            log.info("layers are cached in %s", cache_repository(destination.reference, self._settings))
+            cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
+            log.info("layers are cached in %s", cache)
         with private_folder("kaniko-", context.parent) as folder:
             digest_file = folder / "digest"
             build = KanikoBuild(
@@ -127,18 +131,6 @@ class KanikoEngine:
                 hint="run it in that image, or use --engine buildah; PACKAGER_KANIKO_FORCE=true is for a container "
                 "that may be destroyed, and never for a machine",
             )
-
-
-def _check_cache_repository(settings: Settings) -> None:
-    name = settings.kaniko_cache_repo
-    if name is None:
-        return
-    try:
-        reference = Reference.parse(name, default_tag=None)
-    except ValueError as error:
-        raise UsageError(f"PACKAGER_KANIKO_CACHE_REPO: {error}", hint="name a repository, as HOST/PATH") from error
-    if str(reference) != reference.repository:
-        raise UsageError(f"PACKAGER_KANIKO_CACHE_REPO: {name!r} has a tag or a digest", hint="write it without")
 
 
 def _read_digest(file: Path) -> str:

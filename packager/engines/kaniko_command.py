@@ -11,13 +11,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packager.engines.cache_repository import cache_repository
 from packager.engines.machine import PROXIES, SYSTEM_FOLDERS
-from packager.models.reference import DOCKER_HUB, Reference
+from packager.models.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
@@ -36,16 +38,6 @@ _MAPPED_NAMES = {DOCKER_HUB: "index.docker.io"}
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def cache_repository(destination: Reference, settings: Settings) -> str:
-    """Return the repository of the layer cache: the one that is set, else one beside the destination.
-
-    Docker Hub has no repository below another one.
-    """
-    if settings.kaniko_cache_repo is not None:
-        return settings.kaniko_cache_repo
-    return f"{destination.repository}{'-' if destination.host == DOCKER_HUB else '/'}cache"
-
-
 @dataclass(frozen=True, kw_only=True)
 class KanikoBuild:
     """One build: from a context, on a base, to a destination; `digest_file` is where the digest is written."""
@@ -58,8 +50,8 @@ class KanikoBuild:
 
 def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
     """Return the arguments of the executor; the same build gives the same words."""
-    cache = cache_repository(build.destination, settings)
-    references = (build.base, build.destination, Reference.parse(cache))
+    cache = cache_repository(build.destination, settings.kaniko_cache_repo)
+    references = (build.base, build.destination, cache)
     hosts = {place.host for reference in references for place in access.trust.places(reference)}
     plain = sorted(hosts & access.plain_hosts)
     return [
@@ -72,7 +64,7 @@ def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) 
         # A flag of its own for each host: the other hosts stay in HTTPS.
         *(word for host in plain for word in ("--insecure-registry", host)),
         *_trust_words(hosts, access),
-        *(_cache_words(cache, settings) if settings.kaniko_cache else ["--cache=false"]),
+        *(_cache_words(cache.repository, settings) if settings.kaniko_cache else ["--cache=false"]),
         "--compressed-caching=false",  # else a compressed copy of each layer is held in memory
         # Contents are compared, not only times and sizes: every file of a context has one time, so `redo` could miss
         # what a RUN step changes, and `time` would. COPY names its files, so only plans with RUN steps pay for it.

@@ -6,18 +6,18 @@ It skips them when it unpacks, copies, takes a snapshot and cleans up (its pkg/u
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from packager.plan import ImagePlan
     from packager.settings import Settings
 
+JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
 _ALWAYS = ("/kaniko", "/var/run", "/etc/mtab")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line of /proc/PID/mountinfo (proc(5))

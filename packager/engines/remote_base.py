@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from packager.engines.layer_facts import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
@@ -20,16 +20,27 @@ from packager.plan import BaseImage
 from packager.registry.client import find_image
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from packager.models.image import Descriptor, RemoteImage
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.client import Repository
-    from packager.models.image import RemoteImage
+    from packager.registry.client import LayerStream
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Facts = dict[str, "str | None"]
-_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
+
+
+class LayerSource(Protocol):
+    """What gives a base's layers: its repository, or a layout."""
+
+    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
+        """Give a layer's bytes as they come, checked against their digest at the end."""
+
+
+ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
 _PYTHON_VERSION = re.compile(r"(3\.\d+)(?:\.\d+.*)?")
 _FACTS_FOLDER = "base-images"
 
@@ -44,19 +55,19 @@ def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: 
         BuildError: It's for another platform.
         DiskFullError: There is no space for what is looked at.
     """
-    architecture = _ARCHITECTURES[settings.platform]
+    architecture = ARCHITECTURES[settings.platform]
     with find_image(reference, access, architecture) as (repository, image):
         return inspect_image(reference, image, repository, settings)
 
 
-def inspect_image(reference: Reference, image: RemoteImage, repository: Repository, settings: Settings) -> BaseImage:
+def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSource, settings: Settings) -> BaseImage:
     """Read what must be known of a base image that was found.
 
     Raises:
         BuildError: It's for another platform.
         DiskFullError: There is no space for what is looked at.
     """
-    architecture = _ARCHITECTURES[settings.platform]
+    architecture = ARCHITECTURES[settings.platform]
     found = str(image.config.get("architecture") or architecture)
     if found != architecture:
         raise BuildError(
@@ -77,7 +88,7 @@ def inspect_image(reference: Reference, image: RemoteImage, repository: Reposito
 
 
 def _facts(
-    reference: Reference, image: RemoteImage, repository: Repository, env: dict[str, str], settings: Settings
+    reference: Reference, image: RemoteImage, repository: LayerSource, env: dict[str, str], settings: Settings
 ) -> Facts:
     kept = settings.cache_dir / _FACTS_FOLDER / f"{image.digest.replace(':', '-')}.json"
     if facts := _read_facts(kept):
@@ -97,7 +108,7 @@ def _facts(
     return facts
 
 
-def _look(image: RemoteImage, repository: Repository, root: Path, path: str, python: str | None) -> Facts:
+def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, python: str | None) -> Facts:
     skeleton = Skeleton(root)
     for blob in image.layers:
         if blob.media_type.endswith("zstd"):

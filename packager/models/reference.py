@@ -143,7 +143,9 @@ class Destination:
             return cls(reference=Reference.parse(rest[2:]))
         if colon and transport in (*_LAYOUTS, "docker-archive") and rest:
             return cls(reference=reference, transport=transport, path=Path(rest).absolute())  # type: ignore[arg-type]
-        raise ValueError(f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE")
+        raise ValueError(
+            f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE"
+        )
 
     def __str__(self) -> str:
         """Return the destination as `--output` takes it."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
-from packager.registry import answers
 from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, digest_of
+from packager.registry import answers
 from packager.registry.wire import CHUNK, Wire
 
 if TYPE_CHECKING:

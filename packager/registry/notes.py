@@ -1,7 +1,7 @@
 """Small documents kept in a registry for later runs, each under a tag, with the blobs that they speak of.
 
-A note is an OCI manifest (github.com/opencontainers/image-spec, manifest.md, "Guidelines for Artifact Usage"): its config
-is the document, its layers keep the blobs from the registry's garbage collection.
+A note is an OCI manifest (github.com/opencontainers/image-spec, manifest.md, "Guidelines for Artifact Usage"): its
+config is the document, its layers keep the blobs from the registry's garbage collection.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from packager.errors import ImageNotFoundError, RegistryError
-from packager.registry.client import Repository
 from packager.models.image import OCI_MANIFEST, Descriptor, digest_of
+from packager.registry.client import Repository
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from packager.registry.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.models.image import Descriptor
     from packager.registry.retries import Retries
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.engines import Engine
+from packager.engines.cache_repository import cache_repository
 from packager.engines.kaniko import KanikoEngine
-from packager.engines.kaniko_command import KanikoBuild, build_words, cache_repository, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_words, read_line, scrubbed
 from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
 from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryAuthError, UsageError
 from packager.models.reference import Destination, Reference
@@ -151,8 +152,7 @@ def test_settings_change_the_words() -> None:
     ],
 )
 def test_the_cache_repository(to: str, setting: str | None, expected: str) -> None:
-    assert cache_repository(Reference.parse(to), Settings(kaniko_cache_repo=setting)) == expected
-    assert Reference.parse(expected, default_tag=None).repository == expected
+    assert cache_repository(Reference.parse(to), setting).repository == expected
 
 
 @pytest.mark.parametrize("name", ["https://r.io/cache", "r.io/Cache", "r.io/cache:1", f"r.io/cache@{DIGEST}"])

@@ -13,9 +13,9 @@ from packager.engines.layer_facts import Skeleton
 from packager.engines.remote_base import inspect_image
 from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
+from packager.models.image import Descriptor, RemoteImage
 from packager.models.reference import Reference
 from packager.registry.client import LayerStream
-from packager.models.image import Descriptor, RemoteImage
 from packager.settings import Settings
 from tests.unit.test_rootfs import GLIBC
 
@@ -160,7 +160,7 @@ class FakeRepository:
 def inspect(repository: FakeRepository, folder: Path) -> tuple[str | None, str | None]:
     settings = Settings(work_dir=folder, cache_dir=folder / "cache")
     image = repository.image("amd64")
-    base = inspect_image(Reference.parse("r.io/base:1"), image, repository, settings)  # type: ignore[arg-type]
+    base = inspect_image(Reference.parse("r.io/base:1"), image, repository, settings)
     assert base.digest == "sha256:" + "a" * 64
     assert base.user == "app"
     assert not list(folder.glob("packager-base-*"))

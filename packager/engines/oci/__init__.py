@@ -1,7 +1,7 @@
 """The oci engine: puts images together from blobs, without a Dockerfile, a root file system or any privilege.
 
-Layers are streamed from where their files are to where the image goes; what is there already isn't sent. The manifest is
-put last, so until then a tag points to what it pointed to before. RUN steps are beyond it.
+Layers are streamed from where their files are to where the image goes; what is there already isn't sent. The manifest
+is put last, so until then a tag points to what it pointed to before. RUN steps are beyond it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
+from packager.engines.cache_repository import cache_repository, check_cache_repository
 from packager.engines.files import files_at
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base import open_base
-from packager.engines.oci.image import LayerOnTop, make_config, make_manifest
+from packager.engines.oci.image import make_config, make_manifest
 from packager.engines.oci.layers import LayerCarrier
 from packager.engines.oci.sinks import LayoutSink, RegistrySink
 from packager.engines.oci.workers import Workers
 from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
+from packager.plan import StoredLayer
 from packager.registry.access import LOCAL_STORAGE
 from packager.registry.uploads import Uploads
 
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.engines.oci.base import Base
-    from packager.engines.oci.image import Document
+    from packager.engines.oci.image import Document, LayerOnTop
     from packager.engines.oci.sinks import Sink
+    from packager.models.image import Descriptor
     from packager.models.reference import Destination, Reference
     from packager.plan import BaseImage, ImagePlan
     from packager.process import Runner
     from packager.registry.access import RegistryAccess
-    from packager.models.image import Descriptor
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,11 +53,21 @@ class OciEngine:
     def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:  # noqa: ARG002
         """Take the settings; no command is run."""
         self._settings = settings
+        check_cache_repository("PACKAGER_CACHE_REPO", settings.cache_repo)
         self._architecture = ARCHITECTURES[settings.platform]
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
-        """Return where a build writes to."""
-        return (destination.reference,) if destination.transport == "docker" else ()
+        """Return where a build writes to: the image, and the environments that are kept."""
+        if destination.transport != "docker":
+            return ()
+        kept = self.environment_repository(destination)
+        return (destination.reference, kept) if kept else (destination.reference,)
+
+    def environment_repository(self, destination: Destination) -> Reference | None:
+        """Return the cache repository, with a registry as the destination."""
+        if destination.transport != "docker" or not self._settings.environment_cache:
+            return None
+        return cache_repository(destination.reference, self._settings.cache_repo)
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
         """Find the base image in its registry or layout, and read its digest, glibc and Python.
@@ -69,8 +81,14 @@ class OciEngine:
         with open_base(reference, access, self._architecture) as base:
             return inspect_image(reference, base.image, base.layers, self._settings)
 
-    def build(self, plan: ImagePlan, folder: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Bring the layers, then the config, then the manifest.
+    def build(
+        self,
+        plan: ImagePlan,
+        context: Path,  # noqa: ARG002  (the Protocol's)
+        destination: Destination,
+        access: RegistryAccess,
+    ) -> BuiltImage:
+        """Bring the layers, then the config, then the manifest; the context folder is none of ours.
 
         Raises:
             BuildError: The plan has a RUN step, a file can't be read, or the base doesn't fit.
@@ -86,13 +104,14 @@ class OciEngine:
             )
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
-                manifest = self._assemble(plan, access, RegistrySink(uploads))
-            return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
+                manifest, layers = self._assemble(plan, access, RegistrySink(uploads))
+            stored = (_stored(layer, destination.reference) for layer in layers)
+            return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
-            manifest = self._assemble(plan, access, layout)
+            manifest, _ = self._assemble(plan, access, layout)
         return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
 
-    def _assemble(self, plan: ImagePlan, access: RegistryAccess, sink: Sink) -> Document:
+    def _assemble(self, plan: ImagePlan, access: RegistryAccess, sink: Sink) -> tuple[Document, list[LayerOnTop]]:
         image_format = self._settings.image_format
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
@@ -102,14 +121,18 @@ class OciEngine:
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
                 workers.start(lambda blob=blob: _bring_base(blob, base, sink))  # type: ignore[misc]
-            carrier = LayerCarrier(plan, sink, workers, self._settings)
+            carrier = LayerCarrier(plan, sink, workers, access, self._settings)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
-            layers: list[LayerOnTop] = [future.result() for future in brought]
+            layers = [future.result() for future in brought]
             config = make_config(plan, base.image, layers, image_format)
             manifest = make_manifest(plan, base.image, layers, config, image_format)
             sink.finish(config, manifest)
-        return manifest
+        return manifest, layers
+
+
+def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:
+    return StoredLayer(name=layer.name, descriptor=layer.descriptor, diff_id=layer.diff_id, repository=repository)
 
 
 def _bring_base(blob: Descriptor, base: Base, sink: Sink) -> None:

@@ -1,6 +1,7 @@
 """A finished OCI layout as one file: an OCI archive, or docker's, which `docker load` reads.
 
-Formats: the layout's, tarred; and docker's image specification v1.2 ("Combined Image JSON + Filesystem Changeset Format").
+Formats: the layout's, tarred; and docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset
+Format".
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import json
 import os
 import tarfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from packager.errors import BuildError
 
@@ -74,7 +75,12 @@ def _add_unpacked(archive: tarfile.TarFile, name: str, layer: Path, media_type: 
 
 
 def _add(
-    archive: tarfile.TarFile, name: str, content: IO[bytes], timestamp: datetime, *, size: int | None = None
+    archive: tarfile.TarFile,
+    name: str,
+    content: BinaryIO | gzip.GzipFile,
+    timestamp: datetime,
+    *,
+    size: int | None = None,
 ) -> None:
     member = tarfile.TarInfo(name)
     member.mode, member.mtime = _FILE_MODE, int(timestamp.timestamp())

@@ -9,29 +9,22 @@ import json
 import tarfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from packager.errors import BuildError, ImageNotFoundError
-from packager.registry.client import LayerStream, find_image
 from packager.models.image import OCI_MANIFEST, Descriptor, RemoteImage, digest_of
+from packager.registry.client import LayerStream, find_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
+    from packager.engines.remote_base import LayerSource
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
 
 _MOST_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
 _REF_NAME = "org.opencontainers.image.ref.name"
-
-
-class LayerSource(Protocol):
-    """What gives a base's layers."""
-
-    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
-        """Give a layer's bytes as they come, checked against their digest at the end."""
 
 
 class Base:
@@ -103,7 +96,7 @@ class _Layout:
             if stream.digest() != blob.digest:
                 raise self._broken(f"has a layer that isn't {blob.digest}")
 
-    def _choose(self, index: Any, tag: str | None) -> Descriptor:
+    def _choose(self, index: object, tag: str | None) -> Descriptor:
         entries = index.get("manifests") or [] if isinstance(index, dict) else []
         named = [entry for entry in entries if (entry.get("annotations") or {}).get(_REF_NAME) == tag]
         found = named if tag else entries

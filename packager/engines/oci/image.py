@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from packager.errors import BuildError
-from packager.plan import Layer
 from packager.models.image import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
@@ -23,8 +22,8 @@ from packager.models.image import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from packager.plan import ImageConfig, ImagePlan
     from packager.models.image import RemoteImage
+    from packager.plan import ImageConfig, ImagePlan
 
 ImageFormat = Literal["oci", "docker"]
 
@@ -33,9 +32,20 @@ _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _DOCKER_FOR_OCI = {_OCI_LAYER: _DOCKER_LAYER, f"{_OCI_LAYER}+gzip": f"{_DOCKER_LAYER}.gzip"}
 _OCI_FOR_DOCKER = {docker: oci for oci, docker in _DOCKER_FOR_OCI.items()}
 # What OCI's config knows; docker's has more (Healthcheck, OnBuild, Shell), which Buildah leaves out of OCI images too.
-_OCI_FIELDS = (
-    ["User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "Memory", "MemorySwap", "CpuShares"]
-)
+_OCI_FIELDS = [
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Memory",
+    "MemorySwap",
+    "CpuShares",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +96,7 @@ def make_config(
     document["created"] = created
     document["config"] = _container_config(dict(document.get("config") or {}), plan.config, image_format)
     document["rootfs"] = {"type": "layers", "diff_ids": [*below, *(layer.diff_id for layer in layers)]}
-    document["history"] = [*(document.get("history") or []), *_history(plan, layers, created)]
+    document["history"] = [*(document.get("history") or []), *_history(layers, created)]
     for left_out in ("container", "container_config", "docker_version", "id", "parent"):
         document.pop(left_out, None)  # what docker notes of the container that an image was made from
     return Document.of(document, OCI_CONFIG if image_format == "oci" else DOCKER_CONFIG)
@@ -149,10 +159,6 @@ def _container_config(config: dict[str, Any], wanted: ImageConfig, image_format:
     return {name: value for name, value in config.items() if value not in (None, [], {})}
 
 
-def _history(plan: ImagePlan, layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:
-    roots = {step.name: step.root for step in plan.steps if isinstance(step, Layer) and step.contents}
-    entries = [
-        {"created": created, "created_by": f"packager: {layer.name} in {roots.get(layer.name, '/')}"}
-        for layer in layers
-    ]
+def _history(layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:
+    entries = [{"created": created, "created_by": f"packager: {layer.name}"} for layer in layers]
     return [*entries, {"created": created, "created_by": "packager: config", "empty_layer": True}]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from packager.engines.oci.base import Base
 from packager.engines.oci.image import LayerOnTop
 from packager.errors import BuildError
 from packager.layers.blob import plan_blobs
-from packager.layers.compression import Compression
+from packager.models.image import Descriptor, RemoteImage
 from packager.plan import StoredLayer
-from packager.models.image import Descriptor
+from packager.registry.client import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from packager.engines.oci.workers import Workers
     from packager.layers.blob import LayerBlob
     from packager.plan import ImagePlan
+    from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,9 @@ class PlanBlob:
 class LayerCarrier:
     """Brings the layers of one plan to one place."""
 
-    def __init__(self, plan: ImagePlan, sink: Sink, workers: Workers, settings: Settings) -> None:
+    def __init__(
+        self, plan: ImagePlan, sink: Sink, workers: Workers, access: RegistryAccess, settings: Settings
+    ) -> None:
         """Look at what goes into the layers; nothing is brought yet.
 
         Raises:
@@ -56,9 +61,8 @@ class LayerCarrier:
         self._plan = plan
         self._sink = sink
         self._workers = workers
-        asked = settings.layer_compression
-        compression = None if asked == "auto" else Compression(asked)
-        self._blobs = iter(plan_blobs(plan, compression, media_types=settings.image_format))
+        self._access = access
+        self._blobs = iter(plan_blobs(plan, settings.layer_compression, media_types=settings.image_format))
 
     def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
         """Give a piece of work for each layer, the lowest first."""
@@ -84,4 +88,11 @@ class LayerCarrier:
         return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
 
     def _take_over(self, step: StoredLayer) -> LayerOnTop:
-        raise NotImplementedError(step.name)
+        if not self._sink.has(step.descriptor.digest):
+            with closing(Repository(step.repository, self._access)) as repository:
+                base = Base(RemoteImage(digest=""), repository, step.repository)
+                copied = self._sink.take(step.descriptor, base)
+            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
+        else:
+            log.info("layer %s: unchanged", step.name)
+        return LayerOnTop(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
     from packager.engines.oci.base import Base
     from packager.engines.oci.image import Document
-    from packager.models.reference import Reference
     from packager.models.image import Descriptor
+    from packager.models.reference import Reference
     from packager.registry.uploads import BlobSource
 
 _CHUNK = 1 << 20
@@ -118,14 +117,14 @@ class LayoutSink:
                 for chunk in blob.stream():
                     file.write(chunk)
             descriptor = blob.descriptor()
-            if descriptor is None:
-                raise BuildError("a layer ended before all of it was read")
-            Path(name).chmod(0o644)
-            Path(name).replace(self._path(descriptor.digest))
+            if descriptor is not None:
+                Path(name).chmod(0o644)
+                Path(name).replace(self._path(descriptor.digest))
         except BaseException:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
+            Path(name).unlink(missing_ok=True)
             raise
+        if descriptor is None:
+            raise BuildError("a layer ended before all of it was read")
         return descriptor
 
     def finish(self, config: Document, manifest: Document) -> None:

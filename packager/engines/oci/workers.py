@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,13 +31,13 @@ class Workers:
     def __init__(self, threads: int = _THREADS) -> None:
         """Start with nothing to do."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blob")
-        self._futures: list[Future[object]] = []
+        self._futures: list[Future[Any]] = []
         self._stopped = threading.Event()
 
     def start(self, work: Callable[[], T]) -> Future[T]:
         """Begin a piece of work as soon as a thread is free."""
         future = self._pool.submit(work)
-        self._futures.append(future)  # type: ignore[arg-type]  (a Future is read, never written, here)
+        self._futures.append(future)
         return future
 
     def wait(self) -> None:

@@ -1,0 +1,56 @@
+"""Which engine makes an image, where none is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EngineName(str, Enum):
+    """The engines that can be asked for."""
+
+    auto = "auto"
+    oci = "oci"
+    buildah = "buildah"
+    kaniko = "kaniko"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a packaging needs of its engine.
+
+    Attributes:
+        run_steps: Whether commands run in the image while it's built.
+        local_base: Whether the base image lies in a local container storage.
+    """
+
+    run_steps: bool = False
+    local_base: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where we run.
+
+    Attributes:
+        job_image: Whether it's the packager's Job image, which has Kaniko.
+        cluster: Whether it's a pod of Kubernetes.
+    """
+
+    job_image: bool = False
+    cluster: bool = False
+
+
+def choose_engine(asked: EngineName, needs: Needs, place: Place) -> tuple[EngineName, str]:
+    """Return the engine and why it is that one."""
+    if asked is not EngineName.auto:
+        return asked, "it was asked for"
+    if needs.run_steps:
+        reason = "the image needs a command to run during the build"
+    elif needs.local_base:
+        reason = "the base image is in a local container storage"
+    else:
+        return EngineName.oci, "no command needs to run during the build"
+    if (place.job_image or place.cluster) and not needs.local_base:
+        return EngineName.kaniko, f"{reason}, in a cluster"
+    return EngineName.buildah, reason
