@@ -42,6 +42,7 @@ class Trust:
     insecure_hosts: frozenset[str] = frozenset()
     mirrors: tuple[tuple[str, str], ...] = ()
     retry_seconds: float = 60.0
+    _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Trust:
@@ -67,6 +68,12 @@ class Trust:
         Raises:
             UsageError: A file can't be used.
         """
+        key = host if host in self.client_certificates else ""
+        if key not in self._contexts:  # reading the authorities takes long
+            self._contexts[key] = self._make_context(host)
+        return self._contexts[key]
+
+    def _make_context(self, host: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if self.ca_file is not None:
             try:
