@@ -26,6 +26,7 @@ from packager.registry.authfile import auth_file
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.runtime_layer import check_python, runtime_contents
+from packager.storage.download import fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,15 +40,16 @@ if TYPE_CHECKING:
     from packager.progress import Reporter
     from packager.request import PackagingRequest
     from packager.settings import Settings
+    from packager.storage.location import RemoteModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be packaged: a model archive (zip or folder), the packaging, and what the command line adds."""
+    """What is to be packaged: a model (zip, folder or object in a store), the packaging, and the command line's part."""
 
-    model: Path
+    model: Path | RemoteModel
     manifest: PackagingManifest
     overrides: Overrides = field(default_factory=Overrides)
 
@@ -117,8 +119,7 @@ class _PreparedJob:
 @contextmanager
 def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
-    with reporter.stage(f"Reading the model {job.model}"):
-        artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
+    artifact = read_model(job.model, work, settings=settings, environ=tools.environ, reporter=reporter)
     request = make_request(job.manifest, artifact.manifest.model, job.overrides)
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
     with auth_file(request.push, request.pull, work) as auth:
@@ -139,6 +140,23 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             packager_version=__version__,
         )
         yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
+
+
+def read_model(
+    model: Path | RemoteModel, work: Path, *, settings: Settings, environ: Mapping[str, str], reporter: Reporter
+) -> Artifact:
+    """Fetch a model if it's not on this machine, and open it.
+
+    Raises:
+        ArtifactError, ManifestError, DependenciesError: It is missing or wrong.
+        StorageError, RequestError: It can't be fetched.
+        DiskFullError: There is no room for it.
+    """
+    with (
+        reporter.stage(f"Reading the model {model}"),
+        fetched(model, work, settings=settings, environ=environ, reporter=reporter) as path,
+    ):
+        return open_artifact(path, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
 
 
 def make_dependencies(

@@ -65,6 +65,16 @@ class Settings(BaseModel):
         default=1000, gt=0, description="Largest ratio of unpacked to packed size, counted from 10 MB unpacked on."
     )
 
+    artifact_max_download_bytes: int = Field(
+        default=64 << 30, gt=0, description="Largest size of an archive that is fetched from a store."
+    )
+    insecure_stores: Words = Field(
+        default=(), description="HOST:PORT of artifact stores that speak plain HTTP; loopback hosts always may."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="A PEM file of certificate authorities trusted besides the system's."
+    )
+
     platform: Literal["linux-64", "linux-aarch64"] = Field(
         default="linux-64", description="The images' platform, as conda names it."
     )

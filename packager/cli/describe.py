@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +12,10 @@ import yaml
 from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
-from packager.artifact import ArtifactLimits, open_artifact
 from packager.cli.options import Model, TextFormat, Verbose
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.pipeline import workspace
+from packager.pipeline import read_model, workspace
 from packager.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def inspect(
 ) -> None:
     """Show what MODEL is: its manifest, its dependencies, its size; all safety checks are made."""
     with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
-        limits = ArtifactLimits.from_settings(session.settings)
-        artifact = open_artifact(model, work, limits=limits, reporter=session.reporter)
+        artifact = read_model(
+            session.locate(model), work, settings=session.settings, environ=os.environ, reporter=session.reporter
+        )
         _print(_describe(artifact), output)
 
 

@@ -8,6 +8,7 @@ import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,14 +22,17 @@ from packager.pipeline import Tools
 from packager.process import Runner, run_command, stop_signals
 from packager.redaction import Redactor
 from packager.settings import Settings
+from packager.storage.location import environment_secrets, parse_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from packager.console import LogFormat
     from packager.engines import Engine
+    from packager.models.connection import Connection
     from packager.progress import Reporter
     from packager.result import Outputs
+    from packager.storage.location import RemoteModel
 
 log = logging.getLogger(__name__)
 _ENGINES: dict[EngineName, Callable[[Settings, Runner, Mapping[str, str]], Engine]] = {
@@ -44,6 +48,19 @@ class Session:
     settings: Settings
     redactor: Redactor
     reporter: Reporter
+
+    def locate(self, model: str, connections: Iterable[Connection] = ()) -> Path | RemoteModel:
+        """Read what MODEL names; a connection whose URI it lies below opens it. Its secrets are kept out of the log.
+
+        Raises:
+            UsageError: It is no location that we know.
+        """
+        found = parse_model(model, insecure_hosts=self.settings.insecure_stores)
+        if isinstance(found, Path):
+            return found
+        opened = found.opened_by(connections)
+        self.redactor.add(opened.secrets())
+        return opened
 
     def tools(self, name: EngineName | None) -> Tools:
         """Set the engine up, and what the pipeline needs besides."""
@@ -61,7 +78,7 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
     try:
         with stop_signals():
             settings = Settings.from_env(os.environ)
-            redactor.add(settings.secrets())
+            redactor.add([*settings.secrets(), *environment_secrets(os.environ)])
             if outputs is not None:
                 outputs.prepare()
             yield Session(settings=settings, redactor=redactor, reporter=reporter)
