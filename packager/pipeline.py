@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be packaged: a model (zip, folder or object in a store), the packaging, and the command line's part."""
+    """What is to be packaged: a model (zip, folder or object in a store), the packaging, and the command line's."""
 
     model: Path | RemoteModel
     manifest: PackagingManifest

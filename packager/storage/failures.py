@@ -139,7 +139,7 @@ def changed(access: Access) -> ArtifactError:
 
 def unreachable(access: Access, cause: str) -> StorageUnreachableError:
     """Say why no answer came, or not all of it."""
-    if re.search(r"certificate|CERTIFICATE_VERIFY|UnknownIssuer", cause):
+    if re.search(r"certificate|CERTIFICATE_VERIFY", cause):
         return StorageUnreachableError(
             f"the certificate of the store {access.store!r} can't be trusted: {shown(cause)}",
             hint="name its authority's PEM file in PACKAGER_CA_FILE (or SSL_CERT_FILE)",
@@ -152,7 +152,7 @@ def unreachable(access: Access, cause: str) -> StorageUnreachableError:
 
 def is_untrusted(cause: str) -> bool:
     """Tell whether a certificate was refused, which no second try mends."""
-    return re.search(r"certificate|CERTIFICATE_VERIFY|UnknownIssuer", cause) is not None
+    return re.search(r"certificate|CERTIFICATE_VERIFY", cause) is not None
 
 
 def shown(text: str) -> str:

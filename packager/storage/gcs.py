@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import GCSStore
 
 from packager.errors import RequestError
 from packager.storage.failures import Access
+from packager.storage.location import is_loopback
 from packager.storage.objects import ONCE, OpenedStore, Surroundings, read_failure, signed_headers
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         credential=credential,
         permission="storage.objects.get (roles/storage.objectViewer)",
     )
-    endpoint = json.loads(account).get("gcs_base_url") if account else None
+    endpoint = _endpoint(model.connection, account) if model.connection and account else None
     try:
         store = GCSStore(
             model.bucket,
@@ -49,6 +51,18 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
     return OpenedStore(
         store=store, access=access, checksums=lambda etag: signed_headers(store, model.key, etag, surroundings)
     )
+
+
+def _endpoint(connection: Connection, account: str) -> str | None:
+    """Return what an emulator's key names in Google's place."""
+    endpoint = json.loads(account).get("gcs_base_url")
+    if (
+        endpoint
+        and not str(endpoint).startswith("https://")
+        and not is_loopback(urlsplit(str(endpoint)).hostname or "")
+    ):
+        raise RequestError(f"connection {connection.id!r}: its gcs_base_url is plain HTTP", hint="write https://...")
+    return endpoint or None
 
 
 def _service_account(connection: Connection) -> str | None:

@@ -40,6 +40,9 @@ _T = TypeVar("_T")
 
 ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=READ_SECONDS)}  # the download tries again
 _STATUS = re.compile(r"status code: (\d{3})")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_TIMED_OUT = re.compile(r"\b(kind: Timeout|TimedOut)\b")
+_REASON = re.compile(r'\b(?:message|error): "([^"]+)"')
 _LONGEST = timedelta(days=7)  # for the whole answer; a broken connection is told by the time between two bytes
 _STATUSES: dict[type[Exception], int] = {
     FileNotFoundError: 404,
@@ -182,7 +185,7 @@ def read_failure(error: Exception, access: Access) -> Exception:
         return TransientError(failure) if answer.is_transient else failure
     cause = first_line(error)
     if "HttpError" in details:
-        failure = unreachable(access, details if is_untrusted(details) else cause)
+        failure = unreachable(access, _reason(cause, details))
         return failure if is_untrusted(details) else TransientError(failure)
     return _no_credentials(error, access, Answer(status=0))
 
@@ -194,6 +197,16 @@ def _no_credentials(error: Exception, access: Access, answer: Answer) -> Excepti
         hint="check the connection, or the environment's credentials for this store",
     )
     return TransientError(failure) if answer.is_transient else failure
+
+
+def _reason(cause: str, details: str) -> str:
+    """Return what went wrong on the connection; obstore tells it in its report only."""
+    if certificate := _CERTIFICATE.search(details):
+        return f"invalid certificate: {certificate[1]}"
+    if _TIMED_OUT.search(details):
+        return "no answer in time"
+    reasons = _REASON.findall(details)
+    return f"{cause}: {reasons[-1]}" if reasons else cause
 
 
 def first_line(error: Exception) -> str:
