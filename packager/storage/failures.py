@@ -139,7 +139,7 @@ def changed(access: Access) -> ArtifactError:
 
 def unreachable(access: Access, cause: str) -> StorageUnreachableError:
     """Say why no answer came, or not all of it."""
-    if re.search(r"certificate|CERTIFICATE_VERIFY", cause):
+    if is_untrusted(cause):
         return StorageUnreachableError(
             f"the certificate of the store {access.store!r} can't be trusted: {shown(cause)}",
             hint="name its authority's PEM file in PACKAGER_CA_FILE (or SSL_CERT_FILE)",

@@ -25,7 +25,7 @@ from packager.errors import StorageAuthError, StorageError
 from packager.storage.checksums import Checksum, from_headers, strongest
 from packager.storage.failures import Access, Answer, TransientError, is_untrusted, refused, shown, unreachable
 from packager.storage.location import is_loopback
-from packager.storage.source import CHUNK, CONNECT_SECONDS, READ_SECONDS, Opened
+from packager.storage.source import CONNECT_SECONDS, READ_SECONDS, Opened
 from packager.storage.trust import ssl_context
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=READ_SECONDS)}  # the download tries again
+# What is held back is lost when the connection is cut, so it is small; each piece costs about 0.3 ms (measured: 2 GiB over
+# TLS took 40 s of processor time in pieces as they come, which are of 16 kB there).
+_CHUNK = 256 << 10
 _STATUS = re.compile(r"status code: (\d{3})")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _TIMED_OUT = re.compile(r"\b(kind: Timeout|TimedOut)\b")
@@ -143,7 +146,7 @@ class ObjectSource:
         except (BaseError, FileNotFoundError, ValueError, TypeError) as error:
             raise read_failure(error, self.access) from error
         self._etag = meta["e_tag"] or ""
-        chunks = self._chunks(result.stream(min_chunk_size=CHUNK))
+        chunks = self._chunks(result.stream(min_chunk_size=_CHUNK))
         yield Opened(start=start, size=meta["size"], validator=self._etag, chunks=chunks)
 
     def _chunks(self, stream: BytesStream) -> Iterator[bytes]:

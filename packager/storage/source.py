@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from packager.storage.checksums import Checksum
     from packager.storage.failures import Access
 
-CHUNK = 1 << 20
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0  # without a byte, after which a connection counts as broken
 

@@ -16,7 +16,7 @@ from packager.errors import StorageError
 from packager.storage.checksums import Checksum, from_headers, strongest
 from packager.storage.failures import Access, Answer, TransientError, changed, is_untrusted, refused, shown, unreachable
 from packager.storage.location import is_loopback
-from packager.storage.source import CHUNK, CONNECT_SECONDS, READ_SECONDS, Opened
+from packager.storage.source import CONNECT_SECONDS, READ_SECONDS, Opened
 
 if TYPE_CHECKING:
     import ssl
@@ -129,7 +129,7 @@ class WebSource:
             start, size = offset, None if match[2] == "*" else int(match[2])
         else:
             self._checksums = strongest(from_headers({name.lower(): value for name, value in headers.items()}))
-        return Opened(start=start, size=size, validator=_validator(headers), chunks=response.iter_raw(CHUNK))
+        return Opened(start=start, size=size, validator=_validator(headers), chunks=response.iter_raw())
 
 
 def _validator(headers: httpx.Headers) -> str:
