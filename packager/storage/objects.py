@@ -188,8 +188,9 @@ def read_failure(error: Exception, access: Access) -> Exception:
         return TransientError(failure) if answer.is_transient else failure
     cause = first_line(error)
     if "HttpError" in details:
-        failure = unreachable(access, _reason(cause, details))
-        return failure if is_untrusted(details) else TransientError(failure)
+        reason = _reason(cause, details)
+        failure = unreachable(access, reason)
+        return failure if is_untrusted(reason) else TransientError(failure)
     return _no_credentials(error, access, Answer(status=0))
 
 
