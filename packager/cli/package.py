@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from packager.cli.options import (
     Arguments,
@@ -82,6 +83,15 @@ def _check_words(before: list[str], resource_file: str) -> None:
             "the only argument is a model, but RESOURCE_FILE is missing",
             hint="give MODEL and RESOURCE_FILE; with RESOURCE_FILE alone, the model is taken from its modelHolder",
         )
+
+
+class RunCommand(TyperCommand):
+    """Writes the two words of `run` into its usage; an optional one before a required one is no form of Typer's."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401  (Typer keeps its type to itself)
+        """Return the options and the two words."""
+        del ctx
+        return [str(self.options_metavar), "[MODEL] RESOURCE_FILE"]
 
 
 def make_run(application: str | None) -> Callable[..., None]:

@@ -22,7 +22,8 @@ from packager.pipeline import Tools
 from packager.process import Runner, run_command, stop_signals
 from packager.redaction import Redactor
 from packager.settings import Settings
-from packager.storage.location import environment_secrets, parse_model
+from packager.storage.location import parse_model
+from packager.storage.secrets import environment_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

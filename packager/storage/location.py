@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from packager.errors import RequestError, UsageError
+from packager.storage.secrets import private_key, secrets_of_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from packager.models.connection import Connection
     from packager.models.packaging import PackagingManifest
@@ -36,22 +36,6 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]{0,221}")
 _DIGEST = re.compile(r"#sha256=(.*)$", re.DOTALL)
 _HOST_OF_DFS = re.compile(r"([a-z0-9]+)\.(?:dfs|blob)\.core\.[a-z0-9.]+")
-_SECRET_NAME = re.compile(r"sig|token|credential|key|password|secret|auth", re.IGNORECASE)
-_LONG = 16  # characters from which a value of a query counts as a secret whatever its name
-_SECRET_VARIABLES = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_STORAGE_ACCESS_KEY",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_CLIENT_SECRET",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_TOKEN",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-)
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
@@ -99,9 +83,9 @@ class RemoteModel:
     def secrets(self) -> list[str]:
         """Return what must never be shown: the query, and the connection's secrets with their parts."""
         if self.connection is None:
-            return _secrets_of_query(self.query)
+            return secrets_of_query(self.query)
         key = self.connection.spec.key_secret.get_secret_value()
-        return [*self.connection.spec.secrets(), *_secrets_of_query(urlsplit(key).query), *_private_key(key)]
+        return [*self.connection.spec.secrets(), *secrets_of_query(urlsplit(key).query), *private_key(key)]
 
     def opened_by(self, connections: Iterable[Connection]) -> RemoteModel:
         """Let the connection open it whose URI is the longest beginning of this location, if there is one."""
@@ -115,11 +99,6 @@ class RemoteModel:
         if not matching:
             return self
         return replace(self, connection=max(matching, key=lambda pair: pair[0])[1])
-
-
-def environment_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Return the secrets that the stores' own variables hold."""
-    return [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
 
 
 def is_loopback(host: str) -> bool:
@@ -181,21 +160,6 @@ def held_model(manifest: PackagingManifest) -> RemoteModel:
             hint="the model is taken from <uri of modelHolder>/<trainingZipName>",
         )
     return RemoteModel(scheme=str(scheme), bucket=bucket, key=key, account=account, connection=holder)
-
-
-def _secrets_of_query(query: str) -> list[str]:
-    values = [value for name, value in parse_qsl(query) if _SECRET_NAME.search(name) or len(value) >= _LONG]
-    raw = [pair.partition("=")[2] for pair in query.split("&")]
-    return [text for text in (query, *values, *(value for value in raw if unquote(value) in values)) if text]
-
-
-def _private_key(text: str) -> list[str]:
-    """Return the private key in a service account's JSON, as a whole and line by line."""
-    try:
-        key = str(json.loads(text)["private_key"])
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [key, *(line for line in key.splitlines() if "-----" not in line)]
 
 
 def _split_digest(rest: str, scheme: str) -> tuple[str, str | None]:

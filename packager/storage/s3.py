@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _REGION = "us-east-1"
 _SESSION_NAME = "packager"
+_EARLY = timedelta(minutes=6)  # before they expire, a role's credentials are renewed; obstore asks five minutes before
 
 
 def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
@@ -88,15 +90,19 @@ class _Role(StsCredentialProvider):
     def __init__(self, session: boto3.Session, role: str, bundle: str | None) -> None:
         super().__init__(session, RoleArn=role, RoleSessionName=_SESSION_NAME)
         self._bundle = bundle
+        self._given: S3Credential | None = None
 
     def __call__(self) -> S3Credential:
-        given = _client(self.session, "sts", self._bundle).assume_role(**self.kwargs)["Credentials"]
-        return {
-            "access_key_id": given["AccessKeyId"],
-            "secret_access_key": given["SecretAccessKey"],
-            "token": given["SessionToken"],
-            "expires_at": given["Expiration"],
-        }
+        now = datetime.now(timezone.utc)
+        if self._given is None or not self._given["expires_at"] or self._given["expires_at"] - now < _EARLY:
+            given = _client(self.session, "sts", self._bundle).assume_role(**self.kwargs)["Credentials"]
+            self._given = {
+                "access_key_id": given["AccessKeyId"],
+                "secret_access_key": given["SecretAccessKey"],
+                "token": given["SessionToken"],
+                "expires_at": given["Expiration"].astimezone(timezone.utc),  # obstore reads no other kind of zone
+            }
+        return self._given
 
 
 class _Checksums:

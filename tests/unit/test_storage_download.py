@@ -115,6 +115,10 @@ def fetch(store: Store, folder: Path, **options: object) -> list[float]:
     return slept
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
 def test_an_object_arrives(tmp_path: Path) -> None:
     store = Store()
     assert fetch(store, tmp_path) == []
@@ -132,7 +136,7 @@ def test_a_cut_connection_goes_on_where_it_ended(tmp_path: Path, caplog: pytest.
     assert store.ranges() == [None, f"bytes={2 * MB}-", f"bytes={2 * MB + 100}-"]
     assert [request.headers.get("If-Match") for request in store.asked] == [None, '"one"', '"one"']
     assert len(slept) == 1  # after progress at once, without any after a pause
-    assert len(caplog.records) == 2  # each cut is told once
+    assert len(warnings(caplog)) == 2  # each cut is told once
     assert "5167a7ure" not in caplog.text
 
 
@@ -204,7 +208,7 @@ def test_what_passes_is_tried_again(
     assert (tmp_path / "model.zip").read_bytes() == BODY
     assert len(slept) == 2
     assert all(0.5 <= seconds <= 10 for seconds in slept)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert len(warnings(caplog)) == 2
 
 
 def test_the_store_says_how_long_to_wait_but_not_without_end(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from packager.errors import RequestError, UsageError
 from packager.models.connection import Connection
 from packager.models.packaging import PackagingManifest
-from packager.storage.location import RemoteModel, environment_secrets, held_model, parse_model
+from packager.storage.location import RemoteModel, held_model, parse_model
+from packager.storage.secrets import environment_secrets
 
 DIGEST = "ab" * 32
 SIGNED = "https://bucket.example/wine.zip?X-Amz-Credential=AKIA%2Fscope&X-Amz-Signature=5167a7ure&v=1"
