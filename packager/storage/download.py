@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DISK_HINT = "PACKAGER_WORK_DIR names a folder on a larger disk"
 _ATTEMPTS = 5
 _PROGRESS = 1 << 20  # bytes after which a cut connection doesn't count as a failed attempt
 _LONGEST_WAIT = 30.0  # seconds before an attempt, whatever the store asks for
@@ -56,6 +57,10 @@ def fetched(
             transfer = Transfer(source=source, model=model, target=archive, limit=settings.artifact_max_download_bytes)
             transfer.run(reporter)
         yield archive
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFullError(f"no space left in {workspace}", hint=_DISK_HINT) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -208,7 +213,7 @@ class Transfer:
         needed = "" if self.size is None else f" ({self.size} bytes)"
         return DiskFullError(
             f"no space left in {self.target.parent} for {self.model}{needed}",
-            hint="PACKAGER_WORK_DIR names a folder on a larger disk",
+            hint=_DISK_HINT,
         )
 
     def _log_attempt(self, state: RetryCallState) -> None:

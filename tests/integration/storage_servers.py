@@ -138,12 +138,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815  (the base class's way to name it)
 
+    def do_POST(self) -> None:
+        """Stand for STS: the faults are the answers."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.shop.asked.append(Asked(method="POST", path=self.path, headers={}))
+        fault = self.shop.faults.pop(0) if self.shop.faults else Fault(status=500)
+        self._refuse(fault.status, fault.headers, fault.body)
+
     def _refuse(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _give(self, thing: Thing, wanted: str, fault: Fault) -> None:

@@ -376,6 +376,19 @@ def test_a_role_is_assumed_for_the_store(environ: dict[str, str], s3: S3, archiv
     assert KEY_SECRET not in ran.err
 
 
+def test_a_role_that_may_not_be_assumed_is_told(environ: dict[str, str], web: WebStore, tmp_path: Path) -> None:
+    denial = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized</Message></Error></ErrorResponse>"
+    web.faults.append(Fault(status=403, headers={"Content-Type": "text/xml"}, body=denial))
+    holder = {"type": "s3", "uri": "s3://models", "role": "arn:aws:iam::123456789012:role/reader"}
+    put_manifest(tmp_path, {**holder, "keyID": KEY_ID, "keySecret": KEY_SECRET})
+    ran = packager({**environ, "AWS_ENDPOINT_URL": web.url}, "run", "mp.json", "--verbose")
+    assert ran.code == 15, ran.err
+    assert "the role arn:aws:iam::123456789012:role/reader can't be assumed by connection 'store'" in ran.err
+    assert "sts:AssumeRole" in ran.err
+    assert KEY_SECRET not in ran.err
+    assert [each.method for each in web.asked] == ["POST"]
+
+
 def service_account(url: str) -> dict[str, Any]:
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
