@@ -5,6 +5,9 @@ PackagerError                     1   something failed that has no class of its 
 ├── ArtifactError                10   the model archive can't be read, or is not safe to read
 ├── ManifestError                11   the archive's manifest is missing or wrong
 ├── RequestError                  12   the packaging, its arguments, targets or connections are wrong
+├── StorageError                  14   the artifact store answered with an error
+│   ├── StorageAuthError          15   ... it refused the credentials, or there are none
+│   └── StorageUnreachableError   16   ... it can't be reached at all
 ├── DependenciesError             20   the model's conda or pip file is missing or wrong
 │   ├── SolveError                21   no set of packages satisfies it
 │   ├── ChannelError              22   a conda channel or package index can't be reached
@@ -91,6 +94,27 @@ class RequestError(PackagerError):
     def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
         """Make one error of all that is wrong with `subject`."""
         return cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+
+
+class StorageError(PackagerError):
+    """The artifact store answered with an error."""
+
+    exit_code = 14
+    code = "storage"
+
+
+class StorageAuthError(StorageError):
+    """The artifact store refused the credentials, or there are none."""
+
+    exit_code = 15
+    code = "storage-auth"
+
+
+class StorageUnreachableError(StorageError):
+    """The artifact store can't be reached at all."""
+
+    exit_code = 16
+    code = "storage-unreachable"
 
 
 class DependenciesError(PackagerError):

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager import __version__
-from packager.artifact import ArtifactLimits, open_artifact
 from packager.context import write_context
 from packager.dependencies import DependencyMaker, needs_run_step
 from packager.engines.choice import Needs
 from packager.environment_store import EnvironmentStore
-from packager.errors import DiskFullError, UsageError, is_disk_full
-from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
 from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
 from packager.registry.access import LOCAL_STORAGE, RegistryAccess, find_plain_hosts
@@ -28,9 +23,11 @@ from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.runtime_layer import runtime_contents
+from packager.workspace import opened_model, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from packager.engines import BuiltImage, Engine
     from packager.models.packaging import PackagingManifest
@@ -40,15 +37,16 @@ if TYPE_CHECKING:
     from packager.progress import Reporter
     from packager.request import PackagingRequest
     from packager.settings import Settings
+    from packager.storage.location import RemoteModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be packaged: a model archive (zip or folder), the packaging, and what the command line adds."""
+    """What is to be packaged: a model (zip, folder or object in a store), the packaging, and the command line's."""
 
-    model: Path
+    model: Path | RemoteModel
     manifest: PackagingManifest
     overrides: Overrides = field(default_factory=Overrides)
 
@@ -123,12 +121,13 @@ class _PreparedJob:
 def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
     trust = Trust.from_settings(settings)
-    with reporter.stage(f"Reading the model {job.model}"):
-        limits = ArtifactLimits.from_settings(settings)
-        artifact = open_artifact(job.model, work, limits=limits, reporter=reporter, lazy=True)
-    request = make_request(job.manifest, artifact.manifest.model, job.overrides)
-    connections = [connection for connection in (request.push, request.pull) if connection is not None]
-    with auth_file(request.push, request.pull, work) as auth:
+    with ExitStack() as stack:
+        artifact = stack.enter_context(
+            opened_model(job.model, work, settings=settings, environ=tools.environ, reporter=reporter)
+        )
+        request = make_request(job.manifest, artifact.manifest.model, job.overrides)
+        connections = [connection for connection in (request.push, request.pull) if connection is not None]
+        auth = stack.enter_context(auth_file(request.push, request.pull, work))
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         local = request.base.host == LOCAL_STORAGE and not request.base.layout
         engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
@@ -196,27 +195,3 @@ def _source_time(settings: Settings) -> datetime | None:
     if settings.source_date_epoch is None:
         return None
     return datetime.fromtimestamp(settings.source_date_epoch, timezone.utc)
-
-
-@contextmanager
-def workspace(settings: Settings) -> Iterator[Path]:
-    """Make a private temporary folder, and take it away at the end whatever happens.
-
-    Raises:
-        DiskFullError: There is no space for it.
-        UsageError: The folder that it should lie in can't be used.
-    """
-    below = settings.work_dir or Path(tempfile.gettempdir())
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(private_folder("packager-", below))
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFullError(
-                    f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR"
-                ) from error
-            raise UsageError(
-                f"no temporary folder can be made in {below}: {error.strerror}",
-                hint="name a writable folder in PACKAGER_WORK_DIR",
-            ) from error
-        yield folder

@@ -92,6 +92,13 @@ class Settings(BaseModel):
         default=1000, gt=0, description="Largest ratio of unpacked to packed size, counted from 10 MB unpacked on."
     )
 
+    artifact_max_download_bytes: int = Field(
+        default=64 << 30, gt=0, description="Largest size of an archive that is fetched from a store."
+    )
+    insecure_stores: Words = Field(
+        default=(), description="HOST:PORT of artifact stores that speak plain HTTP; loopback hosts always may."
+    )
+
     platform: Platform = Field(
         default_factory=_own_platform,
         description="The images' platform, linux/amd64 or linux/arm64 (or as conda names it; default: this machine's).",

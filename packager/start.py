@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def pack_to_rest() -> None:
-    """Run `odahu-flow-pack-to-rest MODEL RESOURCE_FILE`."""
+    """Run `odahu-flow-pack-to-rest [MODEL] RESOURCE_FILE`."""
     _answer_signals()
     from packager import cli  # noqa: PLC0415  (after the handlers)
 
@@ -38,7 +38,7 @@ def pack_to_rest() -> None:
 
 
 def pack_to_cli() -> None:
-    """Run `odahu-flow-pack-to-cli MODEL RESOURCE_FILE`."""
+    """Run `odahu-flow-pack-to-cli [MODEL] RESOURCE_FILE`."""
     _answer_signals()
     from packager import cli  # noqa: PLC0415  (after the handlers)
 

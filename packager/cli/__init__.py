@@ -14,7 +14,7 @@ from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.cli.describe import inspect, integrations, settings
 from packager.cli.options import EXIT_CODES
-from packager.cli.package import build, make_run, render
+from packager.cli.package import RunCommand, build, make_run, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,8 @@ def _packager(
         raise typer.Exit
 
 
-for _command in (make_run(None), build, render, inspect, integrations, settings):
+app.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(None))
+for _command in (build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
 
 
@@ -51,7 +52,7 @@ def main() -> None:
 def pack_to(name: str) -> None:
     """Run the entry point of the platform for one packager."""
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    program.command(epilog=EXIT_CODES)(make_run(name))
+    program.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(name))
     _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
 
 

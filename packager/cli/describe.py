@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +12,11 @@ import yaml
 from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
-from packager.artifact import ArtifactLimits, open_artifact
 from packager.cli.options import Model, TextFormat, Verbose
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.pipeline import workspace
 from packager.settings import PREFIX, Settings
+from packager.workspace import opened_model, workspace
 
 if TYPE_CHECKING:
     from packager.artifact import Artifact
@@ -31,9 +31,11 @@ def inspect(
 ) -> None:
     """Show what MODEL is: its manifest, its dependencies, its size; all safety checks are made."""
     with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
-        limits = ArtifactLimits.from_settings(session.settings)
-        artifact = open_artifact(model, work, limits=limits, reporter=session.reporter)
-        _print(_describe(artifact), output)
+        settings, found = session.settings, session.locate(model)
+        with opened_model(
+            found, work, settings=settings, environ=os.environ, reporter=session.reporter, lazy=False
+        ) as artifact:
+            _print(_describe(artifact), output)
 
 
 def _describe(artifact: Artifact) -> dict[str, Any]:

@@ -25,7 +25,22 @@ class TextFormat(str, Enum):
     json = "json"
 
 
-Model = Annotated[Path, typer.Argument(help="The model archive: a GPPI zip, or the same tree unpacked.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="The model archive: a GPPI zip, the same tree unpacked, or a zip at s3://bucket/key, gs://bucket/key, "
+        "az://container/key or https://host/path; #sha256=DIGEST may follow a location."
+    ),
+]
+RunWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[MODEL] RESOURCE_FILE",
+        help="MODEL: a GPPI zip, the same tree unpacked, or a zip at s3://bucket/key, gs://bucket/key, "
+        "az://container/key or https://host/path (#sha256=DIGEST may follow). Without it, the model is taken from the "
+        "manifest's modelHolder and trainingZipName. RESOURCE_FILE: the packaging manifest of the platform (mp.json).",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every command and its output.")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: bars at a terminal, plain lines elsewhere.")]
 EngineOption = Annotated[
@@ -64,6 +79,3 @@ PackagingId = Annotated[str | None, typer.Option("--id", help="Which of the pack
 Arguments = Annotated[
     list[str] | None, typer.Option("--argument", "-a", metavar="NAME=VALUE", help="An argument of the packager.")
 ]
-
-
-ResourceFile = Annotated[Path, typer.Argument(help="The packaging manifest of the platform (mp.json).")]

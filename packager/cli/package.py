@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from packager.cli.options import (
     Arguments,
@@ -19,8 +20,8 @@ from packager.cli.options import (
     PackagingId,
     PlatformOption,
     Refresh,
-    ResourceFile,
     ResultsDir,
+    RunWords,
     TerminationLog,
     Verbose,
 )
@@ -33,6 +34,7 @@ from packager.models.documents import Documents, read_documents, read_packaging_
 from packager.pipeline import Job, package, render_context
 from packager.request import Overrides, parse_argument, pick_application
 from packager.result import Outputs, default_termination_log
+from packager.storage.location import held_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,8 +68,7 @@ def _package(job: Job, tools: Tools, outputs: Outputs) -> None:
 
 
 def _run(
-    model: Path,
-    resource_file: Path,
+    words: list[str],
     application: str | None,
     outputs: Outputs,
     *,
@@ -76,18 +77,45 @@ def _run(
     verbose: bool,
 ) -> None:
     with open_session(log_format, verbose=verbose, outputs=outputs) as session:
-        manifest = read_packaging_manifest(resource_file)
+        *before, resource_file = words
+        _check_words(before, resource_file)
+        manifest = read_packaging_manifest(Path(resource_file))
         session.redactor.add(manifest.secrets())
+        if before:
+            model = session.locate(before[0], [manifest.model_holder] if manifest.model_holder else [])
+        else:
+            model = held_model(manifest)
+            session.redactor.add(model.secrets())
         job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
         _package(job, choices.tools(session), outputs)
+
+
+def _check_words(before: list[str], resource_file: str) -> None:
+    if len(before) > 1:
+        raise UsageError(
+            f"{len(before) + 1} arguments are given", hint="give MODEL and RESOURCE_FILE, or RESOURCE_FILE alone"
+        )
+    if not before and (Path(resource_file).is_dir() or resource_file.endswith(".zip") or "://" in resource_file):
+        raise UsageError(
+            "the only argument is a model, but RESOURCE_FILE is missing",
+            hint="give MODEL and RESOURCE_FILE; with RESOURCE_FILE alone, the model is taken from its modelHolder",
+        )
+
+
+class RunCommand(TyperCommand):
+    """Writes the two words of `run` into its usage; an optional one before a required one is no form of Typer's."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401  (Typer keeps its type to itself)
+        """Return the options and the two words."""
+        del ctx
+        return [str(self.options_metavar), "[MODEL] RESOURCE_FILE"]
 
 
 def make_run(application: str | None) -> Callable[..., None]:
     """Make the command `run`, for one packager or for the one that the packaging's integration names."""
 
     def run(
-        model: Model,
-        resource_file: ResourceFile,
+        words: RunWords,
         engine: EngineOption = EngineName.auto,
         platform: PlatformOption = None,
         refresh_environment: Refresh = False,
@@ -98,6 +126,7 @@ def make_run(application: str | None) -> Callable[..., None]:
     ) -> None:
         """Package MODEL as RESOURCE_FILE says; the platform's way to start us.
 
+        With one argument alone, it is RESOURCE_FILE, and the model is fetched from the store that it names.
         Writes result.json into the working directory. The last line on standard output is the image by digest.
         """
         outputs = Outputs(
@@ -106,7 +135,7 @@ def make_run(application: str | None) -> Callable[..., None]:
             termination_log=termination_log or default_termination_log(),
         )
         choices = Choices(engine=engine, platform=platform, refresh=refresh_environment)
-        _run(model, resource_file, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
+        _run(words, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
 
     return run
 
@@ -172,7 +201,7 @@ def render(
 
 def _make_job(
     session: Session,
-    model: Path,
+    model: str,
     packager: str | None,
     files: list[Path] | None,
     packaging_id: str | None,
@@ -182,12 +211,14 @@ def _make_job(
     documents = read_documents(files) if files else Documents()
     for connection in documents.connections.values():
         session.redactor.add(connection.spec.secrets())
+    located = session.locate(model, documents.connections.values())
     manifest = documents.pick(packaging_id)
     if packager is None and not manifest.model_packaging.spec.integration_name:
         packager = "docker-rest"
     application = pick_application(manifest, packager)
     values = dict(parse_argument(application, text) for text in arguments or ())
     if output is None and not manifest.targets:
-        output = f"oci-archive:{model.resolve().name.removesuffix('.zip')}.oci.tar"
+        name = located.resolve().name if isinstance(located, Path) else located.name
+        output = f"oci-archive:{name.removesuffix('.zip')}.oci.tar"
     overrides = Overrides(application=application.name, arguments=values, output=output)
-    return Job(model=model, manifest=manifest, overrides=overrides)
+    return Job(model=located, manifest=manifest, overrides=overrides)

@@ -8,6 +8,7 @@ import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,16 +21,20 @@ from packager.pipeline import Tools
 from packager.process import run_command, stop_signals
 from packager.redaction import Redactor
 from packager.settings import Settings, read_platform
+from packager.storage.location import parse_model
+from packager.storage.secrets import environment_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from packager.console import LogFormat
     from packager.engines import Engine
     from packager.engines.choice import Needs
+    from packager.models.connection import Connection
     from packager.process import Runner
     from packager.progress import Reporter
     from packager.result import Outputs
+    from packager.storage.location import RemoteModel
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,19 @@ class Session:
     settings: Settings
     redactor: Redactor
     reporter: Reporter
+
+    def locate(self, model: str, connections: Iterable[Connection] = ()) -> Path | RemoteModel:
+        """Read what MODEL names; a connection whose URI it lies below opens it. Its secrets are kept out of the log.
+
+        Raises:
+            UsageError: It is no location that we know.
+        """
+        found = parse_model(model, insecure_hosts=self.settings.insecure_stores)
+        if isinstance(found, Path):
+            return found
+        opened = found.opened_by(connections)
+        self.redactor.add(opened.secrets())
+        return opened
 
     def tools(self, asked: EngineName, *, platform: str | None = None, refresh: bool = False) -> Tools:
         """Set up what the pipeline works with.
@@ -83,7 +101,7 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
     try:
         with stop_signals():
             settings = Settings.from_env(os.environ)
-            redactor.add(settings.secrets())
+            redactor.add([*settings.secrets(), *environment_secrets(os.environ)])
             if outputs is not None:
                 outputs.prepare()
             yield Session(settings=settings, redactor=redactor, reporter=reporter)

@@ -11,6 +11,7 @@ from packager import __version__
 from packager.cli import app
 from packager.errors import exit_codes
 from packager.models.documents import read_documents
+from packager.pipeline import Job
 from packager.settings import Settings
 from tests.unit.archives import wine, write_zip
 
@@ -111,3 +112,41 @@ def test_a_context_is_never_written_over(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, ["render", str(tmp_path), "--context", str(tmp_path)])
     assert printed.exit_code == 2
     assert "exists already" in printed.stderr
+
+
+def test_the_usage_of_run_says_which_word_may_be_left_out() -> None:
+    assert "run [OPTIONS] [MODEL] RESOURCE_FILE\n" in CliRunner().invoke(app, ["run", "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["wine.zip"], 2, "RESOURCE_FILE is missing"),
+        (["s3://models/wine.zip"], 2, "RESOURCE_FILE is missing"),
+        (["."], 2, "RESOURCE_FILE is missing"),
+        (["a", "b", "c"], 2, "3 arguments are given"),
+        (["nowhere.json"], 12, "nowhere.json: can't be read"),
+        (["ftp://host/wine.zip", "mp.json"], 2, "scheme 'ftp'"),
+        (["https://ann:pa55w0rd@host/wine.zip", "mp.json"], 2, "a user or a password"),
+    ],
+)
+def test_the_words_of_run_are_checked_before_any_work(
+    words: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = {"modelPackaging": {"spec": {"integrationName": "docker-rest"}}}
+    (tmp_path / "mp.json").write_text(json.dumps(document))
+    printed = CliRunner().invoke(app, ["run", *words])
+    assert printed.exit_code == code, printed.stderr
+    assert said in printed.stderr
+    assert "pa55w0rd" not in printed.stderr
+
+
+def test_an_image_is_named_after_the_archive_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Job] = []
+    monkeypatch.setattr("packager.cli.package._package", lambda job, *_others: made.append(job))
+    location = "https://store.example/a/wine-1.0.zip?sig=5167a7ure"
+    printed = CliRunner().invoke(app, ["build", location])
+    assert printed.exit_code == 0, printed.stderr
+    assert made[0].overrides.output == "oci-archive:wine-1.0.oci.tar"
+    assert str(made[0].model) == "https://store.example/a/wine-1.0.zip"

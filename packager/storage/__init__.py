@@ -1,0 +1,1 @@
+"""Where a trained model may lie besides this machine's disk: object stores and web servers."""

@@ -1,0 +1,49 @@
+"""What must never be shown of a store: signatures, keys, and what the environment holds for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SECRET_NAME = re.compile(r"sig|token|credential|key|password|secret|auth", re.IGNORECASE)
+_LONG = 16  # characters from which a value of a query counts as a secret whatever its name
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_TOKEN",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+)
+
+
+def environment_secrets(environ: Mapping[str, str]) -> list[str]:
+    """Return the secrets that the stores' own variables hold."""
+    return [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
+
+
+def secrets_of_query(query: str) -> list[str]:
+    """Return a URL's query and those of its values that may be secret, as they stand there and decoded."""
+    values = [value for name, value in parse_qsl(query) if _SECRET_NAME.search(name) or len(value) >= _LONG]
+    raw = [pair.partition("=")[2] for pair in query.split("&")]
+    return [text for text in (query, *values, *(value for value in raw if unquote(value) in values)) if text]
+
+
+def private_key(text: str) -> list[str]:
+    """Return the private key in a service account's JSON, as a whole and line by line."""
+    try:
+        key = str(json.loads(text)["private_key"])
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [key, *(line for line in key.splitlines() if "-----" not in line)]

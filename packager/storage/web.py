@@ -1,0 +1,166 @@
+"""An archive at a web server, by httpx: plain GET with ranges (RFC 9110)."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import re
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import httpx
+
+from packager.errors import StorageError
+from packager.storage.checksums import Checksum, from_headers, strongest
+from packager.storage.failures import Access, Answer, TransientError, changed, is_untrusted, refused, shown, unreachable
+from packager.storage.location import is_loopback
+from packager.storage.source import CONNECT_SECONDS, READ_SECONDS, Opened
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from packager.storage.location import RemoteModel
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_MOST_REDIRECTS = 5
+
+
+class WebSource:
+    """An archive at one URL. Close it, as with `contextlib.closing`."""
+
+    def __init__(
+        self,
+        model: RemoteModel,
+        *,
+        context: ssl.SSLContext,
+        environ: Mapping[str, str],
+        insecure_hosts: Iterable[str] = (),
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Name the archive; `transport` is what stands for the network in tests."""
+        host = httpx.URL(model.url).host
+        auth, credential = _login(environ)
+        self.access = Access(
+            location=str(model),
+            store=model.bucket,
+            credential="the URL's own signature" if model.query else credential,
+            permission="reading that file",
+        )
+        self._url = model.url
+        self._insecure_hosts = frozenset(insecure_hosts)
+        self._checksums: list[Checksum] = []
+        self._client = httpx.Client(
+            auth=auth,
+            headers={"Accept-Encoding": "identity"},
+            follow_redirects=True,
+            max_redirects=_MOST_REDIRECTS,
+            timeout=_TIMEOUT,
+            transport=transport,
+            trust_env=not is_loopback(host),  # the proxy variables
+            verify=context,
+            event_hooks={"request": [self._refuse_plain]},
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def checksums(self) -> list[Checksum]:
+        """Return what the first answer's headers said."""
+        return self._checksums
+
+    @contextmanager
+    def open(self, offset: int, validator: str) -> Iterator[Opened]:
+        """Ask for the bytes from `offset` on; see `Source`."""
+        headers = _conditions(offset, validator)
+        try:
+            with self._client.stream("GET", self._url, headers=headers) as response:
+                self._check(response)
+                opened = self._opened(response, offset)
+                if validator and opened.validator != validator:
+                    raise changed(self.access)
+                yield opened
+        except httpx.TransportError as error:
+            cause = f"{type(error).__name__}: {error}"
+            failure = unreachable(self.access, cause)
+            if is_untrusted(cause) or isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
+                raise failure from error
+            raise TransientError(failure) from error
+        except httpx.TooManyRedirects as error:
+            raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
+        except httpx.InvalidURL as error:
+            raise StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL") from error
+
+    def _refuse_plain(self, request: httpx.Request) -> None:
+        """Refuse a redirect from https to http."""
+        host, place = request.url.host, request.url.netloc.decode()
+        if request.url.scheme != "https" and not is_loopback(host) and place not in self._insecure_hosts:
+            raise StorageError(
+                f"{self.access.location} redirects to {place} over plain HTTP", hint="give the URL that it leads to"
+            )
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+            return
+        body = next(response.iter_raw(1 << 14), b"").decode(errors="replace")
+        answer = Answer.from_text(response.status_code, body)
+        if not answer.code:
+            answer = Answer(status=response.status_code, message=response.reason_phrase)
+        error = refused(self.access, answer)
+        if answer.is_transient:
+            raise TransientError(error, wait=_seconds(response.headers.get("retry-after", "")))
+        raise error
+
+    def _opened(self, response: httpx.Response, offset: int) -> Opened:
+        headers = response.headers
+        length = headers.get("content-length", "")
+        start, size = 0, int(length) if length.isdecimal() else None
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            match = _RANGE.fullmatch(headers.get("content-range", ""))
+            if match is None or int(match[1]) != offset:
+                what = shown(headers.get("content-range", "no range"))
+                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
+            start, size = offset, None if match[2] == "*" else int(match[2])
+        else:
+            self._checksums = strongest(from_headers({name.lower(): value for name, value in headers.items()}))
+        return Opened(start=start, size=size, validator=_validator(headers), chunks=response.iter_raw())
+
+
+def _validator(headers: httpx.Headers) -> str:
+    """Return a strong ETag, else the date: a weak ETag doesn't tell versions apart byte by byte."""
+    etag = headers.get("etag", "")
+    return etag if etag.startswith('"') else str(headers.get("last-modified", ""))
+
+
+def _conditions(offset: int, validator: str) -> dict[str, str]:
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if validator:
+        headers["If-Match" if validator.startswith('"') else "If-Unmodified-Since"] = validator
+    return headers
+
+
+def _seconds(text: str) -> float | None:
+    """Read Retry-After: seconds or a date."""
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:
+    """Return the logins of the user's .netrc (or what NETRC names), if there is such a file, and how to name them."""
+    try:
+        return httpx.NetRCAuth(environ.get("NETRC") or None), "the login of .netrc"
+    except FileNotFoundError:
+        return None, "anonymous access"
+    except (OSError, netrc.NetrcParseError) as error:
+        log.warning("the .netrc file is not used: it can't be read (%s)", type(error).__name__)
+        return None, "anonymous access"
