@@ -33,6 +33,8 @@ _MOST_SAMPLES = 32
 _SAMPLE = 128 << 10
 _SAMPLE_FROM = 4 << 20  # bytes; the headers of weights files, which compress well, are shorter
 
+_PIECE = 8 << 10
+
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # deflate, no name, no time, no operating system
 _LAST_BLOCK = b"\x03\0"  # an empty deflate block that is marked as the last
 _GZIP_TRAILER = struct.Struct("<LL")
@@ -106,7 +108,20 @@ def _gzip(chunks: Iterable[bytes], threads: int) -> Iterator[bytes]:
 
 def _deflated(block: bytes) -> bytes:
     """Compress a block by itself; it ends at a byte, so that the next can follow."""
-    deflater = zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
+    return _deflated_at(0 if _is_noise(block) else GZIP_LEVEL, block)
+
+
+def _is_noise(block: bytes) -> bool:
+    """Try three small pieces: finding out that a whole block doesn't compress takes longer than compressing text."""
+    quarter = len(block) // 4
+    if quarter < 2 * _PIECE:
+        return False
+    pieces = (block[at : at + _PIECE] for at in (quarter, 2 * quarter, 3 * quarter))
+    return all(len(_deflated_at(GZIP_LEVEL, piece)) >= _PIECE for piece in pieces)
+
+
+def _deflated_at(level: int, block: bytes) -> bytes:
+    deflater = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
     return deflater.compress(block) + deflater.flush(zlib_ng.Z_SYNC_FLUSH)
 
 
