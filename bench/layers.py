@@ -123,6 +123,8 @@ def compare(title: str, source: Path, work: Path, settings: list[str], zips: lis
     }
     if source.is_file():
         shells["sha256sum, then cp"] = f"sha256sum {parent}/{name} && cp {parent}/{name} {quoted}"
+        if shutil.which("openssl"):  # which has the processor's instructions for it, as Python has
+            shells["openssl sha256, then cp"] = f"openssl sha256 {parent}/{name} && cp {parent}/{name} {quoted}"
     if shutil.which("pigz"):
         shells["tar, pigz -1, both digests"] = f"{tar} | {both.format('pigz -1')}"
     print(f"\n{title}\n{'':36}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'out MB':>9}{'ratio':>7}")
