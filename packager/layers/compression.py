@@ -28,9 +28,12 @@ GZIP_LEVEL = 2
 ZSTD_LEVEL = 3
 WORTH_IT = 0.9  # of the bytes; what shrinks less is sent as it is
 
+_TINY = 64 << 10  # bytes; below it the padding of a tar alone makes gzip worth it
 _MOST_SAMPLES = 32
 _SAMPLE = 128 << 10
 _SAMPLE_FROM = 4 << 20  # bytes; the headers of weights files, which compress well, are shorter
+
+_PIECE = 8 << 10
 
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # deflate, no name, no time, no operating system
 _LAST_BLOCK = b"\x03\0"  # an empty deflate block that is marked as the last
@@ -57,19 +60,21 @@ def compress(chunks: Iterable[bytes], compression: Compression, *, threads: int)
 def choose_compression(entries: Sequence[LayerEntry]) -> Compression:
     """Choose gzip, or none for what doesn't compress, by samples of the 32 largest files.
 
-    Of each a piece of 128 KiB is tried, from the middle or after 4 MiB, and counts as much as the file is large. So the
-    choice depends on nothing but the files.
+    Of each a piece of 128 KiB is tried, from the middle or after 4 MiB, and counts as much as the file is large. Less
+    than 64 KiB are always compressed. The choice depends on nothing but the files.
 
     Raises:
         BuildError, ArtifactError: As reading an entry's bytes does.
     """
     files = [entry for entry in entries if entry.kind is Kind.FILE and entry.size]
+    if sum(entry.size for entry in files) < _TINY:
+        return Compression.GZIP
     total, shrunk = 0, 0.0
     for entry in sorted(files, key=lambda entry: (-entry.size, entry.path))[:_MOST_SAMPLES]:
         sample = _sample(entry)
         total += entry.size
         shrunk += entry.size * min(1.0, len(_deflated(sample)) / len(sample))
-    return Compression.NONE if total and shrunk > WORTH_IT * total else Compression.GZIP
+    return Compression.NONE if shrunk > WORTH_IT * total else Compression.GZIP
 
 
 def _sample(entry: LayerEntry) -> bytes:
@@ -103,7 +108,20 @@ def _gzip(chunks: Iterable[bytes], threads: int) -> Iterator[bytes]:
 
 def _deflated(block: bytes) -> bytes:
     """Compress a block by itself; it ends at a byte, so that the next can follow."""
-    deflater = zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
+    return _deflated_at(0 if _is_noise(block) else GZIP_LEVEL, block)
+
+
+def _is_noise(block: bytes) -> bool:
+    """Try three small pieces: finding out that a whole block doesn't compress takes longer than compressing text."""
+    quarter = len(block) // 4
+    if quarter < 2 * _PIECE:
+        return False
+    pieces = (block[at : at + _PIECE] for at in (quarter, 2 * quarter, 3 * quarter))
+    return all(len(_deflated_at(GZIP_LEVEL, piece)) >= _PIECE for piece in pieces)
+
+
+def _deflated_at(level: int, block: bytes) -> bytes:
+    deflater = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
     return deflater.compress(block) + deflater.flush(zlib_ng.Z_SYNC_FLUSH)
 
 
