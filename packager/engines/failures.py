@@ -96,6 +96,24 @@ _ANSWERS = (
         hint="check user and password of the connection for {host}, and that this user may {stage} there",
     ),
     _Answer(
+        told="x509: certificate has expired",
+        error=RegistryUnreachableError,
+        message="the certificate of {host} has expired, or is not valid yet: {cause}",
+        hint="renew it on the registry; check this clock too",
+    ),
+    _Answer(
+        told="x509: (?:certificate is (?:valid for|not valid for any names)|cannot validate certificate for)",
+        error=RegistryUnreachableError,
+        message="the certificate of {host} is for another name: {cause}",
+        hint="name the registry as its certificate does, or let it have a certificate for this name",
+    ),
+    _Answer(
+        told="remote error: tls: ",
+        error=RegistryUnreachableError,
+        message="the registry {host} didn't accept our TLS connection: {cause}",
+        hint="if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
+    ),
+    _Answer(
         told="x509:|tls: ",
         error=RegistryUnreachableError,
         message="the certificate of {host} can't be trusted: {cause}",
