@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.settings import Settings
 from tests.integration.fronts import READER, may_only_read, serve_front, serve_proxy
+from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
 from tests.integration.registry import PASSWORD, ServerTls, free_port, serve_registry
 from tests.integration.test_buildah import CREATED
+from tests.integration.test_environment import CACHE, make_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -323,3 +326,89 @@ def test_a_proxy(bench: Bench, authority: Authority, tmp_path: Path, monkeypatch
                     check_push(Reference.parse(to), access)
                 assert len(proxy.seen) == asked
     assert json.dumps(proxy.seen).count("registry.test:443") > 1
+
+
+@dataclass
+class Case:
+    """A registry that refuses, and what the program says and ends with."""
+
+    code: int
+    words: str
+    hint: str
+    days: int = 1
+    name: str = "127.0.0.1"
+    trusted: bool = True
+    password: str | None = None
+
+
+CASES = {
+    "wrong password": Case(31, "refused the credentials of user 'packager'", "check user and password", password="x!"),
+    "unknown authority": Case(32, "can't be trusted", "PACKAGER_CA_FILE", trusted=False),
+    "expired": Case(32, "has expired", "renew it on the registry", days=-1),
+    "another name": Case(32, "is for another name", "name the registry as its certificate does", name="other.test"),
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: Authority) -> Desk:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT"))}
+    environ = {
+        **inherited,
+        **storage,
+        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{make_channel(CACHE / 'plain-channel')}",
+        "PACKAGER_WORK_DIR": str(tmp_path / "work"),
+        "PACKAGER_CA_FILE": str(authority.file),
+        "PYTHONPATH": str(ROOT),
+    }
+    made = Desk(folder=tmp_path, environ=environ, base=tiny_base)
+    made.put_model()
+    made.results.mkdir()
+    return made
+
+
+def test_the_program_pushes_over_tls_and_takes_its_base_from_there(
+    desk: Desk, bench: Bench, tls_registry: Registry
+) -> None:
+    desk.base = bench.push_base(tls_registry, "models/base:1")
+    desk.put_manifest(tls_registry)
+    ran = desk.run()
+    assert ran.code == 0, ran.err
+    digest = tls_registry.digest("models/wine", "1.0")
+    assert ran.out.splitlines() == [f"{tls_registry.host}/models/wine@{digest}"]
+    assert PASSWORD not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_each_refusal_has_its_own_message_and_comes_before_the_work(
+    desk: Desk, authority: Authority, case: Case
+) -> None:
+    tls = authority.server(case.name, days=case.days)
+    with serve_registry(desk.folder / "registry", with_password=True, tls=tls) as registry:
+        desk.put_manifest(registry)
+        if case.password:
+            desk.manifest["targets"][0]["connection"]["spec"]["password"] = case.password
+        if not case.trusted:
+            del desk.environ["PACKAGER_CA_FILE"]
+        ran = desk.run()
+        text = " ".join(ran.err.split())
+        assert ran.code == case.code, ran.err
+        assert case.words in text
+        assert case.hint in text
+        others = [other.words for other in CASES.values() if other is not case]
+        assert not [words for words in others if words in text]
+        assert registry.host in text
+        assert "Looking into the base image" not in text
+        assert PASSWORD not in text
+        assert registry.digest("models/wine", "1.0") is None
+    desk.assert_nothing_left()
+
+
+def test_a_setting_that_cannot_be_used_comes_first(desk: Desk, registry: Registry) -> None:
+    desk.put_manifest(registry)
+    desk.environ["PACKAGER_CA_FILE"] = str(desk.folder / "no-such.pem")
+    ran = desk.run()
+    assert ran.code == 2
+    assert "PACKAGER_CA_FILE" in ran.err
+    assert "No such file" in " ".join(ran.err.split())
+    desk.assert_nothing_left()
