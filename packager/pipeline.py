@@ -99,7 +99,7 @@ def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
     Raises:
         PackagerError: Any of its classes; the folder is then not there.
     """
-    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
+    with workspace(tools.settings) as work, _prepare(job, tools, work, pushes=False) as prepared:
         with tools.reporter.stage("Writing the build context"):
             try:
                 write_context(prepared.plan, folder, ours=work)
@@ -117,7 +117,7 @@ class _PreparedJob:
 
 
 @contextmanager
-def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
+def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
     trust = Trust.from_settings(settings)
     with reporter.stage(f"Reading the model {job.model}"):
@@ -127,6 +127,9 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
     with auth_file(request.push, request.pull, work) as auth:
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         access = _reach_registries(request, auth, trust, tools)
+        if pushes and tools.engine.repositories(request.destination):
+            with reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
+                check_push(request.destination.reference, access)
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = tools.engine.inspect_base(request.base, access)
         with reporter.stage("Preparing the model's dependencies"):
@@ -145,18 +148,10 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
 
 
 def _reach_registries(request: PackagingRequest, auth: Path, trust: Trust, tools: Tools) -> RegistryAccess:
-    """Find out how the registries are spoken to, and whether this one takes our image, before anything is built.
-
-    Raises:
-        RegistryAuthError, RegistryUnreachableError, RegistryError: It doesn't.
-    """
+    """Find out how the registries are spoken to."""
     repositories = tools.engine.repositories(request.destination)
     plain_hosts = find_plain_hosts((request.base, *repositories), trust)
-    access = RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
-    if repositories:
-        with tools.reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
-            check_push(request.destination.reference, access)
-    return access
+    return RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
 
 
 def make_dependencies(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -402,6 +403,21 @@ def test_each_refusal_has_its_own_message_and_comes_before_the_work(
         assert PASSWORD not in text
         assert registry.digest("models/wine", "1.0") is None
     desk.assert_nothing_left()
+
+
+def test_a_context_is_rendered_without_the_right_to_push(desk: Desk, password_registry: Registry) -> None:
+    desk.put_manifest(password_registry)
+    packaging, (target,) = desk.manifest["modelPackaging"], desk.manifest["targets"]
+    target["connection"]["spec"]["password"] = base64.b64encode(b"wrong-one").decode()
+    packaging["spec"]["targets"] = [{"name": target["name"], "connectionName": "registry"}]
+    documents = [{"kind": "ModelPackaging", **packaging}, {"kind": "Connection", **target["connection"]}]
+    file = desk.folder / "documents.yaml"
+    file.write_text("\n---\n".join(map(json.dumps, documents)))
+    ran = desk.packager("render", str(desk.model), "-f", str(file), "--context", str(desk.folder / "context"))
+    assert ran.code == 0, ran.err
+    assert (desk.folder / "context" / "Dockerfile").exists()
+    refused = desk.packager("build", str(desk.model), "-f", str(file))
+    assert refused.code == 31, refused.err
 
 
 def test_a_setting_that_cannot_be_used_comes_first(desk: Desk, registry: Registry) -> None:
