@@ -90,7 +90,7 @@ def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
     Raises:
         PackagerError: Any of its classes; the folder is then not there.
     """
-    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
+    with workspace(tools.settings) as work, _prepare(job, tools, work, pushes=False) as prepared:
         with tools.reporter.stage("Writing the build context"):
             try:
                 write_context(prepared.plan, folder, ours=work)
@@ -118,7 +118,7 @@ class _PreparedJob:
 
 
 @contextmanager
-def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
+def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
     trust = Trust.from_settings(settings)
     with ExitStack() as stack:
@@ -131,7 +131,10 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         local = request.base.host == LOCAL_STORAGE and not request.base.layout
         engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
-        access = _reach_registries(request, engine, auth, trust, reporter)
+        access = _reach_registries(request, engine, auth, trust)
+        if pushes and engine.repositories(request.destination):
+            with reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
+                check_push(request.destination.reference, access)
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = engine.inspect_base(request.base, access)
         store = _environment_store(request, engine, access, settings)
@@ -173,21 +176,11 @@ def _environment_store(
     return EnvironmentStore(repository=repository, access=access, longest_age=age)
 
 
-def _reach_registries(
-    request: PackagingRequest, engine: Engine, auth: Path, trust: Trust, reporter: Reporter
-) -> RegistryAccess:
-    """Find out how the registries are spoken to, and whether this one takes our image, before anything is built.
-
-    Raises:
-        RegistryAuthError, RegistryUnreachableError, RegistryError: It doesn't.
-    """
+def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, trust: Trust) -> RegistryAccess:
+    """Find out how the registries are spoken to."""
     repositories = engine.repositories(request.destination)
     plain_hosts = find_plain_hosts((request.base, *repositories), trust)
-    access = RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
-    if repositories:
-        with reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
-            check_push(request.destination.reference, access)
-    return access
+    return RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
 
 
 def _source_time(settings: Settings) -> datetime | None:

@@ -97,7 +97,7 @@ class Session:
 
     def certificates(self, reference: Reference, access: RegistryAccess) -> Path | None:
         """Return the folder with the certificates for a registry, or None where it needs none."""
-        return certificate_folder(self.folder, reference.host, access.trust)
+        return certificate_folder(self.folder, reference, access.trust)
 
     def _pull(self, words: list[str], reference: Reference) -> str:
         done = self.buildah(*words, capture=True)
@@ -213,12 +213,16 @@ class Session:
 
 
 def access_words(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
-    """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP."""
+    """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP.
+
+    For a host with mirrors `registries.conf` says that of each place: `--tls-verify` would overrule it for all of them.
+    """
     insecure = reference.host in access.plain_hosts
+    mirrored = len(access.trust.places(reference)) > 1
     return [
         *("--authfile", str(access.auth_file)),
         *(("--cert-dir", str(certificates)) if certificates else ()),
-        f"--tls-verify={'false' if insecure else 'true'}",
+        *(() if mirrored else (f"--tls-verify={'false' if insecure else 'true'}",)),
     ]
 
 

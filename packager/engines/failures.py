@@ -39,9 +39,10 @@ NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
 _WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|unexpected EOF", re.IGNORECASE)
 _PASSING = re.compile(
     r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
-    r"|status:? (?:code )?(?:429|50[0-4])\b|: (?:429|50[0-4]) \(",
+    r"|status:? (?:code )?(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]",
     re.IGNORECASE,
 )
+_SERVER_ERROR = r"HTTP status:? 5\d\d|status code 5\d\d|\b5\d\d \([A-Z]"
 _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
     "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
     "inspect": re.compile(r"image not known"),
@@ -96,6 +97,24 @@ _ANSWERS = (
         hint="check user and password of the connection for {host}, and that this user may {stage} there",
     ),
     _Answer(
+        told="x509: certificate has expired",
+        error=RegistryUnreachableError,
+        message="the certificate of {host} has expired, or is not valid yet: {cause}",
+        hint="renew it on the registry; check this clock too",
+    ),
+    _Answer(
+        told="x509: (?:certificate is (?:valid for|not valid for any names)|cannot validate certificate for)",
+        error=RegistryUnreachableError,
+        message="the certificate of {host} is for another name: {cause}",
+        hint="name the registry as its certificate does, or let it have a certificate for this name",
+    ),
+    _Answer(
+        told="remote error: tls: ",
+        error=RegistryUnreachableError,
+        message="the registry {host} didn't accept our TLS connection: {cause}",
+        hint="if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
+    ),
+    _Answer(
         told="x509:|tls: ",
         error=RegistryUnreachableError,
         message="the certificate of {host} can't be trusted: {cause}",
@@ -109,17 +128,24 @@ _ANSWERS = (
         hint="check its name and port, the network, and the proxy variables",
     ),
     _Answer(
-        told=r"status:? (?:code )?429\b|: 429 \(|toomanyrequests",
+        told=r"status:? (?:code )?429\b|\b429 \([A-Z]|toomanyrequests",
         error=RegistryError,
         message="the registry {host} limits the rate of requests: {cause}",
         hint="wait, or log in with a connection",
     ),
     _Answer(
-        told=r"HTTP status:? 5\d\d|status code 5\d\d|: 5\d\d \([A-Z]|(?:uploading|initiating) .*no space left",
+        told=rf"{_SERVER_ERROR}|(?:uploading|initiating) .*no space left",
         error=RegistryError,
         message="the registry {host} couldn't store the image: {cause}",
         hint="the storage of {host} may be out of space or out of order: look into its log, then push again",
         stages=("push",),
+    ),
+    _Answer(
+        told=_SERVER_ERROR,
+        error=RegistryError,
+        message="the registry {host} failed: {cause}",
+        hint="look into the log of {host}, then run it again",
+        stages=("pull",),
     ),
 )
 

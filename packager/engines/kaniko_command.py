@@ -34,7 +34,7 @@ _FEATURES = {
     "FF_KANIKO_PLATFORM_CACHE_KEY": "true",
 }
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "fatal": logging.ERROR, "panic": logging.ERROR}
-_MAPPED_NAMES = {DOCKER_HUB: "index.docker.io"}
+_NAMES = {DOCKER_HUB: "index.docker.io"}  # as go-containerregistry, and so every flag for one host, calls it
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -85,17 +85,14 @@ def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
     """Give the authorities, client certificates and mirrors; flags of their own for each host."""
     trust = access.trust
     for host in sorted(hosts - access.plain_hosts):
+        name = _NAMES.get(host, host)
         if trust.ca_file is not None:
-            yield from ("--registry-certificate", f"{host}={trust.ca_file.absolute()}")
+            yield from ("--registry-certificate", f"{name}={trust.ca_file.absolute()}")
         if shown := trust.client_certificates.get(host):
-            yield from (
-                "--registry-client-cert",
-                f"{host}={shown.certificate.absolute()},{shown.key.absolute()}",
-            )
+            yield from ("--registry-client-cert", f"{name}={shown.certificate.absolute()},{shown.key.absolute()}")
     for host, mirror in trust.mirrors:
-        if host in hosts:
-            # Kaniko knows Docker Hub by its old name, and falls back to the host itself.
-            yield from ("--registry-map", f"{_MAPPED_NAMES.get(host, host)}={mirror}")
+        if host in hosts:  # it falls back to the host itself
+            yield from ("--registry-map", f"{_NAMES.get(host, host)}={mirror}")
 
 
 def _cache_words(repository: str, settings: Settings) -> list[str]:

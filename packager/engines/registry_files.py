@@ -18,29 +18,36 @@ if TYPE_CHECKING:
     from packager.registry.trust import Trust
 
 
-def certificate_folder(folder: Path, host: str, trust: Trust) -> Path | None:
-    """Write the `--cert-dir` for a host below `folder`; None where there is nothing to say.
+def certificate_folder(folder: Path, reference: Reference, trust: Trust) -> Path | None:
+    """Write the `--cert-dir` for an image's host and its mirrors below `folder`; None where there is nothing to say.
+
+    A command has one such folder for all of them. Of several certificates in it, the one is shown that is of an
+    authority which the server names.
 
     Raises:
         OSError: A file can't be copied.
     """
-    shown = trust.client_certificates.get(host)
-    if trust.ca_file is None and shown is None:
+    hosts = dict.fromkeys(place.host for place in reversed(trust.places(reference)))  # its own host first
+    shown = [trust.client_certificates[host] for host in hosts if host in trust.client_certificates]
+    if trust.ca_file is None and not shown:
         return None
-    certificates = folder / f"certificates-{host.replace(':', '-')}"
+    certificates = folder / f"certificates-{reference.host.replace(':', '-')}"
     certificates.mkdir(mode=0o700, exist_ok=True)
     if trust.ca_file is not None:
         shutil.copyfile(trust.ca_file, certificates / "ca.crt")
-    if shown is not None:
-        shutil.copyfile(shown.certificate, certificates / "client.cert")
-        key = certificates / "client.key"
+    for number, pair in enumerate(shown):  # they are read in the order of their names
+        shutil.copyfile(pair.certificate, certificates / f"{number}.cert")
+        key = certificates / f"{number}.key"
         key.touch(mode=0o600)
-        key.write_bytes(shown.key.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
     return certificates
 
 
 def registries_conf(access: RegistryAccess) -> str:
-    """Return a `registries.conf` with the mirrors; empty where there are none, and the system's own counts."""
+    """Return a `registries.conf` with the mirrors; empty where there are none, and the system's own counts.
+
+    It also says which of the hosts with mirrors, and which of the mirrors, speak plain HTTP.
+    """
     hosts: dict[str, list[str]] = {}
     for host, mirror in access.trust.mirrors:
         hosts.setdefault(host, []).append(mirror)

@@ -51,15 +51,23 @@ def find_plain_hosts(
 
 
 def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport | None) -> bool:
-    host = reference.host
+    """Tell whether a host speaks plain HTTP; one that answers in neither way is taken to be out of order."""
     with httpx.Client(
-        verify=trust.ssl_context(host),
+        verify=trust.ssl_context(reference.host),
         transport=transport,
         timeout=_PROBE_SECONDS,
         trust_env=not reference.is_loopback,
     ) as client:
-        try:
-            client.get(f"https://{host}/v2/")
-        except httpx.TransportError as error:
-            return answers.is_plain_answer(error) or not answers.is_tls_trouble(error)
-    return False
+        https, broken = _ask(client, f"https://{reference.host}/v2/")
+        if https or answers.is_plain_answer(broken) or answers.is_tls_trouble(broken):
+            return answers.is_plain_answer(broken)
+        return _ask(client, f"http://{reference.host}/v2/")[0]
+
+
+def _ask(client: httpx.Client, url: str) -> tuple[bool, Exception]:
+    """Return whether anything answered, and why not."""
+    try:
+        client.get(url)
+    except httpx.TransportError as error:
+        return False, error
+    return True, Exception()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from packager.models.reference import Reference
 
 _MOST_CHARACTERS = 300
+_MOST_ERROR_BYTES = 1 << 16
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 # X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
@@ -172,6 +173,11 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
         return "", _shown(f"{response.status_code} {response.reason_phrase}".strip())
 
 
+def cause(response: httpx.Response) -> str:
+    """Return what may be shown of an answer that is no success; reads it."""
+    return _cause(response, next(response.iter_raw(_MOST_ERROR_BYTES), b""))[1]
+
+
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"

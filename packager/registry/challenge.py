@@ -26,21 +26,25 @@ class ChallengeAuth(httpx.Auth):
     The login is asked for anew with each challenge: a short-lived one may have been renewed meanwhile.
 
     The password goes to the registry itself and to the token service that it names; never over plain HTTP, unless the
-    registry itself is spoken to in plain HTTP; and never to where a blob was redirected.
+    registry itself is spoken to in plain HTTP; and never to where a download or an upload is sent on to.
     """
 
-    def __init__(self, find_login: Callable[[], Credential | None]) -> None:
-        """Take what finds the login; None is anonymous, which may need a token as well."""
+    def __init__(self, find_login: Callable[[], Credential | None], registry: str) -> None:
+        """Take what finds the login (None is anonymous, which may need a token as well), and the registry's root."""
         self._find_login = find_login
+        self._registry = _origin(httpx.URL(registry))
         self._answer = ""
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request, and once more with an answer when the registry challenges."""
+        if _origin(request.url) != self._registry:  # where a registry lets uploads go to another server
+            yield request
+            return
         sent = self._answer
         if sent:
             request.headers["Authorization"] = sent
         response = yield request
-        if response.status_code != httpx.codes.UNAUTHORIZED or response.url.host != request.url.host:
+        if response.status_code != httpx.codes.UNAUTHORIZED or _origin(response.url) != self._registry:
             return
         scheme, parameters = parse_challenge(response.headers.get("WWW-Authenticate", ""))
         login = self._find_login()
@@ -71,6 +75,10 @@ def _token_request(parameters: dict[str, str], login: Credential | None) -> http
         return httpx.Request("POST", url, data={**query, **form})
     headers = {} if login is None else {"Authorization": _basic(login)}
     return httpx.Request("GET", url.copy_merge_params(query), headers=headers)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _basic(login: Credential) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,19 +13,20 @@ import httpx
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
 from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, digest_of
 from packager.registry import answers
-from packager.registry.wire import CHUNK, Wire
+from packager.registry.retries import Retries
+from packager.registry.wire import CHUNK, Wire, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.retries import Retries
 
 log = logging.getLogger(__name__)
 
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _MOST_BYTES = 4 << 20  # of a manifest (the specification's own limit) or a config
+_MIRROR_SECONDS = 5.0
 
 
 class Repository:
@@ -105,20 +106,12 @@ class Repository:
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
-
-        def begin() -> tuple[ExitStack, httpx.Response]:
-            stack = ExitStack()
-            return stack, stack.enter_context(self._wire.stream("GET", self._wire.url(f"blobs/{blob.digest}")))
-
-        stack, response = self._wire.retried(begin, f"GET blobs/{blob.digest}")
-        try:
-            with stack:
-                stream = LayerStream(response.iter_raw(CHUNK))
-                yield stream
-                if stream.digest() != blob.digest:
-                    raise self._wire.wrong(f"gave a layer that isn't {blob.digest}")
-        except httpx.TransportError as error:
-            raise self._wire.failure(error) from error
+        reading = _Reading(self._wire, blob)
+        with closing(reading):
+            stream = LayerStream(iter(reading))
+            yield stream
+            if stream.digest() != blob.digest:
+                raise self._wire.wrong(f"gave a layer that isn't {blob.digest}")
 
     def _of_platform(self, entries: object, architecture: str) -> str:
         for entry in entries if isinstance(entries, list) else []:
@@ -155,7 +148,12 @@ class Repository:
 
 @contextmanager
 def find_image(
-    reference: Reference, access: RegistryAccess, architecture: str
+    reference: Reference,
+    access: RegistryAccess,
+    architecture: str,
+    *,
+    transport: httpx.BaseTransport | None = None,
+    retries: Retries | None = None,
 ) -> Iterator[tuple[Repository, RemoteImage]]:
     """Give an image and the repository it was found in: a mirror of its host, else the host itself.
 
@@ -163,8 +161,9 @@ def find_image(
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: The host itself can't give it.
     """
     *mirrors, own = access.trust.places(reference)
+    few = Retries(seconds=min(access.trust.retry_seconds, _MIRROR_SECONDS))  # another place is left to ask
     for place in mirrors:
-        repository = Repository(place, access)
+        repository = Repository(place, access, transport=transport, retries=retries or few)
         try:
             image = repository.image(architecture)
         except (ImageNotFoundError, RegistryError, RegistryUnreachableError) as error:
@@ -176,11 +175,52 @@ def find_image(
             finally:
                 repository.close()
             return
-    repository = Repository(own, access)
+    repository = Repository(own, access, transport=transport, retries=retries)
     try:
         yield repository, repository.image(architecture)
     finally:
         repository.close()
+
+
+class _Reading:
+    """The chunks of a blob as they come; after a cut, those that are left."""
+
+    def __init__(self, wire: Wire, blob: Descriptor) -> None:
+        self._wire = wire
+        self._url = wire.url(f"blobs/{blob.digest}")
+        self._what = f"GET blobs/{blob.digest}"
+        self._had = 0
+        self._stack = ExitStack()
+        self._chunks: Iterator[bytes] | None = None
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._wire.retried(self._next, self._what):
+            self._had += len(chunk)
+            yield chunk
+
+    def _next(self) -> bytes:
+        try:
+            if self._chunks is None:
+                self._chunks = self._begin()
+            return next(self._chunks, b"")
+        except httpx.TransportError:
+            self._chunks = None
+            self._stack.close()
+            raise
+
+    def _begin(self) -> Iterator[bytes]:
+        headers = {"Range": f"bytes={self._had}-"} if self._had else {}
+        expect = (200, 206, 416) if self._had else (200,)
+        response = self._stack.enter_context(self._wire.stream("GET", self._url, expect=expect, headers=headers))
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # cut off at its very end
+            return iter(())
+        chunks = response.iter_raw(CHUNK)
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            return chunks
+        return skipped(chunks, self._had)
 
 
 class LayerStream:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from packager.errors import PackagerError
 from packager.registry.wire import Wire
 
 if TYPE_CHECKING:
@@ -14,11 +13,18 @@ if TYPE_CHECKING:
 
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
+    from packager.registry.retries import Retries
 
 log = logging.getLogger(__name__)
 
 
-def check_push(reference: Reference, access: RegistryAccess, *, transport: httpx.BaseTransport | None = None) -> None:
+def check_push(
+    reference: Reference,
+    access: RegistryAccess,
+    *,
+    transport: httpx.BaseTransport | None = None,
+    retries: Retries | None = None,
+) -> None:
     """Begin an upload into a repository and call it off: whoever may do that may push.
 
     Raises:
@@ -26,11 +32,10 @@ def check_push(reference: Reference, access: RegistryAccess, *, transport: httpx
         RegistryUnreachableError: It can't be reached, or its certificate can't be trusted.
         RegistryError: It answers with another error.
     """
-    with closing(Wire(reference, access, verb="push", transport=transport)) as wire:
+    with closing(Wire(reference, access, verb="push", transport=transport, retries=retries)) as wire:
         url = wire.url("blobs/uploads/")
         response = wire.request("POST", url, expect=(202,))
         log.debug("%s accepts pushes to %s", reference.host, reference.repository)
         location = response.headers.get("Location")
         if location:
-            with suppress(PackagerError):  # not every registry can; it forgets the upload in time
-                wire.request("DELETE", wire.join(url, location), expect=(204, 202, 200, 404, 405))
+            wire.call_off(wire.join(url, location))

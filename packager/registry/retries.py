@@ -55,13 +55,17 @@ class TransientStatusError(PassingError):
     def retry_after(self) -> float:
         """Seconds that the server asks us to wait; 0 where it says nothing or names a date."""
         text = self.response.headers.get("Retry-After", "")
-        return min(float(text), _LONGEST_RETRY_AFTER) if text.isdigit() else 0.0
+        return min(float(text), _LONGEST_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether it may help to try again: a broken connection may mend, a certificate doesn't."""
+    """Tell whether it may help to try again: a broken connection may mend; a certificate, or a proxy's no, doesn't."""
     if isinstance(error, PassingError):
         return True
+    if isinstance(error, httpx.UnsupportedProtocol) or (
+        isinstance(error, httpx.ProxyError) and str(error).startswith("4")  # its status: 403, 407
+    ):
+        return False
     return isinstance(error, httpx.TransportError) and not is_tls_trouble(error)
 
 

@@ -12,7 +12,7 @@ from packager.errors import UsageError
 from packager.models.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from packager.settings import Settings
 
@@ -54,7 +54,9 @@ class Trust:
         trust = cls(
             ca_file=settings.ca_file,
             client_certificates=MappingProxyType(dict(_read_client_certificates(settings.client_certificates))),
-            insecure_hosts=frozenset(settings.insecure_registries),
+            insecure_hosts=frozenset(
+                _host(host, "PACKAGER_INSECURE_REGISTRIES") for host in settings.insecure_registries
+            ),
             mirrors=tuple(_read_mirrors(settings.registry_mirrors)),
             retry_seconds=settings.registry_retry_seconds,
         )
@@ -107,31 +109,43 @@ def _at(mirror: str, reference: Reference) -> Reference:
     return Reference(host=host, path=path, tag=reference.tag, digest=reference.digest)
 
 
-def _read_mirrors(pairs: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _host(word: str, setting: str) -> str:
+    """Return a registry's host as images name it, or refuse what would never be found to be one."""
+    try:
+        if Reference.parse(f"{word}/any/image").host == word:
+            return word
+    except ValueError:
+        pass
+    raise UsageError(
+        f"{setting}: {word!r} is no registry's host", hint="write HOST or HOST:PORT, without a scheme or path"
+    )
+
+
+def _read_mirrors(pairs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    setting = "PACKAGER_REGISTRY_MIRRORS"
     for pair in pairs:
         host, _, mirror = pair.partition("=")
+        mirror = mirror.rstrip("/")
         try:  # a path of its own stands for the image's
-            Reference.parse(f"{host}/x")
-            parsed = Reference.parse(f"{mirror.rstrip('/')}/x")
-        except ValueError as error:
-            raise UsageError(f"PACKAGER_REGISTRY_MIRRORS: {pair!r}: {error}", hint="write HOST=MIRROR") from error
-        if parsed.repository != f"{mirror.rstrip('/')}/x":
+            is_one = Reference.parse(f"{mirror}/any/image").repository == f"{mirror}/any/image"
+        except ValueError:
+            is_one = False
+        if not is_one:
             raise UsageError(
-                f"PACKAGER_REGISTRY_MIRRORS: {mirror!r} in {pair!r} names no registry",
+                f"{setting}: {mirror!r} in {pair!r} names no registry",
                 hint="write HOST=MIRROR, such as docker.io=mirror.example.com/dockerhub",
             )
-        yield host, mirror.rstrip("/")
+        yield _host(host, setting), mirror
 
 
-def _read_client_certificates(pairs: Iterable[str]) -> Iterable[tuple[str, ClientCertificate]]:
+def _read_client_certificates(pairs: Iterable[str]) -> Iterator[tuple[str, ClientCertificate]]:
+    setting = "PACKAGER_CLIENT_CERTIFICATES"
     for pair in pairs:
         host, _, files = pair.partition("=")
         certificate, _, key = files.partition(":")
         if not (host and certificate and key):
-            raise UsageError(
-                f"PACKAGER_CLIENT_CERTIFICATES: {pair!r} is no pair", hint="write HOST=CERTIFICATE_FILE:KEY_FILE"
-            )
-        yield host, ClientCertificate(certificate=Path(certificate), key=Path(key))
+            raise UsageError(f"{setting}: {pair!r} is no pair", hint="write HOST=CERTIFICATE_FILE:KEY_FILE")
+        yield _host(host, setting), ClientCertificate(certificate=Path(certificate), key=Path(key))
 
 
 def _unusable(setting: str, file: object, kind: str, error: Exception) -> UsageError:

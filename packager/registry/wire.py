@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 _TIMEOUT = httpx.Timeout(30.0)
+_CALL_OFF_SECONDS = 5.0
 CHUNK = 1 << 18
 _MOST_ERROR_BYTES = 1 << 16
 
@@ -56,7 +57,7 @@ class Wire:
         scheme = "http" if reference.host in access.plain_hosts else "https"
         self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
         self._client = httpx.Client(
-            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file)),
+            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root),
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
             follow_redirects=True,
             timeout=_TIMEOUT,
@@ -74,8 +75,18 @@ class Wire:
         return f"{self._root}/v2/{self.reference.path}/{path}"
 
     def join(self, base: str, location: str) -> str:
-        """Return the address that a Location header names, which may be relative to the one that was asked."""
-        return str(httpx.URL(base).join(location))
+        """Return the address that a Location header names, which may be relative to the one that was asked.
+
+        Raises:
+            RegistryError: It's none, or it leads out of HTTPS: a proxy before the registry doesn't tell it of HTTPS.
+        """
+        try:
+            url = httpx.URL(base).join(location)
+        except httpx.InvalidURL as error:
+            raise self.wrong("sends us on to something that is no address") from error
+        if url.scheme != "https" and url.scheme != httpx.URL(self._root).scheme:
+            raise self.wrong("sends us on from HTTPS to plain HTTP; a proxy before it must pass on X-Forwarded-Proto")
+        return str(url)
 
     def request(
         self,
@@ -115,13 +126,30 @@ class Wire:
             TransientStatusError, httpx.TransportError: It may help to try again: see `retried`.
             RegistryAuthError, RegistryError: The answer isn't an expected one.
         """
-        with self._client.stream(method, url, headers=headers, content=content) as response:
-            if response.status_code not in expect:
-                body = next(response.iter_raw(_MOST_ERROR_BYTES), b"")
-                if response.status_code in TRANSIENT_STATUSES:
-                    raise TransientStatusError(response, body)
-                raise answers.refusal(self.asked, response, body)
-            yield response
+        try:
+            with self._client.stream(method, url, headers=headers, content=content) as response:
+                if response.status_code not in expect:
+                    raise self.unexpected(response)
+                yield response
+        except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+            raise self.wrong("sends us on and on, or to something that is no address") from error
+
+    def unexpected(self, response: httpx.Response) -> Exception:
+        """Return the error that an answer with another status stands for, as `stream` raises it."""
+        body = next(response.iter_raw(_MOST_ERROR_BYTES), b"")
+        if response.status_code in TRANSIENT_STATUSES:
+            return TransientStatusError(response, body)
+        return answers.refusal(self.asked, response, body)
+
+    def call_off(self, location: str) -> bool:
+        """Ask once to forget an upload, as the registry does by itself in time; False where it answers too slowly."""
+        try:
+            with self._client.stream("DELETE", location, timeout=_CALL_OFF_SECONDS) as response:
+                log.debug("an upload was called off: %d", response.status_code)
+        except Exception as error:  # noqa: BLE001  (nothing depends on it)
+            log.debug("an upload can't be called off: %s", type(error).__name__)
+            return not isinstance(error, httpx.TimeoutException)
+        return True
 
     def retried(self, work: Callable[[], T], what: str) -> T:
         """Do the work, again while it fails for the moment; then turn its failure into one of our errors.
@@ -140,6 +168,16 @@ class Wire:
             return answers.refusal(self.asked, error.response, error.body)
         return answers.silence(self.asked, error)
 
+    def check_digest(self, response: httpx.Response, digest: str) -> None:
+        """See that the registry has stored what was sent.
+
+        Raises:
+            RegistryError: It says that it has stored something else.
+        """
+        given = response.headers.get("Docker-Content-Digest", digest)
+        if given != digest:
+            raise self.wrong(f"stored {given[:80]} where {digest} was sent")
+
     def wrong(self, what: str) -> RegistryError:
         """Say that the registry did what no registry should."""
         return RegistryError(
@@ -151,3 +189,13 @@ class Wire:
 def url_path(url: str) -> str:
     """Return what may be shown of an address: the query can hold a token."""
     return httpx.URL(url).path
+
+
+def skipped(chunks: Iterable[bytes], offset: int) -> Iterator[bytes]:
+    """Give the chunks without the first `offset` bytes."""
+    for chunk in chunks:
+        if offset >= len(chunk):
+            offset -= len(chunk)
+        else:
+            yield chunk[offset:]
+            offset = 0

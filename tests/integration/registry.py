@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import subprocess
 import time
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class Registry:
     folder: Path
     username: str = ""
     password: str = ""
+    tls: ssl.SSLContext | None = None  # what its certificate is checked with
 
     def connection(self, path: str = "", *, password: str | None = None) -> Connection:
         spec = {
@@ -46,7 +48,11 @@ class Registry:
         if self.username:
             pair = f"{self.username}:{self.password}".encode()
             headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        connection = http.client.HTTPConnection(self.host, timeout=10)
+        connection = (
+            http.client.HTTPSConnection(self.host, timeout=10, context=self.tls)
+            if self.tls
+            else http.client.HTTPConnection(self.host, timeout=10)
+        )
         try:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
@@ -67,6 +73,29 @@ class Registry:
         return self.ask("GET", f"/v2/{path}/blobs/{digest}")[2]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerTls:
+    """A registry's certificate and key, and whose certificates its clients must show, all in PEM files."""
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+    client: tuple[Path, Path] | None = None  # what the tests' own questions show
+
+    def config(self) -> dict[str, Any]:
+        asked = {"clientcas": [str(self.client_authority)]} if self.client_authority else {}
+        return {"certificate": str(self.certificate), "key": str(self.key), **asked}
+
+    def context(self) -> ssl.SSLContext:
+        """How the tests ask the registry, whatever its certificate is like."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if self.client:
+            context.load_cert_chain(*self.client)
+        return context
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -75,7 +104,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve_registry(folder: Path, *, with_password: bool = False, storage: Path | None = None) -> Iterator[Registry]:
+def serve_registry(
+    folder: Path,
+    *,
+    with_password: bool = False,
+    storage: Path | None = None,
+    tls: ServerTls | None = None,
+    address: str = "127.0.0.1",
+) -> Iterator[Registry]:
     """Run a registry below `folder` for the block; its blobs lie in `storage`, which is made when it's not given."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -83,8 +119,10 @@ def serve_registry(folder: Path, *, with_password: bool = False, storage: Path |
         "version": "0.1",
         "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(storage or folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": f"{address}:{port}"},
     }
+    if tls is not None:
+        config["http"]["tls"] = tls.config()
     username = password = ""
     if with_password:
         username, password = "packager", PASSWORD
@@ -97,7 +135,13 @@ def serve_registry(folder: Path, *, with_password: bool = False, storage: Path |
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
     try:
-        registry = Registry(host=f"127.0.0.1:{port}", folder=folder, username=username, password=password)
+        registry = Registry(
+            host=f"{address}:{port}",
+            folder=folder,
+            username=username,
+            password=password,
+            tls=tls.context() if tls else None,
+        )
         _wait_until_up(registry, server)
         yield registry
     finally:

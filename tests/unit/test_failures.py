@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packager.engines.failures import Attempt, Stage, failure, may_be_full
+from packager.engines.failures import Attempt, Stage, failure, may_be_full, may_pass
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -88,7 +88,44 @@ PUSHES: list[tuple[str, type[PackagerError], str]] = [
         RegistryError,
         "couldn't store",
     ),
+    (
+        f"{REUSING}pinging container registry r.io:5000: invalid status code from registry 503 (Service Unavailable)",
+        RegistryError,
+        "couldn't store",
+    ),
     (f"{REUSING}failed to read from destination repository a/b: 429 (Too Many Requests)", RegistryError, "rate"),
+    (
+        (
+            f'{REUSING}pinging container registry r.io:5000: Get "https://r.io:5000/v2/": x509: certificate has '
+            "expired or is not yet valid: current time 2026-11-22T15:00:00Z is after 2026-11-21T15:00:00Z"
+        ),
+        RegistryUnreachableError,
+        "has expired, or is not valid yet",
+    ),
+    (
+        (
+            f'{REUSING}pinging container registry r.io:5000: Get "https://r.io:5000/v2/": x509: certificate is valid '
+            "for other.io, not r.io"
+        ),
+        RegistryUnreachableError,
+        "is for another name: x509: certificate is valid for other.io, not r.io",
+    ),
+    (
+        (
+            f'{REUSING}pinging container registry 10.0.0.1: Get "https://10.0.0.1/v2/": x509: cannot validate '
+            "certificate for 10.0.0.1 because it doesn't contain any IP SANs"
+        ),
+        RegistryUnreachableError,
+        "is for another name",
+    ),
+    (
+        (
+            f'{REUSING}pinging container registry r.io:5000: Get "https://r.io:5000/v2/": remote error: tls: '
+            "bad certificate"
+        ),
+        RegistryUnreachableError,
+        "didn't accept our TLS connection",
+    ),
     (
         f"{PUSHING}writing blob: initiating layer upload to /v2/a/b/blobs/uploads/ in r.io:5000: unknown: boom",
         RegistryError,
@@ -127,6 +164,17 @@ PULLS: list[tuple[str, type[PackagerError], str]] = [
         DiskFullError,
         "this machine",
     ),
+]
+PASSING: list[tuple[str, bool]] = [
+    ("pinging container registry r.io:5000: invalid status code from registry 503 (Service Unavailable)", True),
+    ("writing blob: received unexpected HTTP status: 502 Bad Gateway", True),
+    ('writing blob: Patch "https://r.io/v2/a/b/blobs/uploads/1": read: connection reset by peer', True),
+    ('pinging container registry r.io: Get "https://r.io/v2/": EOF', True),
+    ("failed to read from destination repository a/b: 429 (Too Many Requests)", True),
+    ("failed to read from destination repository a/b: 403 (Forbidden)", False),
+    ("writing blob: initiating layer upload: unauthorized: authentication required", False),
+    ('pinging container registry r.io: Get "https://r.io/v2/": x509: certificate signed by unknown authority', False),
+    ('pinging container registry r.io: Get "https://r.io/v2/": dial tcp: connect: connection refused', False),
 ]
 BUILDS: list[tuple[int, str, type[PackagerError], str]] = [
     (
@@ -296,3 +344,10 @@ def test_a_registry_out_of_space_is_not_our_disk() -> None:
 def test_a_long_output_is_cut() -> None:
     error = error_of("build", "", 1, "x" * 4000 + '\nError: building at STEP "RUN x": exit status 1')
     assert len(error.message) < 1500
+
+
+@pytest.mark.parametrize(("told", "passing"), PASSING)
+def test_what_may_pass(told: str, passing: bool) -> None:
+    done = Completed(argv=("buildah",), returncode=125, output=f"{PUSHING}{told}")
+    error = failure(Attempt(stage="push", subject="r.io/a/b:1", host="r.io"), done)
+    assert may_pass(error, done) is passing
