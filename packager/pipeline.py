@@ -22,13 +22,14 @@ from packager.errors import DependenciesError, DiskFullError, UsageError, is_dis
 from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
-from packager.registry.authfile import auth_file
+from packager.registry.authfile import LoginContext, auth_file
+from packager.registry.docker_config import read_user_config
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.runtime_layer import check_python, runtime_contents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from packager.artifact import Artifact
     from packager.engines import Engine
@@ -54,13 +55,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What the work is done with."""
+    """What the work is done with; `learn` takes secrets, for redaction."""
 
     settings: Settings
     engine: Engine
     run: Runner
     reporter: Reporter
     environ: Mapping[str, str]
+    learn: Callable[[Iterable[str]], None]
 
 
 class EnvironmentInputs(TypedDict):
@@ -121,7 +123,8 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
         artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
     request = make_request(job.manifest, artifact.manifest.model, job.overrides)
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
-    with auth_file(request.push, request.pull, work) as auth:
+    logins = LoginContext(base=request.base, user=read_user_config(tools.environ), learn=tools.learn)
+    with auth_file(request.push, request.pull, work, logins) as auth:
         access = RegistryAccess(auth_file=auth, insecure_hosts=frozenset(settings.insecure_registries))
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         with reporter.stage(f"Looking into the base image {request.base}"):

@@ -50,7 +50,14 @@ class Session:
         run = partial(run_command, grace=self.settings.stop_grace)
         chosen = name or (EngineName.kaniko if JOB_IMAGE_MARK.exists() else EngineName.buildah)
         engine = _ENGINES[chosen](self.settings, run, os.environ)
-        return Tools(settings=self.settings, engine=engine, run=run, reporter=self.reporter, environ=os.environ)
+        return Tools(
+            settings=self.settings,
+            engine=engine,
+            run=run,
+            reporter=self.reporter,
+            environ=os.environ,
+            learn=self.redactor.add,
+        )
 
 
 @contextmanager
