@@ -15,14 +15,16 @@ from packager import __version__
 from packager.artifact import ArtifactLimits, open_artifact
 from packager.context import write_context
 from packager.engines import RegistryAccess
+from packager.engines.kaniko_command import cache_repository
 from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
 from packager.errors import DependenciesError, DiskFullError, UsageError, is_disk_full
 from packager.interruption import private_folder
+from packager.models.reference import Reference
 from packager.plan import LAYER_TIME
 from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prepared, base_conda, make_plan
-from packager.registry.authfile import LoginContext, auth_file
+from packager.registry.authfile import LoginContext, open_auth_file
 from packager.registry.docker_config import read_user_config
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
@@ -99,7 +101,7 @@ def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
     Raises:
         PackagerError: Any of its classes; the folder is then not there.
     """
-    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
+    with workspace(tools.settings) as work, _prepare(job, tools, work, pushes=False) as prepared:
         with tools.reporter.stage("Writing the build context"):
             try:
                 write_context(prepared.plan, folder, ours=work)
@@ -117,16 +119,18 @@ class _PreparedJob:
 
 
 @contextmanager
-def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
+def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iterator[_PreparedJob]:
     settings, reporter = tools.settings, tools.reporter
     with reporter.stage(f"Reading the model {job.model}"):
         artifact = open_artifact(job.model, work, limits=ArtifactLimits.from_settings(settings), reporter=reporter)
     request = make_request(job.manifest, artifact.manifest.model, job.overrides)
     connections = [connection for connection in (request.push, request.pull) if connection is not None]
     logins = LoginContext(base=request.base, user=read_user_config(tools.environ), learn=tools.learn)
-    with auth_file(request.push, request.pull, work, logins) as auth:
-        access = RegistryAccess(auth_file=auth, insecure_hosts=frozenset(settings.insecure_registries))
+    with open_auth_file(request.push, request.pull, work, logins) as auth:
+        access = RegistryAccess(auth_file=auth.path, insecure_hosts=frozenset(settings.insecure_registries))
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
+        if pushes:
+            _create_repositories(request, tools)
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = tools.engine.inspect_base(request.base, access)
         with reporter.stage("Preparing the model's dependencies"):
@@ -141,7 +145,23 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             timestamp=_source_time(settings) or LAYER_TIME,
             packager_version=__version__,
         )
-        yield _PreparedJob(request=request, plan=make_plan(request, prepared), access=access)
+        plan = make_plan(request, prepared)
+        auth.refresh()
+        yield _PreparedJob(request=request, plan=plan, access=access)
+
+
+def _create_repositories(request: PackagingRequest, tools: Tools) -> None:
+    """Create the ECR repositories that the engine is going to push to; other registries make theirs themselves."""
+    push, destination, settings = request.push, request.destination.reference, tools.settings
+    to_registry = request.destination.transport == "docker"
+    if push is None or push.spec.type != "ecr" or not to_registry or not settings.ecr_create_repositories:
+        return
+    from packager.registry.ecr import ensure_repositories  # noqa: PLC0415  (boto3 takes half a second, and few need it)
+
+    cached = tools.engine.name == "kaniko" and settings.kaniko_cache
+    cache = Reference.parse(cache_repository(destination, settings)) if cached else None
+    with tools.reporter.stage(f"Looking for the repository {destination.repository}"):
+        ensure_repositories(push, destination, cache, settings, tools.learn)
 
 
 def make_dependencies(

@@ -11,6 +11,7 @@ from packager.errors import RequestError
 from packager.interruption import private_folder
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import DockerConfig
+from packager.registry.renewal import Clock, Renewal, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,56 +33,95 @@ class LoginContext:
         base: The base image.
         user: The user's own docker configuration, which counts where the connections say nothing.
         learn: Told every secret before it is written or used.
+        clock: The time.
     """
 
     base: Reference | None = None
     user: DockerConfig = field(default_factory=DockerConfig)
     learn: Callable[[Iterable[str]], None] = _ignore
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthFile:
+    """A docker `config.json` with current logins.
+
+    Attributes:
+        path: The file.
+        refresh: Renews the logins that are due, and raises RegistryAuthError and its kin where one has expired and
+            can't be renewed; costs nothing when none is due.
+    """
+
+    path: Path
+    refresh: Callable[[], None]
 
 
 @contextmanager
-def auth_file(
+def open_auth_file(
     push: Connection | None, pull: Connection | None, workspace: Path, context: LoginContext | None = None
-) -> Iterator[Path]:
+) -> Iterator[AuthFile]:
     """Give a docker `config.json` with the connections' logins, and remove it at the end of the block.
 
     It has mode 0600 in a folder of its own with mode 0700, named `config.json` so that the folder can be a
     DOCKER_CONFIG. The push's login is the one for a whole host that both are of; the pull's is entered for the very
     repository of the base as well. `workspace` is where the private folder is made.
 
+    A login that expires is renewed before it does, and the file replaced.
+
     Raises:
         RequestError: A connection can't log in to a registry.
+        RegistryAuthError, RegistryUnreachableError, RegistryError: A token can't be had.
     """
     context = context or LoginContext()
     context.learn(context.user.secrets())
-    logins = [credential_for(connection) if connection is not None else None for connection in (push, pull)]
-    credentials = [login for login in logins if login is not None]
-    for login in credentials:
-        context.learn(login.secrets())
-    if logins[1] is not None and context.base is not None and context.base.host == logins[1].host:
-        credentials.append(replace(logins[1], path=context.base.path))
+    sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
     with private_folder("auth-", workspace) as folder:
         path = folder / "config.json"
-        _write(path, context.user.beneath(credentials).to_bytes())
-        yield path
+
+        def publish(logins: Sequence[Credential | None]) -> None:
+            held = _with_base(logins, context.base)
+            context.learn([secret for login in held for secret in login.secrets()])
+            _write(path, context.user.beneath(held).to_bytes())
+
+        renewal = Renewal(sources, publish, context.clock)
+        with renewal.running():
+            yield AuthFile(path=path, refresh=renewal.refresh)
 
 
-def credential_for(connection: Connection) -> Credential | None:
-    """Return the login of a connection, or None where access is anonymous.
+@contextmanager
+def auth_file(
+    push: Connection | None, pull: Connection | None, workspace: Path, context: LoginContext | None = None
+) -> Iterator[Path]:
+    """Give the path of such a file."""
+    with open_auth_file(push, pull, workspace, context) as file:
+        yield file.path
+
+
+def _source(connection: Connection | None, context: LoginContext) -> Source:
+    """Return where the login of a connection comes from.
 
     Raises:
-        RequestError: The connection's type is none that can log in, or its user name can't be sent.
+        RequestError: The connection can't log in to a registry.
     """
-    if connection.spec.type == "ecr":
-        raise RequestError(
-            f"connection {connection.id!r}: ecr connections are not supported yet",
-            hint="use a docker connection with user AWS and the password that `aws ecr get-login-password` prints",
-        )
-    if connection.spec.type != "docker":
-        raise RequestError(
-            f"connection {connection.id!r}: type {connection.spec.type!r} is no registry; use docker or ecr"
-        )
-    return docker_credential(connection)
+    if connection is None:
+        return Source(name="nobody", fetch=lambda: None)
+    kind, name = connection.spec.type, f"connection {connection.id!r}"
+    if kind == "ecr":
+        from packager.registry.ecr import Ecr  # noqa: PLC0415  (boto3 takes half a second, and few need it)
+
+        return Source(name=name, fetch=Ecr(connection, context.learn).credential)
+    if kind != "docker":
+        raise RequestError(f"{name}: type {kind!r} is no registry; use docker or ecr")
+    login = docker_credential(connection)
+    return Source(name=name, fetch=lambda: login)
+
+
+def _with_base(logins: Sequence[Credential | None], base: Reference | None) -> list[Credential]:
+    """Return the logins there are, and the pull's once more, for the repository of the base."""
+    held, pull = [login for login in logins if login is not None], logins[1]
+    if pull is not None and base is not None and base.host == pull.host:
+        held.append(replace(pull, path=base.path))
+    return held
 
 
 def auth_config(credentials: Sequence[Credential]) -> bytes:
