@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from packager.errors import RequestError
+from packager.errors import DiskFullError, RequestError, is_disk_full
 from packager.interruption import private_folder
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import DockerConfig
@@ -139,8 +139,20 @@ def login_for(reference: Reference, file: Path) -> Credential | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all: whoever reads it meanwhile has the old one or the new one."""
+    """Write the file whole or not at all: whoever reads it meanwhile has the old one or the new one.
+
+    Raises:
+        DiskFullError: There is no space for it.
+    """
     new = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    new.replace(path)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"no space left in {path.parent}", hint="name a larger disk in PACKAGER_WORK_DIR"
+            ) from error
+        raise

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from packager.errors import PackagerError, RegistryError, RequestError
+from packager.errors import PackagerError, RegistryError, RegistryUnreachableError, RequestError
 from packager.registry.credentials import Credential
 from packager.registry.ecr_failures import EcrCall, error_code, explain, is_denied
 from packager.registry.ecr_retries import ATTEMPTS, tell_retries
@@ -192,6 +193,11 @@ class Ecr:
             yield call
         except (ClientError, BotoCoreError) as error:
             raise explain(error, call) from error
+        except ResponseParserError as error:
+            raise RegistryUnreachableError(
+                f"{what}: what answered in AWS's place doesn't speak its protocol",
+                hint="check the proxy variables and AWS_ENDPOINT_URL",
+            ) from error
 
 
 class _DeniedError(Exception):

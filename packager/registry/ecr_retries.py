@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # of every call, the first included; botocore waits up to 20 seconds between two
-_ATTEMPT = re.compile(r"attempt=(\d+)")
+_ATTEMPT = re.compile(r"\battempt=(\d+)")
 
 
 def tell_retries(client: BaseClient) -> None:
@@ -37,7 +37,7 @@ def tell_retries(client: BaseClient) -> None:
 
     def tell(request: AWSPreparedRequest, **_others: object) -> None:
         header = request.headers.get("amz-sdk-request", b"")
-        found = _ATTEMPT.match(header.decode() if isinstance(header, bytes) else header)
+        found = _ATTEMPT.search(header.decode() if isinstance(header, bytes) else header)
         if found and int(found[1]) > 1 and causes:
             log.warning("asking AWS again (attempt %s of %d): %s", found[1], ATTEMPTS, causes[0])
 

@@ -62,6 +62,7 @@ class Renewal:
         self._stopped = Event()
         self._thread = Thread(target=self._keep_fresh, name="login-renewal", daemon=True)
         self._publish(self._logins)
+        self._unpublished = False  # a new login that could not be published yet, as on a full disk
 
     def refresh(self) -> None:
         """Renew what is due; asks nobody when nothing is.
@@ -103,17 +104,17 @@ class Renewal:
 
     def _renew(self, *, must: bool) -> None:
         with self._renewing:
-            changed = [self._renew_one(index, must=must) for index in range(len(self._sources))]
-            if any(changed):
-                with self._publishing:
-                    if not self._stopped.is_set():
-                        self._publish(self._logins)
+            for index in range(len(self._sources)):
+                self._renew_one(index, must=must)
+            with self._publishing:
+                if self._unpublished and not self._stopped.is_set():
+                    self._publish(self._logins)
+                    self._unpublished = False
 
-    def _renew_one(self, index: int, *, must: bool) -> bool:
-        """Renew a login if it's due; tell whether there is a new one."""
+    def _renew_one(self, index: int, *, must: bool) -> None:
         source, due, login = self._sources[index], self._due[index], self._logins[index]
         if due is None or self._clock.now() < due:
-            return False
+            return
         try:
             self._logins[index] = source.fetch()
         except PackagerError as error:
@@ -121,10 +122,10 @@ class Renewal:
             if must and login is not None and _is_over(login, self._clock.now()):
                 raise
             log.warning("the login of %s can't be renewed, and is tried again: %s", source.name, error.message)
-            return False
+            return
+        self._unpublished = True
         self._due[index] = _due(self._logins[index], self._clock.now())
         log.debug("renewed the login of %s", source.name)
-        return True
 
 
 def _due(login: Credential | None, now: datetime) -> datetime | None:

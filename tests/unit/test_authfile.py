@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.errors import RequestError
+from packager.errors import DiskFullError, RequestError
 from packager.models.connection import Connection
 from packager.models.reference import Reference
 from packager.registry.authfile import LoginContext, auth_config, auth_file, login_for
@@ -18,7 +20,6 @@ from packager.registry.docker_config import DockerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 def connection(uri: str, username: str = "", password: str = "", kind: str = "docker") -> Connection:
@@ -76,6 +77,19 @@ def test_the_file_is_removed_when_the_work_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), auth_file(connection("r.io", "u", "p"), None, tmp_path):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, _target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with auth_file(connection("r.io", "u", "p"), None, tmp_path) as path:
+        before = path.read_bytes()
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(DiskFullError, match="no space left"), auth_file(None, None, path.parent):
+            pass
+        assert [file.name for file in path.parent.iterdir()] == ["config.json"]
+        assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
