@@ -188,6 +188,7 @@ class Ecr:
             action=action,
             resource=resource,
             has_keys=bool(self._connection.spec.key_id.get_secret_value()),
+            role="" if action == "sts:AssumeRole" else self._connection.spec.role,
         )
         try:
             yield call

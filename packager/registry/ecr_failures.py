@@ -39,6 +39,7 @@ class EcrCall:
         action: The IAM action that allows it: `ecr:CreateRepository`.
         resource: What it has to be allowed for: an ARN, or `*`.
         has_keys: Whether the connection has keys of its own.
+        role: The role that was assumed for it, or empty.
     """
 
     what: str
@@ -46,10 +47,13 @@ class EcrCall:
     action: str
     resource: str
     has_keys: bool
+    role: str = ""
 
     @property
     def whose(self) -> str:
         """Return whose credentials were used."""
+        if self.role:
+            return f"the credentials of the role {self.role} (connection {self.connection!r})"
         own = f"keyID and keySecret of connection {self.connection!r}"
         return own if self.has_keys else f"the AWS credentials of this environment (connection {self.connection!r})"
 

@@ -85,3 +85,6 @@ def test_whose_credentials_they_are() -> None:
     call = EcrCall(what="w", connection="my-ecr", action="a", resource="*", has_keys=False)
     made = explain(refused("ExpiredToken"), call)
     assert made.message.startswith("w: the AWS credentials of this environment (connection 'my-ecr') have expired")
+    call = EcrCall(what="w", connection="my-ecr", action="a", resource="*", has_keys=True, role="arn:r")
+    made = explain(refused("AccessDenied"), call)
+    assert made.message.startswith("w: AWS denied it to the credentials of the role arn:r (connection 'my-ecr')")
