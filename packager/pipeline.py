@@ -156,7 +156,7 @@ def _create_repositories(request: PackagingRequest, tools: Tools) -> None:
     to_registry = request.destination.transport == "docker"
     if push is None or push.spec.type != "ecr" or not to_registry or not settings.ecr_create_repositories:
         return
-    from packager.registry.ecr import ensure_repositories  # noqa: PLC0415  (boto3 takes half a second, and few need it)
+    from packager.registry.ecr_repositories import ensure_repositories  # noqa: PLC0415  (boto3 takes half a second, and few need it)
 
     cached = tools.engine.name == "kaniko" and settings.kaniko_cache
     cache = Reference.parse(cache_repository(destination, settings)) if cached else None

@@ -1,4 +1,4 @@
-"""Amazon ECR: tokens for its registries, and repositories that have to exist before a push.
+"""Amazon ECR: sessions with AWS, and tokens for its registries.
 
 Every call goes to the account and region of the connection's `uri`. The actions are those of
 docs.aws.amazon.com/AmazonECR/latest/APIReference.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boto3.session import Session
@@ -19,34 +17,20 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from packager.errors import PackagerError, RegistryError, RegistryUnreachableError, RequestError
+from packager.errors import RegistryError, RegistryUnreachableError, RequestError
 from packager.registry.credentials import Credential
-from packager.registry.ecr_failures import EcrCall, error_code, explain, is_denied
+from packager.registry.ecr_failures import EcrCall, explain
 from packager.registry.ecr_retries import ATTEMPTS, tell_retries
 from packager.registry.ecr_uri import FORM, EcrUri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from mypy_boto3_ecr import ECRClient
-    from mypy_boto3_ecr.literals import ImageTagMutabilityType
 
     from packager.models.connection import Connection
-    from packager.models.reference import Reference
-    from packager.settings import Settings
-
-log = logging.getLogger(__name__)
 
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewRepository:
-    """What a repository is like when it has to be created."""
-
-    name: str
-    tag_mutability: ImageTagMutabilityType = "MUTABLE"
-    scan_on_push: bool = False
 
 
 class Ecr:
@@ -70,8 +54,8 @@ class Ecr:
             RegistryError: AWS failed, or limits the rate of requests after every retry.
         """
         uri = self.uri
-        client = self._client()
-        with self._explained(f"login to {uri.host}", "ecr:GetAuthorizationToken", "*"):
+        client = self.client()
+        with self.explained(f"login to {uri.host}", "ecr:GetAuthorizationToken", "*"):
             answer = client.get_authorization_token(registryIds=[uri.account])
         try:
             data = answer["authorizationData"][0]
@@ -86,64 +70,15 @@ class Ecr:
         self._learn(login.secrets())
         return login
 
-    def ensure(self, repositories: Sequence[NewRepository]) -> None:
-        """Create the repositories that are not there; another job may do the same at the same time.
-
-        Where the credentials may neither look nor create, the push will tell.
+    def client(self) -> ECRClient:
+        """Make a client with the connection's keys or the default chain, and its role on top of that.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `credential`.
         """
-        client = self._client()
-        for repository in repositories:
-            there = self._is_there(client, repository.name)
-            if there:
-                continue
-            try:
-                self._create(client, repository)
-            except _DeniedError as denial:
-                if there is False:
-                    raise denial.error from denial
-                log.warning("can't tell whether the ECR repository is there: %s", denial.error.message)
-
-    def _is_there(self, client: ECRClient, name: str) -> bool | None:
-        """Tell whether a repository is there; None where we may not look."""
-        action = "ecr:DescribeRepositories"
-        with self._explained(f"look for the ECR repository {self.uri.host}/{name}", action, self.uri.arn(name)):
-            try:
-                client.describe_repositories(registryId=self.uri.account, repositoryNames=[name])
-            except ClientError as error:
-                if is_denied(error):
-                    return None
-                if error_code(error) != "RepositoryNotFoundException":
-                    raise
-                return False
-        return True
-
-    def _create(self, client: ECRClient, repository: NewRepository) -> None:
-        name = repository.name
-        what = f"creation of the ECR repository {self.uri.host}/{name}"
-        with self._explained(what, "ecr:CreateRepository", self.uri.arn(name)) as call:
-            try:
-                client.create_repository(
-                    registryId=self.uri.account,
-                    repositoryName=name,
-                    imageTagMutability=repository.tag_mutability,
-                    imageScanningConfiguration={"scanOnPush": repository.scan_on_push},
-                )
-            except ClientError as error:
-                if is_denied(error):
-                    raise _DeniedError(explain(error, call)) from error
-                if error_code(error) != "RepositoryAlreadyExistsException":
-                    raise
-                return
-        log.info("created the ECR repository %s/%s", self.uri.host, name)
-
-    def _client(self) -> ECRClient:
-        """Make a client with the connection's keys or the default chain, and its role on top of that."""
         spec = self._connection.spec
         what = f"login to {self.uri.host}"
-        with self._explained(what, "ecr:GetAuthorizationToken", "*"):
+        with self.explained(what, "ecr:GetAuthorizationToken", "*"):
             session = Session(
                 aws_access_key_id=spec.key_id.get_secret_value() or None,
                 aws_secret_access_key=spec.key_secret.get_secret_value() or None,
@@ -151,14 +86,14 @@ class Ecr:
             )
             self._learn_session(session)
         if spec.role:
-            with self._explained(f"{what}: the role {spec.role}", "sts:AssumeRole", spec.role):
+            with self.explained(f"{what}: the role {spec.role}", "sts:AssumeRole", spec.role):
                 sts = session.client("sts", config=self._config())
                 tell_retries(sts)
                 given = sts.assume_role(RoleArn=spec.role, RoleSessionName="packager")["Credentials"]
             secrets = given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
             self._learn(secrets)
             session = Session(*secrets, region_name=self.uri.region)
-        with self._explained(what, "ecr:GetAuthorizationToken", "*"):
+        with self.explained(what, "ecr:GetAuthorizationToken", "*"):
             client = session.client("ecr", config=self._config())
         tell_retries(client)
         return client
@@ -180,8 +115,8 @@ class Ecr:
         )
 
     @contextmanager
-    def _explained(self, what: str, action: str, resource: str) -> Iterator[EcrCall]:
-        """Turn boto3's errors into ours."""
+    def explained(self, what: str, action: str, resource: str) -> Iterator[EcrCall]:
+        """Turn boto3's errors within the block into ours; it gets what they are explained with."""
         call = EcrCall(
             what=what,
             connection=self._connection.id,
@@ -199,14 +134,6 @@ class Ecr:
                 f"{what}: what answered in AWS's place doesn't speak its protocol",
                 hint="check the proxy variables and AWS_ENDPOINT_URL",
             ) from error
-
-
-class _DeniedError(Exception):
-    """We may not create a repository; `error` is what the user sees of it."""
-
-    def __init__(self, error: PackagerError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 def _checked_uri(connection: Connection) -> EcrUri:
@@ -227,33 +154,3 @@ def _checked_uri(connection: Connection) -> EcrUri:
             f"connection {connection.id!r} can't be used", problems, hint=f"an ecr connection's uri is {FORM}"
         )
     return uri
-
-
-def ensure_repositories(
-    push: Connection,
-    image: Reference,
-    cache: Reference | None,
-    settings: Settings,
-    learn: Callable[[Iterable[str]], None],
-) -> None:
-    """Create what is missing of the image's repository and the layer cache's, where they are in this registry.
-
-    The cache's tags name what is in them and two builds may write the same one, so it is never immutable.
-
-    Raises:
-        RequestError, RegistryAuthError, RegistryUnreachableError, RegistryError: They can't be created.
-    """
-    ecr = Ecr(push, learn)
-    wanted = []
-    if ecr.uri.serves(image.host):
-        wanted.append(
-            NewRepository(
-                name=image.path,
-                tag_mutability=settings.ecr_tag_mutability,
-                scan_on_push=settings.ecr_scan_on_push,
-            )
-        )
-    if cache is not None and ecr.uri.serves(cache.host):
-        wanted.append(NewRepository(name=cache.path))
-    if wanted:
-        ecr.ensure(wanted)

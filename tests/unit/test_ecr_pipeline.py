@@ -13,7 +13,7 @@ from packager.models.reference import Destination, Reference
 from packager.pipeline import Tools, _create_repositories
 from packager.plan import BaseImage
 from packager.progress import SilentReporter
-from packager.registry import ecr
+from packager.registry import ecr_repositories
 from packager.request import PackagingRequest
 from packager.settings import Settings
 from tests.unit.builders import request
@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, wanted: PackagingRequest, engine: str
     def record(_push: Connection, image: Reference, cache: Reference | None, *_others: object) -> None:
         made.extend([str(image), *([str(cache)] if cache else [])])
 
-    monkeypatch.setattr(ecr, "ensure_repositories", record)
+    monkeypatch.setattr(ecr_repositories, "ensure_repositories", record)
     tools = Tools(
         settings=Settings.model_validate(settings),
         engine=NoEngine(engine),
