@@ -17,7 +17,8 @@ from packager.environment_store import EnvironmentStore
 from packager.plan import LAYER_TIME
 from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
 from packager.registry.access import LOCAL_STORAGE, RegistryAccess, find_plain_hosts
-from packager.registry.authfile import auth_file
+from packager.registry.authfile import LoginContext, open_auth_file
+from packager.registry.docker_config import read_user_config
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
@@ -26,11 +27,13 @@ from packager.runtime_layer import runtime_contents
 from packager.workspace import opened_model, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from packager.engines import BuiltImage, Engine
+    from packager.models.connection import Connection
     from packager.models.packaging import PackagingManifest
+    from packager.models.reference import Reference
     from packager.plan import ImagePlan
     from packager.planner import Dependencies
     from packager.process import Runner
@@ -57,6 +60,7 @@ class Tools:
 
     Attributes:
         choose_engine: Sets up the engine that fits, and says which.
+        learn: Takes secrets, for redaction.
     """
 
     settings: Settings
@@ -64,6 +68,7 @@ class Tools:
     run: Runner
     reporter: Reporter
     environ: Mapping[str, str]
+    learn: Callable[[Iterable[str]], None]
 
 
 def package(job: Job, tools: Tools) -> PackagingResult:
@@ -127,14 +132,14 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         )
         request = make_request(job.manifest, artifact.manifest.model, job.overrides)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
-        auth = stack.enter_context(auth_file(request.push, request.pull, work))
+        logins = LoginContext(base=request.base, user=read_user_config(tools.environ), learn=tools.learn)
+        auth = stack.enter_context(open_auth_file(request.push, request.pull, work, logins))
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         local = request.base.host == LOCAL_STORAGE and not request.base.layout
         engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
-        access = _reach_registries(request, engine, auth, trust)
-        if pushes and engine.repositories(request.destination):
-            with reporter.stage(f"Asking {request.destination.reference.host} whether we may push"):
-                check_push(request.destination.reference, access)
+        access = _reach_registries(request, engine, auth.path, trust)
+        if pushes:
+            _prepare_push(request, engine, access, tools)
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = engine.inspect_base(request.base, access)
         store = _environment_store(request, engine, access, settings)
@@ -155,10 +160,12 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             timestamp=_source_time(settings) or LAYER_TIME,
             packager_version=__version__,
         )
+        plan = make_plan(request, prepared)
+        auth.refresh()
         yield _PreparedJob(
             request=request,
             engine=engine,
-            plan=make_plan(request, prepared),
+            plan=plan,
             access=access,
             dependencies=dependencies,
             key=key,
@@ -181,6 +188,34 @@ def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, tru
     repositories = engine.repositories(request.destination)
     plain_hosts = find_plain_hosts((request.base, *repositories), trust)
     return RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+
+
+def _prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, tools: Tools) -> None:
+    """See that the push will be accepted; where ECR is the registry, create the repositories that it needs.
+
+    Raises:
+        RegistryAuthError, RegistryUnreachableError, RegistryError: It won't.
+    """
+    repositories = engine.repositories(request.destination)
+    if repositories:
+        create_repositories(request.push, repositories, tools)
+        with tools.reporter.stage(f"Asking {repositories[0].host} whether we may push"):
+            check_push(repositories[0], access)
+
+
+def create_repositories(push: Connection | None, repositories: Sequence[Reference], tools: Tools) -> None:
+    """Create the ECR repositories that the engine is going to push to; other registries make theirs themselves.
+
+    Raises:
+        RequestError, RegistryAuthError, RegistryUnreachableError, RegistryError: They can't be created.
+    """
+    if push is None or push.spec.type != "ecr" or not tools.settings.ecr_create_repositories:
+        return
+    from packager.registry.ecr_repositories import ensure_repositories  # noqa: PLC0415  (boto3 takes half a second)
+
+    image, *caches = repositories
+    with tools.reporter.stage(f"Looking for the repository {image.repository}"):
+        ensure_repositories(push, image, caches[0] if caches else None, tools.settings, tools.learn)
 
 
 def _source_time(settings: Settings) -> datetime | None:

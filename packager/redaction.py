@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -25,15 +26,19 @@ class Redactor(logging.Filter):
         """Start knowing no secret."""
         super().__init__()
         self._forms: list[str] = []
+        self._lock = threading.Lock()  # logins are renewed in a thread
 
     def add(self, secrets: Iterable[str]) -> None:
         """Learn secrets, with their base64, URL-quoted and JSON-escaped forms."""
-        forms = set(self._forms)
+        forms: set[str] = set()
         for secret in secrets:
             if len(secret) >= _SHORTEST:
                 encoded = base64.b64encode(secret.encode()).decode()
                 forms |= {secret, encoded, encoded.rstrip("="), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        self._forms = sorted(forms, key=len, reverse=True)  # the longest first: one may hold another
+        with self._lock:
+            self._forms = sorted(
+                forms.union(self._forms), key=len, reverse=True
+            )  # the longest first: one may hold another
 
     def clean(self, text: str) -> str:
         """Return the text without the secrets."""

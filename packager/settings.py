@@ -190,6 +190,15 @@ class Settings(BaseModel):
         default=7.0, ge=0, description="Days after which an unchanged dependency file is solved anew."
     )
     refresh_environment: bool = Field(default=False, description="Solve anew, whatever is kept.")
+    ecr_create_repositories: bool = Field(
+        default=True, description="Create the ECR repositories that a push needs and that are missing."
+    )
+    ecr_tag_mutability: Literal["MUTABLE", "IMMUTABLE"] = Field(
+        default="MUTABLE", description="Whether tags can be moved in the image's ECR repository, when we create it."
+    )
+    ecr_scan_on_push: bool = Field(
+        default=False, description="Whether ECR scans the images of that repository, when we create it."
+    )
     stop_grace: float = Field(default=10.0, gt=0, description="Seconds between SIGTERM and SIGKILL for our children.")
     source_date_epoch: int | None = Field(
         default=None,

@@ -72,7 +72,14 @@ class Session:
         settings = self.settings.model_copy(update=changes)
         run = partial(run_command, grace=settings.stop_grace)
         choose = partial(_set_up_engine, asked, settings, run)
-        return Tools(settings=settings, choose_engine=choose, run=run, reporter=self.reporter, environ=os.environ)
+        return Tools(
+            settings=settings,
+            choose_engine=choose,
+            run=run,
+            reporter=self.reporter,
+            environ=os.environ,
+            learn=self.redactor.add,
+        )
 
 
 def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, needs: Needs) -> Engine:

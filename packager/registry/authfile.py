@@ -1,73 +1,158 @@
-"""Logins as a docker `config.json`, which every engine reads; the only file that ever holds them.
-
-The format is that of containers-auth.json(5): an entry's key is a host, or a host and a path; of several that fit, the
-longest counts.
-"""
+"""Logins as a docker `config.json`, which every engine reads; the only file that ever holds them."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from packager.errors import DiskFullError, RequestError, is_disk_full
 from packager.interruption import private_folder
-from packager.models.reference import DOCKER_HUB
-from packager.registry.credentials import Credential, credential_for
+from packager.registry.credentials import Credential, docker_credential
+from packager.registry.docker_config import DockerConfig
+from packager.registry.renewal import Clock, Renewal, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from packager.models.connection import Connection
     from packager.models.reference import Reference
 
-_DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # what docker itself calls Docker Hub; Kaniko looks for this one
+
+def _ignore(_secrets: Iterable[str]) -> None:
+    """Learn nothing."""
 
 
-def auth_config(credentials: Sequence[Credential]) -> bytes:
-    """Write a docker `config.json`; where several logins claim one key, the first wins.
+@dataclass(frozen=True, kw_only=True)
+class LoginContext:
+    """What logins depend on besides the connections.
 
-    Each login is entered for its path, and for its whole host: not every client looks for paths.
+    Attributes:
+        base: The base image.
+        user: The user's own docker configuration, which counts where the connections say nothing.
+        learn: Told every secret before it is written or used.
+        clock: The time.
     """
-    auths: dict[str, dict[str, str]] = {}
-    entries = [(f"{login.host}/{login.path}", login) for login in credentials if login.path]
-    entries += [(login.host, login) for login in credentials]
-    entries += [(_DOCKER_HUB_KEY, login) for login in credentials if login.host == "docker.io"]
-    for key, login in entries:
-        pair = f"{login.username}:{login.password}".encode()
-        auths.setdefault(key, {"auth": base64.b64encode(pair).decode("ascii")})
-    return json.dumps({"auths": auths}, indent=1).encode()
+
+    base: Reference | None = None
+    user: DockerConfig = field(default_factory=DockerConfig)
+    learn: Callable[[Iterable[str]], None] = _ignore
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthFile:
+    """A docker `config.json` with current logins.
+
+    Attributes:
+        path: The file.
+        refresh: Renews the logins that are due, and raises RegistryAuthError and its kin where one has expired and
+            can't be renewed; costs nothing when none is due.
+    """
+
+    path: Path
+    refresh: Callable[[], None]
 
 
 @contextmanager
-def auth_file(push: Connection | None, pull: Connection | None, workspace: Path) -> Iterator[Path]:
+def open_auth_file(
+    push: Connection | None, pull: Connection | None, workspace: Path, context: LoginContext | None = None
+) -> Iterator[AuthFile]:
     """Give a docker `config.json` with the connections' logins, and remove it at the end of the block.
 
     It has mode 0600 in a folder of its own with mode 0700, named `config.json` so that the folder can be a
-    DOCKER_CONFIG. The push's login is the one for a whole host that both are of.
+    DOCKER_CONFIG. The push's login is the one for a whole host that both are of; the pull's is entered for the very
+    repository of the base as well. `workspace` is where the private folder is made.
+
+    A login that expires is renewed before it does, and the file replaced.
 
     Raises:
         RequestError: A connection can't log in to a registry.
+        RegistryAuthError, RegistryUnreachableError, RegistryError: A token can't be had.
     """
-    connections = [connection for connection in (push, pull) if connection is not None]
-    logins = [login for login in map(credential_for, connections) if login is not None]
+    context = context or LoginContext()
+    context.learn(context.user.secrets())
+    sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
     with private_folder("auth-", workspace) as folder:
         path = folder / "config.json"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(auth_config(logins))
-        yield path
+
+        def publish(logins: Sequence[Credential | None]) -> None:
+            held = _with_base(logins, context.base)
+            context.learn([secret for login in held for secret in login.secrets()])
+            _write(path, context.user.beneath(held).to_bytes())
+
+        renewal = Renewal(sources, publish, context.clock)
+        with renewal.running():
+            yield AuthFile(path=path, refresh=renewal.refresh)
+
+
+@contextmanager
+def auth_file(
+    push: Connection | None, pull: Connection | None, workspace: Path, context: LoginContext | None = None
+) -> Iterator[Path]:
+    """Give the path of such a file."""
+    with open_auth_file(push, pull, workspace, context) as file:
+        yield file.path
+
+
+def _source(connection: Connection | None, context: LoginContext) -> Source:
+    """Return where the login of a connection comes from.
+
+    Raises:
+        RequestError: The connection can't log in to a registry.
+    """
+    if connection is None:
+        return Source(name="nobody", fetch=lambda: None)
+    kind, name = connection.spec.type, f"connection {connection.id!r}"
+    if kind == "ecr":
+        from packager.registry.ecr import Ecr  # noqa: PLC0415  (boto3 takes half a second, and few need it)
+
+        return Source(name=name, fetch=Ecr(connection, context.learn).credential)
+    if kind != "docker":
+        raise RequestError(f"{name}: type {kind!r} is no registry; use docker or ecr")
+    login = docker_credential(connection)
+    return Source(name=name, fetch=lambda: login)
+
+
+def _with_base(logins: Sequence[Credential | None], base: Reference | None) -> list[Credential]:
+    """Return the logins there are, and the pull's once more, for the repository of the base."""
+    held, pull = [login for login in logins if login is not None], logins[1]
+    if pull is not None and base is not None and base.host == pull.host:
+        held.append(replace(pull, path=base.path))
+    return held
+
+
+def auth_config(credentials: Sequence[Credential]) -> bytes:
+    """Write a docker `config.json` with these logins only; where several claim one place, the first wins."""
+    return DockerConfig().beneath(credentials).to_bytes()
 
 
 def login_for(reference: Reference, file: Path) -> Credential | None:
-    """Return the login that a `config.json` of ours has for a repository, or None where access is anonymous."""
-    auths = json.loads(file.read_bytes())["auths"]
-    parts = reference.path.split("/")
-    keys = [f"{reference.host}/{'/'.join(parts[:count])}" for count in range(len(parts), 0, -1)]
-    keys += [reference.host, *([_DOCKER_HUB_KEY] if reference.host == DOCKER_HUB else [])]
-    for key in keys:
-        if key in auths:
-            username, _, password = base64.b64decode(auths[key]["auth"]).decode().partition(":")
-            return Credential(host=reference.host, username=username, password=password)
-    return None
+    """Return the login that a docker `config.json` has for a repository, or None where access is anonymous.
+
+    A login that only a credential helper knows is not asked for.
+    """
+    login = DockerConfig.from_bytes(file.read_bytes()).login_for(reference)
+    return None if login is None else replace(login, host=reference.host)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write the file whole or not at all: whoever reads it meanwhile has the old one or the new one.
+
+    Raises:
+        DiskFullError: There is no space for it.
+    """
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"no space left in {path.parent}", hint="name a larger disk in PACKAGER_WORK_DIR"
+            ) from error
+        raise

@@ -50,6 +50,10 @@ class ChallengeAuth(httpx.Auth):
         login = self._find_login()
         if scheme == "basic" and login is not None and _basic(login) != sent:
             answer = _basic(login)
+        elif scheme == "bearer" and login is not None and login.registry_token:
+            answer = f"Bearer {login.registry_token}"
+            if answer == sent:
+                return
         elif scheme == "bearer" and _may_be_asked(parameters.get("realm", ""), request.url):
             given = yield _token_request(parameters, login)
             if given.status_code in _FAILED:

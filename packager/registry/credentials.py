@@ -2,50 +2,116 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packager.errors import RequestError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from packager.models.connection import Connection
+
+TOKEN_USER = "<token>"  # noqa: S105  (docker's own mark, docker/docker-credential-helpers: the secret is an identity token)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """A login for everything below one place of a registry.
+    """A login for everything below one place of a registry: a user and a password, or one of the two kinds of token.
 
     Attributes:
         host: `registry.example.com:5000`.
         path: `team/models`, or empty for the whole registry.
-        identity_token: What is exchanged for access instead of a password, or empty.
+        username: Of a password; with an identity token, a name that the registry doesn't look at.
+        identity_token: What a registry's token service gives access tokens for (an OAuth 2 refresh token).
+        registry_token: What is sent to the registry as it is, as a bearer token.
+        expires: From when on the registry refuses it; None for a login that lasts.
     """
 
     host: str
     path: str = ""
-    username: str
-    password: str = field(repr=False)
+    username: str = ""
+    password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    expires: datetime | None = None
+
+    def entry(self) -> dict[str, str]:
+        """Return the login as an entry of a docker `config.json`.
+
+        Beside an identity token stands a user without a password, as docker writes it: containers-auth.json(5)'s
+        readers skip an entry that has no `auth`, and docker's own refuse the file when its user is empty.
+        """
+        entry = {"identitytoken": self.identity_token, "registrytoken": self.registry_token}
+        if self.username or self.identity_token:
+            entry["auth"] = _basic(self.username or TOKEN_USER, self.password)
+        return {name: value for name, value in entry.items() if value}
+
+    def secrets(self) -> list[str]:
+        """Return every form of the secret that someone could print, for redaction."""
+        held = [self.password, self.identity_token, self.registry_token, *_private_keys(self.password)]
+        if self.password:
+            held.append(_basic(self.username, self.password))
+        return [secret for secret in held if secret]
 
 
-def credential_for(connection: Connection) -> Credential | None:
-    """Return the login of a connection, or None where access is anonymous.
+def _basic(username: str, password: str) -> str:
+    return base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+
+
+def _private_keys(password: str) -> list[str]:
+    """Return the key within a JSON-key password: a tool that read it may show it without the document around it."""
+    try:
+        document = json.loads(password) if password.lstrip().startswith("{") else None
+    except ValueError:
+        return []
+    key = document.get("private_key") if isinstance(document, dict) else None
+    return [key, *key.splitlines()] if isinstance(key, str) else []
+
+
+def docker_credential(connection: Connection) -> Credential | None:
+    """Return the login of a `docker` connection, or None where access is anonymous.
+
+    The user `<token>` says that the password is an identity token, as in docker's credential helpers.
 
     Raises:
-        RequestError: The connection's type is none that can log in, or its user name can't be sent.
+        RequestError: The user name or the password can't be sent.
     """
     spec = connection.spec
-    if spec.type == "ecr":
-        raise RequestError(
-            f"connection {connection.id!r}: ecr connections are not supported yet",
-            hint="use a docker connection with user AWS and the password that `aws ecr get-login-password` prints",
-        )
-    if spec.type != "docker":
-        raise RequestError(f"connection {connection.id!r}: type {spec.type!r} is no registry; use docker or ecr")
-    password = spec.password.get_secret_value()
-    if not spec.username and not password:
+    username, password = spec.username, spec.password.get_secret_value()
+    if not username and not password:
         return None
-    if ":" in spec.username:  # RFC 7617: the user name of basic authentication ends at the first colon
-        raise RequestError(f"connection {connection.id!r}: the user name holds a colon, which a registry can't be sent")
+    for what, wrong, hint in _problems(username, password):
+        if wrong:
+            raise RequestError(f"connection {connection.id!r}: {what}", hint=hint)
     host, _, path = spec.uri.rstrip("/").partition("/")
-    return Credential(host=host, path=path, username=spec.username, password=password)
+    if username == TOKEN_USER:
+        return Credential(host=host, path=path, username=username, identity_token=password)
+    return Credential(host=host, path=path, username=username, password=password)
+
+
+def _problems(username: str, password: str) -> list[tuple[str, bool, str]]:
+    """Return what may be wrong, whether it is, and what to do."""
+    by_name = "give the user's name; for an access token, the one that the registry's documentation names for tokens"
+    return [
+        ("it has a password but no user name", not username, by_name),
+        # RFC 7617: the user name of basic authentication ends at the first colon, and holds no control character
+        ("the user name holds a colon, which a registry can't be sent", ":" in username, by_name),
+        (
+            "the user name holds a line break or another control character",
+            any(ord(character) < 32 or ord(character) == 127 for character in username),  # noqa: PLR2004  (ASCII's)
+            "take it out; it may come from a file that ends in a line break",
+        ),
+        (
+            "the password holds a NUL character, which docker's file format can't",
+            "\0" in password,
+            "check where the password comes from; it may have been decoded twice",
+        ),
+        (
+            f"the user {TOKEN_USER} says that the password is an identity token, but there is none",
+            username == TOKEN_USER and not password,
+            "give the token as the password",
+        ),
+    ]

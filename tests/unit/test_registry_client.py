@@ -166,6 +166,15 @@ def test_a_token_is_fetched(desk: Desk, logins: tuple[Credential, ...]) -> None:
     assert asked.headers.get("Authorization") == (BASIC if logins else None)
 
 
+def test_a_registry_token_is_sent_as_it_is(desk: Desk) -> None:
+    desk.logins = (Credential(host="r.io", registry_token="given-0"),)
+    fake = registry(challenge='Bearer realm="https://auth.io/token"', accepts="Bearer given-0")
+    assert desk.repository(fake).image("amd64").layers
+    assert not [request for request in fake.asked if request.url.host == "auth.io"]
+    with pytest.raises(RegistryAuthError):
+        desk.repository(registry(challenge="Bearer realm=x", accepts="Bearer another")).image("amd64")
+
+
 @pytest.mark.parametrize(
     "challenge",
     [

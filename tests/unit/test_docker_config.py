@@ -1,0 +1,168 @@
+"""A user's own docker config.json -> what of it counts beneath ours."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packager.errors import UsageError
+from packager.models.reference import Reference
+from packager.registry.credentials import Credential
+from packager.registry.docker_config import DockerConfig, read_user_config
+
+
+def basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def read(document: Any) -> DockerConfig:
+    return DockerConfig.from_bytes(json.dumps(document).encode())
+
+
+def written(config: DockerConfig) -> Any:
+    return json.loads(config.to_bytes())
+
+
+def login(host: str, path: str = "", user: str = "our") -> Credential:
+    return Credential(host=host, path=path, username=user, password="own")
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "name", "expected"),
+    [
+        ("r.io", {"auth": basic("u:p:q")}, "r.io/a:1", {"username": "u", "password": "p:q"}),
+        ("r.io", {"username": "u", "password": "p"}, "r.io/a:1", {"username": "u", "password": "p"}),
+        ("https://r.io/v1/", {"auth": basic("u:p")}, "r.io/a:1", {"username": "u", "password": "p"}),
+        ("http://r.io:5000", {"auth": basic("u:p")}, "r.io:5000/a:1", {"username": "u", "password": "p"}),
+        ("https://index.docker.io/v1/", {"auth": basic("u:p")}, "python:3", {"username": "u", "password": "p"}),
+        ("index.docker.io", {"auth": basic("u:p")}, "python:3", {"username": "u", "password": "p"}),
+        ("r.io/team/", {"auth": basic("u:p")}, "r.io/team/a:1", {"username": "u", "password": "p"}),
+        ("r.io", {"auth": basic("u:p\0\0")}, "r.io/a:1", {"username": "u", "password": "p"}),
+        ("r.io", {"auth": basic("0:"), "identitytoken": "t"}, "r.io/a", {"username": "0", "identity_token": "t"}),
+        ("r.io", {"identitytoken": "t"}, "r.io/a", {"identity_token": "t"}),
+        ("r.io", {"registrytoken": "t"}, "r.io/a", {"registry_token": "t"}),
+        ("r.io", {}, "r.io/a", None),
+        ("r.io/team", {"auth": basic("u:p")}, "r.io/teams/a:1", None),
+        ("r.io", {"auth": basic("u:p")}, "r.io:5000/a:1", None),
+    ],
+)
+def test_entries(key: str, entry: dict[str, str], name: str, expected: dict[str, str] | None) -> None:
+    config = read({"auths": {key: entry}, "HttpHeaders": {"X": "y"}})
+    for reading in (config, DockerConfig.from_bytes(config.to_bytes())):  # it reads what it writes
+        found = reading.login_for(Reference.parse(name))
+        if expected is None:
+            assert found is None
+        else:
+            assert found is not None
+            path = found.path
+            blank = {"username": "", "password": "", "identity_token": "", "registry_token": ""}
+            values = {name: getattr(found, name) for name in blank}
+            if "identity_token" in expected:  # any user will do
+                values["username"] = expected.get("username", "")
+            assert values == {**blank, **expected}
+            assert found == Credential(host=found.host, path=path, **{**values, "username": found.username})
+
+
+def test_ours_stand_above_the_users() -> None:
+    user = read(
+        {
+            "auths": {
+                "r.io": {"auth": basic("user:r")},
+                "r.io/models/deep": {"auth": basic("user:deep")},
+                "r.io/base": {"auth": basic("user:base")},
+                "https://other.io/v1/": {"auth": basic("user:other")},
+            },
+            "credHelpers": {"r.io": "r", "gcr.io": "gcloud", "docker.io": "hub"},
+            "credsStore": "desktop",
+        }
+    )
+    assert written(user.beneath([login("r.io", "models")])) == {
+        "auths": {
+            "r.io/models": {"auth": basic("our:own")},
+            "r.io": {"auth": basic("our:own")},
+            "r.io/base": {"auth": basic("user:base")},
+            "other.io": {"auth": basic("user:other")},
+        },
+        "credHelpers": {"gcr.io": "gcloud", "docker.io": "hub", "https://index.docker.io/v1/": "hub"},
+    }
+    assert set(written(user.beneath([login("r.io")]))["auths"]) == {"r.io", "other.io"}
+    assert set(written(user.beneath([]))["credHelpers"]) == {
+        "r.io", "gcr.io", "docker.io", "https://index.docker.io/v1/",
+    }  # fmt: skip
+
+
+def test_of_ours_the_first_wins() -> None:
+    config = DockerConfig().beneath([login("r.io", "a", "push"), login("r.io", "", "pull"), login("r.io", "a", "late")])
+    assert {place: it.username for place, it in config.logins.items()} == {"r.io/a": "push", "r.io": "push"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[]", "it is no object"),
+        (b'{"auths": []}', "auths is no object"),
+        (b'{"auths": {"r.io": "dTpzM2NyZXQ="}}', r"auths\['r.io'\] is no object"),
+        (b'{"auths": {"r.io": {"auth": "s3cret!"}}}', "USER:PASSWORD"),
+        (b'{"auths": {"r.io": {"auth": "czNjcmV0"}}}', "USER:PASSWORD"),
+        (b'{"auths": {"r.io": {"auth": "OnMzY3JldA=="}}}', "USER:PASSWORD"),
+        (b'{"auths": {"r.io": {"auth": 1}}}', "no text"),
+        (b'{"credHelpers": {"r.io": 1}}', "no text"),
+    ],
+)
+def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UsageError, match=expected) as caught:
+        read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    assert str(tmp_path / "config.json") in caught.value.message
+    assert "s3cret" not in caught.value.message
+    assert caught.value.__cause__ is None
+
+
+def test_where_it_lies(tmp_path: Path) -> None:
+    named, home = tmp_path / "named", tmp_path / "home"
+    for folder, user in ((named, "named"), (home / ".docker", "home")):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"auths": {"r.io": {"auth": basic(f"{user}:p")}}}))
+    both = {"DOCKER_CONFIG": str(named), "HOME": str(home)}
+    assert read_user_config(both).logins["r.io"].username == "named"
+    assert read_user_config({"HOME": str(home)}).logins["r.io"].username == "home"
+    assert read_user_config({**both, "DOCKER_CONFIG": str(tmp_path / "nowhere")}) == DockerConfig()
+    assert read_user_config({"HOME": str(tmp_path)}) == DockerConfig()
+    assert read_user_config({}) == DockerConfig()
+    (tmp_path / "a-file").touch()
+    assert read_user_config({"DOCKER_CONFIG": str(tmp_path / "a-file")}) == DockerConfig()
+
+
+def test_a_file_that_may_not_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UsageError, match="Permission denied"):
+        read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    assert read_user_config({"HOME": str(tmp_path)}) == DockerConfig()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UsageError, match="Is a directory"):
+        read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+
+
+def test_a_store_is_left_out_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "config.json").write_text('{"auths": {"r.io": {}}, "credsStore": "desktop"}')
+    config = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    assert written(config.beneath([])) == {"auths": {}}
+    assert len(caplog.records) == 1
+    assert "'desktop'" in caplog.text
+    assert str(tmp_path) in caplog.text
