@@ -132,11 +132,17 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         )
         request = make_request(job.manifest, artifact.manifest.model, job.overrides)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
-        logins = LoginContext(base=request.base, user=read_user_config(tools.environ), learn=tools.learn)
-        auth = stack.enter_context(open_auth_file(request.push, request.pull, work, logins))
-        log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         local = request.base.host == LOCAL_STORAGE and not request.base.layout
         engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
+        logins = LoginContext(
+            base=request.base,
+            user=read_user_config(tools.environ),
+            hosts=_hosts(request, engine, trust),
+            environ=tools.environ,
+            learn=tools.learn,
+        )
+        auth = stack.enter_context(open_auth_file(request.push, request.pull, work, logins))
+        log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
         access = _reach_registries(request, engine, auth.path, trust)
         if pushes:
             _prepare_push(request, engine, access, tools)
@@ -181,6 +187,12 @@ def _environment_store(
         return None
     age = timedelta(days=settings.environment_max_age)
     return EnvironmentStore(repository=repository, access=access, longest_age=age)
+
+
+def _hosts(request: PackagingRequest, engine: Engine, trust: Trust) -> tuple[str, ...]:
+    """Return the registries that the run speaks with."""
+    places = (*trust.places(request.base), *engine.repositories(request.destination))
+    return tuple(dict.fromkeys(place.host for place in places if place.host != LOCAL_STORAGE))
 
 
 def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, trust: Trust) -> RegistryAccess:

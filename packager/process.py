@@ -83,6 +83,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
     on_line: Callable[[str], None] | None = None,
     capture: bool = False,
     grace: float = 10.0,
+    text: str = "",
 ) -> Completed:
     """Run `argv` with exactly the environment `env` and wait for it; with its defaults, a `Runner`.
 
@@ -94,6 +95,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
             are left out, and a line is cut at 4000 characters.
         capture: Keep standard output whole in `stdout`; only standard error is made into lines then.
         grace: Seconds between SIGTERM and SIGKILL, when we are interrupted.
+        text: A few words for its standard input, which is empty otherwise; a pipe holds them (pipe(7)).
 
     Raises:
         ToolMissingError: There is no such program.
@@ -106,7 +108,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         strangers = children()
         try:
             with deferred_stop():
-                process = _start(argv, env=env, cwd=cwd, capture=capture)
+                process = _start(argv, env=env, cwd=cwd, capture=capture, text=text)
                 family = Family(process.pid, strangers=strangers)
             raise_pending_stop()
             stdout = _pump(process, family, lines)
@@ -129,13 +131,15 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
     )
 
 
-def _start(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None, capture: bool) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None, capture: bool, text: str
+) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603  (a list, never a shell)
+        process = subprocess.Popen(  # noqa: S603  (a list, never a shell)
             list(argv),
             env=dict(env),
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if text else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if capture else subprocess.STDOUT,
             start_new_session=True,
@@ -149,6 +153,10 @@ def _start(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None, cap
             f"the program {argv[0]!r} can't be run: {error.strerror}",
             hint=_INSTALL.get(name, f"install {name}, or add its folder to PATH"),
         ) from error
+    if process.stdin is not None:
+        with suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(text.encode())
+    return process
 
 
 def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines) -> bytes:

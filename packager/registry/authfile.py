@@ -11,10 +11,11 @@ from packager.errors import DiskFullError, RequestError, is_disk_full
 from packager.interruption import private_folder
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import DockerConfig
+from packager.registry.helpers import ask_helpers
 from packager.registry.renewal import Clock, Renewal, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from packager.models.connection import Connection
@@ -32,12 +33,16 @@ class LoginContext:
     Attributes:
         base: The base image.
         user: The user's own docker configuration, which counts where the connections say nothing.
+        hosts: The hosts that the run speaks with; the user's credential helpers are asked for them.
+        environ: The environment of those helpers.
         learn: Told every secret before it is written or used.
         clock: The time.
     """
 
     base: Reference | None = None
     user: DockerConfig = field(default_factory=DockerConfig)
+    hosts: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
     learn: Callable[[Iterable[str]], None] = _ignore
     clock: Clock = field(default_factory=Clock)
 
@@ -73,7 +78,9 @@ def open_auth_file(
         RegistryAuthError, RegistryUnreachableError, RegistryError: A token can't be had.
     """
     context = context or LoginContext()
-    context.learn(context.user.secrets())
+    connected = {connection.spec.uri.partition("/")[0] for connection in (push, pull) if connection is not None}
+    user = ask_helpers(context.user, [host for host in context.hosts if host not in connected], context.environ)
+    context.learn(user.secrets())
     sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
     with private_folder("auth-", workspace) as folder:
         path = folder / "config.json"
@@ -81,7 +88,7 @@ def open_auth_file(
         def publish(logins: Sequence[Credential | None]) -> None:
             held = _with_base(logins, context.base)
             context.learn([secret for login in held for secret in login.secrets()])
-            _write(path, context.user.beneath(held).to_bytes())
+            _write(path, user.beneath(held).to_bytes())
 
         renewal = Renewal(sources, publish, context.clock)
         with renewal.running():
@@ -130,10 +137,7 @@ def auth_config(credentials: Sequence[Credential]) -> bytes:
 
 
 def login_for(reference: Reference, file: Path) -> Credential | None:
-    """Return the login that a docker `config.json` has for a repository, or None where access is anonymous.
-
-    A login that only a credential helper knows is not asked for.
-    """
+    """Return the login that a docker `config.json` has for a repository, or None where access is anonymous."""
     login = DockerConfig.from_bytes(file.read_bytes()).login_for(reference)
     return None if login is None else replace(login, host=reference.host)
 

@@ -136,13 +136,6 @@ def read_user_config(environ: Mapping[str, str]) -> DockerConfig:
         raise _unusable(file, f"can't be read: {error.strerror}") from error
     except ValueError as error:
         raise _unusable(file, f"is wrong: {error}") from None  # the cause shows what the file holds
-    if config.store:
-        log.warning(
-            "the docker configuration %s keeps logins in the store %r, which is left out, because it would come before "
-            "the connections' own; a login kept there works as a connection, or as a credHelpers entry for its host",
-            file,
-            config.store,
-        )
     return config
 
 

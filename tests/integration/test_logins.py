@@ -78,11 +78,18 @@ def test_a_credential_helper_is_found_in_buildahs_scrubbed_environment(
     helper.chmod(0o755)
     (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {password_registry.host: "desk"}}))
     environ = {**storage, "HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
-    context = LoginContext(user=read_user_config({"DOCKER_CONFIG": str(tmp_path)}))
-    with auth_file(None, None, tmp_path, context) as auth:
-        done = push(tiny_base, f"{password_registry.host}/helped/image:1", auth, scrubbed(environ, temporary=tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert (home / "asked").read_text().strip() == password_registry.host
+    user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    for hosts in ((), (password_registry.host,)):  # Buildah asks the helper; or we have asked it, and Buildah needn't
+        context = LoginContext(user=user, hosts=hosts, environ=environ)
+        with auth_file(None, None, tmp_path, context) as auth:
+            assert ("credHelpers" in auth.read_text()) is not bool(hosts)
+            if hosts:
+                helper.unlink()
+            name = f"{password_registry.host}/helped/image:{len(hosts)}"
+            done = push(tiny_base, name, auth, scrubbed(environ, temporary=tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert (home / "asked").read_text().strip() == password_registry.host
+        (home / "asked").unlink()
 
 
 class Challenger:
