@@ -134,6 +134,13 @@ _ANSWERS = (
         hint="wait, or log in with a connection",
     ),
     _Answer(
+        told=r"status:? (?:code )?413\b|\b413 \([A-Z]",
+        error=RegistryError,
+        message="the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
+        hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",
+        stages=("push",),
+    ),
+    _Answer(
         told=rf"{_SERVER_ERROR}|(?:uploading|initiating) .*no space left",
         error=RegistryError,
         message="the registry {host} couldn't store the image: {cause}",

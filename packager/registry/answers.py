@@ -64,6 +64,11 @@ def refusal(asked: Asked, response: httpx.Response, body: bytes) -> PackagerErro
             f"{asked}: the registry {host} limits the rate of requests: {cause}",
             hint="wait, or log in with a connection; PACKAGER_REGISTRY_RETRY_SECONDS is how long we wait",
         )
+    if response.status_code == 413:  # noqa: PLR2004
+        return RegistryError(
+            f"{asked}: the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
+            hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",
+        )
     hint = f"look into the log of {host}"
     if response.status_code >= 500 and asked.verb == "push":  # noqa: PLR2004
         hint = f"the storage of {host} may be out of space or out of order: look into its log, then push again"

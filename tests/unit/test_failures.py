@@ -84,6 +84,11 @@ PUSHES: list[tuple[str, type[PackagerError], str]] = [
         "couldn't store",
     ),
     (
+        f"{PUSHING}writing blob: uploading layer: received unexpected HTTP status: 413 Request Entity Too Large",
+        RegistryError,
+        "takes no requests of this size",
+    ),
+    (
         f"{REUSING}failed to read from destination repository a/b: 503 (Service Unavailable)",
         RegistryError,
         "couldn't store",

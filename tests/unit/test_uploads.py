@@ -22,6 +22,7 @@ from tests.unit.upload_registry import (
     PASSWORD,
     Cut,
     Lost,
+    Unread,
     UploadRegistry,
     descriptor_of,
     digest_of,
@@ -65,8 +66,7 @@ class Desk:
         auth = self.folder / "config.json"
         auth.write_bytes(auth_config([Credential(host="r.io", username="ann", password=PASSWORD)]))
         retries = Retries(seconds=seconds, sleep=self.slept.append)
-        transport = httpx.MockTransport(handler)
-        return Uploads(NAME, RegistryAccess(auth_file=auth), transport=transport, retries=retries)
+        return Uploads(NAME, RegistryAccess(auth_file=auth), transport=Unread(handler), retries=retries)
 
     def send(self, handler: Any, blob: Any = None, **options: Any) -> Descriptor:
         with closing(self.uploads(handler, **options)) as uploads:
@@ -173,9 +173,10 @@ def test_an_answer_that_was_lost_is_no_reason_to_send_again(desk: Desk, takes_pa
     assert registry.counts["PUT"] == 1
 
 
-def test_the_last_bytes_were_taken_but_not_acknowledged(desk: Desk) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_the_last_bytes_were_taken_but_not_acknowledged(desk: Desk, late: bool) -> None:
     registry = UploadRegistry(plan={"PATCH": [Lost()]})
-    desk.send(registry)
+    desk.send(registry, Chunks(late=late))
     assert registry.methods() == ["POST", "PATCH", "GET", "PUT"]
 
 
