@@ -14,11 +14,6 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.highlighter import NullHighlighter
-from rich.logging import RichHandler
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -42,10 +37,9 @@ def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) 
     handler: logging.Handler
     reporter: Reporter
     if log_format is LogFormat.auto and sys.stderr.isatty():
-        console = Console(stderr=True)
-        handler = RichHandler(console=console, show_path=False, highlighter=NullHighlighter())
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
-        reporter = TerminalReporter(console)
+        from packager.terminal import set_up_terminal  # noqa: PLC0415  (takes long to import, and logs need none of it)
+
+        handler, reporter = set_up_terminal(timed_stage)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_JsonFormatter() if log_format is LogFormat.json else _plain_formatter())
@@ -78,7 +72,8 @@ class _JsonFormatter(logging.Formatter):
 
 
 @contextmanager
-def _timed_stage(title: str) -> Iterator[None]:
+def timed_stage(title: str) -> Iterator[None]:
+    """Say when a stage starts, and how long it took when it ends well."""
     log.info("%s ...", title)
     start = time.monotonic()
     yield
@@ -91,7 +86,7 @@ class LineReporter:
 
     def stage(self, title: str) -> _Stage:
         """Say when a stage starts, and how long it took when it ends well."""
-        return _timed_stage(title)
+        return timed_stage(title)
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:
@@ -106,27 +101,6 @@ class LineReporter:
                 log.info("%s: %s%s", title, _amount(done, unit), f" of {_amount(total, unit)}" if total else "")
 
         yield advance
-
-
-class TerminalReporter:
-    """Stages as lines with times, long work as bars."""
-
-    def __init__(self, console: Console) -> None:
-        """Draw on this console."""
-        self._console = console
-
-    def stage(self, title: str) -> _Stage:
-        """Say when a stage starts, and how long it took when it ends well."""
-        return _timed_stage(title)
-
-    @contextmanager
-    def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:
-        """Draw a bar while the work goes on."""
-        amount = DownloadColumn() if unit == "B" else TextColumn("{task.completed}/{task.total} " + unit)
-        columns = (TextColumn("  {task.description}"), BarColumn(), amount, TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda amount: progress.advance(task, amount)
 
 
 def _amount(value: int, unit: str) -> str:
