@@ -79,7 +79,7 @@ def test_an_identity_token() -> None:
 def test_what_gives_no_login_is_said_without_its_output(
     caplog: pytest.LogCaptureFixture, run: FakeHelper, level: int, words: str
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="packager.registry.helpers")
     assert ask_helpers(config(store="pass"), ["r.io"], {}, run).logins == {}
     (record,) = caplog.records
     assert record.levelno == level
