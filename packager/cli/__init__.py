@@ -14,6 +14,7 @@ from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.cli.describe import inspect, integrations, settings
 from packager.cli.options import EXIT_CODES
+from packager.cli.pack import pack
 from packager.cli.package import build, make_run, render
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _packager(
 
 for _command in (make_run(None), build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
+app.add_typer(pack, name="pack", epilog=EXIT_CODES)
 
 
 def main() -> None:

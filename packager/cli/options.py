@@ -24,6 +24,13 @@ class EngineName(str, Enum):
     kaniko = "kaniko"
 
 
+class JobEngineName(str, Enum):
+    """The engines that packaging Jobs can use."""
+
+    kaniko = "kaniko"
+    oci = "oci"
+
+
 class TextFormat(str, Enum):
     """How structured text is printed."""
 
@@ -61,4 +68,16 @@ Arguments = Annotated[
 ]
 
 
+JobEngineOption = Annotated[
+    JobEngineName | None, typer.Option("--engine", help="kaniko or oci; default: the cluster's settings, else kaniko.")
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A YAML file with the settings of Jobs; default: the ConfigMap packager-jobs."),
+]
+Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="Default: KUBECONFIG, else ~/.kube/config.")]
+KubeContext = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Default: the context's, in a pod the pod's own.")
+]
 ResourceFile = Annotated[Path, typer.Argument(help="The packaging manifest of the platform (mp.json).")]

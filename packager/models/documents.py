@@ -45,7 +45,7 @@ class Documents:
         Raises:
             RequestError: No packaging has that id, several could be meant, or a connection is not in the files.
         """
-        packaging = self._packaging(packaging_id)
+        packaging = self.pick_packaging(packaging_id)
         spec = packaging.spec
         integration = self.integrations.get(spec.integration_name)
         names = {target.name: target.connection_name for target in spec.targets}
@@ -69,7 +69,12 @@ class Documents:
         )
         return PackagingManifest(model_packaging=packaging, packaging_integration=integration, targets=targets)
 
-    def _packaging(self, packaging_id: str | None) -> ModelPackaging:
+    def pick_packaging(self, packaging_id: str | None) -> ModelPackaging:
+        """Return the packaging of that id, or the only one.
+
+        Raises:
+            RequestError: There is none of that id, or several could be meant.
+        """
         if packaging_id is not None:
             if packaging_id not in self.packagings:
                 raise RequestError(
