@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_SIGNALS = 128
+
+
 class PackagerError(Exception):
     """An error that is shown to the user as `message` and `hint`, never as a traceback.
 
@@ -233,9 +236,9 @@ class PackagingFailedError(ClusterError):
     code = "packaging-failed"
 
     def __init__(self, message: str, *, hint: str = "", own_code: int | None = None) -> None:
-        """Take the exit code that the packaging itself ended with, where it is one of ours, for the process."""
+        """Take the exit code that the packaging itself ended with, where it tells of a failure, for the process."""
         super().__init__(message, hint=hint)
-        if own_code in exit_codes():
+        if own_code and own_code < _SIGNALS and own_code in exit_codes():
             self.exit_code = own_code  # type: ignore[misc]
 
 

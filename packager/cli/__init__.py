@@ -12,7 +12,9 @@ import typer
 
 from packager import __version__
 from packager.applications import APPLICATIONS
+from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
+from packager.cli.integration import integration
 from packager.cli.options import EXIT_CODES
 from packager.cli.pack import pack
 from packager.cli.package import build, make_run, render
@@ -42,7 +44,8 @@ def _packager(
 
 for _command in (make_run(None), build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
-app.add_typer(pack, name="pack", epilog=EXIT_CODES)
+for _name, _group in (("pack", pack), ("connection", connection), ("integration", integration)):
+    app.add_typer(_group, name=_name, epilog=EXIT_CODES)
 
 
 def main() -> None:

@@ -75,9 +75,4 @@ SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="A YAML file with the settings of Jobs; default: the ConfigMap packager-jobs."),
 ]
-Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="Default: KUBECONFIG, else ~/.kube/config.")]
-KubeContext = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig.")]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Default: the context's, in a pod the pod's own.")
-]
 ResourceFile = Annotated[Path, typer.Argument(help="The packaging manifest of the platform (mp.json).")]

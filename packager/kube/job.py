@@ -51,11 +51,13 @@ class JobRequest:
         manifest: The packaging with its integration, the connections of its targets, and the model's place.
         settings: What the platform says about its Jobs.
         namespace: Where it runs.
+        attempt: A random word in the Secret's name; see `secret_name`.
     """
 
     manifest: PackagingManifest
     settings: JobSettings
     namespace: str
+    attempt: str = ""
 
     @property
     def packaging_id(self) -> str:
@@ -100,7 +102,7 @@ def render_secret(request: JobRequest, *, job_uid: str = "") -> dict[str, Any]:
     """Return the Secret with the mp.json, owned by the Job when its uid is known, so that both go together."""
     packaging_id = check_id(request.packaging_id, "packaging")
     metadata: dict[str, Any] = {
-        "name": secret_name(packaging_id),
+        "name": _secret_name(request),
         "namespace": request.namespace,
         "labels": _labels(request),
     }
@@ -159,7 +161,7 @@ def _labels(request: JobRequest) -> dict[str, str]:
 def _pod_spec(request: JobRequest) -> dict[str, Any]:
     settings, spec = request.settings, request.manifest.model_packaging.spec
     volumes: list[dict[str, Any]] = [
-        {"name": "packaging", "secret": {"secretName": secret_name(request.packaging_id), "defaultMode": 0o400}},
+        {"name": "packaging", "secret": {"secretName": _secret_name(request), "defaultMode": 0o400}},
         {"name": "work", "emptyDir": {"sizeLimit": settings.work_size}},
     ]
     if _takes_model_from_claim(request):
@@ -244,6 +246,10 @@ def _resources(request: JobRequest) -> dict[str, Any]:
     # The node must have the room that the work volume may take.
     chosen["requests"] = {"ephemeral-storage": settings.work_size, **chosen.get("requests", {})}
     return {part: values for part, values in chosen.items() if values}
+
+
+def _secret_name(request: JobRequest) -> str:
+    return secret_name(request.packaging_id, request.attempt)
 
 
 def _takes_model_from_claim(request: JobRequest) -> bool:

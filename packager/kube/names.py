@@ -64,9 +64,12 @@ def check_id(entity_id: str, what: str) -> str:
     return entity_id
 
 
-def secret_name(packaging_id: str) -> str:
-    """Return the name of the Secret that holds a packaging's mp.json."""
-    return f"packaging-{packaging_id}"
+def secret_name(packaging_id: str, attempt: str) -> str:
+    """Return the name of the Secret that holds a packaging's mp.json.
+
+    `attempt` tells it from the Secret of an earlier Job of that id, which the cluster may still be removing.
+    """
+    return f"packaging-{packaging_id}{'-' if attempt else ''}{attempt}"
 
 
 def connection_name(connection_id: str) -> str:
