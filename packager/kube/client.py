@@ -25,7 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from packager import __version__
 from packager.errors import ClusterUnreachableError, PackagerError
 from packager.kube.cluster import Cluster
-from packager.kube.failures import Asked, failure, is_passing
+from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,9 +124,10 @@ class Client:
         return answered
 
     def lines(self, asked: Asked, query: Mapping[str, str], *, read_seconds: float, bears: int = 0) -> Iterator[str]:
-        """Give an answer's lines as they come; ends quietly where the connection does, and at the status `bears`.
+        """Give an answer's lines as they come; none at the status `bears`.
 
         Raises:
+            BrokenOffError: The connection broke, or no line came for `read_seconds`.
             PackagerError: The server refused, or can't be reached from the first.
         """
 
@@ -153,7 +154,7 @@ class Client:
                     yield from (line.decode(errors="replace") for line in lines if line)
             except urllib3.exceptions.HTTPError as error:
                 log.debug("the connection about %s broke: %s", asked.subject, error)
-                return
+                raise BrokenOffError from error
             if held:
                 yield held.decode(errors="replace")
 

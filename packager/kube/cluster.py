@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from packager.kube.failures import Asked, failure, is_passing
+from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
 from packager.kube.names import PODS, Kind
 
 if TYPE_CHECKING:
@@ -120,25 +121,25 @@ class Cluster:
         whole = max(1, int(seconds))
         query = {"labelSelector": labels, "fieldSelector": fields, "resourceVersion": version, "watch": "true"}
         query |= {"timeoutSeconds": str(whole), "allowWatchBookmarks": "true"}
-        for line in self._client.lines(asked, query, read_seconds=whole + _GRACE_SECONDS, bears=HTTPStatus.GONE):
-            try:
+        lines = self._client.lines(asked, query, read_seconds=whole + _GRACE_SECONDS, bears=HTTPStatus.GONE)
+        with suppress(BrokenOffError):
+            for line in lines:
                 event = json.loads(line)
-            except ValueError:
-                log.debug("the watch on %s was cut in the middle of an event", asked.subject)
-                return
-            if event.get("type") == "ERROR":
+                if event.get("type") != "ERROR":
+                    yield event
+                    continue
                 status = event.get("object") or {}
                 code = int(status.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR)
                 log.debug("the watch on %s ended: %s", asked.subject, status.get("message"))
                 if code != HTTPStatus.GONE and not is_passing(code):
                     raise failure(asked, code, status)
                 return
-            yield event
 
     def log_lines(self, pod: str, container: str, *, follow: bool, since: str = "", seconds: float) -> Iterator[str]:
-        """Give a container's log line by line, each with its time before it; ends when the connection breaks, too.
+        """Give a container's log line by line, each with its time before it.
 
         Raises:
+            BrokenOffError: It broke off, or no line came for `seconds`; there may be more.
             EntityNotFoundError: There is no such pod any more.
             RequestError: It hasn't started yet.
             ClusterError

@@ -32,6 +32,10 @@ _BUSY = frozenset(
 )
 
 
+class BrokenOffError(Exception):
+    """A connection ended before the answer did; never leaves `packager.kube`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What was asked of the API server.

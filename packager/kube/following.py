@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packager.errors import EntityNotFoundError, RequestError, WaitTimeoutError
+from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError, RequestError, WaitTimeoutError
+from packager.kube.failures import BrokenOffError
 from packager.kube.names import CONTAINER, JOBS, PACKAGING_ID, PODS
 from packager.kube.packagings import keep_results, observe
 from packager.kube.status import Observation, Status, status_of
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 10.0  # events come by no watch of ours, so they are looked for that often
 _LOG_SECONDS = 60.0  # without a line; then the state is looked at
+_BREAKS = 5  # of one log in a row, then it is left
 _PAUSE_SECONDS = 0.5  # before the next round, where a watch or a log ended at once
 
 
@@ -46,6 +48,7 @@ class Follower:
     on_status: Callable[[Status], None] = lambda _status: None
     clock: Callable[[], float] = time.monotonic
     _ended: set[str] = field(default_factory=set)
+    _broken: dict[str, int] = field(default_factory=dict)
     _last_times: dict[str, str] = field(default_factory=dict)
 
     def follow(self, seconds: float) -> Status:
@@ -65,7 +68,7 @@ class Follower:
                 self.on_status(status)
             last = status
             read = self._read_logs(seen, end)
-            if status.is_final:
+            if status.is_final and not self._broken:
                 keep_results(self.cluster, seen, status)
                 return status
             if self.clock() >= end:
@@ -96,26 +99,32 @@ class Follower:
                 continue
             try:
                 read |= self._read_pod_log(pod, end, follow=follow)
-            except (EntityNotFoundError, RequestError) as error:  # the pod went, or its container is not quite there
+            except BrokenOffError:
+                self._broken[uid] = self._broken.get(uid, 0) + 1
+                if self._broken[uid] < _BREAKS:
+                    continue
+            except (ClusterAccessError, ClusterUnreachableError):
+                raise
+            except (ClusterError, RequestError) as error:  # the pod or its node went, or it's not quite there yet
                 log.debug("no log of %s: %s", pod["metadata"]["name"], error.message)
+            self._broken.pop(uid, None)
             if "terminated" in state:
                 self._ended.add(uid)
         return read
 
     def _read_pod_log(self, pod: dict[str, Any], end: float, *, follow: bool) -> bool:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
-        last, read = self._last_times.get(uid, ""), False
+        before = last = self._last_times.get(uid, "")
         seconds = min(_LOG_SECONDS, max(1.0, end - self.clock()))
         for line in self.cluster.log_lines(name, CONTAINER, follow=follow, since=last, seconds=seconds):
             moment, _, text = line.partition(" ")
             if last and _order(moment) <= _order(last):
                 continue
             self._last_times[uid] = last = moment
-            read = True
             self.on_line(text)
             if follow and self.clock() >= end:
                 break
-        return read
+        return last != before
 
     def _wait_for_change(self, seen: Observation, seconds: float) -> None:
         pod = seen.newest_pod
