@@ -36,6 +36,7 @@ MANIFEST_FILE = PACKAGING_FOLDER / "mp.json"
 WORK_FOLDER = PurePosixPath("/kaniko/work")
 MODEL_FOLDER = PurePosixPath("/kaniko/model")
 CACHE_FOLDER = PurePosixPath("/kaniko/cache-packager")
+PROGRAM = ("packager", "run")
 TERMINATION_LOG = "/dev/termination-log"
 # What another try may mend: a channel, an index or a registry that is down, and a pod that someone deleted.
 RETRIED_CODES = frozenset({22, 23, 30, 32, 130, 143})
@@ -208,10 +209,10 @@ def _container(request: JobRequest) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "command": [entrypoint] if entrypoint else ["packager", "run"],
+        "command": [entrypoint] if entrypoint else list(PROGRAM),
         "args": [*([str(model)] if model else []), str(MANIFEST_FILE), "--engine", settings.engine],
         "workingDir": str(WORK_FOLDER),
-        "env": _env(settings),
+        "env": environment(settings),
         "resources": _resources(request),
         "securityContext": security(settings.engine).container,
         "terminationMessagePath": TERMINATION_LOG,
@@ -226,7 +227,8 @@ def _container(request: JobRequest) -> dict[str, Any]:
     return container
 
 
-def _env(settings: JobSettings) -> list[dict[str, str]]:
+def environment(settings: JobSettings) -> list[dict[str, str]]:
+    """Return the container's environment: everything is written into the work volume."""
     work = str(WORK_FOLDER)
     cache = CACHE_FOLDER if settings.cache_claim else WORK_FOLDER / "cache"
     own = {"HOME": work, "TMPDIR": work, "PACKAGER_WORK_DIR": work, "PACKAGER_CACHE_DIR": str(cache)}

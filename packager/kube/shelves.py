@@ -79,7 +79,7 @@ class EntityShelf(Generic[_Entity]):
         body = self.body(kept, cluster.namespace)
         metadata = old["metadata"]
         held = {key: metadata[key] for key in ("resourceVersion", "annotations") if key in metadata}
-        labels = {**(metadata.get("labels") or {}), **body["metadata"]["labels"]}
+        labels = {**body["metadata"]["labels"], **(metadata.get("labels") or {})}  # Helm keeps what is its own
         cluster.replace(self.kind, {**body, "metadata": {**body["metadata"], **held, "labels": labels}})
 
     def delete(self, cluster: Cluster, entity_id: str) -> None:

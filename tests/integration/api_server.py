@@ -57,7 +57,19 @@ class Refusal:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-Scene = "Callable[[ApiServer, dict[str, Any]], None]"
+Permission = tuple[str, str, str]  # API group, resource, verb
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def permissions(role: dict[str, Any]) -> set[Permission]:
+    """Return what a Role allows."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
 
 class ApiServer:
@@ -78,6 +90,8 @@ class ApiServer:
         self.expiries = 0  # the next so many watches are told that their version is too old
         self.list_expiries = 0  # the next so many lists are told the same about their `continue`
         self.failed: list[BaseException] = []
+        self.allowed: set[Permission] | None = None  # None: everything
+        self.used: set[Permission] = set()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._http.daemon_threads = True
         self._http.server = self  # type: ignore[attr-defined]
@@ -263,6 +277,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._status(401, "Unauthorized", "Unauthorized")
             return
+        permission = _permission(asked)
+        self.api.used.add(permission)
+        if self.api.allowed is not None and permission not in self.api.allowed:
+            group, resource, verb = permission
+            self._status(403, f'User "ann" cannot {verb} resource "{resource}" in API group "{group}"', "Forbidden")
+            return
         for refusal in self.api.refusals:
             if (refusal.method, refusal.plural) == (asked.method, asked.plural) and refusal.times > 0:
                 refusal.times -= 1
@@ -409,6 +429,14 @@ class _Handler(BaseHTTPRequestHandler):
             if not follow or "" in lines or api._closing:  # noqa: SLF001
                 self._chunk(b"")
                 return
+
+
+def _permission(asked: Asked) -> Permission:
+    if asked.method == "GET" and not asked.name:
+        verb = "watch" if asked.query.get("watch") == "true" else "list"
+    else:
+        verb = _VERBS.get(asked.method, "get")
+    return _GROUPS.get(asked.plural, ""), asked.plural, verb
 
 
 def _as_stored(body: dict[str, Any]) -> dict[str, Any]:

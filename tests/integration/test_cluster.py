@@ -11,7 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from packager.cli import app
-from tests.integration.api_server import ApiServer
+from tests.integration.api_server import ApiServer, Permission, permissions
+from tests.integration.packaging import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,9 +71,18 @@ class Desk:
         return status
 
 
+def role(name: str) -> set[Permission]:
+    """What a role of the chart allows."""
+    documents = yaml.safe_load_all((ROOT / "manifests" / "packagers.yaml").read_text())
+    found = [each for each in documents if each and each["kind"] == "Role" and each["metadata"]["name"] == name]
+    return permissions(found[0])
+
+
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
+    """A server on which everyone has the chart's two roles, and nothing else."""
     with ApiServer() as running:
+        running.allowed = role("packager-user") | role("packager-admin")
         yield running
 
 
@@ -682,3 +692,35 @@ def test_a_secret_that_is_no_connection_is_told(desk: Desk, server: ApiServer) -
     done = desk.run("connection", "get", "--id", "registry")
     assert done.exit_code == 60
     assert "is labelled as a connection, but is none: spec.type: field required" in done.stderr
+
+
+# What the roles of the chart are for
+
+
+def test_a_user_needs_the_users_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+    for name in ("registry", "models"):
+        assert desk.run("connection", "create", "-f", str(desk.connections), "--id", name).exit_code == 0
+    server.allowed = role("packager-user")
+    server.used.clear()
+    file = str(desk.pack_file)
+    server.scene = waits_for_a_node  # its pod is watched
+    assert desk.run("pack", "create", "-f", file, "--timeout", "1").exit_code == 66
+    server.scene = no_pod("exceeded quota")  # its Job is watched
+    assert desk.run("pack", "edit", "-f", file, "--timeout", "1").exit_code == 66
+    server.scene = succeeds
+    assert desk.run("pack", "edit", "-f", file).exit_code == 0
+    for words in (["get"], ["get", "--id", "wine"], ["logs", "--id", "wine"], ["delete", "--id", "wine"]):
+        assert desk.run("pack", *words).exit_code == 0
+    assert server.used == role("packager-user")
+
+
+def test_an_admin_needs_the_admins_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+    server.allowed = role("packager-admin")
+    integrations = desk.folder / "integrations.yaml"
+    integrations.write_text(CliRunner().invoke(app, ["integrations"]).stdout)
+    for kind, file, name in (("connection", desk.connections, "models"), ("integration", integrations, "docker-cli")):
+        for verb in ("create", "edit"):
+            assert desk.run(kind, verb, "-f", str(file), "--id", name).exit_code == 0
+        for words in (["get"], ["get", "--id", name], ["delete", "--id", name]):
+            assert desk.run(kind, *words).exit_code == 0
+    assert server.used == role("packager-admin")
