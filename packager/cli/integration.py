@@ -24,10 +24,11 @@ from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.errors import EntityExistsError, EntityNotFoundError
+from packager.errors import EntityExistsError, EntityNotFoundError, UsageError
 from packager.kube.entities import integration_document
 from packager.kube.shelves import INTEGRATIONS
 from packager.models.packaging import PackagingIntegration
+from packager.registration import register as register_integrations
 
 log = logging.getLogger(__name__)
 
@@ -133,3 +134,25 @@ def delete(
             log.info("%s", error.message)
             return
         typer.echo(f"integration {wanted} is deleted")
+
+
+@integration.command()
+def register(
+    files: Annotated[
+        list[Path], typer.Option("--file", "-f", help="A file or folder of `kind: PackagingIntegration` documents.")
+    ],
+    api_url: Annotated[str, typer.Option("--api-url", help="The ODAHU API, https://HOST.")],
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with the API's token.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Register integrations at an ODAHU API, so that the platform starts the packager by itself."""
+    with open_session(LogFormat.auto, verbose=verbose) as session:
+        token = ""
+        if token_file is not None:
+            try:
+                token = token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"{token_file}: can't be read: {error}", hint="name a file in --token-file") from error
+            session.redactor.add([token])
+        found = read_entities(files, "PackagingIntegration").integrations.values()
+        register_integrations([integration_document(each) for each in found], api_url, token)

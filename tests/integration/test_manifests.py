@@ -18,6 +18,7 @@ from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.kube.entities import integration_of
 from packager.kube.job_settings import JobSettings
+from packager.kube.security import security
 from packager.models.packaging import PackagingIntegration
 from tests.integration.packaging import ROOT
 
@@ -42,6 +43,8 @@ VALUES: dict[str, dict[str, Any]] = {
             "users": [{"kind": "Group", "name": "data-scientists"}],
             "admins": [{"kind": "ServiceAccount", "name": "ci", "namespace": "ci"}],
         },
+        "apiUrl": "https://odahu.example",
+        "apiTokenSecret": "odahu-token",
         "quota": {"count/jobs.batch": "200", "limits.memory": "64Gi"},
     },
     "little": {
@@ -89,7 +92,7 @@ def test_helm_lints_the_chart(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_what_helm_renders_is_valid_in_every_kubernetes(tmp_path: Path, name: str, version: str) -> None:
     bodies = template(tmp_path, VALUES[name])
-    assert len(bodies) == {"defaults": 7, "everything": 10, "little": 2}[name]
+    assert len(bodies) == {"defaults": 7, "everything": 11, "little": 2}[name]
     for body in bodies.values():
         kubernetes_validate.validate(body, version, strict=True)
         assert body["metadata"]["namespace"] == "ml"
@@ -129,6 +132,7 @@ def test_the_default_settings_are_the_codes(tmp_path: Path) -> None:
         ({"ingress": True}, "ingress"),
         ({"rest": {"targets": {"docker-pusch": "x"}}}, "docker-pusch"),
         ({"quota": {"pods": 3}}, "/quota/pods"),
+        ({"apiUrl": "odahu.example"}, "/apiUrl"),
     ],
 )
 def test_helm_refuses_values_that_are_wrong(tmp_path: Path, values: dict[str, Any], told: str) -> None:
@@ -169,3 +173,20 @@ def test_kustomize_puts_them_into_any_namespace(tmp_path: Path) -> None:
     bodies = list(yaml.safe_load_all(done.stdout))
     assert len(bodies) == len(plain()) + 1
     assert {body["metadata"].get("namespace", "team") for body in bodies} == {"team"}
+
+
+@pytest.mark.needs("helm")
+def test_the_registration_has_the_least_rights_and_reads_what_is_installed(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["everything"])
+    pod = bodies["Job", "packager-registration"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    least = security("oci")
+    assert pod["securityContext"] == {name: each for name, each in least.pod.items() if name != "fsGroupChangePolicy"}
+    assert container["securityContext"] == least.container
+    assert container["command"] == ["packager", "integration", "register"]
+    projected = next(volume["projected"] for volume in pod["volumes"] if volume["name"] == "integrations")
+    for source in projected["sources"]:
+        config_map = bodies["ConfigMap", source["configMap"]["name"]]
+        assert source["configMap"]["items"][0]["key"] in config_map["data"]
+    assert len(projected["sources"]) == 2
+    assert ("Job", "packager-registration") not in template(tmp_path, {})
