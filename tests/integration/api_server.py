@@ -83,6 +83,7 @@ class ApiServer:
         self.asked: list[Asked] = []
         self.refusals: list[Refusal] = []
         self.scene: Callable[[ApiServer, dict[str, Any]], None] = lambda _server, _job: None
+        self.before_secret: Callable[[], object] = lambda: None
         self.changed = threading.Condition()
         self.version = 100
         self.longest_watch = longest_watch
@@ -260,6 +261,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
+        if self.command == "GET" and (found := discovery(parts.path)):
+            self._json(200, found)
+            return
         route = _ROUTE.fullmatch(unquote(parts.path))
         if not route:
             self._status(404, f"no such path: {parts.path}")
@@ -274,7 +278,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers=dict(self.headers),
         )
         self.api.asked.append(asked)
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or token != TOKEN:
             self._status(401, "Unauthorized", "Unauthorized")
             return
         permission = _permission(asked)
@@ -319,13 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = asked.name or asked.body["metadata"]["name"]
         found = api.objects.get((asked.plural, name))
         if asked.method == "POST":
-            if found:
-                self._status(409, f'{asked.plural} "{name}" already exists', "AlreadyExists")
-                return
-            stored = api.put(asked.plural, _as_stored(asked.body))
-            self._json(201, stored)
-            if asked.plural == "jobs":
-                api.play(stored)
+            self._created(asked, name)
         elif not found:
             self._status(404, f'{asked.plural} "{name}" not found', "NotFound")
         elif asked.method == "GET":
@@ -342,6 +341,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(200, {"kind": "Status", "status": "Success"})
             api.remove(asked.plural, name)
+
+    def _created(self, asked: Asked, name: str) -> None:
+        api = self.api
+        if asked.plural == "secrets":
+            api.before_secret()
+        if (asked.plural, name) in api.objects:
+            self._status(409, f'{asked.plural} "{name}" already exists', "AlreadyExists")
+            return
+        stored = api.put(asked.plural, _as_stored(asked.body))
+        self._json(201, stored)
+        if asked.plural == "jobs":
+            api.play(stored)
 
     def _list(self, plural: str, query: dict[str, str]) -> None:
         api = self.api
@@ -429,6 +440,39 @@ class _Handler(BaseHTTPRequestHandler):
             if not follow or "" in lines or api._closing:  # noqa: SLF001
                 self._chunk(b"")
                 return
+
+
+_RESOURCES = {
+    "v1": {
+        "configmaps": "ConfigMap",
+        "secrets": "Secret",
+        "serviceaccounts": "ServiceAccount",
+        "namespaces": "Namespace",
+    },
+    "batch/v1": {"jobs": "Job"},
+    "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
+    "rbac.authorization.k8s.io/v1": {"roles": "Role", "rolebindings": "RoleBinding"},
+}
+
+
+def discovery(path: str) -> dict[str, Any] | None:
+    """What kubectl asks before anything else: which kinds there are."""
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        groups = []
+        for version in list(_RESOURCES)[1:]:
+            each = {"groupVersion": version, "version": "v1"}
+            groups.append({"name": version.partition("/")[0], "versions": [each], "preferredVersion": each})
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    version = path.removeprefix("/apis/") if path.startswith("/apis/") else path.removeprefix("/api/")
+    if version not in _RESOURCES:
+        return None
+    kinds = [
+        {"name": plural, "kind": kind, "namespaced": kind != "Namespace", "verbs": ["create", "get"]}
+        for plural, kind in _RESOURCES[version].items()
+    ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": kinds}
 
 
 def _permission(asked: Asked) -> Permission:

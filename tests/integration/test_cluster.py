@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 from typer.testing import CliRunner
 
 from packager.cli import app
-from tests.integration.api_server import ApiServer, Permission, permissions
+from packager.kube import client, packagings
+from packager.kube.client import Access, connect
+from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT
 
 if TYPE_CHECKING:
@@ -535,6 +543,102 @@ def test_the_documents_own_expressions_work(desk: Desk, server: ApiServer) -> No
 @pytest.mark.parametrize("output", ["xml", "jsonpath", "jsonpath=[*", "table=x"])
 def test_a_format_that_is_none_is_told(desk: Desk, output: str) -> None:
     assert desk.run("pack", "get", "-o", output).exit_code == 2
+
+
+def test_a_list_holds_one_page_at_a_time(desk: Desk, server: ApiServer) -> None:
+    many(server, 200)
+    cluster = connect(Access(kubeconfig=desk.kubeconfig), {})
+    listed = packagings.every(cluster)
+    for number in range(200):
+        next(listed)
+        assert len(server.requests("GET", "jobs")) == len(server.requests("GET", "pods")) == number // 50 + 1
+
+
+# As a process
+
+
+def process(desk: Desk, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(desk.kubeconfig)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("during", ["the log", "the wait for a node"])
+def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiServer, during: str) -> None:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        if during == "the log":
+            server.pod(job, phase="Running", state=RUNNING)
+            server.say("wine-pod1", "reading the model")
+        else:
+            waits_for_a_node(server, job)
+
+    server.scene = scene
+    with process(desk, "pack", "create", "-f", str(desk.pack_file), "-f", str(desk.connections)) as running:
+        seen = ""
+        while ("reading the model" if during == "the log" else "Unschedulable") not in seen:
+            seen += str(running.stderr and running.stderr.readline())
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert out == ""
+    assert "the packaging goes on in the cluster: packager pack logs --id wine" in err
+    assert server.names("jobs") == ["wine"]
+    assert len(server.names("secrets")) == 1
+
+
+def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server: ApiServer) -> None:
+    held = threading.Event()
+    server.before_secret = held.wait
+    with process(
+        desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
+    ) as running:
+        while not server.names("jobs"):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        held_after = running.communicate(timeout=60)[1]
+        held.set()
+    assert running.returncode == 143, held_after
+    assert server.names("jobs") == []
+
+
+def test_commands_that_need_no_cluster_load_no_client() -> None:
+    program = "import sys, packager.cli; print({'kubernetes', 'jsonpath_ng'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_client_says_where_it_is_not_installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packager.kube.client", None)  # as in the Job image: the import fails
+    done = desk.run("pack", "get")
+    assert done.exit_code == 43
+    assert "the Kubernetes client is not installed here" in done.stderr
+
+
+@pytest.mark.needs("openssl")
+def test_a_pod_finds_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its service account's token, certificate and namespace, where there is no kubeconfig."""
+    key, certificate, account = tmp_path / "key", tmp_path / "ca.crt", tmp_path / "account"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=api"]
+    words += ["-keyout", str(key), "-out", str(certificate), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(words, check=True, capture_output=True)
+    account.mkdir()
+    (account / "token").write_text(TOKEN)
+    (account / "namespace").write_text("ml\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(account / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    monkeypatch.setattr(client, "_OWN_NAMESPACE", account / "namespace")
+    with ApiServer(tls=(certificate, key)) as server:
+        many(server, 1)
+        monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        done = CliRunner().invoke(app, ["pack", "get", "-o", "jsonpath=[*].id"])
+        assert done.stdout.strip() == "pack-000", done.stderr
+        kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")  # which doesn't know the certificate
+        done = CliRunner().invoke(app, ["pack", "get", "--kubeconfig", str(kubeconfig)])
+        assert done.exit_code == 62
+        assert "certificate verify failed" in done.stderr
 
 
 # Change and removal

@@ -20,6 +20,7 @@ from packager.kube.entities import integration_of
 from packager.kube.job_settings import JobSettings
 from packager.kube.security import security
 from packager.models.packaging import PackagingIntegration
+from tests.integration.api_server import ApiServer
 from tests.integration.packaging import ROOT
 
 MANIFESTS = ROOT / "manifests"
@@ -163,7 +164,6 @@ def test_the_plain_manifests_are_valid_in_every_kubernetes(version: str) -> None
 
 @pytest.mark.needs("kubectl")
 def test_kustomize_puts_them_into_any_namespace(tmp_path: Path) -> None:
-    (tmp_path / "base").symlink_to(MANIFESTS)
     shutil.copytree(MANIFESTS, tmp_path / "own", ignore=shutil.ignore_patterns("odahu-flow-packagers"))
     text = (tmp_path / "own/kustomization.yaml").read_text().replace("namespace: packager", "namespace: team")
     (tmp_path / "own/kustomization.yaml").write_text(text)
@@ -190,3 +190,31 @@ def test_the_registration_has_the_least_rights_and_reads_what_is_installed(tmp_p
         assert source["configMap"]["items"][0]["key"] in config_map["data"]
     assert len(projected["sources"]) == 2
     assert ("Job", "packager-registration") not in template(tmp_path, {})
+
+
+@pytest.mark.needs("kubectl")
+def test_kubectl_reads_the_plain_manifests_with_their_placeholders_filled(tmp_path: Path) -> None:
+    text = (MANIFESTS / "packagers.yaml").read_text()
+    assert text.count("REGISTRY") > 1
+    filled = tmp_path / "packagers.yaml"
+    filled.write_text(text.replace("REGISTRY", "registry.example/ml").replace("USERS", "data-scientists"))
+    with ApiServer() as server:
+        config = server.kubeconfig(tmp_path / "kubeconfig", namespace="packager")
+        words = ["kubectl", "--kubeconfig", str(config), "create", "--dry-run=client", "--validate=false", "-o", "yaml"]
+        done = subprocess.run(
+            [*words, "-f", str(MANIFESTS / "namespace.yaml"), "-f", str(filled)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr
+    bodies = [each for document in yaml.safe_load_all(done.stdout) for each in document.get("items", [document])]
+    expected = [yaml.safe_load((MANIFESTS / "namespace.yaml").read_text()), *yaml.safe_load_all(filled.read_text())]
+    assert [body["kind"] for body in bodies] == [body["kind"] for body in expected if body]
+    for body, original in zip(bodies, [each for each in expected if each], strict=True):
+        assert {key: body[key] for key in original if key != "metadata"} == {
+            key: each for key, each in original.items() if key != "metadata"
+        }
+    assert "REGISTRY" not in done.stdout
+    assert "USERS" not in done.stdout
