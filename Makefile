@@ -78,6 +78,7 @@ unit: venv ## Unit tests: no process, no socket
 .PHONY: integration
 integration: venv ## Integration tests: the real tools, a real registry
 	@local/kaniko_executor.sh >/dev/null || true  # the tests that need it name it when it's not there
+	@local/helm.sh >/dev/null || true  # likewise
 	STRICT='$(STRICT)' WITHOUT='$(WITHOUT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(TESTS) tests/integration
 
 .PHONY: bench
@@ -90,6 +91,10 @@ bench: install-build venv ## The benchmarks, each a program in bench/
 format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+.PHONY: manifests
+manifests: venv ## Write what is generated of manifests/: of the chart, for Argo and Tekton, and the plain manifests
+	$(BIN)/python local/manifests.py
 
 .PHONY: lock
 lock: venv ## Resolve the pinned versions anew

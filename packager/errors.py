@@ -21,6 +21,13 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── OutOfMemoryError          42   ... killed for its memory
 │   └── ToolMissingError          43   ... its program is not installed
 ├── DiskFullError                 50   no space left where we write
+├── ClusterError                 60   the Kubernetes cluster answered with an error
+│   ├── ClusterAccessError       61   ... it doesn't know us, or doesn't allow it
+│   ├── ClusterUnreachableError  62   ... it can't be reached, or none is configured
+│   ├── EntityNotFoundError      63   ... it has no such packaging, connection or integration
+│   ├── EntityExistsError        64   ... it has one of that id already
+│   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
+│   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
 └── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
@@ -32,6 +39,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_SIGNALS = 128
 
 
 class PackagerError(Exception):
@@ -206,6 +216,61 @@ class DiskFullError(PackagerError):
 
     exit_code = 50
     code = "disk-full"
+
+
+class ClusterError(PackagerError):
+    """The Kubernetes cluster answered with an error."""
+
+    exit_code = 60
+    code = "cluster"
+
+
+class ClusterAccessError(ClusterError):
+    """The cluster doesn't know the user, or doesn't allow what was asked."""
+
+    exit_code = 61
+    code = "cluster-access"
+
+
+class ClusterUnreachableError(ClusterError):
+    """The cluster can't be reached, or no cluster is configured."""
+
+    exit_code = 62
+    code = "cluster-unreachable"
+
+
+class EntityNotFoundError(ClusterError):
+    """The cluster has no such packaging, connection or integration."""
+
+    exit_code = 63
+    code = "not-found"
+
+
+class EntityExistsError(ClusterError):
+    """The cluster has an entity of that id already."""
+
+    exit_code = 64
+    code = "exists"
+
+
+class PackagingFailedError(ClusterError):
+    """The packaging failed in the cluster, without an exit code of its own to pass on."""
+
+    exit_code = 65
+    code = "packaging-failed"
+
+    def __init__(self, message: str, *, hint: str = "", own_code: int | None = None) -> None:
+        """Take the exit code that the packaging itself ended with, where it tells of a failure, for the process."""
+        super().__init__(message, hint=hint)
+        if own_code and own_code < _SIGNALS and own_code in exit_codes():
+            self.exit_code = own_code  # type: ignore[misc]
+
+
+class WaitTimeoutError(ClusterError):
+    """The packaging has not ended in the time that was given; it goes on."""
+
+    exit_code = 66
+    code = "wait-timeout"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Which tests can run here: `needs("buildah")` names the real programs that an integration test runs; `root` the user.
 
-`kaniko-executor` is the one that goes into the Job image (local/kaniko_executor.sh); it is never run outside of it.
+`helm` is the one that local/helm.sh builds. `kaniko-executor` is the one that goes into the Job image
+(local/kaniko_executor.sh); it is never run outside of it.
 
 A test whose programs are missing is left out, and the end of the run names it and why; nothing is ever skipped in
 silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out, but for want of what
@@ -29,10 +30,19 @@ LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.Stash
 def is_there(tool: str) -> bool:
     if tool == "root":
         return os.geteuid() == 0
+    if tool == "helm":
+        return helm() is not None
     if tool == "kaniko-executor":
         built = PROJECT / ".cache" / "kaniko" / kaniko_version() / "executor"
         return bool(os.environ.get("KANIKO_IMAGE")) or built.exists()
     return shutil.which(tool, path=SEARCH_PATH) is not None
+
+
+def helm() -> str | None:
+    lines = (PROJECT / "local" / "helm.sh").read_text().splitlines()
+    version = next(line.partition("=")[2] for line in lines if line.startswith("version="))
+    built = PROJECT / ".cache" / "helm" / version / "helm"
+    return str(built) if built.exists() else None
 
 
 def kaniko_version() -> str:

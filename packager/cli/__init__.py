@@ -12,8 +12,11 @@ import typer
 
 from packager import __version__
 from packager.applications import APPLICATIONS
+from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
+from packager.cli.integration import integration
 from packager.cli.options import EXIT_CODES
+from packager.cli.pack import pack
 from packager.cli.package import RunCommand, build, make_run, render
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ def _packager(
 app.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(None))
 for _command in (build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
+for _name, _group in (("pack", pack), ("connection", connection), ("integration", integration)):
+    app.add_typer(_group, name=_name, epilog=EXIT_CODES)
 
 
 def main() -> None:

@@ -18,6 +18,13 @@ from packager.result import TERMINATION_LOG
 EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes().items())
 
 
+class JobEngineName(str, Enum):
+    """The engines that packaging Jobs can use."""
+
+    kaniko = "kaniko"
+    oci = "oci"
+
+
 class TextFormat(str, Enum):
     """How structured text is printed."""
 
@@ -78,4 +85,13 @@ Files = Annotated[
 PackagingId = Annotated[str | None, typer.Option("--id", help="Which of the packagings in the files.")]
 Arguments = Annotated[
     list[str] | None, typer.Option("--argument", "-a", metavar="NAME=VALUE", help="An argument of the packager.")
+]
+
+
+JobEngineOption = Annotated[
+    JobEngineName | None, typer.Option("--engine", help="kaniko or oci; default: the cluster's settings, else kaniko.")
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A YAML file with the settings of Jobs; default: the ConfigMap packager-jobs."),
 ]

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 from packager.models.entity import Entity
 
 SECRET_FIELDS = ("password", "keyID", "keySecret", "publicKey")
+MASK = "*****"  # what is shown in a secret's place
 REGISTRY_TYPES = ("docker", "ecr")
 
 
@@ -23,6 +24,14 @@ class ConnectionSpec(Entity):
     region: str = ""
     role: str = ""
     reference: str = ""
+    description: str = ""
+    web_ui_link: str = Field(default="", alias="webUILink")
+    vital: bool = False
+
+    def masked(self) -> list[str]:
+        """Return the names of the secret fields that hold the mask, as connections are shown, and no secret."""
+        named = {info.alias or name: getattr(self, name) for name, info in type(self).model_fields.items()}
+        return [name for name in SECRET_FIELDS if named[name].get_secret_value() == MASK]
 
     def secrets(self) -> list[str]:
         """Return every secret value that is not empty, for redaction."""

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from packager.errors import RequestError
-from packager.models.connection import SECRET_FIELDS, Connection
+from packager.models.connection import MASK, SECRET_FIELDS, Connection
 from packager.models.packaging import ModelPackaging, PackagingIntegration, PackagingManifest, Target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Documents:
         Raises:
             RequestError: No packaging has that id, several could be meant, or a connection is not in the files.
         """
-        packaging = self._packaging(packaging_id)
+        packaging = self.pick_packaging(packaging_id)
         spec = packaging.spec
         integration = self.integrations.get(spec.integration_name)
         names = {target.name: target.connection_name for target in spec.targets}
@@ -69,7 +69,12 @@ class Documents:
         )
         return PackagingManifest(model_packaging=packaging, packaging_integration=integration, targets=targets)
 
-    def _packaging(self, packaging_id: str | None) -> ModelPackaging:
+    def pick_packaging(self, packaging_id: str | None) -> ModelPackaging:
+        """Return the packaging of that id, or the only one.
+
+        Raises:
+            RequestError: There is none of that id, or several could be meant.
+        """
         if packaging_id is not None:
             if packaging_id not in self.packagings:
                 raise RequestError(
@@ -100,11 +105,12 @@ def read_packaging_manifest(path: Path) -> PackagingManifest:
     return _validate(PackagingManifest, document[0], f"{path}")
 
 
-def read_documents(paths: Iterable[Path]) -> Documents:
+def read_documents(paths: Iterable[Path], *, keep_mask: bool = False) -> Documents:
     """Read `kind: ModelPackaging | PackagingIntegration | Connection` documents from files and folders.
 
     Of a folder every `*.yaml`, `*.yml` and `*.json` below it is read. A file may hold several documents. A document
-    without `kind` whose spec names an integration is a packaging, as in the user's document.
+    without `kind` whose spec names an integration is a packaging, as in the user's document. `keep_mask` lets a secret
+    be the mask that is shown in its place, for who has the secret.
 
     Raises:
         RequestError: A file can't be read, a document is wrong, or an id occurs twice.
@@ -124,7 +130,7 @@ def read_documents(paths: Iterable[Path]) -> Documents:
             if kind not in KINDS:
                 raise RequestError(f"{where}: kind {kind!r} is unknown", hint=f"supported: {', '.join(KINDS)}")
             if kind == "Connection":
-                document = _decode_secrets(document, where)  # noqa: PLW2901  (the same document, readable)
+                document = _decode_secrets(document, where, keep_mask=keep_mask)  # noqa: PLW2901  (the same document, readable)
             entity = _validate(KINDS[kind], document, where)
             shelf, entity_id = shelves[kind], str(getattr(entity, "id", ""))
             if entity_id in shelf:
@@ -171,14 +177,14 @@ def _parse(path: Path, text: str) -> list[Any]:
         raise RequestError(f"{path}{where}: neither JSON nor YAML: {what}") from error
 
 
-def _decode_secrets(document: dict[str, Any], where: str) -> dict[str, Any]:
+def _decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) -> dict[str, Any]:
     spec = document.get("spec")
     if not isinstance(spec, dict):
         return document
     decoded = dict(spec)
     problems = []
     for name in SECRET_FIELDS:
-        if not spec.get(name):
+        if not spec.get(name) or (keep_mask and spec[name] == MASK):
             continue
         try:
             decoded[name] = base64.b64decode(str(spec[name]), validate=True).decode()

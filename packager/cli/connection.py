@@ -1,0 +1,142 @@
+"""`packager connection`: the registries and stores that packagings in a cluster name, each a labelled Secret."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from packager.cli.clusters import (
+    Context,
+    IgnoreExists,
+    IgnoreNotFound,
+    Kubeconfig,
+    Namespace,
+    OptionalFile,
+    connect_to,
+    id_or_file,
+    read_entities,
+    the_one,
+)
+from packager.cli.options import Verbose
+from packager.cli.output import OutputFormat, checked_format, print_entities
+from packager.cli.session import Session, open_session
+from packager.console import LogFormat
+from packager.errors import EntityExistsError, EntityNotFoundError, UsageError
+from packager.kube.entities import connection_document
+from packager.kube.shelves import CONNECTIONS
+from packager.models.connection import Connection
+
+log = logging.getLogger(__name__)
+
+connection = typer.Typer(
+    help="The registries and stores that packagings in a cluster name.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ConnectionFile = Annotated[Path, typer.Option("--file", "-f", help="A file with one `kind: Connection` document.")]
+NewId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id, over the file's.")]
+GivenId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id.")]
+_COLUMNS = (
+    ("ID", 40, "id"),
+    ("TYPE", 10, "spec.type"),
+    ("URI", 40, "spec.uri"),
+    ("DESCRIPTION", 10, "spec.description"),
+)
+
+
+def _read(session: Session, file: Path, connection_id: str | None) -> Connection:
+    found = the_one(read_entities([file], "Connection").connections, file, "Connection", connection_id)
+    session.redactor.add(found.spec.secrets())
+    return found.model_copy(update={"id": connection_id or found.id})
+
+
+@connection.command()
+def create(
+    file: ConnectionFile,
+    connection_id: NewId = None,
+    ignore_if_exists: IgnoreExists = False,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Create a connection from its document, whose secrets are base64."""
+    with open_session(LogFormat.auto, verbose=verbose) as session:
+        checked_format(output)
+        new = _read(session, file, connection_id)
+        try:
+            CONNECTIONS.create(connect_to(kubeconfig, context, namespace), new)
+        except EntityExistsError as error:
+            if not ignore_if_exists:
+                raise
+            log.info("%s; it is left as it is", error.message)
+            return
+        print_entities([connection_document(new)], output, _COLUMNS)
+
+
+@connection.command()
+def edit(
+    file: ConnectionFile,
+    connection_id: NewId = None,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Replace a connection; a secret that is ***** in the file stays as it is in the cluster."""
+    with open_session(LogFormat.auto, verbose=verbose) as session:
+        checked_format(output)
+        new = _read(session, file, connection_id)
+        CONNECTIONS.edit(connect_to(kubeconfig, context, namespace), new)
+        print_entities([connection_document(new)], output, _COLUMNS)
+
+
+@connection.command()
+def get(
+    connection_id: GivenId = None,
+    decrypted: Annotated[
+        bool, typer.Option("--decrypted", "-d", help="With --id: show its secrets, in base64, instead of *****.")
+    ] = False,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show the connections in the cluster, or one."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        checked_format(output)
+        if decrypted and connection_id is None:
+            raise UsageError("--decrypted needs --id")
+        cluster = connect_to(kubeconfig, context, namespace)
+        found = CONNECTIONS.every(cluster) if connection_id is None else [CONNECTIONS.get(cluster, connection_id)]
+        print_entities((connection_document(each, decrypted=decrypted) for each in found), output, _COLUMNS)
+
+
+@connection.command()
+def delete(
+    connection_id: GivenId = None,
+    file: OptionalFile = None,
+    ignore_not_found: IgnoreNotFound = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Delete a connection; packagings that run already keep their copy."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        wanted = id_or_file(connection_id, file, "Connection")
+        try:
+            CONNECTIONS.delete(connect_to(kubeconfig, context, namespace), wanted)
+        except EntityNotFoundError as error:
+            if not ignore_not_found:
+                raise
+            log.info("%s", error.message)
+            return
+        typer.echo(f"connection {wanted} is deleted")

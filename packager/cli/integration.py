@@ -1,0 +1,158 @@
+"""`packager integration`: the packagers that packagings in a cluster name, each a labelled ConfigMap."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from packager.cli.clusters import (
+    Context,
+    IgnoreExists,
+    IgnoreNotFound,
+    Kubeconfig,
+    Namespace,
+    OptionalFile,
+    connect_to,
+    id_or_file,
+    read_entities,
+    the_one,
+)
+from packager.cli.options import Verbose
+from packager.cli.output import OutputFormat, checked_format, print_entities
+from packager.cli.session import open_session
+from packager.console import LogFormat
+from packager.errors import EntityExistsError, EntityNotFoundError, UsageError
+from packager.kube.entities import integration_document
+from packager.kube.shelves import INTEGRATIONS
+from packager.models.packaging import PackagingIntegration
+from packager.registration import register as register_integrations
+
+log = logging.getLogger(__name__)
+
+integration = typer.Typer(
+    help="The packagers that packagings in a cluster name.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+IntegrationFile = Annotated[
+    Path, typer.Option("--file", "-f", help="A file with one `kind: PackagingIntegration` document.")
+]
+NewId = Annotated[str | None, typer.Option("--id", "--pi-id", help="The integration's id, over the file's.")]
+GivenId = Annotated[str | None, typer.Option("--id", "--pi-id", help="The integration's id.")]
+_COLUMNS = (("ID", 40, "id"), ("ENTRY POINT", 24, "spec.entrypoint"), ("IMAGE", 40, "spec.defaultImage"))
+
+
+def _read(file: Path, integration_id: str | None) -> PackagingIntegration:
+    found = the_one(
+        read_entities([file], "PackagingIntegration").integrations, file, "PackagingIntegration", integration_id
+    )
+    return found.model_copy(update={"id": integration_id or found.id})
+
+
+@integration.command()
+def create(
+    file: IntegrationFile,
+    integration_id: NewId = None,
+    ignore_if_exists: IgnoreExists = False,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Create an integration from its document; `packager integrations` prints those of docker-rest and docker-cli."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        checked_format(output)
+        new = _read(file, integration_id)
+        try:
+            INTEGRATIONS.create(connect_to(kubeconfig, context, namespace), new)
+        except EntityExistsError as error:
+            if not ignore_if_exists:
+                raise
+            log.info("%s; it is left as it is", error.message)
+            return
+        print_entities([integration_document(new)], output, _COLUMNS)
+
+
+@integration.command()
+def edit(
+    file: IntegrationFile,
+    integration_id: NewId = None,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Replace an integration."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        checked_format(output)
+        new = _read(file, integration_id)
+        INTEGRATIONS.edit(connect_to(kubeconfig, context, namespace), new)
+        print_entities([integration_document(new)], output, _COLUMNS)
+
+
+@integration.command()
+def get(
+    integration_id: GivenId = None,
+    output: OutputFormat = "yaml",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show the integrations in the cluster, or one."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        checked_format(output)
+        cluster = connect_to(kubeconfig, context, namespace)
+        found = INTEGRATIONS.every(cluster) if integration_id is None else [INTEGRATIONS.get(cluster, integration_id)]
+        print_entities((integration_document(each) for each in found), output, _COLUMNS)
+
+
+@integration.command()
+def delete(
+    integration_id: GivenId = None,
+    file: OptionalFile = None,
+    ignore_not_found: IgnoreNotFound = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    verbose: Verbose = False,
+) -> None:
+    """Delete an integration; packagings that run already keep their copy."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        wanted = id_or_file(integration_id, file, "PackagingIntegration")
+        try:
+            INTEGRATIONS.delete(connect_to(kubeconfig, context, namespace), wanted)
+        except EntityNotFoundError as error:
+            if not ignore_not_found:
+                raise
+            log.info("%s", error.message)
+            return
+        typer.echo(f"integration {wanted} is deleted")
+
+
+@integration.command()
+def register(
+    files: Annotated[
+        list[Path], typer.Option("--file", "-f", help="A file or folder of `kind: PackagingIntegration` documents.")
+    ],
+    api_url: Annotated[str, typer.Option("--api-url", help="The ODAHU API, https://HOST.")],
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with the API's token.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Register integrations at an ODAHU API, so that the platform starts the packager by itself."""
+    with open_session(LogFormat.auto, verbose=verbose) as session:
+        token = ""
+        if token_file is not None:
+            try:
+                token = token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"{token_file}: can't be read: {error}", hint="name a file in --token-file") from error
+            session.redactor.add([token])
+        found = read_entities(files, "PackagingIntegration").integrations.values()
+        register_integrations([integration_document(each) for each in found], api_url, token)

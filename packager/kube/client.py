@@ -1,0 +1,205 @@
+"""The wire to a Kubernetes API server, through the official client; the only importer of it.
+
+The library gives what is hard: kubeconfig, contexts, logins (tokens, certificates, programs of clouds), in-cluster
+accounts, proxies and TLS. Objects are plain mappings, sent as they were rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from kubernetes import config
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from packager import __version__
+from packager.errors import ClusterUnreachableError, PackagerError
+from packager.kube.cluster import Cluster
+from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
+_TRIES = 4
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_WRONG = (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Which cluster is meant, as kubectl's options say it; all None: as kubectl would choose."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
+class _Passing(Exception):  # noqa: N818  (never leaves this module)
+    """A failure that may be over in a moment."""
+
+    def __init__(self, error: PackagerError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -> Cluster:
+    """Find the cluster as kubectl does: by the kubeconfig, else by the pod's own service account.
+
+    `pause` is the seconds before a passing failure is tried again, doubled each time.
+
+    Raises:
+        ClusterUnreachableError: There is no configuration, or it's wrong.
+    """
+    configuration: Any = Configuration()
+    path = str(access.kubeconfig or environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
+    exists = any(Path(part).expanduser().exists() for part in path.split(os.pathsep))
+    untyped: Any = config
+    try:
+        if not exists and access.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environ:
+            untyped.load_incluster_config(client_configuration=configuration)
+            own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
+        else:
+            untyped.load_kube_config(path, context=access.context, client_configuration=configuration)
+            contexts, current = untyped.list_kube_config_contexts(path)
+            own = _namespace_of(contexts, current, access.context)
+    except _WRONG as error:
+        raise ClusterUnreachableError(
+            f"no cluster is configured by {path}: {error}",
+            hint="name a kubeconfig with --kubeconfig or KUBECONFIG, and one of its contexts with --context",
+        ) from error
+    configuration.retries = False  # what may be tried again is decided here
+    return Cluster(Client(configuration, pause=pause), access.namespace or own or "default")
+
+
+def _namespace_of(contexts: list[dict[str, Any]], current: dict[str, Any], name: str | None) -> str:
+    chosen = next((each for each in contexts if each["name"] == name), current)
+    return str((chosen.get("context") or {}).get("namespace") or "")
+
+
+class Client:
+    """Asks an API server, again where a moment later the answer may be another."""
+
+    def __init__(self, configuration: Configuration, *, pause: float) -> None:
+        """Take how the server is reached."""
+        self._api: Any = ApiClient(configuration)
+        self._api.user_agent = f"packager/{__version__}"
+        self._host = configuration.host
+        self._pause = pause
+
+    def ask(
+        self, asked: Asked, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the status and the object of an answer.
+
+        Asked again is what can't do a thing twice: reads, and what the server was too busy to take.
+
+        Raises:
+            ClusterUnreachableError
+        """
+
+        def once() -> tuple[int, dict[str, Any]]:
+            try:
+                with closing(self._send(asked, query or {}, body, _READ_SECONDS)) as response:
+                    status, answer = int(response.status), _object(response.data)
+            except urllib3.exceptions.HTTPError as error:
+                raise self._unreachable(error) from error
+            if is_passing(status) and (asked.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
+                raise _Passing(failure(asked, status, answer))
+            return status, answer
+
+        answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=asked.method == "GET")
+        return answered
+
+    def lines(self, asked: Asked, query: Mapping[str, str], *, read_seconds: float, bears: int = 0) -> Iterator[str]:
+        """Give an answer's lines as they come; none at the status `bears`.
+
+        Raises:
+            BrokenOffError: The connection broke, or no line came for `read_seconds`.
+            PackagerError: The server refused, or can't be reached from the first.
+        """
+
+        def begin() -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
+            response = self._send(asked, query, None, read_seconds)
+            if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                return response
+            with closing(response):
+                answer = _object(response.data)
+            if is_passing(response.status):
+                raise _Passing(failure(asked, response.status, answer))
+            if response.status == bears:
+                return None
+            raise failure(asked, response.status, answer)
+
+        response = self._again(begin, unreachable=True)
+        if response is None:
+            return
+        with closing(response):
+            held = b""
+            try:
+                for block in response.stream(amt=None, decode_content=True):
+                    *lines, held = (held + block).split(b"\n")
+                    yield from (line.decode(errors="replace") for line in lines if line)
+            except urllib3.exceptions.HTTPError as error:
+                log.debug("the connection about %s broke: %s", asked.subject, error)
+                raise BrokenOffError from error
+            if held:
+                yield held.decode(errors="replace")
+
+    def _again(self, ask: Callable[[], Any], *, unreachable: bool) -> Any:  # noqa: ANN401  (what `ask` gives)
+        passing = (_Passing, ClusterUnreachableError) if unreachable else (_Passing,)
+        retrying = Retrying(
+            retry=retry_if_exception_type(passing),
+            stop=stop_after_attempt(_TRIES),
+            wait=wait_exponential(multiplier=self._pause, max=10),
+            reraise=True,
+        )
+        try:
+            return retrying(ask)
+        except _Passing as passed:
+            raise passed.error from passed
+
+    def _send(self, asked: Asked, query: Mapping[str, str], body: Mapping[str, Any] | None, read_seconds: float) -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            merge = asked.method == "PATCH"
+            headers["Content-Type"] = "application/merge-patch+json" if merge else "application/json"
+        words = self._api.param_serialize(
+            asked.method,
+            asked.path,
+            query_params=[(name, value) for name, value in query.items() if value],
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            return self._api.call_api(*words, _request_timeout=(_CONNECT_SECONDS, read_seconds)).response
+        except (urllib3.exceptions.HTTPError, ApiException) as error:  # the latter for a certificate it doesn't trust
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ClusterUnreachableError:
+        cause = error.reason if isinstance(error, ApiException) else error
+        return ClusterUnreachableError(
+            f"the cluster at {self._host} can't be reached: {cause}",
+            hint="check the context, the network and the proxy",
+        )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {"message": data[:400].decode(errors="replace")}  # a proxy's page
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,158 @@
+"""One namespace of a cluster: its objects, lists, watches and logs, as plain mappings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
+from packager.kube.names import PODS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from packager.kube.client import Client
+
+log = logging.getLogger(__name__)
+
+PAGE = 50  # objects in one answer: a Job with its document and results takes some 10 kB
+_GRACE_SECONDS = 5.0  # an API server ends a watch by itself when its time is over
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        """Speak through `client` about a namespace."""
+        self.namespace = namespace
+        self._client = client
+
+    def get(self, kind: Kind, name: str) -> dict[str, Any]:
+        """Return an object.
+
+        Raises:
+            EntityNotFoundError, ClusterError
+        """
+        return self._answer(self._asked("GET", kind, name))
+
+    def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object and return it as the cluster has it.
+
+        Raises:
+            EntityExistsError, RequestError, ClusterError
+        """
+        return self._answer(self._asked("POST", kind, body["metadata"]["name"]), body=body)
+
+    def replace(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an object.
+
+        Raises:
+            EntityNotFoundError, RequestError, ClusterError
+        """
+        return self._answer(self._asked("PUT", kind, body["metadata"]["name"]), body=body)
+
+    def patch(self, kind: Kind, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `body` into an object (RFC 7396).
+
+        Raises:
+            EntityNotFoundError, RequestError, ClusterError
+        """
+        return self._answer(self._asked("PATCH", kind, name), body=body)
+
+    def delete(self, kind: Kind, name: str, *, uid: str = "", propagation: str = "Background") -> None:
+        """Delete an object, only the one of that uid when it's given, and what it owns.
+
+        Raises:
+            EntityNotFoundError, ClusterError
+        """
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        self._answer(self._asked("DELETE", kind, name), body=options)
+
+    def pages(self, kind: Kind, *, labels: str = "", fields: str = "") -> Iterator[tuple[list[dict[str, Any]], str]]:
+        """List objects a page at a time, each page with the list's resource version.
+
+        A list that took so long that its beginning has expired (410) goes on from where it was with newer objects.
+
+        Raises:
+            ClusterError
+        """
+        selectors = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
+        token = ""
+        while True:
+            asked = self._asked("GET", kind)
+            status, answer = self._client.ask(asked, query={**selectors, "continue": token})
+            if status == HTTPStatus.GONE and token and (newer := (answer.get("metadata") or {}).get("continue")):
+                token = newer
+                continue
+            if status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise failure(asked, status, answer)
+            metadata = answer.get("metadata") or {}
+            yield answer.get("items") or [], str(metadata.get("resourceVersion", ""))
+            token = str(metadata.get("continue") or "")
+            if not token:
+                return
+
+    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> tuple[list[dict[str, Any]], str]:
+        """List objects whose number is small by their nature, with the list's resource version."""
+        items: list[dict[str, Any]] = []
+        version = ""
+        for page, version in self.pages(kind, labels=labels, fields=fields):  # noqa: B007  (the last one's)
+            items += page
+        return items, version
+
+    def watch(
+        self, kind: Kind, *, labels: str = "", fields: str = "", version: str = "", seconds: float
+    ) -> Iterator[dict[str, Any]]:
+        """Give the changes since a resource version, each `{"type", "object"}`, for about that many seconds.
+
+        It just ends when the time is over, when the connection breaks and when the version is too old (410): who
+        watches then lists anew, so nothing is missed.
+
+        Raises:
+            ClusterAccessError, ClusterUnreachableError, ClusterError
+        """
+        asked = replace(self._asked("GET", kind), watch=True)
+        whole = max(1, int(seconds))
+        query = {"labelSelector": labels, "fieldSelector": fields, "resourceVersion": version, "watch": "true"}
+        query |= {"timeoutSeconds": str(whole), "allowWatchBookmarks": "true"}
+        lines = self._client.lines(asked, query, read_seconds=whole + _GRACE_SECONDS, bears=HTTPStatus.GONE)
+        with suppress(BrokenOffError):
+            for line in lines:
+                event = json.loads(line)
+                if event.get("type") != "ERROR":
+                    yield event
+                    continue
+                status = event.get("object") or {}
+                code = int(status.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR)
+                log.debug("the watch on %s ended: %s", asked.subject, status.get("message"))
+                if code != HTTPStatus.GONE and not is_passing(code):
+                    raise failure(asked, code, status)
+                return
+
+    def log_lines(self, pod: str, container: str, *, follow: bool, since: str = "", seconds: float) -> Iterator[str]:
+        """Give a container's log line by line, each with its time before it.
+
+        Raises:
+            BrokenOffError: It broke off, or no line came for `seconds`; there may be more.
+            EntityNotFoundError: There is no such pod any more.
+            RequestError: It hasn't started yet.
+            ClusterError
+        """
+        asked = self._asked("GET", PODS, pod, "log")
+        query = {"container": container, "follow": str(follow).lower(), "timestamps": "true", "sinceTime": since}
+        yield from self._client.lines(asked, query, read_seconds=max(1.0, seconds))
+
+    def _asked(self, method: str, kind: Kind, name: str = "", part: str = "") -> Asked:
+        return Asked(method=method, kind=kind, namespace=self.namespace, name=name, part=part)
+
+    def _answer(self, asked: Asked, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        status, answer = self._client.ask(asked, body=body)
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise failure(asked, status, answer)
+        return answer

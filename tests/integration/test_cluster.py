@@ -1,0 +1,830 @@
+"""`packager pack` against an API server on the wire, which plays every way that a packaging goes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from kubernetes.config import incluster_config
+from typer.testing import CliRunner
+
+from packager.cli import app
+from packager.kube import client, packagings
+from packager.kube.client import Access, connect
+from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
+from tests.integration.packaging import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from typer.testing import Result
+
+    Scene = Callable[[ApiServer, dict[str, Any]], None]
+
+RESULTS = {"image": "gcr.io/project/wine:1.0", "imageDigest": "gcr.io/project/wine@sha256:" + "ab" * 32}
+PACKAGING = """
+id: wine
+spec:
+  integrationName: docker-rest
+  artifactName: wine-1.0.zip
+  outputConnection: models
+  targets: [{name: docker-push, connectionName: registry}]
+"""
+CONNECTIONS = """
+kind: Connection
+id: registry
+spec: {type: docker, uri: gcr.io/project, username: ann, password: cGFzcy13b3Jk, description: ours}
+---
+kind: Connection
+id: models
+spec: {type: s3, uri: "s3://models", keyID: dGhlLWtleS1pZA==, keySecret: dGhlLWtleS1zZWNyZXQ=}
+"""
+SECRETS = ("pass-word", "the-key-secret", "cGFzcy13b3Jk")
+RUNNING = {"running": {"startedAt": "2026-03-01T10:00:02Z"}}
+
+
+class Desk:
+    """A folder with a kubeconfig and documents, and the commands in it."""
+
+    def __init__(self, folder: Path, server: ApiServer) -> None:
+        self.folder = folder
+        self.server = server
+        self.kubeconfig = server.kubeconfig(folder / "kubeconfig")
+        self.pack_file = folder / "pack.yaml"
+        self.pack_file.write_text(PACKAGING)
+        self.connections = folder / "connections.yaml"
+        self.connections.write_text(CONNECTIONS)
+
+    def run(self, *words: str) -> Result:
+        done = CliRunner().invoke(app, [*words, "--kubeconfig", str(self.kubeconfig)])
+        assert not any(secret in done.output for secret in SECRETS)
+        return done
+
+    def create(self, *words: str) -> Result:
+        return self.run("pack", "create", "-f", str(self.pack_file), "-f", str(self.connections), *words)
+
+    def status(self) -> dict[str, Any]:
+        done = self.run("pack", "get", "--id", "wine", "-o", "json")
+        assert done.exit_code == 0, done.stderr
+        status: dict[str, Any] = json.loads(done.stdout)[0]["status"]
+        return status
+
+
+def role(name: str) -> set[Permission]:
+    """What a role of the chart allows."""
+    documents = yaml.safe_load_all((ROOT / "manifests" / "packagers.yaml").read_text())
+    found = [each for each in documents if each and each["kind"] == "Role" and each["metadata"]["name"] == name]
+    return permissions(found[0])
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """A server on which everyone has the chart's two roles, and nothing else."""
+    with ApiServer() as running:
+        running.allowed = role("packager-user") | role("packager-admin")
+        yield running
+
+
+@pytest.fixture
+def desk(tmp_path: Path, server: ApiServer) -> Desk:
+    return Desk(tmp_path, server)
+
+
+def succeeds(server: ApiServer, job: dict[str, Any]) -> None:
+    server.pod(job)
+    server.pod(job, phase="Running", state=RUNNING)
+    for line in ("reading the model", "building", "pushed"):
+        server.say("wine-pod1", line)
+    server.ended(job, 0, RESULTS)
+    server.finish(job, "Complete")
+
+
+def fails(code: int, message: Any = "", reason: str = "BackoffLimitExceeded", **more: Any) -> Scene:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.pod(job, phase="Running", state=RUNNING)
+        server.say("wine-pod1", "reading the model")
+        server.ended(job, code, message, **more)
+        server.finish(job, "Failed", reason, "the Job has failed")
+
+    return scene
+
+
+# The whole of it
+
+
+def test_a_packaging_is_created_followed_and_its_image_told(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    done = desk.create()
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines() == [RESULTS["imageDigest"]]
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line in {"reading the model", "building", "pushed"}] == [
+        *("reading the model", "building", "pushed"),
+    ]
+    assert desk.status() == {
+        "state": "succeeded",
+        "podName": "wine-pod1",
+        "exitCode": 0,
+        "results": [{"name": name, "value": value} for name, value in RESULTS.items()],
+    }
+    job, (name,) = server.objects["jobs", "wine"], server.names("secrets")
+    secret = server.objects["secrets", name]
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+    manifest = json.loads(base64.b64decode(secret["data"]["mp.json"]))
+    assert manifest["targets"][0]["connection"]["spec"]["password"] == "pass-word"
+    assert manifest["trainingZipName"] == "wine-1.0.zip"
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    assert volumes[0]["secret"]["secretName"] == name
+
+
+def test_results_outlive_the_pod_that_told_them(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    assert desk.create().exit_code == 0
+    server.remove("pods", "wine-pod1")
+    assert [each["value"] for each in desk.status()["results"]] == [*RESULTS.values()]
+
+
+def test_results_that_nobody_saw_are_told_as_gone(desk: Desk, server: ApiServer) -> None:
+    assert desk.create("--no-wait").exit_code == 0
+    server.finish(server.objects["jobs", "wine"], "Complete")
+    status = desk.status()
+    assert (status["state"], status["results"]) == ("succeeded", [])
+    assert "look the image up in the registry" in status["message"]
+
+
+def test_who_may_not_write_the_results_still_sees_them(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    server.refuse("PATCH", "jobs", 403, 'User "ann" cannot patch resource "jobs"', "Forbidden")
+    assert desk.create().stdout.strip() == RESULTS["imageDigest"]
+    assert desk.status()["state"] == "succeeded"
+
+
+# Every way to fail
+
+
+def pulls_no_image(server: ApiServer, job: dict[str, Any]) -> None:
+    server.pod(job, state={"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}})
+    pod = server.objects["pods", "wine-pod1"]
+    server.warn("Pod", pod, "Failed", 'Failed to pull image "packager:0.1.0": manifest unknown')
+    server.remove("pods", "wine-pod1")  # as the Job's controller does with pods at the deadline
+    server.finish(job, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+
+
+def is_evicted(server: ApiServer, job: dict[str, Any]) -> None:
+    server.pod(job, phase="Failed", reason="Evicted", message="Usage of EmptyDir volume 'work' exceeds the limit 20Gi")
+    server.finish(job, "Failed", "BackoffLimitExceeded")
+
+
+def loses_its_node_too_often(server: ApiServer, job: dict[str, Any]) -> None:
+    lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "node is down"}
+    server.pod(job, phase="Failed", conditions=[lost])
+    server.finish(job, "Failed", "BackoffLimitExceeded")
+
+
+def own(code: str, message: str, hint: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "hint": hint}}
+
+
+FAILURES: dict[str, tuple[Scene, int, str, tuple[str, ...]]] = {
+    "the image can't be pulled": (
+        pulls_no_image,
+        65,
+        "DeadlineExceeded",
+        ("7200 seconds", "ErrImagePull", "manifest unknown", "imagePullSecrets"),
+    ),
+    "killed for its memory": (
+        fails(137, "", "PodFailurePolicy", terminated_reason="OOMKilled"),
+        65,
+        "OOMKilled",
+        ("more memory than its limit", "raise spec.resources.limits.memory"),
+    ),
+    "over the deadline": (
+        fails(143, own("interrupted", "interrupted by SIGTERM", ""), "DeadlineExceeded"),
+        65,
+        "DeadlineExceeded",
+        ("longer than the 7200 seconds", "activeDeadlineSeconds"),
+    ),
+    "evicted": (is_evicted, 65, "Evicted", ("Usage of EmptyDir", "raise workSize")),
+    "its node lost": (loses_its_node_too_often, 65, "DeletionByTaintManager", ("node is down", "tries it again")),
+    "a registry's refusal": (
+        fails(31, own("registry-auth", "gcr.io refused the credentials", "check the connection"), "PodFailurePolicy"),
+        31,
+        "registry-auth",
+        ("gcr.io refused the credentials", "hint: check the connection"),
+    ),
+    "a broken archive": (
+        fails(10, own("artifact", "wine-1.0.zip is no zip", "train it again"), "PodFailurePolicy"),
+        10,
+        "artifact",
+        ("wine-1.0.zip is no zip", "hint: train it again"),
+    ),
+    "killed without a word": (
+        fails(139, "the last lines of the log", "BackoffLimitExceeded"),
+        65,
+        "Error",
+        ("the last lines of the log", "packager pack logs"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_every_failure_is_told_apart(desk: Desk, server: ApiServer, name: str) -> None:
+    server.scene, code, reason, told = FAILURES[name]
+    done = desk.create()
+    assert done.exit_code == code, done.stderr
+    assert done.stdout == ""
+    for words in told:
+        assert words in done.stderr
+    status = desk.status()
+    assert (status["state"], status["reason"], status["results"]) == ("failed", reason, [])
+    assert told[0] in status["message"]
+
+
+def waits_for_a_node(server: ApiServer, job: dict[str, Any]) -> None:
+    message = "0/3 nodes are available: 3 Insufficient memory."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    server.pod(job, conditions=[condition])
+
+
+def waits_for_an_image(server: ApiServer, job: dict[str, Any]) -> None:
+    server.pod(job, state={"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}})
+
+
+def waits_for_a_claim(server: ApiServer, job: dict[str, Any]) -> None:
+    pod = server.pod(job, state={"waiting": {"reason": "ContainerCreating"}})
+    server.warn("Pod", pod, "FailedMount", 'MountVolume.SetUp failed: secret "packaging-wine" not found')
+
+
+def lacks_a_secret(server: ApiServer, job: dict[str, Any]) -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "channels" not found'}
+    server.pod(job, state={"waiting": waiting})
+
+
+def no_pod(message: str) -> Scene:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.warn("Job", job, "FailedCreate", f"Error creating: {message}")
+
+    return scene
+
+
+WAITS: dict[str, tuple[Scene, str, str]] = {
+    "no node": (waits_for_a_node, "Unschedulable", "3 Insufficient memory"),
+    "no image": (waits_for_an_image, "ImagePullBackOff", "packager:0.1.0 can't be pulled"),
+    "no volume": (waits_for_a_claim, "FailedMount", "MountVolume.SetUp failed"),
+    "no secret": (lacks_a_secret, "CreateContainerConfigError", 'secret "channels" not found'),
+    "no quota": (
+        no_pod('pods "wine-pod1" is forbidden: exceeded quota: team, requested: limits.memory=4Gi'),
+        "QuotaExceeded",
+        "it starts when others have ended",
+    ),
+    "no admission": (
+        no_pod('pods "wine-pod1" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation'),
+        "AdmissionDenied",
+        "oci passes 'restricted'",
+    ),
+    "a webhook": (
+        no_pod('admission webhook "policy.example" denied the request: no such registry'),
+        "AdmissionDenied",
+        "no such registry",
+    ),
+    "no account": (
+        no_pod('pods "wine-" is forbidden: error looking up service account ml/packager-job: not found'),
+        "ServiceAccountMissing",
+        "name a service account that exists",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_keeps_a_packaging_from_starting_is_told_while_it_waits(desk: Desk, server: ApiServer, name: str) -> None:
+    server.scene, reason, told = WAITS[name]
+    done = desk.create("--timeout", "2")
+    assert done.exit_code == 66, done.stderr
+    assert f"scheduling: {reason}: " in done.stderr
+    assert told in done.stderr
+    assert "has not ended in 2 s" in done.stderr
+    assert desk.status()["state"] == "scheduling"
+    assert desk.status()["reason"] == reason
+
+
+def test_a_suspended_job_waits_for_its_queue(desk: Desk, server: ApiServer) -> None:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.put("jobs", {**job, "spec": {**job["spec"], "suspend": True}})
+
+    server.scene = scene
+    assert desk.create("--timeout", "1").exit_code == 66
+    assert desk.status()["reason"] == "Suspended"
+
+
+def test_another_attempt_is_followed_to_its_end(desk: Desk, server: ApiServer) -> None:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.pod(job, phase="Running", state=RUNNING)
+        server.say("wine-pod1", "the first attempt")
+        server.ended(job, 32, own("registry-unreachable", "gcr.io can't be reached", "wait"))
+        server.pod(job, 2, phase="Running", state=RUNNING)
+        server.say("wine-pod2", "the second attempt")
+        server.ended(job, 0, RESULTS, 2)
+        server.finish(job, "Complete")
+
+    server.scene = scene
+    done = desk.create()
+    assert done.exit_code == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("the ")] == [
+        *("the first attempt", "the second attempt"),
+    ]
+    assert desk.run("pack", "logs", "--id", "wine").stdout.splitlines() == ["the first attempt", "the second attempt"]
+
+
+# Refusals
+
+
+REFUSALS = {
+    "the quota": (
+        ("POST", "jobs", 403, 'jobs.batch "wine" is forbidden: exceeded quota: team', "Forbidden"),
+        (60, "the quota of the namespace 'ml' allows no more"),
+    ),
+    "a policy": (
+        ("POST", "jobs", 403, 'admission webhook "policy.example" denied the request: no label', "Forbidden"),
+        (60, "a policy of the cluster refuses the Job 'wine'"),
+    ),
+    "a permission": (
+        ("POST", "jobs", 403, 'User "ann" cannot create resource "jobs" in API group "batch"', "Forbidden"),
+        (61, "you may not create jobs.batch in the namespace 'ml'"),
+    ),
+    "a permission to see": (
+        ("GET", "pods", 403, 'User "ann" cannot list resource "pods" in API group ""', "Forbidden"),
+        (61, "kubectl auth can-i list pods -n ml"),
+    ),
+    "a permission to read logs": (
+        ("GET", "pods/log", 403, 'User "ann" cannot get resource "pods/log" in API group ""', "Forbidden"),
+        (61, "you may not get pods/log"),
+    ),
+    "the server's illness": (("POST", "jobs", 500, "etcdserver: no leader", "InternalError"), (60, "run it again")),
+    "another entity": (("POST", "jobs", 409, 'jobs "wine" already exists', "AlreadyExists"), (64, "pack edit")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_told_with_what_to_do(desk: Desk, server: ApiServer, name: str) -> None:
+    refused, (code, told) = REFUSALS[name]
+    server.scene = succeeds
+    server.refuse(*refused)
+    done = desk.create()
+    assert done.exit_code == code, done.stderr
+    assert told in done.stderr
+    if refused[0] == "POST":
+        assert server.names("jobs") == server.names("secrets") == []
+
+
+def test_what_the_server_finds_wrong_is_listed(desk: Desk, server: ApiServer) -> None:
+    causes = [
+        {"field": "spec.template.spec.containers[0].resources.requests", "message": "must be less than cpu limit"},
+        {"field": "spec.template.spec.tolerations[0].effect", "message": "Unsupported value"},
+    ]
+    server.refuse("POST", "jobs", 422, "Job.batch is invalid", "Invalid", extra={"details": {"causes": causes}})
+    done = desk.create()
+    assert done.exit_code == 12
+    for cause in causes:
+        assert f"{cause['field']}: {cause['message']}" in done.stderr
+
+
+@pytest.mark.parametrize("code", [403, 500])
+def test_a_job_whose_secret_is_refused_is_taken_back(desk: Desk, server: ApiServer, code: int) -> None:
+    server.refuse("POST", "secrets", code, 'User "ann" cannot create resource "secrets"', "Forbidden")
+    done = desk.create()
+    assert done.exit_code == (61 if code == 403 else 60)
+    assert server.names("jobs") == server.names("secrets") == []
+    assert len(server.requests("DELETE", "jobs")) == 1
+
+
+def test_a_busy_server_is_asked_again(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    server.refuse("POST", "jobs", 429, "too many requests", "TooManyRequests", times=1)
+    server.refuse("GET", "pods", 503, "apiserver not ready", "ServiceUnavailable", times=1)
+    assert desk.create().stdout.strip() == RESULTS["imageDigest"]
+    assert len(server.requests("POST", "jobs")) == 2
+
+
+def test_a_stranger_is_told_to_log_in(desk: Desk, server: ApiServer) -> None:
+    server.kubeconfig(desk.kubeconfig, token="another")
+    done = desk.create()
+    assert done.exit_code == 61
+    assert "kubectl auth whoami" in done.stderr
+    assert "another" not in done.stderr
+
+
+def test_a_cluster_that_is_not_there_is_told(desk: Desk) -> None:
+    done = desk.run("pack", "get", "--context", "nowhere")
+    assert done.exit_code == 62
+    assert "http://127.0.0.1:9 can't be reached" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--context", "none"], ["--kubeconfig", "/nowhere/config"]])
+def test_a_configuration_that_is_none_is_told(desk: Desk, words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["pack", "get", "--kubeconfig", str(desk.kubeconfig), *words])
+    assert done.exit_code == 62
+    assert "no cluster is configured" in done.stderr
+
+
+def test_a_namespace_that_is_not_there_is_told(desk: Desk) -> None:
+    done = desk.create("-n", "nowhere")
+    assert done.exit_code == 60
+    assert "no namespace 'nowhere'" in done.stderr
+
+
+# Watching
+
+
+@pytest.mark.parametrize("trouble", ["cuts", "expiries"])
+def test_a_watch_or_log_that_breaks_is_resumed(desk: Desk, server: ApiServer, trouble: str) -> None:
+    setattr(server, trouble, 4)
+
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        while getattr(server, trouble) > (2 if trouble == "cuts" else 0):  # two are kept for the log
+            pass
+        succeeds(server, job)
+
+    server.scene = scene
+    done = desk.create("--timeout", "60")
+    assert done.exit_code == 0, done.stderr
+    assert getattr(server, trouble) == 0
+    lines = [line for line in done.stderr.splitlines() if line in {"reading the model", "building", "pushed"}]
+    assert lines == ["reading the model", "building", "pushed"]
+
+
+def test_a_watch_that_ends_by_itself_is_begun_again(desk: Desk, server: ApiServer) -> None:
+    server.longest_watch = 0.1
+
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.pod(job)
+        while len([each for each in server.asked if each.query.get("watch")]) < 4:
+            pass
+        succeeds(server, job)
+
+    server.scene = scene
+    assert desk.create().exit_code == 0
+    watches = [each for each in server.asked if each.query.get("watch")]
+    assert all(int(each.query["resourceVersion"]) > 0 for each in watches)
+
+
+def test_a_packaging_that_someone_deletes_is_told(desk: Desk, server: ApiServer) -> None:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        server.pod(job, phase="Running", state=RUNNING)
+        server.say("wine-pod1", None)
+        server.remove("jobs", "wine")
+
+    server.scene = scene
+    assert desk.create().exit_code == 63
+
+
+# Many
+
+
+def many(server: ApiServer, count: int) -> None:
+    for number in range(count):
+        name = f"pack-{number:03d}"
+        labels = {"packager.odahu.org/entity": "packaging", "packager.odahu.org/packaging": name}
+        spec = {"template": {"spec": {"containers": [{"image": "packager:1"}]}}}
+        document = {"id": name, "spec": {"integrationName": "docker-rest"}}
+        annotations = {"packager.odahu.org/document": json.dumps(document)}
+        metadata = {"name": name, "labels": labels, "annotations": annotations}
+        job = server.put("jobs", {"metadata": metadata, "spec": spec})
+        server.ended(job, 0, {"image": f"gcr.io/{name}:1"})
+        server.finish(job, "Complete")
+
+
+def test_two_hundred_packagings_are_listed_a_page_at_a_time(desk: Desk, server: ApiServer) -> None:
+    many(server, 200)
+    server.list_expiries = 1
+    done = desk.run("pack", "get", "-o", "table")
+    assert done.exit_code == 0, done.stderr
+    rows = done.stdout.splitlines()
+    assert len(rows) == 201
+    assert rows[200].split() == ["pack-199", "succeeded", "docker-rest", rows[200].split()[3], "gcr.io/pack-199:1"]
+    lists = [each.query for each in server.requests("GET", "jobs")]
+    assert {each["limit"] for each in lists} == {"50"}
+    assert [each.get("continue") for each in lists] == [None, "50", "50", "100", "150"]
+    assert len(server.requests("GET", "pods")) == 4
+
+
+@pytest.mark.parametrize("output", ["json", "yaml", "jsonpath=[*].id"])
+def test_a_list_is_one_document_in_every_format(desk: Desk, server: ApiServer, output: str) -> None:
+    many(server, 60)
+    text = desk.run("pack", "get", "-o", output).stdout
+    entities = yaml.safe_load(text) if output == "yaml" else json.loads(text)
+    names = entities if output.startswith("jsonpath") else [each["id"] for each in entities]
+    assert names == [f"pack-{number:03d}" for number in range(60)]
+
+
+@pytest.mark.parametrize("output", ["json", "yaml", "table", "jsonpath=[*].id"])
+def test_nothing_is_an_empty_list(desk: Desk, output: str) -> None:
+    text = desk.run("pack", "get", "-o", output).stdout
+    assert text.splitlines()[1:] == []
+    assert output == "table" or yaml.safe_load(text) == []
+
+
+def test_the_documents_own_expressions_work(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    desk.create()
+    value = desk.run("pack", "get", "--id", "wine", "-o", "jsonpath=$[0].status.results[0].value")
+    assert value.stdout.strip() == RESULTS["image"]
+    assert desk.run("pack", "get", "-o", "jsonpath=[*].spec.artifactName").stdout.strip() == "wine-1.0.zip"
+
+
+@pytest.mark.parametrize("output", ["xml", "jsonpath", "jsonpath=[*", "table=x"])
+def test_a_format_that_is_none_is_told(desk: Desk, output: str) -> None:
+    assert desk.run("pack", "get", "-o", output).exit_code == 2
+
+
+def test_a_list_holds_one_page_at_a_time(desk: Desk, server: ApiServer) -> None:
+    many(server, 200)
+    cluster = connect(Access(kubeconfig=desk.kubeconfig), {})
+    listed = packagings.every(cluster)
+    for number in range(200):
+        next(listed)
+        assert len(server.requests("GET", "jobs")) == len(server.requests("GET", "pods")) == number // 50 + 1
+
+
+# As a process
+
+
+def process(desk: Desk, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(desk.kubeconfig)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("during", ["the log", "the wait for a node"])
+def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiServer, during: str) -> None:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        if during == "the log":
+            server.pod(job, phase="Running", state=RUNNING)
+            server.say("wine-pod1", "reading the model")
+        else:
+            waits_for_a_node(server, job)
+
+    server.scene = scene
+    with process(desk, "pack", "create", "-f", str(desk.pack_file), "-f", str(desk.connections)) as running:
+        seen = ""
+        while ("reading the model" if during == "the log" else "Unschedulable") not in seen:
+            seen += str(running.stderr and running.stderr.readline())
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert out == ""
+    assert "the packaging goes on in the cluster: packager pack logs --id wine" in err
+    assert server.names("jobs") == ["wine"]
+    assert len(server.names("secrets")) == 1
+
+
+def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server: ApiServer) -> None:
+    held = threading.Event()
+    server.before_secret = held.wait
+    with process(
+        desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
+    ) as running:
+        while not server.names("jobs"):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        held_after = running.communicate(timeout=60)[1]
+        held.set()
+    assert running.returncode == 143, held_after
+    assert server.names("jobs") == []
+
+
+def test_commands_that_need_no_cluster_load_no_client() -> None:
+    program = "import sys, packager.cli; print({'kubernetes', 'jsonpath_ng'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_client_says_where_it_is_not_installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packager.kube.client", None)  # as in the Job image: the import fails
+    done = desk.run("pack", "get")
+    assert done.exit_code == 43
+    assert "the Kubernetes client is not installed here" in done.stderr
+
+
+@pytest.mark.needs("openssl")
+def test_a_pod_finds_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its service account's token, certificate and namespace, where there is no kubeconfig."""
+    key, certificate, account = tmp_path / "key", tmp_path / "ca.crt", tmp_path / "account"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=api"]
+    words += ["-keyout", str(key), "-out", str(certificate), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(words, check=True, capture_output=True)
+    account.mkdir()
+    (account / "token").write_text(TOKEN)
+    (account / "namespace").write_text("ml\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(account / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    monkeypatch.setattr(client, "_OWN_NAMESPACE", account / "namespace")
+    with ApiServer(tls=(certificate, key)) as server:
+        many(server, 1)
+        monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        done = CliRunner().invoke(app, ["pack", "get", "-o", "jsonpath=[*].id"])
+        assert done.stdout.strip() == "pack-000", done.stderr
+        kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")  # which doesn't know the certificate
+        done = CliRunner().invoke(app, ["pack", "get", "--kubeconfig", str(kubeconfig)])
+        assert done.exit_code == 62
+        assert "certificate verify failed" in done.stderr
+
+
+# Change and removal
+
+
+def test_edit_runs_it_again_in_the_old_ones_place(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    assert desk.create().exit_code == 0
+    old = server.objects["jobs", "wine"]["metadata"]["uid"]
+    words = ["pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections), "--artifact-name", "wine-2.0.zip"]
+    done = desk.run(*words)
+    assert done.exit_code == 0, done.stderr
+    job = server.objects["jobs", "wine"]
+    assert job["metadata"]["uid"] != old
+    assert job["metadata"]["annotations"]["packager.odahu.org/artifact"] == "wine-2.0.zip"
+    assert len(server.names("secrets")) == 1
+    (deleted,) = server.requests("DELETE", "jobs")
+    assert deleted.body["preconditions"] == {"uid": old}
+
+
+def test_edit_leaves_the_old_one_when_the_new_one_is_wrong(desk: Desk, server: ApiServer) -> None:
+    desk.create("--no-wait")
+    desk.pack_file.write_text(PACKAGING.replace("connectionName: registry", "connectionName: nowhere"))
+    done = desk.run("pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections))
+    assert done.exit_code == 12
+    assert server.names("jobs") == ["wine"]
+    assert desk.run("pack", "edit", "-f", str(desk.pack_file), "--id", "new").exit_code == 12
+
+
+def test_delete_takes_the_job_its_pods_and_its_secret(desk: Desk, server: ApiServer) -> None:
+    server.scene = succeeds
+    desk.create()
+    done = desk.run("pack", "delete", "-f", str(desk.pack_file))
+    assert done.exit_code == 0, done.stderr
+    assert not server.names("jobs") + server.names("pods") + server.names("secrets")
+    assert desk.run("pack", "delete", "--id", "wine").exit_code == 63
+    assert desk.run("pack", "delete", "--id", "wine", "--ignore-not-found").exit_code == 0
+    assert desk.run("pack", "delete").exit_code == 2
+
+
+def test_another_job_of_that_name_is_none_of_ours(desk: Desk, server: ApiServer) -> None:
+    server.put("jobs", {"metadata": {"name": "wine"}, "spec": {}})
+    assert desk.create("--no-wait").exit_code == 64
+    for words in (["get"], ["logs"], ["delete"]):
+        assert desk.run("pack", *words, "--id", "wine").exit_code == 63
+    assert desk.create("--no-wait", "--ignore-if-exists").exit_code == 0
+    assert server.names("jobs") == ["wine"]
+
+
+def test_the_settings_of_jobs_are_the_clusters(desk: Desk, server: ApiServer) -> None:
+    text = "engine: oci\nactiveDeadlineSeconds: 60\n"
+    server.put("configmaps", {"metadata": {"name": "packager-jobs"}, "data": {"settings.yaml": text}})
+    desk.create("--no-wait")
+    spec = server.objects["jobs", "wine"]["spec"]
+    assert spec["activeDeadlineSeconds"] == 60
+    assert spec["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    server.put("configmaps", {"metadata": {"name": "packager-jobs"}, "data": {"settings.yaml": "speed: 3"}})
+    assert desk.create("--id", "other", "--no-wait").exit_code == 2
+
+
+# The entities that packagings name
+
+
+def test_a_packaging_names_what_is_in_the_cluster(desk: Desk, server: ApiServer) -> None:
+    for name in ("registry", "models"):
+        done = desk.run("connection", "create", "-f", str(desk.connections), "--id", name)
+        assert done.exit_code == 0, done.stderr
+    integration = desk.folder / "integration.yaml"
+    printed = CliRunner().invoke(app, ["integrations", "--default-image", "registry.example/packager:7"]).stdout
+    integration.write_text(printed)
+    assert desk.run("integration", "create", "-f", str(integration), "--id", "docker-rest").exit_code == 0
+    server.scene = succeeds
+    done = desk.run("pack", "create", "-f", str(desk.pack_file))
+    assert done.exit_code == 0, done.stderr
+    container = server.objects["jobs", "wine"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example/packager:7"
+
+
+def test_connections_are_shown_without_their_secrets(desk: Desk, server: ApiServer) -> None:
+    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+    assert server.objects["secrets", "connection-registry"]["data"]["password"] == "cGFzcy13b3Jk"
+    (shown,) = yaml.safe_load(desk.run("connection", "get").stdout)
+    assert shown == {
+        "kind": "Connection",
+        "id": "registry",
+        "spec": {
+            "type": "docker",
+            "uri": "gcr.io/project",
+            "username": "ann",
+            "password": "*****",
+            "description": "ours",
+        },
+    }
+    words = ["connection", "get", "--id", "registry", "--decrypted", "-o", "jsonpath=[0].spec.password"]
+    done = CliRunner().invoke(app, [*words, "--kubeconfig", str(desk.kubeconfig)])
+    assert done.stdout.strip() == "cGFzcy13b3Jk"
+    assert desk.run("connection", "get", "--decrypted").exit_code == 2
+
+
+def test_a_masked_secret_that_comes_back_stays_as_it_was(desk: Desk, server: ApiServer) -> None:
+    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+    (shown,) = yaml.safe_load(desk.run("connection", "get", "--id", "registry").stdout)
+    shown["spec"]["uri"] = "gcr.io/other"
+    file = desk.folder / "edited.yaml"
+    file.write_text(yaml.safe_dump(shown))
+    assert desk.run("connection", "edit", "-f", str(file)).exit_code == 0
+    data = server.objects["secrets", "connection-registry"]["data"]
+    assert base64.b64decode(data["uri"]) == b"gcr.io/other"
+    assert data["password"] == "cGFzcy13b3Jk"
+    done = desk.run("connection", "create", "-f", str(file), "--id", "new")
+    assert done.exit_code == 12
+    assert "password is *****" in done.stderr
+    assert desk.run("pack", "create", "-f", str(desk.pack_file), "-f", str(file)).exit_code == 12
+
+
+def test_an_edit_that_crosses_another_is_refused(desk: Desk, server: ApiServer) -> None:
+    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+    server.refuse("PUT", "secrets", 409, "the object has been modified", "Conflict")
+    done = desk.run("connection", "edit", "-f", str(desk.connections), "--id", "registry")
+    assert done.exit_code == 60
+    assert "was changed meanwhile" in done.stderr
+
+
+def test_what_is_vital_is_not_deleted(desk: Desk, server: ApiServer) -> None:
+    desk.connections.write_text(CONNECTIONS.replace("description: ours", "vital: true"))
+    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+    assert desk.run("connection", "delete", "--id", "registry").exit_code == 12
+    assert server.names("secrets") == ["connection-registry"]
+
+
+@pytest.mark.parametrize("kind", ["connection", "integration"])
+def test_the_verbs_are_the_same_for_both(desk: Desk, kind: str) -> None:
+    file = desk.connections
+    if kind == "integration":
+        file = desk.folder / "integrations.yaml"
+        file.write_text(CliRunner().invoke(app, ["integrations"]).stdout)
+    known = "registry" if kind == "connection" else "docker-cli"
+    words = ["-f", str(file), "--id", known]
+    assert desk.run(kind, "create", *words, "-o", "json").exit_code == 0
+    assert desk.run(kind, "create", *words).exit_code == 64
+    assert desk.run(kind, "create", *words, "--ignore-if-exists").exit_code == 0
+    assert desk.run(kind, "edit", *words, "-o", "jsonpath=[0].id").stdout.strip() == known
+    assert known in desk.run(kind, "get", "-o", "table").stdout
+    assert desk.run(kind, "delete", "--id", known).exit_code == 0
+    for verb in (["edit", *words], ["get", "--id", known], ["delete", "--id", known]):
+        assert desk.run(kind, *verb).exit_code == 63
+    assert desk.run(kind, "delete", "--id", known, "--ignore-not-found").exit_code == 0
+    assert desk.run(kind, "delete", "-f", str(file)).exit_code == 2  # it holds two
+    assert desk.run(kind, "create", "-f", str(desk.pack_file)).exit_code == 12
+
+
+def test_a_secret_that_is_no_connection_is_told(desk: Desk, server: ApiServer) -> None:
+    labels = {"packager.odahu.org/entity": "connection", "packager.odahu.org/id": "registry"}
+    server.put("secrets", {"metadata": {"name": "connection-registry", "labels": labels}, "data": {"uri": "eA=="}})
+    done = desk.run("connection", "get", "--id", "registry")
+    assert done.exit_code == 60
+    assert "is labelled as a connection, but is none: spec.type: field required" in done.stderr
+
+
+# What the roles of the chart are for
+
+
+def test_a_user_needs_the_users_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+    for name in ("registry", "models"):
+        assert desk.run("connection", "create", "-f", str(desk.connections), "--id", name).exit_code == 0
+    server.allowed = role("packager-user")
+    server.used.clear()
+    file = str(desk.pack_file)
+    server.scene = waits_for_a_node  # its pod is watched
+    assert desk.run("pack", "create", "-f", file, "--timeout", "1").exit_code == 66
+    server.scene = no_pod("exceeded quota")  # its Job is watched
+    assert desk.run("pack", "edit", "-f", file, "--timeout", "1").exit_code == 66
+    server.scene = succeeds
+    assert desk.run("pack", "edit", "-f", file).exit_code == 0
+    for words in (["get"], ["get", "--id", "wine"], ["logs", "--id", "wine"], ["delete", "--id", "wine"]):
+        assert desk.run("pack", *words).exit_code == 0
+    assert server.used == role("packager-user")
+
+
+def test_an_admin_needs_the_admins_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+    server.allowed = role("packager-admin")
+    integrations = desk.folder / "integrations.yaml"
+    integrations.write_text(CliRunner().invoke(app, ["integrations"]).stdout)
+    for kind, file, name in (("connection", desk.connections, "models"), ("integration", integrations, "docker-cli")):
+        for verb in ("create", "edit"):
+            assert desk.run(kind, verb, "-f", str(file), "--id", name).exit_code == 0
+        for words in (["get"], ["get", "--id", name], ["delete", "--id", name]):
+            assert desk.run(kind, *words).exit_code == 0
+    assert server.used == role("packager-admin")

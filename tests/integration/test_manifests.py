@@ -1,0 +1,220 @@
+"""The chart by Helm itself, and the plain manifests by kubectl itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import all_versions
+
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
+from packager.kube.entities import integration_of
+from packager.kube.job_settings import JobSettings
+from packager.kube.security import security
+from packager.models.packaging import PackagingIntegration
+from tests.integration.api_server import ApiServer
+from tests.integration.packaging import ROOT
+
+MANIFESTS = ROOT / "manifests"
+CHART = MANIFESTS / "odahu-flow-packagers"
+OLDEST, *_, NEWEST = all_versions()
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": {
+        "image": "registry.example/packager:1",
+        "rest": {"image": "registry.example/rest:1", "targets": {"docker-push": "registry", "docker-pull": "bases"}},
+        "jobs": {
+            "engine": "oci",
+            "imagePullSecrets": ["pull"],
+            "tolerations": [{"key": "build", "operator": "Exists"}],
+            "outputConnection": "models",
+            "env": {"HTTPS_PROXY": "http://proxy:3128"},
+            "resources": {"limits": {"memory": "8Gi"}},
+        },
+        "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/packager"}},
+        "rbac": {
+            "users": [{"kind": "Group", "name": "data-scientists"}],
+            "admins": [{"kind": "ServiceAccount", "name": "ci", "namespace": "ci"}],
+        },
+        "apiUrl": "https://odahu.example",
+        "apiTokenSecret": "odahu-token",
+        "quota": {"count/jobs.batch": "200", "limits.memory": "64Gi"},
+    },
+    "little": {
+        "cli": {"enabled": False},
+        "serviceAccount": {"create": False},
+        "rbac": {"create": False},
+        "networkPolicy": {"enabled": False},
+    },
+}
+
+
+def helm(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    from tests.conftest import helm as path  # noqa: PLC0415  (pytest has loaded it under another name)
+
+    return subprocess.run([str(path()), *words], check=check, capture_output=True, text=True)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "helm"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+
+
+def values_file(folder: Path, values: dict[str, Any]) -> str:
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+def template(folder: Path, values: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    done = helm("template", "packagers", str(CHART), "-n", "ml", "-f", values_file(folder, values))
+    bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
+    return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_lints_the_chart(tmp_path: Path, name: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "-f", values_file(tmp_path, VALUES[name])).stdout
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("name", VALUES)
+def test_what_helm_renders_is_valid_in_every_kubernetes(tmp_path: Path, name: str, version: str) -> None:
+    bodies = template(tmp_path, VALUES[name])
+    assert len(bodies) == {"defaults": 7, "everything": 11, "little": 2}[name]
+    for body in bodies.values():
+        kubernetes_validate.validate(body, version, strict=True)
+        assert body["metadata"]["namespace"] == "ml"
+
+
+@pytest.mark.needs("helm")
+def test_the_charts_entities_are_the_codes_with_its_values(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["everything"])
+    rest = integration_of(bodies["ConfigMap", "integration-docker-rest"])
+    expected = integration(APPLICATIONS["docker-rest"], "registry.example/rest:1")
+    for target, connection in zip(expected["spec"]["schema"]["targets"], ("registry", "bases"), strict=True):
+        target["default"] = connection
+    assert rest == PackagingIntegration.model_validate(expected)
+    cli = integration_of(bodies["ConfigMap", "integration-docker-cli"])
+    assert cli.spec.default_image == "registry.example/packager:1"
+    settings = JobSettings.from_yaml(bodies["ConfigMap", "packager-jobs"]["data"]["settings.yaml"], "the chart's")
+    assert (settings.engine, settings.image) == ("oci", "registry.example/packager:1")
+    assert settings.service_account_name == "packager-job"
+    assert settings.resources.limits == {"cpu": "2", "memory": "8Gi"}
+    account = bodies["ServiceAccount", "packager-job"]
+    assert account["metadata"]["annotations"] == VALUES["everything"]["serviceAccount"]["annotations"]
+    assert account["automountServiceAccountToken"] is False
+
+
+@pytest.mark.needs("helm")
+def test_the_default_settings_are_the_codes(tmp_path: Path) -> None:
+    text = template(tmp_path, {})["ConfigMap", "packager-jobs"]["data"]["settings.yaml"]
+    assert JobSettings.from_yaml(text, "the chart's") == JobSettings(service_account_name="packager-job")
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"jobs": {"engine": "docker"}}, "/jobs/engine"),
+        ({"jobs": {"image": "x"}}, "image"),
+        ({"ingress": True}, "ingress"),
+        ({"rest": {"targets": {"docker-pusch": "x"}}}, "docker-pusch"),
+        ({"quota": {"pods": 3}}, "/quota/pods"),
+        ({"apiUrl": "odahu.example"}, "/apiUrl"),
+    ],
+)
+def test_helm_refuses_values_that_are_wrong(tmp_path: Path, values: dict[str, Any], told: str) -> None:
+    done = helm("template", "packagers", str(CHART), "-f", values_file(tmp_path, values), check=False)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+@pytest.mark.needs("helm")
+def test_the_plain_manifests_have_not_drifted(tmp_path: Path) -> None:
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    subprocess.run([sys.executable, "local/manifests.py", str(tmp_path / "manifests")], cwd=ROOT, check=True)
+    compared = subprocess.run(
+        ["diff", "-r", MANIFESTS, tmp_path / "manifests"], check=False, capture_output=True, text=True
+    )
+    assert compared.stdout == ""
+
+
+def plain() -> list[dict[str, Any]]:
+    return [body for body in yaml.safe_load_all((MANIFESTS / "packagers.yaml").read_text()) if body]
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_the_plain_manifests_are_valid_in_every_kubernetes(version: str) -> None:
+    for body in [*plain(), yaml.safe_load((MANIFESTS / "namespace.yaml").read_text())]:
+        kubernetes_validate.validate(body, version, strict=True)
+
+
+@pytest.mark.needs("kubectl")
+def test_kustomize_puts_them_into_any_namespace(tmp_path: Path) -> None:
+    shutil.copytree(MANIFESTS, tmp_path / "own", ignore=shutil.ignore_patterns("odahu-flow-packagers"))
+    text = (tmp_path / "own/kustomization.yaml").read_text().replace("namespace: packager", "namespace: team")
+    (tmp_path / "own/kustomization.yaml").write_text(text)
+    done = subprocess.run(
+        ["kubectl", "kustomize", tmp_path / "own"], check=True, capture_output=True, text=True, env=dict(os.environ)
+    )
+    bodies = list(yaml.safe_load_all(done.stdout))
+    assert len(bodies) == len(plain()) + 1
+    assert {body["metadata"].get("namespace", "team") for body in bodies} == {"team"}
+
+
+@pytest.mark.needs("helm")
+def test_the_registration_has_the_least_rights_and_reads_what_is_installed(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["everything"])
+    pod = bodies["Job", "packager-registration"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    least = security("oci")
+    assert pod["securityContext"] == {name: each for name, each in least.pod.items() if name != "fsGroupChangePolicy"}
+    assert container["securityContext"] == least.container
+    assert container["command"] == ["packager", "integration", "register"]
+    projected = next(volume["projected"] for volume in pod["volumes"] if volume["name"] == "integrations")
+    for source in projected["sources"]:
+        config_map = bodies["ConfigMap", source["configMap"]["name"]]
+        assert source["configMap"]["items"][0]["key"] in config_map["data"]
+    assert len(projected["sources"]) == 2
+    assert ("Job", "packager-registration") not in template(tmp_path, {})
+
+
+@pytest.mark.needs("kubectl")
+def test_kubectl_reads_the_plain_manifests_with_their_placeholders_filled(tmp_path: Path) -> None:
+    text = (MANIFESTS / "packagers.yaml").read_text()
+    assert text.count("REGISTRY") > 1
+    filled = tmp_path / "packagers.yaml"
+    filled.write_text(text.replace("REGISTRY", "registry.example/ml").replace("USERS", "data-scientists"))
+    with ApiServer() as server:
+        config = server.kubeconfig(tmp_path / "kubeconfig", namespace="packager")
+        words = ["kubectl", "--kubeconfig", str(config), "create", "--dry-run=client", "--validate=false", "-o", "yaml"]
+        done = subprocess.run(
+            [*words, "-f", str(MANIFESTS / "namespace.yaml"), "-f", str(filled)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr
+    bodies = [each for document in yaml.safe_load_all(done.stdout) for each in document.get("items", [document])]
+    expected = [yaml.safe_load((MANIFESTS / "namespace.yaml").read_text()), *yaml.safe_load_all(filled.read_text())]
+    assert [body["kind"] for body in bodies] == [body["kind"] for body in expected if body]
+    for body, original in zip(bodies, [each for each in expected if each], strict=True):
+        assert {key: body[key] for key in original if key != "metadata"} == {
+            key: each for key, each in original.items() if key != "metadata"
+        }
+    assert "REGISTRY" not in done.stdout
+    assert "USERS" not in done.stdout
