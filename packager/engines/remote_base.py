@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from packager.engines.layer_facts import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
@@ -20,24 +20,15 @@ from packager.plan import BaseImage
 from packager.registry.client import find_image
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from packager.models.image import Descriptor, RemoteImage
+    from packager.models.image import RemoteImage
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.client import LayerStream
+    from packager.registry.copied import LayerSource
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Facts = dict[str, "str | None"]
-
-
-class LayerSource(Protocol):
-    """What gives a base's layers: its repository, or a layout."""
-
-    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
-        """Give a layer's bytes as they come, checked against their digest at the end."""
 
 
 ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
@@ -17,7 +18,7 @@ from packager.engines.files import files_at
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base import open_base
-from packager.engines.oci.image import make_config, make_manifest
+from packager.engines.oci.image import check_base, make_config, make_manifest
 from packager.engines.oci.layers import LayerCarrier
 from packager.engines.oci.sinks import LayoutSink, RegistrySink
 from packager.engines.oci.workers import Workers
@@ -25,6 +26,7 @@ from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
 from packager.plan import StoredLayer
 from packager.registry.access import LOCAL_STORAGE
+from packager.registry.copied import CopiedBlob
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -74,11 +76,12 @@ class OciEngine:
 
         Raises:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
-            BuildError: It's for another platform, or its layout is broken.
+            BuildError: It's for another platform, its layout is broken, or it has ONBUILD commands.
             DiskFullError: There is no space to look into it.
         """
         _refuse_local_storage(reference)
         with open_base(reference, access, self._architecture) as base:
+            check_base(reference, base.image)
             return inspect_image(reference, base.image, base.layers, self._settings)
 
     def build(
@@ -120,7 +123,7 @@ class OciEngine:
             base = stack.enter_context(open_base(reference, access, self._architecture))
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
-                workers.start(lambda blob=blob: _bring_base(blob, base, sink))  # type: ignore[misc]
+                workers.start(partial(_bring_base, blob, base, sink, workers))
             carrier = LayerCarrier(plan, sink, workers, access, self._settings)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
@@ -135,10 +138,10 @@ def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:
     return StoredLayer(name=layer.name, descriptor=layer.descriptor, diff_id=layer.diff_id, repository=repository)
 
 
-def _bring_base(blob: Descriptor, base: Base, sink: Sink) -> None:
+def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> None:
     if sink.has(blob.digest):
         log.debug("the base's layer %s is there", blob.digest)
-    elif sink.take(blob, base):
+    elif sink.take(workers.stoppable(CopiedBlob(source=base.layers, known=blob)), blob.digest, base.origin):
         log.info("the base's layer %s is copied: %d bytes", blob.digest, blob.size)
     else:
         log.debug("the base's layer %s is taken over from %s", blob.digest, base.origin)

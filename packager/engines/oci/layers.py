@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from packager.engines.oci.base import Base
 from packager.engines.oci.image import LayerOnTop
-from packager.errors import BuildError
+from packager.errors import BuildError, ImageNotFoundError, RegistryError
 from packager.layers.blob import plan_blobs
-from packager.models.image import Descriptor, RemoteImage
+from packager.models.image import Descriptor
 from packager.plan import StoredLayer
 from packager.registry.client import Repository
+from packager.registry.copied import CopiedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,11 +88,18 @@ class LayerCarrier:
         return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
 
     def _take_over(self, step: StoredLayer) -> LayerOnTop:
-        if not self._sink.has(step.descriptor.digest):
-            with closing(Repository(step.repository, self._access)) as repository:
-                base = Base(RemoteImage(digest=""), repository, step.repository)
-                copied = self._sink.take(step.descriptor, base)
-            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
-        else:
+        digest = step.descriptor.digest
+        if self._sink.has(digest):
             log.info("layer %s: unchanged", step.name)
+        else:
+            with closing(Repository(step.repository, self._access)) as repository:
+                blob = self._workers.stoppable(CopiedBlob(source=repository, known=step.descriptor))
+                try:
+                    copied = self._sink.take(blob, digest, step.repository)
+                except ImageNotFoundError as error:
+                    raise RegistryError(
+                        f"the layer {step.name} was removed from {step.repository.repository} during this run",
+                        hint="run it again: the layer is then made anew",
+                    ) from error
+            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
         return LayerOnTop(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

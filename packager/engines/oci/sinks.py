@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,15 +12,11 @@ from packager.errors import BuildError
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from packager.engines.oci.base import Base
     from packager.engines.oci.image import Document
     from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.uploads import BlobSource
 
-_CHUNK = 1 << 20
 _REF_NAME = "org.opencontainers.image.ref.name"
 
 
@@ -31,32 +26,14 @@ class Sink(Protocol):
     def has(self, digest: str) -> bool:
         """Tell whether a blob is there already."""
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Bring a layer of the base, which isn't there; False where it came without its bytes passing through us."""
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Bring a blob that isn't there from where it lies; False where its bytes didn't have to pass through us."""
 
     def send(self, blob: BlobSource) -> Descriptor:
         """Bring a blob that isn't there."""
 
     def finish(self, config: Document, manifest: Document) -> None:
         """Bring the config, then name the image; only now can anybody see it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseBlob:
-    """A layer of the base, to be copied."""
-
-    base: Base
-    known: Descriptor
-
-    def stream(self) -> Iterator[bytes]:
-        """Give the bytes."""
-        with self.base.layers.layer(self.known) as layer:
-            while chunk := layer.read(_CHUNK):
-                yield chunk
-
-    def descriptor(self) -> Descriptor:
-        """Return what they are."""
-        return self.known
 
 
 class RegistrySink:
@@ -71,11 +48,11 @@ class RegistrySink:
         """Ask the registry."""
         return self._uploads.has(digest)
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Let the registry take the layer over from another of its repositories; else copy it."""
-        if base.origin is not None and self._uploads.mount(blob.digest, base.origin):
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Let the registry take the blob over from another of its repositories; else copy it."""
+        if origin is not None and self._uploads.mount(digest, origin):
             return False
-        self.send(BaseBlob(base=base, known=blob))
+        self.send(blob)
         return True
 
     def send(self, blob: BlobSource) -> Descriptor:
@@ -104,9 +81,9 @@ class LayoutSink:
         """Look for the file."""
         return self._path(digest).exists()
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Copy the layer."""
-        self.send(BaseBlob(base=base, known=blob))
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
+        """Copy the blob."""
+        self.send(blob)
         return True
 
     def send(self, blob: BlobSource) -> Descriptor:
