@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from packager.errors import BuildError
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from packager.engines.oci.image import Document
     from packager.models.image import Descriptor
     from packager.models.reference import Reference
@@ -88,20 +91,14 @@ class LayoutSink:
 
     def send(self, blob: BlobSource) -> Descriptor:
         """Write the blob beside its place, and move it there when it's whole."""
-        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in blob.stream():
-                    file.write(chunk)
+        with self._new_file() as (stream, fresh):
+            for chunk in blob.stream():
+                stream.write(chunk)
+            stream.flush()
             descriptor = blob.descriptor()
-            if descriptor is not None:
-                Path(name).chmod(0o644)
-                Path(name).replace(self._path(descriptor.digest))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        if descriptor is None:
-            raise BuildError("a layer ended before all of it was read")
+            if descriptor is None:
+                raise BuildError("a layer ended before all of it was read")
+            fresh.replace(self._path(descriptor.digest))
         return descriptor
 
     def finish(self, config: Document, manifest: Document) -> None:
@@ -115,3 +112,14 @@ class LayoutSink:
 
     def _path(self, digest: str) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
+
+    @contextmanager
+    def _new_file(self) -> Iterator[tuple[IO[bytes], Path]]:
+        """Give a file that is gone at the end of the block unless it was moved."""
+        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                os.fchmod(handle, 0o644)
+                yield stream, Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
