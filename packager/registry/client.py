@@ -103,12 +103,19 @@ class Repository:
         """Give a layer's bytes as they come; at the end of the block the rest is read and the digest checked.
 
         Raises:
+            ImageNotFoundError: It isn't there.
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
 
         def begin() -> tuple[ExitStack, httpx.Response]:
             stack = ExitStack()
-            return stack, stack.enter_context(self._wire.stream("GET", self._wire.url(f"blobs/{blob.digest}")))
+            try:
+                return stack, stack.enter_context(self._wire.stream("GET", self._wire.url(f"blobs/{blob.digest}")))
+            except ImageNotFoundError as error:
+                raise ImageNotFoundError(
+                    f"the registry {self.reference.host} has no layer {blob.digest} of {self.reference}",
+                    hint="push that image again",
+                ) from error
 
         stack, response = self._wire.retried(begin, f"GET blobs/{blob.digest}")
         try:
