@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
+from tests.integration.packaging import ROOT, Desk, Ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,3 +77,34 @@ class Bench:
     def assert_nothing_left(self, *there: str) -> None:
         assert not list((self.folder / "work").iterdir())
         assert {path.name for path in self.folder.iterdir()} - {"cache", "work", *there} == set()
+
+
+def pip_desk(folder: Path, storage: dict[str, str], base: str) -> Desk:
+    """A desk with a model whose requirements take the least time."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
+    places = {"PACKAGER_WORK_DIR": str(folder / "work"), "PACKAGER_CACHE_DIR": str(folder / "cache")}
+    desk = Desk(folder=folder, environ={**inherited, **storage, **places, "PYTHONPATH": str(ROOT)}, base=base)
+    desk.put_model()
+    manifest = (desk.model / "odahuflow.project.yaml").read_text()
+    manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
+    (desk.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
+    put_requirements(desk, "# nothing\n")
+    return desk
+
+
+def put_requirements(desk: Desk, text: str) -> None:
+    (desk.model / "odahuflow_model/requirements.txt").write_text(text)
+
+
+def words(desk: Desk, output: str, *more: str) -> list[str]:
+    return ["build", str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", "--output", output, *more]
+
+
+def build(desk: Desk, output: str, *more: str) -> Ran:
+    ran = desk.packager(*words(desk, output, *more))
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def digest_of(ran: Ran) -> str:
+    return ran.out.strip().rpartition("@")[2]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.front import serve_front
-from tests.integration.oci import Bench, push
-from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, Ran, zip_folder
+from tests.integration.oci import Bench, build, digest_of, pip_desk, push
+from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, zip_folder
 
 if TYPE_CHECKING:
     from tests.integration.registry import Registry
@@ -43,7 +43,7 @@ CMD ["old"]
 def bases(
     storage: dict[str, str], tiny_base: str, registry: Registry, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """Bases in the registry: one with folders at our paths and a full config in both formats, and one behind an index."""
+    """Bases in the registry: one with folders at our paths and a full config, in both formats; one behind an index."""
     folder = tmp_path_factory.mktemp("full-base")
     for name in ("odahu/model", "odahu/packages/old"):
         (folder / "there" / name).mkdir(parents=True)
@@ -67,28 +67,8 @@ def bases(
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str], registry: Registry) -> Desk:
-    """A model with pip requirements, which need the least time."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
-    environ = {
-        **inherited,
-        **storage,
-        "PACKAGER_WORK_DIR": str(tmp_path / "work"),
-        "PACKAGER_CACHE_DIR": str(tmp_path / "cache"),
-    }
-    made = Desk(folder=tmp_path, environ={**environ, "PYTHONPATH": str(Path(__file__).parents[2])}, base=bases["tiny"])
-    made.put_model()
-    manifest = (made.model / "odahuflow.project.yaml").read_text()
-    manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
-    (made.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
-    (made.model / "odahuflow_model/requirements.txt").write_text("# nothing\n")
-    return made
-
-
-def build(desk: Desk, output: str, *words: str) -> Ran:
-    ran = desk.packager("build", str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", "--output", output, *words)
-    assert ran.code == 0, ran.err
-    return ran
+def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> Desk:
+    return pip_desk(tmp_path, storage, bases["tiny"])
 
 
 class Layout:
@@ -117,7 +97,7 @@ class Layout:
                         continue
                     stream = archive.extractfile(member) if member.isreg() else None
                     content = hashlib.sha256(stream.read()).hexdigest() if stream else member.linkname
-                    root[path] = (member.type, member.mode, member.uid, member.gid, content)
+                    root[path] = (member.type, member.mode & 0o7777, member.uid, member.gid, content)
         root.pop(".", None)
         return root
 
@@ -136,6 +116,8 @@ def test_the_same_files_and_config_as_buildahs(desk: Desk, bases: dict[str, str]
         images[engine] = Layout(desk.folder / engine)
     oci, buildah = images["oci"], images["buildah"]
     assert oci.files() == buildah.files()
+    for image in (oci, buildah):  # Buildah writes a variable that is set anew last, Docker and we where it was
+        image.config["config"]["Env"].sort()
     assert oci.config["config"] == buildah.config["config"]
     assert {oci.config[name] == buildah.config[name] for name in ("architecture", "os")} == {True}
     assert oci.config["rootfs"]["diff_ids"][:-3] == buildah.config["rootfs"]["diff_ids"][:-3]
@@ -203,7 +185,7 @@ def test_other_tools_take_every_output(
         assert inspected["Digest"] == built.digest
     raw = json.loads(run(storage, "skopeo", "inspect", "--raw", *tls, name))
     if not to.startswith("docker-archive:"):
-        assert ("docker" in raw["mediaType"]) == (image_format == "docker")
+        assert ("docker" in raw["mediaType"]) == (image_format == "docker" and to.startswith("docker://"))
     ran = run(storage, *PODMAN, "run", "--rm", *tls, *RUN_WORDS, name)
     assert ran == "the model"
     if "archive" in to:
@@ -214,10 +196,6 @@ def run(environ: dict[str, str], *words: str) -> str:
     done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def digest_of(ran: Ran) -> str:
-    return ran.out.strip().rpartition("@")[2]
 
 
 def test_the_same_inputs_give_the_same_digest_wherever_and_whenever(desk: Desk, registry: Registry) -> None:
@@ -360,12 +338,14 @@ def test_a_signal_during_the_upload(desk: Desk, registry: Registry, stalled: boo
         words = ("-a", f"dockerfileBaseImage={desk.base}", "--output", to, "--termination-log", "log")
         process = desk.start("build", str(desk.model), *words)
         assert front.reached.wait(60)
+        asked = front.count("DELETE", "/blobs/uploads/")  # whether we may push
         process.terminate()
         out, err = process.communicate(timeout=10)  # the grace of a pod is 30 s
         assert process.returncode == 143, err
         assert out == ""
         assert json.loads((desk.folder / "log").read_text())["error"]["code"] == "interrupted"
-        assert front.count("DELETE", "/blobs/uploads/") == (0 if stalled else front.count("PATCH", ""))
+        if not stalled:  # what hangs can't be called off; the registry forgets it in time
+            assert front.count("DELETE", "/blobs/uploads/") - asked == front.count("PATCH", "") > 0
     assert registry.digest(f"models/stopped-{stalled}".lower(), "1") == before
     assert list(desk.work.iterdir()) == []
     assert list(desk.processes()) == []

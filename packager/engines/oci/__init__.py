@@ -24,6 +24,7 @@ from packager.engines.oci.sinks import LayoutSink, RegistrySink
 from packager.engines.oci.workers import Workers
 from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
+from packager.layers.blob import plan_blobs
 from packager.plan import StoredLayer
 from packager.registry.access import LOCAL_STORAGE
 from packager.registry.copied import CopiedBlob
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.engines.oci.base import Base
-    from packager.engines.oci.image import Document, LayerOnTop
+    from packager.engines.oci.image import Document, ImageFormat, LayerOnTop
     from packager.engines.oci.sinks import Sink
     from packager.models.image import Descriptor
     from packager.models.reference import Destination, Reference
@@ -107,15 +108,19 @@ class OciEngine:
             )
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
-                manifest, layers = self._assemble(plan, access, RegistrySink(uploads))
+                sink = RegistrySink(uploads)
+                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format)
             stored = (_stored(layer, destination.reference) for layer in layers)
             return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
-            manifest, _ = self._assemble(plan, access, layout)
+            # An OCI layout with docker's documents in it would be none; its readers don't see them.
+            docker = destination.transport == "docker-archive" and self._settings.image_format == "docker"
+            manifest, _ = self._assemble(plan, access, layout, "docker" if docker else "oci")
         return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
 
-    def _assemble(self, plan: ImagePlan, access: RegistryAccess, sink: Sink) -> tuple[Document, list[LayerOnTop]]:
-        image_format = self._settings.image_format
+    def _assemble(
+        self, plan: ImagePlan, access: RegistryAccess, sink: Sink, image_format: ImageFormat
+    ) -> tuple[Document, list[LayerOnTop]]:
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
             reference = replace(reference, digest=plan.base.digest)
@@ -124,7 +129,8 @@ class OciEngine:
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
                 workers.start(partial(_bring_base, blob, base, sink, workers))
-            carrier = LayerCarrier(plan, sink, workers, access, self._settings)
+            blobs = plan_blobs(plan, self._settings.layer_compression, media_types=image_format)
+            carrier = LayerCarrier(plan, blobs, sink, workers, access)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
             layers = [future.result() for future in brought]

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 
 from packager.engines.oci.image import LayerOnTop
 from packager.errors import BuildError, ImageNotFoundError, RegistryError
-from packager.layers.blob import plan_blobs
 from packager.models.image import Descriptor
 from packager.plan import StoredLayer
 from packager.registry.client import Repository
 from packager.registry.copied import CopiedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from packager.engines.oci.sinks import Sink
     from packager.engines.oci.workers import Workers
     from packager.layers.blob import LayerBlob
     from packager.plan import ImagePlan
     from packager.registry.access import RegistryAccess
-    from packager.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +49,14 @@ class LayerCarrier:
     """Brings the layers of one plan to one place."""
 
     def __init__(
-        self, plan: ImagePlan, sink: Sink, workers: Workers, access: RegistryAccess, settings: Settings
+        self, plan: ImagePlan, blobs: Iterable[LayerBlob], sink: Sink, workers: Workers, access: RegistryAccess
     ) -> None:
-        """Look at what goes into the layers; nothing is brought yet.
-
-        Raises:
-            BuildError, ArtifactError: What goes into a layer can't be read, or can't be in one.
-        """
+        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet."""
         self._plan = plan
         self._sink = sink
         self._workers = workers
         self._access = access
-        self._blobs = iter(plan_blobs(plan, settings.layer_compression, media_types=settings.image_format))
+        self._blobs = iter(blobs)
 
     def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
         """Give a piece of work for each layer, the lowest first."""
