@@ -49,8 +49,23 @@ def bases(
         (folder / "there" / name).mkdir(parents=True)
     (folder / "there/odahu/model/old").write_text("the base's")
     (folder / "Dockerfile").write_text(BASE_DOCKERFILE)
+    special = folder / "special"
+    (special / "opt/odahu").mkdir(parents=True)
+    (special / "data/model").mkdir(parents=True)
+    (special / "data/model/old").write_text("the base's")
+    (special / "opt").chmod(0o711)
+    (special / "opt/odahu").chmod(0o2775)
+    (special / "data/model").chmod(0o750)
+    (special / "opt/odahu/model").symlink_to("../../data/model")
+    os.chown(special / "opt", 5, 7)
+    with tarfile.open(folder / "special.tar", "w") as archive:
+        archive.add(special, ".")
     words = ["--format", "docker", "--timestamp", "1700000000", "--tag", "localhost/full:1"]
     subprocess.run(["buildah", "build", *words, str(folder)], env=storage, check=True, capture_output=True)
+    (folder / "Dockerfile").write_text("FROM localhost/tiny-base:1\nADD special.tar /\n")
+    words = ["buildah", "build", "--timestamp", "1700000000", "--tag", "localhost/special:1", str(folder)]
+    subprocess.run(words, env=storage, check=True, capture_output=True)
+    push(storage, "localhost/special:1", registry.host, "bases/special:1")
     push(storage, tiny_base, registry.host, "bases/tiny:1")
     push(storage, "localhost/full:1", registry.host, "bases/full:oci")
     push(storage, "localhost/full:1", registry.host, "bases/full:docker", image_format="v2s2")
@@ -60,6 +75,7 @@ def bases(
     push(storage, "localhost/many:1", registry.host, "bases/many:1", index=True)
     return {
         "tiny": f"{registry.host}/bases/tiny:1",
+        "special": f"{registry.host}/bases/special:1",
         "oci": f"{registry.host}/bases/full:oci",
         "docker": f"{registry.host}/bases/full:docker",
         "index": f"{registry.host}/bases/many:1",
@@ -103,7 +119,7 @@ class Layout:
 
 
 @pytest.mark.parametrize("integration", ["docker-rest", "docker-cli"])
-@pytest.mark.parametrize("base", ["tiny", "oci", "docker", "index"])
+@pytest.mark.parametrize("base", ["tiny", "special", "oci", "docker", "index"])
 def test_the_same_files_and_config_as_buildahs(desk: Desk, bases: dict[str, str], base: str, integration: str) -> None:
     desk.base = bases[base]
     (desk.model / "odahuflow_model/program").write_text("#!/bin/sh\n")

@@ -18,6 +18,7 @@ from packager.engines.files import files_at
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base import open_base
+from packager.engines.oci.folders import folder_entries, follow_links
 from packager.engines.oci.image import check_base, make_config, make_manifest
 from packager.engines.oci.layers import LayerCarrier
 from packager.engines.oci.sinks import LayoutSink, RegistrySink
@@ -129,7 +130,12 @@ class OciEngine:
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
                 workers.start(partial(_bring_base, blob, base, sink, workers))
-            blobs = plan_blobs(plan, self._settings.layer_compression, media_types=image_format)
+            blobs = plan_blobs(
+                follow_links(plan),
+                self._settings.layer_compression,
+                media_types=image_format,
+                base_folders=folder_entries(plan.base.folders),
+            )
             carrier = LayerCarrier(plan, blobs, sink, workers, access)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
