@@ -81,8 +81,14 @@ class DependencyMaker:
         key = ""
         if self.store is not None:
             words = (target.platform, target.glibc, target.python or "" if binaries.dependencies == "pip" else "")
+            # The layer holds the folders above it as they are in the base.
+            above = {str(path)[1:] for path in (prefix, *prefix.parents)}
             inputs = Inputs(
-                kind=binaries.dependencies, file=file, artifact_root=artifact.root, prefix=prefix, target=words
+                kind=binaries.dependencies,
+                file=file,
+                artifact_root=artifact.root,
+                prefix=prefix,
+                target=(*words, *(repr(folder) for folder in base.folders if folder.path in above)),
             )
             key = inputs.key(settings)
             if settings.refresh_environment:

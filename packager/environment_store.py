@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from packager import __version__
 from packager.errors import RegistryError
+from packager.models.image import checked_digest
 from packager.plan import StoredLayer
 from packager.planner import ENVIRONMENT_LAYER, Dependencies
 from packager.registry.notes import Note, Notes
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
@@ -33,8 +34,13 @@ log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.environment.v1+json"
 _FORM = 1  # of the note's document
-_OPTIONS = ("-r", "-c", "-e", "-f", "--req", "--con", "--edit", "--find")  # of pip, whose value may be a file
+# Of pip, whose value may be a file; anywhere in a line, as YAML may have lists in one line.
+_OPTION = re.compile(r"(?<![\w.-])-(?:r|c|e|f|-req|-con|-edit|-find)")
 _PLACES = ("/", "file:", ".whl", ".tar", ".zip")
+_URL = re.compile(r"(?!file:)\b[\w+]+://[^\s,'\"\]}]+", re.IGNORECASE)
+_LAYER = re.compile(r"application/vnd\.(oci\.image\.layer\.v1|docker\.image\.rootfs\.diff)\.tar([.+]\w+)?")
+_SKEW = timedelta(days=1)  # between two machines' clocks
+_NOT_READ = ("#", "prefix:")  # comments, and where `conda env export` found the environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +92,14 @@ def _settings(settings: Settings) -> list[str]:
 def _names_files(text: bytes) -> bool:
     """Tell whether a line may name a file beside it; when in doubt, yes."""
     for line in text.decode("utf-8", "replace").splitlines():
-        word = line.strip().removeprefix("- ").strip(" '\"")
-        local = "://" not in word or "file:" in word
-        if word.startswith(_OPTIONS) or (local and any(mark in word for mark in _PLACES)):
+        word = line.strip()
+        if word.startswith(_NOT_READ):
+            continue
+        if (
+            _OPTION.search(word)
+            or word.lstrip("- '\"").startswith(".")
+            or any(mark in _URL.sub("", word) for mark in _PLACES)
+        ):
             return True
     return False
 
@@ -118,12 +129,11 @@ class EnvironmentStore:
             return None
         try:
             found = self._read(key, note)
-            solved = datetime.fromisoformat(note.document["solvedAt"])
-            age = (now or datetime.now(timezone.utc)) - solved
+            age = _age(note.document["solvedAt"], now or datetime.now(timezone.utc))
         except (KeyError, TypeError, ValueError) as error:
             log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
             return None
-        if age > self.longest_age:
+        if age >= self.longest_age:
             log.info("the lock of the last solve is %s old: solving anew", _words(age))
             return None
         log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._place(), _words(age))
@@ -155,14 +165,16 @@ class EnvironmentStore:
         if document["form"] != _FORM or document["key"] != key:
             raise ValueError("it was kept for something else")
         (descriptor,) = note.blobs
+        if not descriptor.size or not _LAYER.fullmatch(descriptor.media_type):
+            raise ValueError("its layer is none")
         packages, python = document["packages"], str(document["python"])
         return Dependencies(
             python=python,
             python_version=str(document["pythonVersion"]),
             stored=StoredLayer(
                 name=ENVIRONMENT_LAYER,
-                descriptor=_checked(descriptor),
-                diff_id=str(document["diffId"]),
+                descriptor=descriptor,
+                diff_id=checked_digest(document["diffId"]),
                 repository=self.repository,
             ),
             prefix=PurePosixPath(document["prefix"]),
@@ -179,10 +191,11 @@ class EnvironmentStore:
         return self.repository.repository
 
 
-def _checked(descriptor: Descriptor) -> Descriptor:
-    if not descriptor.digest.startswith("sha256:") or not descriptor.media_type:
-        raise ValueError("its layer is none")
-    return descriptor
+def _age(solved: str, now: datetime) -> timedelta:
+    age = now - datetime.fromisoformat(solved)
+    if age < -_SKEW:
+        raise ValueError("it was solved in the future")
+    return max(age, timedelta())
 
 
 def _words(age: timedelta) -> str:

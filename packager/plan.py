@@ -22,6 +22,25 @@ LAYER_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseFolder:
+    """A folder of the base image that isn't `root`'s with mode 0755, or a symbolic link.
+
+    Attributes:
+        path: Relative to the image's root.
+        mode: A folder's permission bits.
+        uid: A folder's owner.
+        gid: A folder's group.
+        target: A link's text; empty for a folder.
+    """
+
+    path: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseImage:
     """What is known of the image that we build on.
 
@@ -32,6 +51,7 @@ class BaseImage:
         python: `3.11`, the base's own python3, or None.
         env: The environment of its config.
         user: The user of its config, empty for root.
+        folders: What is known of its folders near the root, for engines that add to them without seeing them.
     """
 
     reference: Reference
@@ -40,6 +60,7 @@ class BaseImage:
     python: str | None = None
     env: tuple[tuple[str, str], ...] = ()
     user: str = ""
+    folders: tuple[BaseFolder, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,8 +194,9 @@ def _labels(prepared: Prepared) -> tuple[tuple[str, str], ...]:
         ("org.opencontainers.image.title", model.name),
         ("org.opencontainers.image.version", model.version),
         ("org.opencontainers.image.created", prepared.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
-        ("org.opencontainers.image.base.name", str(base.reference)),
     ]
+    if not base.reference.layout:  # the path of a file on this machine is no name
+        labels.append(("org.opencontainers.image.base.name", str(base.reference)))
     if base.digest:
         labels.append(("org.opencontainers.image.base.digest", base.digest))
     if prepared.dependencies.lock_digest:

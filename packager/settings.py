@@ -66,10 +66,17 @@ Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
 def _default_cache() -> Path:
+    """Return a folder in the home, else one in TMPDIR: containers have users without a home, and read-only roots."""
+    folder: Path | None
     try:
-        return Path.home() / ".cache" / "packager"
+        folder = Path.home() / ".cache" / "packager"
     except RuntimeError:  # a user id that nobody knows, and no HOME: a container of OpenShift's kind
-        return Path(tempfile.gettempdir()) / f"packager-cache-{os.getuid()}"
+        folder = None
+    if folder is not None:
+        there = next((place for place in (folder, *folder.parents[:2]) if place.is_dir()), None)
+        if there is not None and os.access(there, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"packager-cache-{os.getuid()}"
 
 
 class Settings(BaseModel):

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from packager.engines.rootfs import resolve
+from packager.plan import BaseFolder
 
 if TYPE_CHECKING:
     from packager.registry.client import LayerStream
@@ -25,6 +26,10 @@ _PYTHON_FOLDER = re.compile(r"((?:.*/)?lib/python\d+\.\d+)(?:/|$)")
 _MOST_LIBRARY_BYTES = 64 << 20
 _MOST_ENTRIES = 200_000  # of the skeleton
 _MOST_DEPTH = 64
+_DEPTH_FOLDERS = 6  # of folders that are remembered: what we add lies at /opt/conda/envs/NAME or so
+_DEPTH_LINKS = 3
+_MOST_FOLDERS = 5000
+_PLAIN = (0o755, 0, 0)
 _BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a time
 
 
@@ -35,6 +40,7 @@ class Skeleton:
         """Name the folder, which is there and empty."""
         self.root = root
         self._entries = 0
+        self._folders: dict[str, BaseFolder] = {}
 
     def add(self, layer: LayerStream) -> None:
         """Lay a layer over it.
@@ -50,7 +56,31 @@ class Skeleton:
                     continue
                 self._lay(archive, member, path)
 
+    def folders(self) -> tuple[BaseFolder, ...]:
+        """Return what is special about the folders near the root, in the order of their paths."""
+        return tuple(self._folders[path] for path in sorted(self._folders))
+
+    def _remember(self, member: tarfile.TarInfo, path: PurePosixPath) -> None:
+        name, depth = str(path)[1:], len(path.parts) - 1
+        if path.name.startswith(_WHITEOUT):
+            within = str(path.parent)[1:] + "/" * bool(path.parent.name)
+            gone = within if path.name == _OPAQUE else f"{within}{path.name.removeprefix(_WHITEOUT)}/"
+            for each in [each for each in self._folders if f"{each}/".startswith(gone) and f"{each}/" != within]:
+                del self._folders[each]
+            return
+        self._folders.pop(name, None)
+        mode = member.mode & 0o7777
+        if member.isdir() and depth <= _DEPTH_FOLDERS and (mode, member.uid, member.gid) != _PLAIN:
+            self._keep(BaseFolder(path=name, mode=mode, uid=member.uid, gid=member.gid))
+        elif member.issym() and depth <= _DEPTH_LINKS:
+            self._keep(BaseFolder(path=name, target=member.linkname))
+
+    def _keep(self, folder: BaseFolder) -> None:
+        if len(self._folders) < _MOST_FOLDERS:
+            self._folders[folder.path] = folder
+
     def _lay(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath) -> None:
+        self._remember(member, path)
         if path.name.startswith(_WHITEOUT):
             self._white_out(path)
         elif member.isdir():

@@ -10,34 +10,33 @@ import re
 import tarfile
 import tempfile
 import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from packager.engines.layer_facts import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
 from packager.errors import BuildError, DiskFullError
-from packager.plan import BaseImage
+from packager.plan import BaseFolder, BaseImage
 from packager.registry.client import find_image
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from packager.models.image import Descriptor, RemoteImage
+    from packager.models.image import RemoteImage
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.client import LayerStream
+    from packager.registry.copied import LayerSource
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Facts = dict[str, "str | None"]
 
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a base's layers tell: see `BaseImage`."""
 
-class LayerSource(Protocol):
-    """What gives a base's layers: its repository, or a layout."""
-
-    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
-        """Give a layer's bytes as they come, checked against their digest at the end."""
+    glibc: str | None = None
+    python: str | None = None
+    folders: tuple[BaseFolder, ...] = ()
 
 
 ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
@@ -80,10 +79,11 @@ def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSou
     return BaseImage(
         reference=reference,
         digest=reference.digest or image.digest,
-        glibc=facts.get("glibc"),
-        python=facts.get("python"),
+        glibc=facts.glibc,
+        python=facts.python,
         env=env,
         user=str(config.get("User") or ""),
+        folders=facts.folders,
     )
 
 
@@ -103,7 +103,7 @@ def _facts(
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(f"no space left to look into the base image {reference}") from error
         log.warning("the base image %s can't be looked into: %s", reference, error)
-        return {"glibc": None, "python": python}
+        return Facts(python=python)
     _write_facts(kept, facts)
     return facts
 
@@ -116,14 +116,15 @@ def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, py
         with repository.layer(blob) as layer:
             skeleton.add(layer)
         if python and (glibc := find_glibc(root)):
-            return {"glibc": glibc, "python": python}
-    return {"glibc": find_glibc(root), "python": python or find_python(root, path)}
+            return Facts(glibc=glibc, python=python, folders=skeleton.folders())
+    return Facts(glibc=find_glibc(root), python=python or find_python(root, path), folders=skeleton.folders())
 
 
 def _read_facts(file: Path) -> Facts | None:
     try:
         facts = json.loads(file.read_bytes())
-        return {"glibc": facts["glibc"], "python": facts["python"]}
+        folders = tuple(BaseFolder(**folder) for folder in facts["folders"])
+        return Facts(glibc=facts["glibc"], python=facts["python"], folders=folders)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -134,7 +135,7 @@ def _write_facts(file: Path, facts: Facts) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
         with os.fdopen(handle, "w") as stream:
-            json.dump(facts, stream)
+            json.dump(asdict(facts), stream)
         Path(name).replace(file)
     except OSError as error:
         log.debug("the facts of a base image can't be kept at %s: %s", file, error)

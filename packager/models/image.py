@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,23 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 EMPTY_JSON = "application/vnd.oci.empty.v1+json"
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEXES = (OCI_INDEX, DOCKER_INDEX)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def digest_of(data: bytes) -> str:
     """Return `sha256:…` of some bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def checked_digest(text: object) -> str:
+    """Return a digest that we can check; it's safe in a path and in an address.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise ValueError(f"{str(text)[:100]!r} is not a digest (sha256: and 64 hex digits)")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +58,7 @@ class Descriptor:
         """
         return cls(
             media_type=str(document.get("mediaType") or ""),
-            digest=str(document["digest"]),
+            digest=checked_digest(document["digest"]),
             size=int(document.get("size") or 0),
         )
 

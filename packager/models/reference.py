@@ -77,11 +77,13 @@ class Reference:
     def parse_base(cls, text: str) -> Reference:
         """Read what names a base image: a reference, or `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.
 
+        `oci:5000` and `oci:5000/base` are references: a tag, and a host's port. Write `oci:./5000` for the folder.
+
         Raises:
             ValueError: As for `parse`, or the path is empty.
         """
-        transport, _, rest = text.partition(":")
-        if transport not in _LAYOUTS or rest.isdigit():
+        transport, colon, rest = text.partition(":")
+        if not colon or transport not in _LAYOUTS or rest.partition("/")[0].isdigit():
             return cls.parse(text)
         path, _, tag = rest.partition(":")
         if not path:

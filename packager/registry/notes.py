@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from packager.errors import ImageNotFoundError, RegistryError
 from packager.models.image import OCI_MANIFEST, Descriptor, digest_of
 from packager.registry.client import Repository
+from packager.registry.copied import CopiedBlob
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Notes:
     def write(self, tag: str, note: Note, *, source: Reference) -> None:
         """Keep a note, and its blobs, which lie in the repository `source` of the same registry or another.
 
+        Where the registry doesn't take a blob over from there by itself, it's copied.
+
         Raises:
             RegistryError: It can't be kept, or a blob can't be taken over.
         """
@@ -82,7 +85,8 @@ class Notes:
         with closing(Uploads(self.repository, self.access)) as uploads:
             for blob in note.blobs:
                 if not uploads.has(blob.digest) and not uploads.mount(blob.digest, source):
-                    raise RegistryError(f"{self.repository.host} doesn't take {blob.digest} over from {source.path}")
+                    with closing(Repository(source, self.access)) as repository:
+                        uploads.send(CopiedBlob(source=repository, known=blob))
             if not uploads.has(config.digest):
                 uploads.send(BytesBlob(data=data, known=config))
             manifest = {

@@ -15,6 +15,7 @@ from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
 from packager.models.image import Descriptor, RemoteImage
 from packager.models.reference import Reference
+from packager.plan import BaseFolder
 from packager.registry.client import LayerStream
 from packager.settings import Settings
 from tests.unit.test_rootfs import GLIBC
@@ -199,7 +200,15 @@ def test_damaged_facts_are_found_again(tmp_path: Path) -> None:
     repository = FakeRepository([layer(DEBIAN)], env=[])
     inspect(repository, tmp_path)
     (kept,) = (tmp_path / "cache" / "base-images").iterdir()
-    assert json.loads(kept.read_text()) == {"glibc": "2.36", "python": "3.11"}
+    assert json.loads(kept.read_text()) == {
+        "glibc": "2.36",
+        "python": "3.11",
+        "folders": [
+            {"path": "lib", "mode": 0o755, "uid": 0, "gid": 0, "target": "usr/lib"},
+            {"path": "usr/bin/python3", "mode": 0o755, "uid": 0, "gid": 0, "target": "python3.11"},
+            {"path": "usr/lib/x86_64-linux-gnu", "mode": 0o644, "uid": 0, "gid": 0, "target": ""},
+        ],
+    }
     kept.write_text("{")
     assert inspect(repository, tmp_path) == ("2.36", "3.11")
     kept.write_text("[]")
@@ -209,3 +218,53 @@ def test_damaged_facts_are_found_again(tmp_path: Path) -> None:
 def test_another_platform_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="is for arm64"):
         inspect(FakeRepository([], env=[], arch="arm64"), tmp_path)
+
+
+def folder(name: str, mode: int = 0o755, uid: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.uid = tarfile.DIRTYPE, mode, uid
+    return member
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member
+
+
+def file(name: str) -> tarfile.TarInfo:
+    return tarfile.TarInfo(name)
+
+
+A, B = BaseFolder(path="opt", mode=0o711, uid=5), BaseFolder(path="opt/a", mode=0o2775)
+FIRST = [folder("./opt", 0o711, 5), folder("opt/a", 0o2775), folder("opt/b"), link("data", "/opt/b")]
+LINK = BaseFolder(path="data", target="/opt/b")
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ([], [LINK, A, B]),
+        ([folder("opt")], [LINK, B]),
+        ([folder("opt", 0o700)], [LINK, BaseFolder(path="opt", mode=0o700), B]),
+        ([file("opt/.wh.a")], [LINK, A]),
+        ([file(".wh.opt")], [LINK]),
+        ([file("opt/.wh..wh..opq")], [LINK, A]),
+        ([file(".wh..wh..opq")], []),
+        ([file("opt/.wh.")], [LINK, A, B]),
+        ([folder("data")], [A, B]),
+        ([file("opt/a")], [LINK, A]),
+        ([folder("a/b/c/d/e/f", 0o700)], [BaseFolder(path="a/b/c/d/e/f", mode=0o700), LINK, A, B]),
+        ([folder("a/b/c/d/e/f/g", 0o700), link("a/b/c/d", "x")], [LINK, A, B]),
+    ],
+    ids=str,
+)
+def test_folders_that_are_special(tmp_path: Path, second: list[tarfile.TarInfo], expected: list[BaseFolder]) -> None:
+    skeleton = Skeleton(tmp_path)
+    for members in (FIRST, second):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for member in members:
+                archive.addfile(member)
+        skeleton.add(stream(buffer.getvalue()))
+    assert list(skeleton.folders()) == expected

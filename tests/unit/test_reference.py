@@ -68,3 +68,44 @@ def test_a_destination_is_read_as_the_command_line_takes_it(tmp_path: Path) -> N
 def test_an_unknown_destination_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no output; write docker://"):
         Destination.parse(text, Reference.parse("a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "layout", "tag"),
+    [
+        ("oci:/base", "oci:/base", None),
+        ("oci:/base:1.0", "oci:/base", "1.0"),
+        ("oci-archive:/base.tar", "oci-archive:/base.tar", None),
+        ("oci-archive:/base.tar:1", "oci-archive:/base.tar", "1"),
+        ("oci:base", f"oci:{Path.cwd()}/base", None),
+        ("oci:./5000", f"oci:{Path.cwd()}/5000", None),
+    ],
+)
+def test_a_base_in_a_layout(text: str, layout: str, tag: str | None) -> None:
+    reference = Reference.parse_base(text)
+    assert (reference.layout, reference.tag) == (layout, tag)
+    assert str(reference) == layout + (f":{tag}" if tag else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("python:3", "docker.io/library/python:3"),
+        ("oci", "docker.io/library/oci:latest"),
+        ("oci:5000", "docker.io/library/oci:5000"),
+        ("oci:5000/base:1", "oci:5000/base:1"),
+        ("oci.io/base:1", "oci.io/base:1"),
+        ("docker-archive/base:1", "docker.io/docker-archive/base:1"),
+    ],
+)
+def test_a_base_in_a_registry(text: str, full: str) -> None:
+    reference = Reference.parse_base(text)
+    assert (str(reference), reference.layout) == (full, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("oci:", "names no file"), ("oci-archive::1", "names no file"), ("oci:/a:b c", "'b c'")]
+)
+def test_a_base_that_names_nothing(text: str, part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        Reference.parse_base(text)

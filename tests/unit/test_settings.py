@@ -43,6 +43,18 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.Monk
     assert Settings.from_env({}).cache_dir.name.startswith("packager-cache-")
 
 
+@pytest.mark.parametrize("made", [(), ("home",), ("home/.cache",), ("home/.cache/packager",)], ids=str)
+def test_the_cache_is_in_a_home_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for name in made:
+        (tmp_path / name).mkdir(parents=True)
+    found = Settings.from_env({}).cache_dir
+    assert (found == tmp_path / "home/.cache/packager") is bool(made)
+    assert found.name.startswith("packager")
+
+
 def test_what_kubernetes_says_of_a_service_named_packager_is_no_setting() -> None:
     words = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "API_PORT")
     more = ("API_SERVICE_HOST", "API_PORT_443_TCP_PROTO")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
@@ -17,14 +18,17 @@ from packager.engines.files import files_at
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base import open_base
-from packager.engines.oci.image import make_config, make_manifest
+from packager.engines.oci.folders import folder_entries, follow_links
+from packager.engines.oci.image import check_base, make_config, make_manifest
 from packager.engines.oci.layers import LayerCarrier
 from packager.engines.oci.sinks import LayoutSink, RegistrySink
 from packager.engines.oci.workers import Workers
 from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
+from packager.layers.blob import plan_blobs
 from packager.plan import StoredLayer
 from packager.registry.access import LOCAL_STORAGE
+from packager.registry.copied import CopiedBlob
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.engines.oci.base import Base
-    from packager.engines.oci.image import Document, LayerOnTop
+    from packager.engines.oci.image import Document, ImageFormat, LayerOnTop
     from packager.engines.oci.sinks import Sink
     from packager.models.image import Descriptor
     from packager.models.reference import Destination, Reference
@@ -74,11 +78,12 @@ class OciEngine:
 
         Raises:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
-            BuildError: It's for another platform, or its layout is broken.
+            BuildError: It's for another platform, its layout is broken, or it has ONBUILD commands.
             DiskFullError: There is no space to look into it.
         """
         _refuse_local_storage(reference)
         with open_base(reference, access, self._architecture) as base:
+            check_base(reference, base.image)
             return inspect_image(reference, base.image, base.layers, self._settings)
 
     def build(
@@ -104,15 +109,19 @@ class OciEngine:
             )
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
-                manifest, layers = self._assemble(plan, access, RegistrySink(uploads))
+                sink = RegistrySink(uploads)
+                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format)
             stored = (_stored(layer, destination.reference) for layer in layers)
             return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
-            manifest, _ = self._assemble(plan, access, layout)
+            # An OCI layout with docker's documents in it would be none; its readers don't see them.
+            docker = destination.transport == "docker-archive" and self._settings.image_format == "docker"
+            manifest, _ = self._assemble(plan, access, layout, "docker" if docker else "oci")
         return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
 
-    def _assemble(self, plan: ImagePlan, access: RegistryAccess, sink: Sink) -> tuple[Document, list[LayerOnTop]]:
-        image_format = self._settings.image_format
+    def _assemble(
+        self, plan: ImagePlan, access: RegistryAccess, sink: Sink, image_format: ImageFormat
+    ) -> tuple[Document, list[LayerOnTop]]:
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
             reference = replace(reference, digest=plan.base.digest)
@@ -120,8 +129,14 @@ class OciEngine:
             base = stack.enter_context(open_base(reference, access, self._architecture))
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
-                workers.start(lambda blob=blob: _bring_base(blob, base, sink))  # type: ignore[misc]
-            carrier = LayerCarrier(plan, sink, workers, access, self._settings)
+                workers.start(partial(_bring_base, blob, base, sink, workers))
+            blobs = plan_blobs(
+                follow_links(plan),
+                self._settings.layer_compression,
+                media_types=image_format,
+                base_folders=folder_entries(plan.base.folders),
+            )
+            carrier = LayerCarrier(plan, blobs, sink, workers, access)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
             layers = [future.result() for future in brought]
@@ -135,10 +150,10 @@ def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:
     return StoredLayer(name=layer.name, descriptor=layer.descriptor, diff_id=layer.diff_id, repository=repository)
 
 
-def _bring_base(blob: Descriptor, base: Base, sink: Sink) -> None:
+def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> None:
     if sink.has(blob.digest):
         log.debug("the base's layer %s is there", blob.digest)
-    elif sink.take(blob, base):
+    elif sink.take(workers.stoppable(CopiedBlob(source=base.layers, known=blob)), blob.digest, base.origin):
         log.info("the base's layer %s is copied: %d bytes", blob.digest, blob.size)
     else:
         log.debug("the base's layer %s is taken over from %s", blob.digest, base.origin)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import tarfile
-from contextlib import contextmanager
+import zlib
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from packager.registry.client import LayerStream, find_image
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from packager.engines.remote_base import LayerSource
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
+    from packager.registry.copied import LayerSource
 
 _MOST_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
@@ -52,8 +53,8 @@ def open_base(reference: Reference, access: RegistryAccess, architecture: str) -
         BuildError: The layout can't be read.
     """
     if reference.layout:
-        with _open_layout(reference.layout) as layout:
-            yield Base(layout.image(reference, architecture), layout, None)
+        layout = _open_layout(reference.layout)
+        yield Base(layout.image(reference, architecture), layout, None)
         return
     with find_image(reference, access, architecture) as (repository, image):
         yield Base(image, repository, repository.reference)
@@ -62,24 +63,24 @@ def open_base(reference: Reference, access: RegistryAccess, architecture: str) -
 class _Layout:
     """An OCI layout: a folder, or a tar of one."""
 
-    def __init__(self, name: str, folder: Path | None, archive: tarfile.TarFile | None) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._folder = folder
-        self._archive = archive
+        transport, _, path = name.partition(":")
+        self._path = Path(path)
+        self._packed = transport == "oci-archive"
 
     def image(self, reference: Reference, architecture: str) -> RemoteImage:
-        index = json.loads(self._read("index.json"))
-        descriptor = self._choose(index, reference.tag)
-        document = self._document(descriptor)
-        for _ in range(2):  # an index may name an index, as `docker buildx` writes it
-            if "manifests" in document:
-                descriptor = self._of_platform(document, architecture)
-                document = self._document(descriptor)
         try:
+            descriptor = self._choose(self._json("index.json", self._read("index.json")), reference.tag)
+            document = self._document(descriptor)
+            for _ in range(2):  # an index may name an index, as `docker buildx` writes it
+                if "manifests" in document:
+                    descriptor = self._of_platform(document, architecture)
+                    document = self._document(descriptor)
             config = Descriptor.from_dict(document["config"])
             layers = tuple(Descriptor.from_dict(layer) for layer in document["layers"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._broken("has a manifest of a kind that we can't read") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._broken("has an index or a manifest of a kind that we can't read") from error
         return RemoteImage(
             digest=descriptor.digest,
             media_type=str(document.get("mediaType") or OCI_MANIFEST),
@@ -96,8 +97,8 @@ class _Layout:
             if stream.digest() != blob.digest:
                 raise self._broken(f"has a layer that isn't {blob.digest}")
 
-    def _choose(self, index: object, tag: str | None) -> Descriptor:
-        entries = index.get("manifests") or [] if isinstance(index, dict) else []
+    def _choose(self, index: dict[str, Any], tag: str | None) -> Descriptor:
+        entries = index.get("manifests") or []
         named = [entry for entry in entries if (entry.get("annotations") or {}).get(_REF_NAME) == tag]
         found = named if tag else entries
         if len(found) != 1:
@@ -121,12 +122,15 @@ class _Layout:
         data = self._read(_blob_path(descriptor.digest))
         if digest_of(data) != descriptor.digest:
             raise self._broken(f"has something else as {descriptor.digest}")
+        return self._json(descriptor.digest, data)
+
+    def _json(self, name: str, data: bytes) -> dict[str, Any]:
         try:
             document = json.loads(data)
-        except ValueError as error:
-            raise self._broken(f"has no JSON as {descriptor.digest}") from error
+        except (ValueError, RecursionError) as error:
+            raise self._broken(f"has no JSON as {name}") from error
         if not isinstance(document, dict):
-            raise self._broken(f"has no document as {descriptor.digest}")
+            raise self._broken(f"has no document as {name}")
         return document
 
     def _read(self, path: str) -> bytes:
@@ -138,17 +142,18 @@ class _Layout:
 
     @contextmanager
     def _open(self, path: str) -> Iterator[IO[bytes]]:
-        file: IO[bytes] | None = None
-        try:
-            if self._archive is not None:
-                file = self._archive.extractfile(path)
-            elif self._folder is not None:
-                file = (self._folder / path).open("rb")
-        except (OSError, KeyError, tarfile.TarError) as error:
-            raise self._broken(f"has no {path}") from error
-        if file is None:
-            raise self._broken(f"has no file {path}")
-        with file:
+        with ExitStack() as stack:
+            try:
+                if self._packed:
+                    # Opened for each: threads can't share a tarfile, and its list of a few files is read at once.
+                    archive = stack.enter_context(tarfile.open(self._path))
+                    file = archive.extractfile(_member(archive, path))
+                else:
+                    file = stack.enter_context((self._path / path).open("rb"))
+            except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+                raise self._broken(f"has no {path}") from error
+            if file is None:
+                raise self._broken(f"has no file {path}")
             yield file
 
     def _broken(self, problem: str) -> BuildError:
@@ -159,19 +164,25 @@ def _blob_path(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-@contextmanager
-def _open_layout(name: str) -> Iterator[_Layout]:
+def _member(archive: tarfile.TarFile, path: str) -> tarfile.TarInfo:
+    try:
+        return archive.getmember(path)
+    except KeyError:
+        return archive.getmember(f"./{path}")  # as `tar -C layout .` writes it
+
+
+def _open_layout(name: str) -> _Layout:
     transport, _, text = name.partition(":")
     path = Path(text)
-    if transport == "oci":
-        yield _Layout(name, path, None)
-        return
     try:
-        archive = tarfile.open(path)  # noqa: SIM115  (closed below; what is raised in the block is not ours)
-    except (OSError, tarfile.TarError) as error:
+        if transport == "oci-archive":
+            with tarfile.open(path):
+                pass
+        else:
+            path.stat()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageNotFoundError(
-            f"the base image {name} can't be opened: {reason}", hint="name a file that is an OCI archive"
+            f"the base image {name} can't be opened: {reason}", hint="name a folder or file that is an OCI layout"
         ) from error
-    with archive:
-        yield _Layout(name, None, archive)
+    return _Layout(name)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from packager.models.image import RemoteImage
+    from packager.models.reference import Reference
     from packager.plan import ImageConfig, ImagePlan
 
 ImageFormat = Literal["oci", "docker"]
@@ -77,26 +78,42 @@ class Document:
         return cls(data=data, descriptor=Descriptor(media_type=media_type, digest=digest_of(data), size=len(data)))
 
 
+def check_base(reference: Reference, base: RemoteImage) -> None:
+    """Refuse a base that no image can be put together on.
+
+    Raises:
+        BuildError: Its config doesn't fit its layers, or has ONBUILD commands.
+    """
+    below = (base.config.get("rootfs") or {}).get("diff_ids") or []
+    if len(below) != len(base.layers):
+        raise BuildError(
+            f"the base image {reference} has {len(base.layers)} layers and a config for {len(below)}",
+            hint="build or push the base image again",
+        )
+    for trigger in (base.config.get("config") or {}).get("OnBuild") or []:
+        raise BuildError(
+            f"the base image {reference} has a command for images that are built on it, which the oci engine can't "
+            f"run: ONBUILD {str(trigger)[:200]}",
+            hint="use --engine buildah or kaniko, or a base image without it",
+        )
+
+
 def make_config(
     plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], image_format: ImageFormat
 ) -> Document:
     """Write the image's config: the base's, changed as the plan's Dockerfile would change it.
 
     Raises:
-        BuildError: The base's config doesn't fit its layers.
+        BuildError: See `check_base`.
     """
+    check_base(plan.base.reference, base)
     created = plan.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
     document = dict(base.config)
     below = list((document.get("rootfs") or {}).get("diff_ids") or [])
-    if len(below) != len(base.layers):
-        raise BuildError(
-            f"the base image {plan.base.reference} has {len(base.layers)} layers and a config for {len(below)}",
-            hint="build or push the base image again",
-        )
     document["created"] = created
     document["config"] = _container_config(dict(document.get("config") or {}), plan.config, image_format)
     document["rootfs"] = {"type": "layers", "diff_ids": [*below, *(layer.diff_id for layer in layers)]}
-    document["history"] = [*(document.get("history") or []), *_history(layers, created)]
+    document["history"] = [*_history_below(document.get("history") or [], len(below)), *_history(layers, created)]
     for left_out in ("container", "container_config", "docker_version", "id", "parent"):
         document.pop(left_out, None)  # what docker notes of the container that an image was made from
     return Document.of(document, OCI_CONFIG if image_format == "oci" else DOCKER_CONFIG)
@@ -122,8 +139,7 @@ def make_manifest(
     }
     if image_format == "oci":
         content["annotations"] = {
-            "org.opencontainers.image.base.name": str(plan.base.reference),
-            **({"org.opencontainers.image.base.digest": plan.base.digest} if plan.base.digest else {}),
+            name: value for name, value in plan.config.labels if name.startswith("org.opencontainers.image.base.")
         }
     return Document.of(content, media_type)
 
@@ -157,6 +173,12 @@ def _container_config(config: dict[str, Any], wanted: ImageConfig, image_format:
     if wanted.user:
         config["User"] = wanted.user
     return {name: value for name, value in config.items() if value not in (None, [], {})}
+
+
+def _history_below(history: list[dict[str, Any]], layers: int) -> list[dict[str, Any]]:
+    """Return the base's history with an entry for each of its layers: Buildah refuses an image with fewer."""
+    told = sum(1 for entry in history if not entry.get("empty_layer"))
+    return [*history, *({"created_by": "base image"} for _ in range(layers - told))]
 
 
 def _history(layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:

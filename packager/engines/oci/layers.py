@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from packager.engines.oci.base import Base
 from packager.engines.oci.image import LayerOnTop
-from packager.errors import BuildError
-from packager.layers.blob import plan_blobs
-from packager.models.image import Descriptor, RemoteImage
+from packager.errors import BuildError, ImageNotFoundError, RegistryError
+from packager.models.image import Descriptor
 from packager.plan import StoredLayer
 from packager.registry.client import Repository
+from packager.registry.copied import CopiedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from packager.engines.oci.sinks import Sink
     from packager.engines.oci.workers import Workers
     from packager.layers.blob import LayerBlob
     from packager.plan import ImagePlan
     from packager.registry.access import RegistryAccess
-    from packager.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +49,14 @@ class LayerCarrier:
     """Brings the layers of one plan to one place."""
 
     def __init__(
-        self, plan: ImagePlan, sink: Sink, workers: Workers, access: RegistryAccess, settings: Settings
+        self, plan: ImagePlan, blobs: Iterable[LayerBlob], sink: Sink, workers: Workers, access: RegistryAccess
     ) -> None:
-        """Look at what goes into the layers; nothing is brought yet.
-
-        Raises:
-            BuildError, ArtifactError: What goes into a layer can't be read, or can't be in one.
-        """
+        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet."""
         self._plan = plan
         self._sink = sink
         self._workers = workers
         self._access = access
-        self._blobs = iter(plan_blobs(plan, settings.layer_compression, media_types=settings.image_format))
+        self._blobs = iter(blobs)
 
     def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
         """Give a piece of work for each layer, the lowest first."""
@@ -88,11 +82,18 @@ class LayerCarrier:
         return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
 
     def _take_over(self, step: StoredLayer) -> LayerOnTop:
-        if not self._sink.has(step.descriptor.digest):
-            with closing(Repository(step.repository, self._access)) as repository:
-                base = Base(RemoteImage(digest=""), repository, step.repository)
-                copied = self._sink.take(step.descriptor, base)
-            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
-        else:
+        digest = step.descriptor.digest
+        if self._sink.has(digest):
             log.info("layer %s: unchanged", step.name)
+        else:
+            with closing(Repository(step.repository, self._access)) as repository:
+                blob = self._workers.stoppable(CopiedBlob(source=repository, known=step.descriptor))
+                try:
+                    copied = self._sink.take(blob, digest, step.repository)
+                except ImageNotFoundError as error:
+                    raise RegistryError(
+                        f"the layer {step.name} was removed from {step.repository.repository} during this run",
+                        hint="run it again: the layer is then made anew",
+                    ) from error
+            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
         return LayerOnTop(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from packager.errors import BuildError
 from packager.registry.uploads import BytesBlob, Uploads
@@ -15,13 +15,11 @@ from packager.registry.uploads import BytesBlob, Uploads
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from packager.engines.oci.base import Base
     from packager.engines.oci.image import Document
     from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.uploads import BlobSource
 
-_CHUNK = 1 << 20
 _REF_NAME = "org.opencontainers.image.ref.name"
 
 
@@ -31,32 +29,14 @@ class Sink(Protocol):
     def has(self, digest: str) -> bool:
         """Tell whether a blob is there already."""
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Bring a layer of the base, which isn't there; False where it came without its bytes passing through us."""
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Bring a blob that isn't there from where it lies; False where its bytes didn't have to pass through us."""
 
     def send(self, blob: BlobSource) -> Descriptor:
         """Bring a blob that isn't there."""
 
     def finish(self, config: Document, manifest: Document) -> None:
         """Bring the config, then name the image; only now can anybody see it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseBlob:
-    """A layer of the base, to be copied."""
-
-    base: Base
-    known: Descriptor
-
-    def stream(self) -> Iterator[bytes]:
-        """Give the bytes."""
-        with self.base.layers.layer(self.known) as layer:
-            while chunk := layer.read(_CHUNK):
-                yield chunk
-
-    def descriptor(self) -> Descriptor:
-        """Return what they are."""
-        return self.known
 
 
 class RegistrySink:
@@ -71,11 +51,11 @@ class RegistrySink:
         """Ask the registry."""
         return self._uploads.has(digest)
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Let the registry take the layer over from another of its repositories; else copy it."""
-        if base.origin is not None and self._uploads.mount(blob.digest, base.origin):
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Let the registry take the blob over from another of its repositories; else copy it."""
+        if origin is not None and self._uploads.mount(digest, origin):
             return False
-        self.send(BaseBlob(base=base, known=blob))
+        self.send(blob)
         return True
 
     def send(self, blob: BlobSource) -> Descriptor:
@@ -104,27 +84,21 @@ class LayoutSink:
         """Look for the file."""
         return self._path(digest).exists()
 
-    def take(self, blob: Descriptor, base: Base) -> bool:
-        """Copy the layer."""
-        self.send(BaseBlob(base=base, known=blob))
+    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
+        """Copy the blob."""
+        self.send(blob)
         return True
 
     def send(self, blob: BlobSource) -> Descriptor:
         """Write the blob beside its place, and move it there when it's whole."""
-        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in blob.stream():
-                    file.write(chunk)
+        with self._new_file() as (stream, fresh):
+            for chunk in blob.stream():
+                stream.write(chunk)
+            stream.flush()
             descriptor = blob.descriptor()
-            if descriptor is not None:
-                Path(name).chmod(0o644)
-                Path(name).replace(self._path(descriptor.digest))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        if descriptor is None:
-            raise BuildError("a layer ended before all of it was read")
+            if descriptor is None:
+                raise BuildError("a layer ended before all of it was read")
+            fresh.replace(self._path(descriptor.digest))
         return descriptor
 
     def finish(self, config: Document, manifest: Document) -> None:
@@ -138,3 +112,14 @@ class LayoutSink:
 
     def _path(self, digest: str) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
+
+    @contextmanager
+    def _new_file(self) -> Iterator[tuple[IO[bytes], Path]]:
+        """Give a file that is gone at the end of the block unless it was moved."""
+        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                os.fchmod(handle, 0o644)
+                yield stream, Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)

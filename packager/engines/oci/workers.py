@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -30,14 +31,23 @@ class Workers:
 
     def __init__(self, threads: int = _THREADS) -> None:
         """Start with nothing to do."""
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blob")
+        self._most = threads
+        self._threads: list[threading.Thread] = []
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._futures: list[Future[Any]] = []
         self._stopped = threading.Event()
 
     def start(self, work: Callable[[], T]) -> Future[T]:
         """Begin a piece of work as soon as a thread is free."""
-        future = self._pool.submit(work)
+        future: Future[T] = Future()
         self._futures.append(future)
+        self._waiting.put(lambda: _do(work, future))
+        if len(self._threads) < self._most:
+            # A daemon: the interpreter's end waits for those of a ThreadPoolExecutor, and a registry may be silent
+            # for longer than whoever has sent SIGTERM waits.
+            thread = threading.Thread(target=self._work, name=f"blob-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         return future
 
     def wait(self) -> None:
@@ -47,9 +57,9 @@ class Workers:
             BaseException: What the first that failed has raised.
         """
         done, _ = wait(self._futures, return_when=FIRST_EXCEPTION)
-        errors = [error for future in done if (error := future.exception()) is not None]
-        for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
-            raise error
+        for future in done:
+            if (error := future.exception()) is not None:
+                raise error
 
     def stoppable(self, blob: BlobSource) -> BlobSource:
         """Return a blob whose stream ends with an error once the work is stopped."""
@@ -65,8 +75,26 @@ class Workers:
         """End the threads; one that hangs in the network is left behind, it holds nothing that is needed."""
         if error is not None:
             self._stopped.set()
-            wait(self._futures, timeout=_SETTLE)
-        self._pool.shutdown(wait=error is None, cancel_futures=True)
+            for future in self._futures:
+                future.cancel()  # what hasn't begun
+        for _ in self._threads:
+            self._waiting.put(None)
+        wait(self._futures, timeout=None if error is None else _SETTLE)
+
+    def _work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            work()
+
+
+def _do(work: Callable[[], T], future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001  (it goes to whoever waits)
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 class _Stoppable:

@@ -1,0 +1,40 @@
+"""A blob that lies elsewhere, as the uploads take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from packager.models.image import Descriptor
+    from packager.registry.client import LayerStream
+
+_CHUNK = 1 << 20
+
+
+class LayerSource(Protocol):
+    """What gives an image's layers: its repository, or a layout."""
+
+    def layer(self, blob: Descriptor) -> AbstractContextManager[LayerStream]:
+        """Give a layer's bytes as they come, checked against their digest at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedBlob:
+    """A blob to be copied; its bytes only pass through. A `BlobSource`."""
+
+    source: LayerSource
+    known: Descriptor
+
+    def stream(self) -> Iterator[bytes]:
+        """Give the bytes."""
+        with self.source.layer(self.known) as layer:
+            while chunk := layer.read(_CHUNK):
+                yield chunk
+
+    def descriptor(self) -> Descriptor:
+        """Return what they are."""
+        return self.known

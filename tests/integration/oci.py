@@ -1,0 +1,110 @@
+"""The oci engine on plans of a few files, on the tests' small base image in a registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from packager.engines.oci import OciEngine
+from packager.models.reference import Destination, Reference
+from packager.plan import Content, ImageConfig, ImagePlan, Layer
+from packager.process import run_command
+from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.authfile import auth_file
+from packager.registry.trust import Trust
+from packager.settings import Settings
+from tests.integration.packaging import ROOT, Desk, Ran
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from packager.engines import BuiltImage
+
+HOME = PurePosixPath("/opt/odahu")
+
+
+def push(
+    environ: dict[str, str], image: str, host: str, name: str, *, image_format: str = "oci", index: bool = False
+) -> None:
+    """Push an image of the tests' storage."""
+    command = ["manifest", "push", "--all"] if index else ["push"]
+    words = ["buildah", *command, "--format", image_format, "--tls-verify=false", image, f"docker://{host}/{name}"]
+    subprocess.run(words, env=environ, check=True, capture_output=True)
+
+
+@dataclass
+class Bench:
+    """An engine, and a look at what it leaves behind."""
+
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    retry_seconds: float = 20
+
+    @property
+    def engine(self) -> OciEngine:
+        values = {"work_dir": self.folder / "work", "cache_dir": self.folder / "cache", **self.settings}
+        return OciEngine(Settings.model_validate(values), partial(run_command, grace=5), {})
+
+    @contextmanager
+    def access(self, *references: Reference) -> Iterator[RegistryAccess]:
+        trust = Trust(retry_seconds=self.retry_seconds)
+        with auth_file(None, None, self.folder) as path:
+            yield RegistryAccess(auth_file=path, trust=trust, plain_hosts=find_plain_hosts(references, trust))
+
+    def build(self, base: str, to: str, files: dict[str, bytes | Path], **config: Any) -> BuiltImage:
+        """Put each file into a layer of its own, and the image at its destination."""
+        reference = Reference.parse_base(base)
+        destination = Destination.parse(to, Reference.parse("r.io/models/wine:1"))
+        with self.access(reference, destination.reference) as access:
+            plan = ImagePlan(
+                base=self.engine.inspect_base(reference, access),
+                steps=tuple(
+                    Layer(
+                        name=name,
+                        contents=(Content(source=data, destination=HOME / name, is_file=isinstance(data, Path)),),
+                    )
+                    for name, data in files.items()
+                ),
+                config=ImageConfig(**{"entrypoint": ("/bin/cat",), **config}),
+            )
+            return self.engine.build(plan, self.folder, destination, access)
+
+    def assert_nothing_left(self, *there: str) -> None:
+        assert not list((self.folder / "work").iterdir())
+        assert {path.name for path in self.folder.iterdir()} - {"cache", "work", *there} == set()
+
+
+def pip_desk(folder: Path, storage: dict[str, str], base: str) -> Desk:
+    """A desk with a model whose requirements take the least time."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
+    places = {"PACKAGER_WORK_DIR": str(folder / "work"), "PACKAGER_CACHE_DIR": str(folder / "cache")}
+    desk = Desk(folder=folder, environ={**inherited, **storage, **places, "PYTHONPATH": str(ROOT)}, base=base)
+    desk.put_model()
+    manifest = (desk.model / "odahuflow.project.yaml").read_text()
+    manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
+    (desk.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
+    put_requirements(desk, "# nothing\n")
+    return desk
+
+
+def put_requirements(desk: Desk, text: str) -> None:
+    (desk.model / "odahuflow_model/requirements.txt").write_text(text)
+
+
+def words(desk: Desk, output: str, *more: str) -> list[str]:
+    return ["build", str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", "--output", output, *more]
+
+
+def build(desk: Desk, output: str, *more: str) -> Ran:
+    ran = desk.packager(*words(desk, output, *more))
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def digest_of(ran: Ran) -> str:
+    return ran.out.strip().rpartition("@")[2]
