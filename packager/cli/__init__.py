@@ -45,8 +45,15 @@ def _packager(
 app.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(None))
 for _command in (build, render, inspect, integrations, settings):
     app.command(epilog=EXIT_CODES)(_command)
-for _name, _group in (("pack", pack), ("connection", connection), ("integration", integration)):
+# With the ODAHU client's other names for them.
+for _group, _name, *_others in (
+    (pack, "pack", "packaging"),
+    (connection, "connection", "conn"),
+    (integration, "integration", "packaging-integration", "pi"),
+):
     app.add_typer(_group, name=_name, epilog=EXIT_CODES)
+    for _other in _others:
+        app.add_typer(_group, name=_other, epilog=EXIT_CODES, hidden=True)
 
 
 def main() -> None:

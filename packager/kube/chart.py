@@ -71,8 +71,8 @@ class NetworkPolicyValues(_Values):
         default=(443, 80, 5000), description="TCP ports of registries, channels, stores and proxies."
     )
     blocked: tuple[str, ...] = Field(
-        default=("169.254.169.254/32",),
-        description="IPv4 ranges that stay closed; by default the place where a node's cloud credentials can be had.",
+        default=("169.254.169.254/32", "fd00:ec2::254/128"),
+        description="Ranges that stay closed; by default the places where a node's cloud credentials can be had.",
     )
 
 

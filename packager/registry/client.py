@@ -107,35 +107,18 @@ class Repository:
             ImageNotFoundError: It isn't there.
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
-<<<<<<< HEAD
         reading = _Reading(self._wire, blob)
-        with closing(reading):
-            stream = LayerStream(iter(reading))
-            yield stream
-            if stream.digest() != blob.digest:
-                raise self._wire.wrong(f"gave a layer that isn't {blob.digest}")
-=======
-
-        def begin() -> tuple[ExitStack, httpx.Response]:
-            stack = ExitStack()
-            try:
-                return stack, stack.enter_context(self._wire.stream("GET", self._wire.url(f"blobs/{blob.digest}")))
-            except ImageNotFoundError as error:
-                raise ImageNotFoundError(
-                    f"the registry {self.reference.host} has no layer {blob.digest} of {self.reference}",
-                    hint="push that image again",
-                ) from error
-
-        stack, response = self._wire.retried(begin, f"GET blobs/{blob.digest}")
         try:
-            with stack:
-                stream = LayerStream(response.iter_raw(CHUNK))
+            with closing(reading):
+                stream = LayerStream(iter(reading))
                 yield stream
                 if stream.digest() != blob.digest:
                     raise self._wire.wrong(f"gave a layer that isn't {blob.digest}")
-        except httpx.TransportError as error:
-            raise self._wire.failure(error) from error
->>>>>>> oci
+        except ImageNotFoundError as error:
+            raise ImageNotFoundError(
+                f"the registry {self.reference.host} has no layer {blob.digest} of {self.reference}",
+                hint="push that image again",
+            ) from error
 
     def _of_platform(self, entries: object, architecture: str) -> str:
         for entry in entries if isinstance(entries, list) else []:

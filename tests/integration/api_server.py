@@ -215,7 +215,15 @@ class ApiServer:
         self.refusals.append(Refusal(method=method, plural=plural, code=code, message=message, reason=reason, **more))
 
     def names(self, plural: str) -> list[str]:
-        return sorted(name for kind, name in self.objects if kind == plural)
+        with self.changed:
+            return sorted(name for kind, name in self.objects if kind == plural)
+
+    def wait_for(self, plural: str) -> str:
+        """Wait until there is an object, and return its name; for scenes."""
+        with self.changed:
+            while not (names := self.names(plural)):
+                self.changed.wait(0.1)
+            return names[0]
 
     def requests(self, method: str, plural: str) -> list[Asked]:
         return [each for each in self.asked if (each.method, each.plural) == (method, plural)]
@@ -239,7 +247,8 @@ class ApiServer:
             self.changed.notify_all()
         self._http.shutdown()
         self._http.server_close()
-        assert self.failed == []
+        for error in self.failed:
+            raise AssertionError("the scene broke off") from error
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -70,8 +70,7 @@ class Place:
 
     def play(self, server: ApiServer, job: dict[str, Any]) -> None:
         """Do what a node does with a Job's pod."""
-        while not server.names("secrets"):
-            pass
+        server.wait_for("secrets")
         server.pod(job, phase="Running", state=RUNNING)
         name = f"{job['metadata']['name']}-pod1"
         code, message = self.kubelet.run(job, lambda line: server.say(name, line))
