@@ -18,6 +18,7 @@ from packager.engines import RegistryAccess
 from packager.environment import ImageTarget
 from packager.environment.conda import make_conda_environment, read_conda_file
 from packager.environment.pip import make_pip_environment
+from packager.environment.server import Server, choose_server, fetch_granian
 from packager.errors import DependenciesError, DiskFullError, UsageError, is_disk_full
 from packager.interruption import private_folder
 from packager.plan import LAYER_TIME
@@ -25,7 +26,7 @@ from packager.planner import PACKAGES_FOLDER, RUNTIME_FOLDER, Dependencies, Prep
 from packager.registry.authfile import auth_file
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
-from packager.runtime_layer import check_python, runtime_contents
+from packager.runtime_layer import check_python, gunicorn_version, runtime_contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -128,11 +129,13 @@ def _prepare(job: Job, tools: Tools, work: Path) -> Iterator[_PreparedJob]:
             base = tools.engine.inspect_base(request.base, access)
         with reporter.stage("Preparing the model's dependencies"):
             dependencies = make_dependencies(request, artifact, base, tools, work)
+        server = make_server(request, dependencies, tools, work)
         prepared = Prepared(
             model=artifact.root,
             manifest=artifact.manifest,
             dependencies=dependencies,
-            runtime=runtime_contents(RUNTIME_FOLDER),
+            runtime=runtime_contents(RUNTIME_FOLDER, server.vendor if server else None),
+            server=str(server or ""),
             base=base,
             created=_source_time(settings) or artifact.created,
             timestamp=_source_time(settings) or LAYER_TIME,
@@ -176,10 +179,30 @@ def make_dependencies(
     return _installed(make_conda_environment(file, envs_location=envs_location, **inputs), packages=None)
 
 
+def make_server(request: PackagingRequest, dependencies: Dependencies, tools: Tools, work: Path) -> Server | None:
+    """Choose what the image answers HTTP with, and fetch it for the image's Python; None where it doesn't answer.
+
+    Raises:
+        DependenciesError: It can't be fetched, or what the settings ask for doesn't run on that Python.
+    """
+    if request.application.command(request.arguments).port is None:
+        return None
+    settings, python = tools.settings, dependencies.python_version
+    if choose_server(settings.server, python) == "granian":
+        server = fetch_granian(
+            python, workspace=work, settings=settings, run=tools.run, reporter=tools.reporter, environ=tools.environ
+        )
+    else:
+        server = Server(name="gunicorn", version=gunicorn_version())
+    log.info("the image serves with %s on Python %s", server, python or "of the base's environment")
+    return server
+
+
 def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
     check_python(environment.python_version)
     return Dependencies(
         python=str(environment.python),
+        python_version=environment.python_version,
         root=environment.root,
         prefix=environment.prefix,
         packages=packages,

@@ -9,6 +9,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+from .wsgi import Request
+
 if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, Callable, Dict
@@ -25,6 +27,14 @@ def write(level: str, text: str) -> None:
             data = data[os.write(STDERR, data) :]
     except OSError:
         pass  # nobody reads it: no reason to stop serving
+
+
+def access(request: Request, status: int, size: int, seconds: float) -> None:
+    """Write one line for a request: who, what, the status, the bytes of the answer and the milliseconds."""
+    line = f"{request.client} {request.method} {request.path} {status} {size} {seconds * 1000:.1f}ms"
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+    write("ACCESS", line)
 
 
 class Log:
@@ -56,12 +66,11 @@ class Log:
             write("ERROR", f"{text}\n{traceback.format_exc().rstrip()}")
 
     def access(self, resp: Any, _req: Any, environ: Dict[str, Any], request_time: timedelta) -> None:
-        """Write one line for a request: who, what, the status, the bytes of the answer and the milliseconds."""
-        method, path = environ.get("REQUEST_METHOD"), str(environ.get("RAW_URI", "-")).split("?", 1)[0]
-        status = str(resp.status).split(None, 1)[0]
-        milliseconds = request_time.total_seconds() * 1000
-        line = f"{environ.get('REMOTE_ADDR', '-')} {method} {path} {status} {resp.sent} {milliseconds:.1f}ms"
-        write("ACCESS", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line))
+        """Write the line of a request."""
+        path = str(environ.get("RAW_URI", "-")).split("?", 1)[0]
+        status = int(str(resp.status).split(None, 1)[0])
+        request = Request.from_environ({**environ, "PATH_INFO": path})
+        access(request, status, resp.sent, request_time.total_seconds())
 
     def reopen_files(self) -> None:
         """Do nothing: there are no files."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import time
+import traceback
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Tuple, Union
 from urllib.parse import quote
 
 from . import inputs, outputs, schema
@@ -14,7 +15,7 @@ from .inputs import InputError
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Tuple
+    from typing import Any, Dict, Iterable, Optional, Sequence
 
     from .model import Model
 
@@ -25,17 +26,49 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 # The server leaves a function here that ends the connection after the answer, for where the rest of the body is unread.
 CLOSE = "odahu.close_connection"
 _NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
+_TOO_LARGE = "The body is larger than {} bytes, the most that this service reads"
 _CHUNK = 64 * 1024
 _DRAIN_SECONDS = 5.0
 _LATIN = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
-class Answer(NamedTuple):
-    """What is sent back; `text` is JSON."""
+class Request:
+    """What came before the body, whichever server read it."""
+
+    __slots__ = ("client", "header", "method", "path")
+
+    def __init__(self, method: str, path: str, client: str, header: Callable[[str], Optional[str]]) -> None:
+        """`header` gives the value of one by its name in small letters, or None."""
+        self.method = method
+        self.path = path
+        self.client = client
+        self.header = header
+
+    @classmethod
+    def from_environ(cls, environ: Environ) -> Request:
+        """Read it from what WSGI has."""
+
+        def header(name: str) -> Optional[str]:
+            name = name.upper().replace("-", "_")
+            value = environ.get(name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}")
+            return None if value is None else str(value)
+
+        return cls(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("REMOTE_ADDR", "-"), header)
+
+
+class Reply(NamedTuple):
+    """An answer; the body is JSON unless the headers say otherwise."""
 
     status: int
-    text: str
-    headers: Tuple[Tuple[str, str], ...] = ()
+    headers: List[Tuple[str, str]]
+    body: bytes
+
+
+class Job(NamedTuple):
+    """What is left to do for a request: it takes the model, and the body where it `reads` one."""
+
+    reads: bool
+    run: Callable[[bytes], Reply]
 
 
 class _Service(NamedTuple):
@@ -47,7 +80,7 @@ class _Service(NamedTuple):
 
 
 class Application:
-    """The WSGI application of one model."""
+    """The REST surface of one model. Nothing that a request or the model does gets out of it but as an answer."""
 
     def __init__(self, model: Model, environ: Dict[str, str], log_error: Callable[[str], None]) -> None:
         """Serve `model` under the name, the version and the limit that `environ` gives.
@@ -62,60 +95,109 @@ class Application:
             environ.get("ODAHU_MODEL_VERSION", "unknown"),
             max_body_bytes(environ),
         )
-        self._routes: Dict[str, Tuple[str, Callable[[Environ], Answer]]] = {
+        self._names = [
+            ("Model-Name", _header(self._service.name)),
+            ("Model-Version", _header(self._service.version)),
+        ]
+        self._routes: Dict[str, Tuple[str, Callable[[Request], Union[Reply, Job]]]] = {
             "/api/model/invoke": ("POST", self._invoke),
             "/api/model/info": ("GET", self._info),
             "/healthcheck": ("GET", self._health),
         }
 
+    @property
+    def max_body(self) -> int:
+        """The largest body that is read, in bytes."""
+        return self._service.max_body
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; nothing that a request or the model does gets out of here but as JSON."""
-        try:
-            answer = self._route(environ)
-        except InputError as error:
-            answer = _error(error.status, str(error))
-        except ModelError as error:
-            self._log_error(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}: {error.details}")
-            answer = _error(500, str(error))
-        body = answer.text.encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        """Answer one request, for a server of WSGI's kind."""
+        step = self.begin(Request.from_environ(environ))
+        if isinstance(step, Job):
+            try:
+                body = _read_body(environ, self.max_body) if step.reads else b""
+            except InputError as error:
+                step = error_reply(error.status, str(error))
+            else:
+                step = step.run(body)
+        start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
 
-    def _route(self, environ: Environ) -> Answer:
-        path = environ["PATH_INFO"]
-        method, handle = self._routes.get(path, ("", None))
+    def begin(self, request: Request) -> Union[Reply, Job]:
+        """Answer what needs neither the body nor the model; else say what is left to do."""
+        path, method = request.path, request.method
+        allowed, handle = self._routes.get(path, ("", None))
         if handle is None:
-            return _error(404, f"There is no {path}; there are {', '.join(self._routes)}")
-        allowed = ("GET", "HEAD") if method == "GET" else (method,)
-        if environ["REQUEST_METHOD"] not in allowed:
-            message = f"{environ['REQUEST_METHOD']} is not allowed for {path}, only {' and '.join(allowed)}"
-            return _error(405, message, ("Allow", ", ".join(allowed)))
-        return handle(environ)
+            return error_reply(404, f"There is no {path}; there are {', '.join(self._routes)}")
+        if method != allowed and not (method == "HEAD" and allowed == "GET"):
+            methods = ("GET", "HEAD") if allowed == "GET" else (allowed,)
+            message = f"{method} is not allowed for {path}, only {' and '.join(methods)}"
+            return error_reply(405, message, ("Allow", ", ".join(methods)))
+        return handle(request)
 
-    def _health(self, _environ: Environ) -> Answer:
-        return Answer(200, outputs.dumps({"status": True}))
+    def _health(self, _request: Request) -> Reply:
+        return json_reply(200, outputs.dumps({"status": True}))
 
-    def _info(self, environ: Environ) -> Answer:
-        document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
-        return Answer(200, outputs.dumps(document), self._headers(environ))
+    def _info(self, request: Request) -> Job:
+        def run(_: bytes) -> Reply:
+            document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
+            return json_reply(200, outputs.dumps(document), self._headers(request))
 
-    def _invoke(self, environ: Environ) -> Answer:
-        encoding = environ.get("HTTP_CONTENT_ENCODING", "identity")
-        if encoding.lower() != "identity":
-            raise InputError(f"The body is compressed ({encoding}); send it as it is", 415)
-        text = _decode(_read_body(environ, self._service.max_body))
-        if not text.strip():
-            raise InputError(_NO_BODY)
-        batch = inputs.read_batch(inputs.parse_strict(text))
-        return Answer(200, self._model.predict(batch), self._headers(environ))
+        return self._job(request, run, reads=False)
 
-    def _headers(self, environ: Environ) -> Tuple[Tuple[str, str], ...]:
-        headers = [("Model-Name", _header(self._service.name)), ("Model-Version", _header(self._service.version))]
-        request_id = environ.get("HTTP_REQUEST_ID") or environ.get("HTTP_X_REQUEST_ID")
-        if request_id:
-            headers.append(("Request-Id", _header(request_id)))
-        return tuple(headers)
+    def _invoke(self, request: Request) -> Union[Reply, Job]:
+        encoding = request.header("content-encoding")
+        if encoding and encoding.lower() != "identity":
+            return error_reply(415, f"The body is compressed ({encoding}); send it as it is")
+
+        def run(body: bytes) -> Reply:
+            text = _decode(body)
+            if not text.strip():
+                raise InputError(_NO_BODY)
+            batch = inputs.read_batch(inputs.parse_strict(text))
+            return json_reply(200, self._model.predict(batch), self._headers(request))
+
+        return self._job(request, run, reads=True)
+
+    def _job(self, request: Request, run: Callable[[bytes], Reply], *, reads: bool) -> Job:
+        def guarded(body: bytes) -> Reply:
+            try:
+                return run(body)
+            except InputError as error:
+                return error_reply(error.status, str(error))
+            except ModelError as error:
+                self._log_error(f"{request.method} {request.path!r}: {error.details}")
+                return error_reply(500, str(error))
+            except Exception as error:  # noqa: BLE001  (a fault of ours: the thread that runs this must live on)
+                self._log_error(f"{request.method} {request.path!r}: {traceback.format_exc().rstrip()}")
+                return error_reply(500, f"{type(error).__name__}: {error}")
+
+        return Job(reads, guarded)
+
+    def _headers(self, request: Request) -> List[Tuple[str, str]]:
+        request_id = request.header("request-id") or request.header("x-request-id")
+        return [*self._names, ("Request-Id", _header(request_id))] if request_id else self._names
+
+
+def json_reply(status: int, text: str, headers: Sequence[Tuple[str, str]] = ()) -> Reply:
+    """An answer of JSON text."""
+    body = text.encode()
+    return Reply(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers], body)
+
+
+def error_reply(status: int, message: str, *headers: Tuple[str, str]) -> Reply:
+    """An error as every answer of ours has it."""
+    return json_reply(status, outputs.dumps({"message": message}), headers)
+
+
+def no_body() -> Reply:
+    """The answer to a request that has no body and needs one."""
+    return error_reply(411, _NO_BODY)
+
+
+def too_large(limit: int) -> Reply:
+    """The answer to a body of more than `limit` bytes."""
+    return error_reply(413, _TOO_LARGE.format(limit))
 
 
 def max_body_bytes(environ: Dict[str, str]) -> int:
@@ -128,10 +210,6 @@ def max_body_bytes(environ: Dict[str, str]) -> int:
     if not text.isdecimal():
         raise ValueError(f"ODAHU_MAX_BODY_BYTES must be a number of bytes, not {text!r}")
     return int(text)
-
-
-def _error(status: int, message: str, *headers: Tuple[str, str]) -> Answer:
-    return Answer(status, outputs.dumps({"message": message}), headers)
 
 
 def _header(text: str) -> str:
@@ -180,7 +258,7 @@ def _read_chunked(environ: Environ, limit: int) -> bytes:
 def _too_large(environ: Environ, limit: int) -> InputError:
     _drain(environ["wsgi.input"], limit)
     _close(environ)
-    return InputError(f"The body is larger than {limit} bytes, the most that this service reads", 413)
+    return InputError(_TOO_LARGE.format(limit), 413)
 
 
 def _read(stream: Any, length: int) -> bytes:
