@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
-from packager.runtime.odahu_runtime.wsgi import Request, error_reply
+from packager.runtime.odahu_runtime.messages import Request, error_reply
 
 if TYPE_CHECKING:
-    from packager.runtime.odahu_runtime.wsgi import Reply
+    from packager.runtime.odahu_runtime.messages import Reply
 
 REPLIES = {READING: error_reply(408, ""), WAITING: error_reply(504, "wait"), PREDICTING: error_reply(504, "predict")}
 OK = error_reply(200, "ok")

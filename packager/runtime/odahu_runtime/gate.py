@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Tuple
 
-    from .wsgi import Reply, Request
+    from .messages import Reply, Request
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
 

@@ -22,12 +22,12 @@ from gunicorn.workers.base import Worker
 
 from . import log
 from .gate import PREDICTING, READING, WAITING, Exchange, Gate
-from .wsgi import Job, Request, error_reply, no_body, too_large
+from .messages import Job, Request, error_reply, no_body, too_large
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Type
 
-    from .wsgi import Reply
+    from .messages import Reply
 
 _TICK_SECONDS = 0.25
 _QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
@@ -91,7 +91,7 @@ class _Worker(Worker):  # type: ignore[misc]
         server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
         overdue = _overdue_replies(timeout)
         lost = self._watch(overdue)
-        self._closing = True
+        self._closing = self.wsgi.closing = True
         if lost:
             log.write("ERROR", "The model does not come back: this worker is replaced")
             self._gate.give_up(error_reply(503, "The model hangs, and this worker of it is replaced; try again"))

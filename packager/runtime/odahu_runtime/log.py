@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from .wsgi import Request
+from .messages import Request
 
 if TYPE_CHECKING:
     from datetime import timedelta
