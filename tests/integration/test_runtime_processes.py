@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -268,6 +269,35 @@ def test_requests_run_at_once_in_threads_and_workers(runner: Runner) -> None:
         assert service.stop()[0] == 0
 
 
+def test_every_worker_tells_the_same_counts_and_a_new_one_counts_on(runner: Runner) -> None:
+    with runner.serve("moody", "--workers", "2", ODAHU_LOG_FORMAT="json") as service:
+
+        def count() -> set[str]:
+            found = set()
+            for _ in range(20):
+                with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=30) as answer:
+                    text = answer.read().decode()
+                found.add(
+                    next(line for line in text.splitlines() if line.startswith('odahu_requests_total{route="inv'))
+                )
+            return found
+
+        pids = {service.invoke("pid", 0).payload["prediction"][0][0] for _ in range(30)}
+        assert count() == {'odahu_requests_total{route="invoke",status="200"} 30'}
+        os.kill(pids.pop(), signal.SIGKILL)
+        until = time.monotonic() + 20
+        while service.log.count("serves the model") < 3:
+            assert time.monotonic() < until, service.log
+            time.sleep(0.05)
+        assert count() == {'odahu_requests_total{route="invoke",status="200"} 30'}
+        headers = {"Request-Id": "r7", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+        service.ask("GET", "/healthcheck", headers=headers)
+        assert service.stop()[0] == 0
+        entries = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
+        [entry] = [entry for entry in entries if entry.get("request_id") == "r7"]
+        assert (entry["path"], entry["status"], entry["trace_id"]) == ("/healthcheck", 200, "a" * 32)
+
+
 def test_sigterm_lets_requests_finish(runner: Runner) -> None:
     with runner.serve("moody") as service, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(service.invoke, "wait", 1.5)
@@ -352,7 +382,8 @@ def test_a_killed_worker_is_replaced_and_sigterm_loses_no_request(fast: Runner) 
             time.sleep(0.05)
         lost: list[str] = []
 
-        def ask_on(_: int) -> int:
+        def ask_on(number: int) -> int:
+            headers = {"Connection": "close"} if number % 2 else {}
             count = 0
             while True:
                 try:
@@ -364,7 +395,7 @@ def test_a_killed_worker_is_replaced_and_sigterm_loses_no_request(fast: Runner) 
                         http_connection = http.client.HTTPConnection("127.0.0.1")
                         http_connection.sock = connection
                         while True:
-                            http_connection.request("POST", "/api/model/invoke", b'{"data": [["wait", 0.01]]}')
+                            http_connection.request("POST", "/api/model/invoke", b'{"data": [["wait", 0.01]]}', headers)
                             response = http_connection.getresponse()
                             assert response.status == 200, response.read()
                             response.read()

@@ -9,7 +9,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, ending, isolation, native, wsgi
+from . import batch, ending, isolation, log, native, wsgi
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -34,6 +34,10 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
             wsgi.max_body_bytes(dict(os.environ))
         except ValueError as error:
             parser.error(str(error))
+        style = os.environ.get("ODAHU_LOG_FORMAT") or "text"
+        if style not in ("text", "json"):
+            parser.error(f"ODAHU_LOG_FORMAT must be text or json, not {style!r}")
+        log.use_json(use=style == "json")
         server, core = _import_server()
         settings = server.Settings(options.host, options.port, options.workers, options.threads, options.timeout, core)
         return partial(server.serve, settings)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Document = Dict[str, Any]
 
-_ERROR = {"$ref": "#/components/schemas/Error"}
+_JSON = "application/json"
 _PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "docs.html")
 _TYPES = ("integer", "number", "boolean", "string")
 
@@ -48,6 +48,9 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
             "/api/model/invoke": {"post": invoke},
             "/api/model/info": {"get": _operation("Swagger 2.0 of the model", "info", health)},
             "/healthcheck": {"get": _operation("Whether predictions can be asked for", "health", health)},
+            "/metrics": {
+                "get": _operation("Counters for Prometheus", "metrics", {"type": "string"}, kind="text/plain")
+            },
             "/v2": {"get": _operation("The server", "server", health)},
             "/v2/health/live": {"get": _operation("Whether the process lives", "live", health)},
             "/v2/health/ready": {"get": _operation("Whether predictions can be asked for", "ready", health)},
@@ -68,14 +71,14 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
     }
 
 
-def _operation(summary: str, name: str, answer: Document, error: str = "Error") -> Document:
+def _operation(summary: str, name: str, answer: Document, error: str = "Error", kind: str = _JSON) -> Document:
     wrong = {"$ref": f"#/components/schemas/{error}"}
     return {
         "summary": summary,
         "operationId": name,
         "responses": {
-            "200": {"description": summary, "content": {"application/json": {"schema": answer}}},
-            "default": {"description": "What is wrong", "content": {"application/json": {"schema": wrong}}},
+            "200": {"description": summary, "content": {kind: {"schema": answer}}},
+            "default": {"description": "What is wrong", "content": {_JSON: {"schema": wrong}}},
         },
     }
 

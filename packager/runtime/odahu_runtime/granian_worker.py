@@ -136,6 +136,7 @@ class _Worker(Worker):  # type: ignore[misc]
         )
         exchange = Exchange(watcher, request)
         self._gate.enter(exchange)
+        self.wsgi.metrics.in_flight(len(self._gate))
         try:
             step = self.wsgi.begin(request)
             if isinstance(step, Job):
@@ -213,7 +214,10 @@ class _Worker(Worker):  # type: ignore[misc]
             headers.append(("Connection", "close"))
         request = exchange.request
         exchange.proto.proto.response_bytes(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
-        log.access(request, reply.status, len(reply.body), time.monotonic() - exchange.began)
+        seconds = time.monotonic() - exchange.began
+        self.wsgi.metrics.answered(request.path, reply.status, seconds)
+        self.wsgi.metrics.in_flight(len(self._gate))
+        log.access(request, reply.status, len(reply.body), seconds)
 
 
 def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import socket
+import struct
 import sys
+from array import array
 from concurrent.futures import thread  # noqa: F401  (lazily, it would find the model's `queue`)
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +26,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers.gthread import ThreadWorker
 
 from . import ending, granian_worker, log, outputs
+from .metrics import Shared
 from .model import Model, ModelError
 from .wsgi import CLOSE, Application
 
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 MODEL_FAILED = 4
 _GRACE_SECONDS = 25  # Kubernetes kills after 30
 _PATIENCE_SECONDS = 5
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
+_SPARE_WORKERS = 8  # that a signal may ask for, besides those that are configured
 _BACKLOG = 4096  # connections that the kernel keeps for us
 _KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
 
@@ -63,6 +69,9 @@ def serve(settings: Settings) -> int:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.drains = settings.core is not None
+        self.shared = Shared(settings.workers + _SPARE_WORKERS)
+        self.metrics: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -94,7 +103,10 @@ class _Service(BaseApplication):  # type: ignore[misc]
         """In a worker: load the model. The service ends where that fails, so this process does at once."""
         try:
             application = Application(
-                Model.from_env(os.environ), dict(os.environ), lambda text: log.write("ERROR", text)
+                Model.from_env(os.environ),
+                dict(os.environ),
+                lambda text: log.write("ERROR", text),
+                self.metrics,
             )
         except ModelError as error:
             if error.details != str(error):
@@ -129,6 +141,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
         """Stop the workers; those that still load the model have no request to finish, and may not listen."""
         self.stopping = True
+        if self.app.drains:
+            for listener in self.LISTENERS:
+                _turn_away(listener.sock)
         for pid, worker in list(self.WORKERS.items()):
             if not worker.started[0]:
                 self.kill_worker(pid, signal.SIGKILL)
@@ -157,6 +172,11 @@ def _known_when_started(base: Any) -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.started = mmap.mmap(-1, 1)  # shared with the master
+            self.metrics = self.app.shared.take()
+
+        def load_wsgi(self) -> None:
+            self.app.metrics = self.metrics
+            super().load_wsgi()
 
     return Known
 
@@ -166,6 +186,18 @@ class _Worker(_known_when_started(ThreadWorker)):  # type: ignore[misc]
         """A client that stops sending, or reading, holds a thread no longer than the timeout."""
         conn.sock.settimeout(self.cfg.timeout or None)
         return super().handle(conn)
+
+
+def _turn_away(listener: socket.socket) -> None:
+    """Let the kernel drop what would become new connections, while the workers still accept those that it has made.
+
+    A client then asks again and is refused in the end, or reaches another pod. Without it a connection that nobody has
+    accepted yet would be reset together with the request that it carries. See socket(7), SO_ATTACH_FILTER: the filter
+    is one instruction, "return 0", that is: take no byte of any packet.
+    """
+    program = array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
+    with suppress(OSError):  # a kernel that forbids it
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
 
 
 def _started(worker: Any) -> None:
@@ -179,6 +211,7 @@ def _check_it_had_started(server: Any, worker: Any) -> None:
     if not worker.started[0] and not server.stopping:
         raise HaltServer("a worker died while it loaded the model; out of memory?", MODEL_FAILED)
     worker.started.close()
+    server.app.shared.give_back(worker.metrics)
 
 
 def _leave(_signal: int, _frame: Any) -> NoReturn:

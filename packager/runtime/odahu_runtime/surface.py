@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import coding, documents, inputs, oip, outputs, schema
 from .inputs import InputError
 from .messages import Job, Reply, error_reply, header_text, json_reply, text_reply
+from .metrics import Metrics
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Callable, Dict, List, Sequence, Tuple, Union
+    from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
     from .messages import Request
     from .model import Model
@@ -35,9 +36,16 @@ class Surface:
 
     Attributes:
         closing: Whether the process is about to end, and wants no more requests.
+        metrics: What is counted.
     """
 
-    def __init__(self, model: Model, environ: Dict[str, str], log_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        environ: Dict[str, str],
+        log_error: Callable[[str], None],
+        metrics: Optional[Metrics] = None,
+    ) -> None:
         """Serve `model` under the name, the version and the limit that `environ` gives.
 
         Raises:
@@ -55,6 +63,7 @@ class Surface:
             ("Model-Version", header_text(self._service.version)),
         ]
         self.closing = False
+        self.metrics = metrics or Metrics.alone()
         self._known: Sequence[str] = ()
         base = f"/v2/models/{self._service.name}"
         versioned = f"{base}/versions/{self._service.version}"
@@ -64,6 +73,7 @@ class Surface:
             "/healthcheck": ("GET", self._health),
             "/openapi.json": ("GET", self._openapi),
             "/docs": ("GET", self._docs),
+            "/metrics": ("GET", self._metrics),
             "/v2": ("GET", self._server),
             "/v2/health/live": ("GET", self._live),
             "/v2/health/ready": ("GET", self._ready),
@@ -72,6 +82,17 @@ class Surface:
             self._routes[place] = ("GET", self._model_metadata)
             self._routes[f"{place}/ready"] = ("GET", self._model_ready)
             self._routes[f"{place}/infer"] = ("POST", self._infer)
+        names = {
+            self._invoke: "invoke",
+            self._infer: "infer",
+            self._info: "info",
+            self._model_metadata: "metadata",
+            self._server: "metadata",
+            self._openapi: "documents",
+            self._docs: "documents",
+            self._metrics: "metrics",
+        }
+        self.metrics.name_routes({path: names.get(handle, "health") for path, (_, handle) in self._routes.items()})
 
     @property
     def max_body(self) -> int:
@@ -92,6 +113,10 @@ class Surface:
 
     def _health(self, _request: Request) -> Reply:
         return json_reply(200, outputs.dumps({"status": True}))
+
+    def _metrics(self, _request: Request) -> Reply:
+        text = self.metrics.text(self._service.name, self._service.version)
+        return text_reply(200, text, "text/plain; version=0.0.4; charset=utf-8")
 
     def _docs(self, _request: Request) -> Reply:
         return text_reply(200, documents.page(), "text/html; charset=utf-8")
@@ -136,6 +161,8 @@ class Surface:
     def _invoke(self, request: Request) -> Job:
         def run(body: bytes) -> Reply:
             batch = coding.read_rows(request, coding.plain_body(request, body, self.max_body))
+            self.metrics.asked(len(batch.data))
+            self.metrics.called(len(batch.data))
             return json_reply(200, self._model.predict(batch), self._headers(request))
 
         return self._job(request, run, reads=True)
@@ -149,6 +176,8 @@ class Surface:
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
             rows = oip.read(document, body[len(head) :], self._input_names())
+            self.metrics.asked(len(rows.data))
+            self.metrics.called(len(rows.data))
             prediction, columns = self._model.predict_table(rows)
             service = self._service
             answer = {"model_name": service.name, "model_version": service.version}

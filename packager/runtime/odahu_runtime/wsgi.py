@@ -30,7 +30,9 @@ class Application(Surface):
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, for a server of WSGI's kind."""
-        step = self.begin(Request.from_environ(environ))
+        began = time.monotonic()
+        request = Request.from_environ(environ)
+        step = self.begin(request)
         if isinstance(step, Job):
             try:
                 body = _read_body(environ, self.max_body) if step.reads else b""
@@ -38,6 +40,7 @@ class Application(Surface):
                 step = error_reply(error.status, str(error))
             else:
                 step = step.run(body)
+        self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
 
