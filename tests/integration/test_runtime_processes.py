@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 MODEL_FAILED = 4
+BAD = 40
 DOCUMENT = {"columns": ["features"] * 3, "data": [[1, 2, 3], [4, 5, 6]]}
 
 
@@ -357,6 +358,22 @@ def test_a_model_that_never_comes_back_is_replaced(fast: Runner) -> None:
         while service.invoke("pid", 0).payload == before:
             assert time.monotonic() < until
         assert service.stop()[0] == 0
+
+
+def test_requests_that_come_together_share_a_call_and_nobody_gets_anothers_answer(fast: Runner) -> None:
+    options = ("--batch-max-size", "8", "--batch-max-latency-ms", "200", "--threads", "1")
+    with fast.serve("wine", *options) as service, ThreadPoolExecutor(16) as pool:
+
+        def ask(number: int) -> list[list[float]] | int:
+            answer = service.invoke(number, 0, "bad" if number == BAD else 0)
+            return answer.status if number == BAD else answer.payload["prediction"]
+
+        answers = list(pool.map(ask, range(48)))
+        assert answers == [500 if number == BAD else [[number / 2]] for number in range(48)]
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        calls = next(line for line in text.splitlines() if line.startswith("odahu_batch_rows_count"))
+        assert float(calls.split()[-1]) < 48
 
 
 def test_bodies_that_do_not_come_hold_nobody_up(fast: Runner) -> None:

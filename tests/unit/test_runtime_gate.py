@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
-from packager.runtime.odahu_runtime.messages import Request, error_reply
+from packager.runtime.odahu_runtime.messages import Job, Request, error_reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from packager.runtime.odahu_runtime.messages import Reply
 
 REPLIES = {READING: error_reply(408, ""), WAITING: error_reply(504, "wait"), PREDICTING: error_reply(504, "predict")}
@@ -33,6 +35,9 @@ class Desk:
         self.gate.enter(exchange)
         return exchange
 
+    def submit(self, exchange: Exchange, work: Callable[[], Reply]) -> None:
+        self.gate.submit(exchange, Job(False, lambda _: work()), b"")  # noqa: FBT003
+
     def wait(self) -> None:
         assert self.done.acquire(timeout=30)
 
@@ -41,7 +46,7 @@ def test_every_request_gets_its_own_answer() -> None:
     desk = Desk(3)
     exchanges = [desk.enter() for _ in range(50)]
     for number, exchange in enumerate(exchanges):
-        desk.gate.submit(exchange, lambda number=number: error_reply(200 + number, ""))  # type: ignore[misc]
+        desk.submit(exchange, lambda number=number: error_reply(200 + number, ""))  # type: ignore[misc]
     for _ in exchanges:
         desk.wait()
     assert [desk.answers[exchange][0].status for exchange in exchanges] == [200 + number for number in range(50)]
@@ -64,8 +69,8 @@ def test_what_waited_too_long_is_never_predicted() -> None:
     desk = Desk(1)
     late, next_one = desk.enter(age=31), desk.enter()
     desk.gate.expire(REPLIES)
-    desk.gate.submit(late, lambda: pytest.fail("predicted"))
-    desk.gate.submit(next_one, lambda: OK)
+    desk.submit(late, lambda: pytest.fail("predicted"))
+    desk.submit(next_one, lambda: OK)
     desk.wait()
     desk.wait()
     assert desk.answers[next_one] == [OK]
@@ -78,7 +83,7 @@ def test_a_model_that_keeps_every_thread_is_given_up() -> None:
     for number in range(2):
         exchange = desk.enter(age=31)
         held.append(exchange)
-        desk.gate.submit(exchange, lambda: OK if back.wait(30) else REPLIES[READING])
+        desk.submit(exchange, lambda: OK if back.wait(30) else REPLIES[READING])
         until = time.monotonic() + 30
         while exchange.state != PREDICTING and time.monotonic() < until:
             time.sleep(0.001)

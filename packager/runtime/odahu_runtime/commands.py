@@ -9,7 +9,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, ending, isolation, log, native, wsgi
+from . import batch, batching, ending, isolation, log, native, wsgi
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -39,7 +39,10 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
             parser.error(f"ODAHU_LOG_FORMAT must be text or json, not {style!r}")
         log.use_json(use=style == "json")
         server, core = _import_server()
-        settings = server.Settings(options.host, options.port, options.workers, options.threads, options.timeout, core)
+        batches = batching.Limits(options.batch_max_size, options.batch_max_latency_ms / 1000)
+        settings = server.Settings(
+            options.host, options.port, options.workers, options.threads, options.timeout, core, batches
+        )
         return partial(server.serve, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -63,6 +66,10 @@ def _add_rest(rest: argparse.ArgumentParser) -> None:
     rest.add_argument("--threads", type=_number(1), default=4, help="requests a process predicts at once (%(default)s)")
     help_text = "seconds a request may take; 0 for no limit (%(default)s)"
     rest.add_argument("--timeout", type=_number(0), default=60, help=help_text)
+    help_text = "rows that requests may share in a call of a matrix model; 1: each has its own (%(default)s)"
+    rest.add_argument("--batch-max-size", type=_number(1), default=1, help=help_text)
+    help_text = "milliseconds that a request waits for others to share a call with (%(default)s)"
+    rest.add_argument("--batch-max-latency-ms", type=_number(0), default=0, help=help_text)
 
 
 def _add_cli(cli: argparse.ArgumentParser) -> None:

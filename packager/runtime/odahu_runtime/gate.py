@@ -7,10 +7,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Tuple
+from .batching import Limits, Part, collect
 
-    from .messages import Reply, Request
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Tuple
+
+    from .messages import Job, Reply, Request
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
 
@@ -23,9 +25,10 @@ class Exchange:
         request: What came before the body.
         began: When it came, by the monotonic clock.
         state: Where it is: its body is being read, it waits for its turn, or the model has it.
+        thread: The number of the thread that predicts for it.
     """
 
-    __slots__ = ("began", "proto", "request", "state")
+    __slots__ = ("began", "proto", "request", "state", "thread")
 
     def __init__(self, proto: Any, request: Request) -> None:
         """Begin now."""
@@ -33,22 +36,33 @@ class Exchange:
         self.request = request
         self.began = time.monotonic()
         self.state = READING
+        self.thread = -1
 
 
 class Gate:
     """The requests of a worker that are not answered yet. Every method may be called from any thread."""
 
-    def __init__(self, threads: int, timeout: float, answer: Callable[[Exchange, Reply], None]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        timeout: float,
+        answer: Callable[[Exchange, Reply], None],
+        together: Callable[[List[Part]], List[Reply]] = lambda _: [],
+        batches: Limits = Limits(),  # noqa: B008  (it can't change)
+    ) -> None:
         """Run `threads` requests at once; one may take `timeout` seconds in all (0: any number).
 
-        What is due is sent through `answer`, once for a request.
+        What is due is sent through `answer`, once for a request. Those that may share a call, within the limits of
+        `batches`, are predicted by `together`.
         """
+        self._together = together
+        self._batches = batches
         self._threads = threads
         self._timeout = timeout
         self._answer = answer
-        self._line: SimpleQueue[Tuple[Exchange, Callable[[], Reply]]] = SimpleQueue()
+        self._line: SimpleQueue[Tuple[Exchange, Job, bytes]] = SimpleQueue()
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
-        self._stuck: Dict[Exchange, float] = {}  # answered in the model's place, which has still to come back
+        self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
 
     def __len__(self) -> int:
         """How many are not answered."""
@@ -57,16 +71,16 @@ class Gate:
     def start(self) -> None:
         """Start the threads; they end with the process."""
         for number in range(self._threads):
-            Thread(target=self._work, name=f"model-{number}", daemon=True).start()
+            Thread(target=self._work, args=(number,), name=f"model-{number}", daemon=True).start()
 
     def enter(self, exchange: Exchange) -> None:
         """Note a request."""
         self._open[exchange] = None
 
-    def submit(self, exchange: Exchange, work: Callable[[], Reply]) -> None:
+    def submit(self, exchange: Exchange, job: Job, body: bytes) -> None:
         """Let a request have its turn."""
         exchange.state = WAITING
-        self._line.put((exchange, work))
+        self._line.put((exchange, job, body))
 
     def reply(self, exchange: Exchange, reply: Reply) -> bool:
         """Answer a request and say whether this was it: it may have been answered already."""
@@ -87,9 +101,9 @@ class Gate:
                 break
             state = exchange.state
             if state == PREDICTING:
-                self._stuck[exchange] = now
+                self._stuck.setdefault(exchange.thread, now)
             if not self.reply(exchange, replies[state]):
-                self._stuck.pop(exchange, None)
+                self._stuck.pop(exchange.thread, None)
         stuck = list(self._stuck.values())
         return bool(stuck) and (len(stuck) >= self._threads or now - min(stuck) > self._timeout)
 
@@ -98,11 +112,32 @@ class Gate:
         for exchange in list(self._open):
             self.reply(exchange, reply)
 
-    def _work(self) -> None:
+    def _work(self, thread: int) -> None:
         while True:
-            exchange, work = self._line.get()
+            item = self._line.get()
+            if item[1].join is None:
+                self._predict([item], thread)
+                continue
+            items = collect(self._line, item, self._batches)
+            self._predict([item for item in items if item[1].join is not None], thread)
+            for other in items:
+                if other[1].join is None:
+                    self._predict([other], thread)
+
+    def _predict(self, items: List[Tuple[Exchange, Job, bytes]], thread: int) -> None:
+        parts: List[Tuple[Exchange, Part]] = []
+        for exchange, job, body in items:
             if exchange not in self._open:
                 continue  # its time was up before its turn came
+            exchange.thread = thread
             exchange.state = PREDICTING
-            self.reply(exchange, work())
-            self._stuck.pop(exchange, None)
+            step = job.run(body) if job.join is None else job.join(body)
+            if isinstance(step, Part):
+                parts.append((exchange, step))
+            else:
+                self.reply(exchange, step)
+        if parts:
+            replies = self._together([part for _, part in parts])
+            for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
+                self.reply(exchange, reply)
+        self._stuck.pop(thread, None)

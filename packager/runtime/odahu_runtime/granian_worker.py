@@ -27,6 +27,7 @@ from .messages import Job, Request, error_reply, no_body, too_large
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Type
 
+    from .batching import Limits
     from .messages import Reply
 
 _TICK_SECONDS = 0.25
@@ -53,20 +54,20 @@ class _Loop:
     call_soon_threadsafe = call_soon
 
 
-def worker_class(core: Any, threads: int, timeout: int) -> Type[Worker]:
+def worker_class(core: Any, threads: int, timeout: int, batches: Limits) -> Type[Worker]:
     """The class of the workers for gunicorn's arbiter."""
 
     class GranianWorker(_Worker):
         def run(self) -> None:
-            self.serve(core, threads, timeout)
+            self._gate = Gate(threads, timeout, self._answer, self.wsgi.predict_together, batches)
+            self.serve(core, timeout)
 
     return GranianWorker
 
 
 class _Worker(Worker):  # type: ignore[misc]
-    def serve(self, core: Any, threads: int, timeout: int) -> None:
+    def serve(self, core: Any, timeout: int) -> None:
         """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
-        self._gate = Gate(threads, timeout, self._answer)
         self._context = contextvars.copy_context()
         self._closing = False
         self._gate.start()
@@ -150,15 +151,14 @@ class _Worker(Worker):  # type: ignore[misc]
         header = exchange.request.header
         length = header("content-length")
         if not job.reads or length == "0":
-            self._gate.submit(exchange, lambda: job.run(b""))
+            self._gate.submit(exchange, job, b"")
         elif length is not None:
             if int(length) > self.wsgi.max_body:
                 self._gate.reply(exchange, too_large(self.wsgi.max_body))
                 return
 
             def come(future: Any) -> None:
-                body = future.result()
-                self._gate.submit(exchange, lambda: job.run(body))
+                self._gate.submit(exchange, job, future.result())
 
             exchange.proto.proto().add_done_callback(self._unless_gone(exchange, come), context=self._context)
         elif header("transfer-encoding") is None:
@@ -194,8 +194,7 @@ class _Worker(Worker):  # type: ignore[misc]
                 ask()
 
         def done() -> None:
-            body = b"".join(chunks)
-            self._gate.submit(exchange, lambda: job.run(body))
+            self._gate.submit(exchange, job, b"".join(chunks))
 
         ask()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Callable, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Tuple, Union
 from urllib.parse import quote
 
 from . import outputs
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Sequence
+    from typing import Any, Dict, Sequence
+
+    from .batching import Part
 
     Environ = Dict[str, Any]
 
@@ -51,10 +53,14 @@ class Reply(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is left to do for a request: it takes the model, and the body where it `reads` one."""
+    """What is left to do for a request: it takes the model, and the body where it `reads` one.
+
+    Where it can share a call of the model, `join` reads the body; it gives a part of a batch, or what is wrong with it.
+    """
 
     reads: bool
     run: Callable[[bytes], Reply]
+    join: Optional[Callable[[bytes], Union[Reply, Part]]] = None
 
 
 def json_reply(status: int, text: str, headers: Sequence[Tuple[str, str]] = ()) -> Reply:

@@ -95,16 +95,33 @@ class Model:
             prediction, columns = self._answer(given, batch.columns)
             return outputs.dumps({"prediction": prediction, "columns": columns}, indent, self._default)
 
-    def predict_table(self, batch: Batch) -> Tuple[Any, List[Any]]:
-        """Predict; the answer is the prediction as JSON's own values, and the names of its columns.
+    def predict_raw(self, batch: Batch) -> Tuple[Any, List[Any]]:
+        """Predict; the answer is what the model gave, and the names of its columns.
 
         Raises:
             InputError: The batch does not suit this kind of model.
-            ModelError: The model failed, or its answer has no form in JSON.
+            ModelError: The model failed.
         """
         given = self._given(batch)
         with _guarded("Exception during prediction"):
-            prediction, columns = self._answer(given, batch.columns)
+            return self._answer(given, batch.columns)
+
+    def text(self, prediction: Any, columns: List[Any]) -> str:
+        """A prediction as `predict` writes it.
+
+        Raises:
+            ModelError: It has no form in JSON.
+        """
+        with _guarded("Exception during prediction"):
+            return outputs.dumps({"prediction": prediction, "columns": columns}, None, self._default)
+
+    def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
+        """A prediction as JSON's own values.
+
+        Raises:
+            ModelError: It has no form in JSON.
+        """
+        with _guarded("Exception during prediction"):
             return outputs.plain(prediction, self._default), outputs.plain(columns, self._default)
 
     def columns(self) -> Tuple[List[schema.Column], List[schema.Column]]:

@@ -26,6 +26,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers.gthread import ThreadWorker
 
 from . import ending, granian_worker, log, outputs
+from .batching import Limits
 from .metrics import Shared
 from .model import Model, ModelError
 from .wsgi import CLOSE, Application
@@ -43,7 +44,7 @@ _KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they cl
 
 
 class Settings(NamedTuple):
-    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None."""
+    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None: then no batches."""
 
     host: str
     port: int
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     threads: int
     timeout: int
     core: Any = None
+    batches: Limits = Limits()
 
 
 def serve(settings: Settings) -> int:
@@ -94,7 +96,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
         if settings.core is not None:
             # The worker itself watches the model; the master waits for it a little longer.
             patience = settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0
-            worker = granian_worker.worker_class(settings.core, settings.threads, settings.timeout)
+            worker = granian_worker.worker_class(settings.core, settings.threads, settings.timeout, settings.batches)
             values.update(worker_class=_known_when_started(worker), timeout=patience)
         for name, value in values.items():
             self.cfg.set(name, value)
@@ -107,6 +109,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
                 dict(os.environ),
                 lambda text: log.write("ERROR", text),
                 self.metrics,
+                self._settings.batches,
             )
         except ModelError as error:
             if error.details != str(error):

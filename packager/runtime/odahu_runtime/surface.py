@@ -6,14 +6,15 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import coding, documents, inputs, oip, outputs, schema
-from .inputs import InputError
+from . import batching, coding, documents, inputs, oip, outputs, schema
+from .batching import Part
+from .inputs import Batch, InputError
 from .messages import Job, Reply, error_reply, header_text, json_reply, text_reply
 from .metrics import Metrics
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
     from .messages import Request
     from .model import Model
@@ -45,6 +46,7 @@ class Surface:
         environ: Dict[str, str],
         log_error: Callable[[str], None],
         metrics: Optional[Metrics] = None,
+        batches: batching.Limits = batching.Limits(),  # noqa: B008  (it can't change)
     ) -> None:
         """Serve `model` under the name, the version and the limit that `environ` gives.
 
@@ -63,6 +65,7 @@ class Surface:
             ("Model-Version", header_text(self._service.version)),
         ]
         self.closing = False
+        self._batches = batches
         self.metrics = metrics or Metrics.alone()
         self._known: Sequence[str] = ()
         base = f"/v2/models/{self._service.name}"
@@ -159,34 +162,69 @@ class Surface:
         return self._job(request, run, reads=False, error="error")
 
     def _invoke(self, request: Request) -> Job:
-        def run(body: bytes) -> Reply:
-            batch = coding.read_rows(request, coding.plain_body(request, body, self.max_body))
-            self.metrics.asked(len(batch.data))
-            self.metrics.called(len(batch.data))
-            return json_reply(200, self._model.predict(batch), self._headers(request))
+        def read(body: bytes) -> Batch:
+            return coding.read_rows(request, coding.plain_body(request, body, self.max_body))
 
-        return self._job(request, run, reads=True)
+        def finish(prediction: Any, columns: List[Any]) -> Reply:
+            return json_reply(200, self._model.text(prediction, columns), self._headers(request))
+
+        return self._prediction(request, read, finish, "message")
 
     def _infer(self, request: Request) -> Job:
-        def run(body: bytes) -> Reply:
+        seen: Dict[str, Any] = {}
+
+        def read(body: bytes) -> Batch:
             body = coding.plain_body(request, body, self.max_body)
             length = request.header("inference-header-content-length")
             if length is not None and not (length.isdecimal() and int(length) <= len(body)):
                 raise InputError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
-            rows = oip.read(document, body[len(head) :], self._input_names())
-            self.metrics.asked(len(rows.data))
-            self.metrics.called(len(rows.data))
-            prediction, columns = self._model.predict_table(rows)
-            service = self._service
-            answer = {"model_name": service.name, "model_version": service.version}
+            batch = oip.read(document, body[len(head) :], self._input_names())
             if isinstance(document.get("id"), str):
-                answer["id"] = document["id"]
-            answer["outputs"] = oip.write(prediction, columns)  # type: ignore[assignment]
+                seen["id"] = document["id"]
+            return batch
+
+        def finish(prediction: Any, columns: List[Any]) -> Reply:
+            service = self._service
+            answer = {"model_name": service.name, "model_version": service.version, **seen}
+            answer["outputs"] = oip.write(*self._model.values(prediction, columns))
             return json_reply(200, outputs.dumps(answer), self._headers(request))
 
-        return self._job(request, run, reads=True, error="error")
+        return self._prediction(request, read, finish, "error")
+
+    def _prediction(
+        self, request: Request, read: Callable[[bytes], Batch], finish: Callable[[Any, List[Any]], Reply], error: str
+    ) -> Job:
+        """A job that reads rows and predicts: alone, or as a part of a batch."""
+
+        def predict(batch: Batch) -> Reply:
+            self.metrics.called(len(batch.data))
+            return finish(*self._model.predict_raw(batch))
+
+        def run(body: bytes) -> Reply:
+            batch = read(body)
+            self.metrics.asked(len(batch.data))
+            return predict(batch)
+
+        def join(body: bytes) -> Union[Reply, Part]:
+            def part(_: bytes) -> Part:
+                batch = read(body)
+                self.metrics.asked(len(batch.data))
+                return Part(
+                    batch,
+                    lambda *shares: guarded(b"", lambda _: finish(*shares)),
+                    lambda: guarded(b"", lambda _: predict(batch)),
+                )
+
+            made: Union[Reply, Part] = guarded(body, part)
+            return made
+
+        def guarded(body: bytes, step: Callable[[bytes], Any]) -> Any:
+            return self._guarded(request, error, body, step)
+
+        may_join = self._batches.rows > 1 and self._model.mode == "matrix"
+        return Job(True, lambda body: guarded(body, run), join if may_join else None)  # noqa: FBT003
 
     def _input_names(self) -> Sequence[str]:
         if not self._known:
@@ -195,21 +233,25 @@ class Surface:
         return self._known
 
     def _job(self, request: Request, run: Callable[[bytes], Reply], *, reads: bool, error: str = "message") -> Job:
-        """A job whose failures are answers: an object with the text under the key `error`."""
+        return Job(reads, lambda body: self._guarded(request, error, body, run))
 
-        def guarded(body: bytes) -> Reply:
-            try:
-                return coding.packed(request, run(body))
-            except InputError as wrong:
-                return json_reply(wrong.status, outputs.dumps({error: str(wrong)}))
-            except ModelError as failed:
-                self._log_error(f"{request.method} {request.path!r}: {failed.details}")
-                return json_reply(500, outputs.dumps({error: str(failed)}))
-            except Exception as fault:  # noqa: BLE001  (one of ours: the thread that runs this must live on)
-                self._log_error(f"{request.method} {request.path!r}: {traceback.format_exc().rstrip()}")
-                return json_reply(500, outputs.dumps({error: f"{type(fault).__name__}: {fault}"}))
+    def _guarded(self, request: Request, key: str, body: bytes, step: Callable[[bytes], Any]) -> Any:
+        """What `step` gives; its failures are answers: an object with the text under `key`."""
+        try:
+            made = step(body)
+            return coding.packed(request, made) if isinstance(made, Reply) else made
+        except InputError as wrong:
+            return json_reply(wrong.status, outputs.dumps({key: str(wrong)}))
+        except ModelError as failed:
+            self._log_error(f"{request.method} {request.path!r}: {failed.details}")
+            return json_reply(500, outputs.dumps({key: str(failed)}))
+        except Exception as fault:  # noqa: BLE001  (one of ours: the thread that runs this must live on)
+            self._log_error(f"{request.method} {request.path!r}: {traceback.format_exc().rstrip()}")
+            return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
 
-        return Job(reads, guarded)
+    def predict_together(self, parts: List[Part]) -> List[Reply]:
+        """Answer several requests with as few calls of the model as can be."""
+        return batching.answer(parts, self._model, self._batches, self.metrics)
 
     def _headers(self, request: Request) -> List[Tuple[str, str]]:
         request_id = request.header("request-id") or request.header("x-request-id")
