@@ -1,7 +1,8 @@
 """The server that a REST image runs on: chosen by the image's Python, and fetched for it.
 
-granian is compiled, so its wheel is another for every Python and platform, and can't be this installation's own. Its
-version and the digests of its wheels stand in `granian.txt`, once: whatever index answers, the bytes are the same.
+granian is compiled, so its wheel is another for every Python and platform, and can't be this installation's own; the
+same holds for orjson, which reads and writes its JSON. Their versions and the digests of their wheels stand in
+`server.txt`, once: whatever index answers, the bytes are the same.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _OLDEST, _NEWEST = (3, 10), (3, 14)  # the CPythons that this granian has wheels for
 _GLIBC = "2.17"  # what its wheels ask for, which every image satisfies
-_CORE = "_granian*.so"
+_KEPT = ("granian/_granian*.so", "orjson/orjson*.so")  # the compiled parts alone: the rest of them isn't used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +85,12 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
         UsageError: The cache folder can't be written.
         DiskFullError: No space is left.
     """
-    lines = (files("packager.environment") / "granian.txt").read_text(encoding="utf-8")
-    pinned = lines.split()[0]
-    version = pinned.partition("==")[2]
-    cached = settings.cache_dir / "server" / f"granian-{version}-{python}-{settings.platform}"
-    if not any(cached.rglob(_CORE)):
-        with full_disk("fetching the server"), reporter.stage(f"fetching {pinned} for Python {python}"):
+    lines = (files("packager.environment") / "server.txt").read_text(encoding="utf-8")
+    pins = [word for word in lines.split() if "==" in word]
+    version = pins[0].partition("==")[2]
+    cached = settings.cache_dir / "server" / "-".join([*pins, python, settings.platform]).replace("==", "-")
+    if not _is_whole(cached):
+        with full_disk("fetching the server"), reporter.stage(f"fetching {' and '.join(pins)} for Python {python}"):
             check_cache(settings, "uv", "server")
             staging = workspace / "server"
             target = ImageTarget(platform=settings.platform, glibc=_GLIBC, python=python)
@@ -99,11 +100,13 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
                 target=target,
                 workspace=workspace.resolve(),
                 folder=workspace,
-                file="granian.txt",
+                file="server.txt",
                 environ=environ,
             )
             where = ["--target", str(staging), "--python", sys.executable, "--python-version", python]
-            asked = Requirements(lines=(lines.replace("\\\n", " "),), switches=frozenset({"--require-hashes"}))
+            asked = Requirements(
+                lines=tuple(lines.replace("\\\n", " ").splitlines()), switches=frozenset({"--require-hashes"})
+            )
             try:
                 uv.install(asked, *where, "--only-binary", ":all:", "--no-deps")
             except ChannelError as error:
@@ -116,16 +119,22 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
 
 
 def _keep(installed: Path, cached: Path) -> None:
-    """Put the compiled core and the licence into the cache; two runs at once may do so."""
+    """Put the compiled parts and their licences into the cache; two runs at once may do so."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    (part / "granian").mkdir(parents=True)
-    for pattern in (f"granian/{_CORE}", "granian-*.dist-info/licenses/*"):
+    for pattern in (*_KEPT, "*.dist-info/licenses/*"):
         for path in sorted(installed.glob(pattern)):
-            shutil.copyfile(path, part / "granian" / path.name)
+            inside = path.relative_to(installed)
+            target = part / inside.parts[0].partition("-")[0] / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
     try:
         part.rename(cached)
     except OSError:  # the other run was faster
         shutil.rmtree(part, ignore_errors=True)
-        if not any(cached.rglob(_CORE)):
+        if not _is_whole(cached):
             raise
+
+
+def _is_whole(cached: Path) -> bool:
+    return all(any(cached.glob(pattern)) for pattern in _KEPT)

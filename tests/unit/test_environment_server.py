@@ -49,10 +49,10 @@ class Uv:
     def __call__(self, argv: Any, **_: Any) -> Any:
         self.calls.append(list(map(str, argv)))
         self.requirements = Path(self.after("--requirement")).read_text()
-        folder = Path(self.after("--target")) / "granian"
+        folder = Path(self.after("--target"))
         if not self.output:
-            folder.mkdir(parents=True)
-            for name in ("_granian.cpython-311-x86_64-linux-gnu.so", "wsgi.py"):
+            for name in ("granian/_granian.cpython-311-x86_64-linux-gnu.so", "granian/wsgi.py", "orjson/orjson.so"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(name)
 
         class Done:
@@ -82,10 +82,14 @@ def test_granian_is_fetched_once_for_the_images_python(tmp_path: Path) -> None:
     assert uv.after("--python-version") == "3.11"
     assert uv.after("--python-platform") == "aarch64-manylinux_2_17"
     assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(uv.calls[0])
-    assert uv.requirements.startswith(f"granian=={server.version} ")
-    assert "--hash=sha256:" in uv.requirements
+    granian, orjson = uv.requirements.splitlines()
+    assert granian.startswith(f"granian=={server.version} ")
+    assert orjson.startswith("orjson==")
+    assert "--hash=sha256:" in granian
+    assert "--hash=sha256:" in orjson
     assert server.vendor is not None
-    assert [path.name for path in server.vendor.rglob("*.*")] == ["_granian.cpython-311-x86_64-linux-gnu.so"]
+    kept = sorted(path.name for path in server.vendor.rglob("*.*"))
+    assert kept == ["_granian.cpython-311-x86_64-linux-gnu.so", "orjson.so"]
     assert fetch(uv, tmp_path) == server
     assert len(uv.calls) == 1
 

@@ -9,7 +9,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, batching, ending, isolation, log, native, wsgi
+from . import batch, batching, ending, fast_json, isolation, log, native, wsgi
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -96,7 +96,9 @@ def _import_server() -> Tuple[Any, Any]:
     concurrency = os.environ.pop("WEB_CONCURRENCY", None)  # gunicorn reads it as it is imported, and fails on nonsense
     try:
         with isolation.private("gunicorn", _VENDOR, absent=_OPTIONAL), isolation.private("granian", _VENDOR):
-            return importlib.import_module(".server", __package__), native.load(_VENDOR)
+            with isolation.private("orjson", _VENDOR):
+                fast_json.use(native.orjson(_VENDOR))
+            return importlib.import_module(".server", __package__), native.granian(_VENDOR)
     finally:
         if concurrency is not None:
             os.environ["WEB_CONCURRENCY"] = concurrency

@@ -95,11 +95,13 @@ class _Worker(Worker):  # type: ignore[misc]
         self._closing = self.wsgi.closing = True
         if lost:
             log.write("ERROR", "The model does not come back: this worker is replaced")
-            self._gate.give_up(error_reply(503, "The model hangs, and this worker of it is replaced; try again"))
         else:
             self._finish_requests(overdue)
         signal.set()
-        stopped.wait(_TICK_SECONDS * 4)
+        until = time.monotonic() + _TICK_SECONDS * 4
+        while not stopped.wait(_TICK_SECONDS / 5) and time.monotonic() < until:
+            if lost:  # else the threads still answer what comes over connections that were there already
+                self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
 
     def _watch(self, overdue: Dict[str, Reply]) -> bool:
         """Live, until it is time to stop; true when it is for a model that doesn't come back."""
