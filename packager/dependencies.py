@@ -11,13 +11,14 @@ from packager.environment import ImageTarget
 from packager.environment_store import Inputs
 from packager.errors import DependenciesError
 from packager.planner import PACKAGES_FOLDER, Dependencies, base_conda
-from packager.runtime_layer import check_python
+from packager.runtime_layer import check_python, gunicorn_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from packager.artifact import Artifact
     from packager.environment import Environment
+    from packager.environment.server import Server
     from packager.environment_store import EnvironmentStore
     from packager.plan import BaseImage
     from packager.process import Runner
@@ -97,6 +98,31 @@ class DependencyMaker:
                 check_python(found.python_version)
                 return found, ""
         return self._install(file, artifact, target, prefix, kind=binaries.dependencies), key
+
+    def make_server(self, request: PackagingRequest, dependencies: Dependencies) -> Server | None:
+        """Choose what the image answers HTTP with, and fetch it for the image's Python; None where it doesn't answer.
+
+        Raises:
+            DependenciesError: It can't be fetched, or what the settings ask for doesn't run on that Python.
+        """
+        if request.application.command(request.arguments).port is None:
+            return None
+        from packager.environment.server import Server, choose_server, fetch_granian  # noqa: PLC0415  (as below)
+
+        settings, python = self.settings, dependencies.python_version
+        if choose_server(settings.server, python) == "granian":
+            server = fetch_granian(
+                python,
+                workspace=self.workspace,
+                settings=settings,
+                run=self.run,
+                reporter=self.reporter,
+                environ=self.environ,
+            )
+        else:
+            server = Server(name="gunicorn", version=gunicorn_version())
+        log.info("the image serves with %s on Python %s", server, python or "of the base's environment")
+        return server
 
     def _install(
         self, file: Path, artifact: Artifact, target: ImageTarget, prefix: PurePosixPath, *, kind: str

@@ -154,13 +154,15 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         )
         with reporter.stage("Preparing the model's dependencies"):
             dependencies, key = maker.make(request, artifact, base)
+            server = maker.make_server(request, dependencies)
         prepared = Prepared(
             model=artifact.root,
             sizes=artifact.sizes,
             packed=artifact.packed,
             manifest=artifact.manifest,
             dependencies=dependencies,
-            runtime=runtime_contents(RUNTIME_FOLDER),
+            runtime=runtime_contents(RUNTIME_FOLDER, server.vendor if server else None),
+            server=str(server or ""),
             base=base,
             created=_source_time(settings) or artifact.created,
             timestamp=_source_time(settings) or LAYER_TIME,

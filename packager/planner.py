@@ -29,6 +29,7 @@ ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
 # Read back by whoever asks what is in an image: the environment's exact packages as a digest, and our own version.
 LOCK_LABEL = "org.odahu.packager.environment"
 VERSION_LABEL = "org.odahu.packager.version"
+SERVER_LABEL = "org.odahu.packager.server"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Dependencies:
         lock: The exact packages, put beside them as `packager.lock`.
         lock_digest: The lock's digest, for the label.
         conda_file: The text of the conda file for a base that has its own conda.
+        python_version: `3.11`; empty where only the image build will know.
     """
 
     python: str
@@ -77,6 +79,7 @@ class Prepared:
         created: The time that the image's label names: the model's.
         timestamp: The time of every file and layer.
         packager_version: Our version.
+        server: The name and version of what serves, for the label; empty for an image that doesn't.
     """
 
     model: Path
@@ -89,6 +92,7 @@ class Prepared:
     timestamp: datetime = LAYER_TIME
     sizes: Mapping[str, int] = field(default_factory=dict)
     packed: Mapping[str, ZipMember] = field(default_factory=dict)
+    server: str = ""
 
 
 def base_conda(
@@ -201,4 +205,6 @@ def _labels(prepared: Prepared) -> tuple[tuple[str, str], ...]:
         labels.append(("org.opencontainers.image.base.digest", base.digest))
     if prepared.dependencies.lock_digest:
         labels.append((LOCK_LABEL, prepared.dependencies.lock_digest))
+    if prepared.server:
+        labels.append((SERVER_LABEL, prepared.server))
     return (*labels, (VERSION_LABEL, prepared.packager_version))

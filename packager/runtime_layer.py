@@ -1,7 +1,7 @@
 """The runtime layer: our serving runtime and the server it runs on, as files of this installation.
 
-The server is not fetched when an image is built: the packager's own pinned copy goes into the image, so that a release
-of the packager is one version of the runtime.
+gunicorn is the packager's own pinned copy; granian, compiled for the image's Python, is fetched when the image is
+planned (`packager.environment.server`). A release of the packager is one version of each.
 """
 
 from __future__ import annotations
@@ -36,14 +36,25 @@ def check_python(version: str) -> None:
         )
 
 
-def runtime_contents(destination: PurePosixPath) -> tuple[Content, ...]:
-    """Return the files of the runtime layer, sorted, for a folder of the image.
+def gunicorn_version() -> str:
+    """Return the version of the gunicorn that goes into images.
+
+    Raises:
+        PackagerError: This installation is damaged: there is none.
+    """
+    return _distribution("gunicorn").version
+
+
+def runtime_contents(destination: PurePosixPath, vendor: Path | None = None) -> tuple[Content, ...]:
+    """Return the files of the runtime layer, sorted, for a folder of the image; those in `vendor` go beside gunicorn.
 
     Raises:
         PackagerError: This installation is damaged: a part of the runtime is missing.
     """
     own = Path(str(files("packager") / "runtime"))
     contents = [*_folder(own, destination), *_vendored(destination / "vendor")]
+    if vendor is not None:
+        contents += _folder(vendor, destination / "vendor")
     return tuple(sorted(contents, key=lambda content: content.destination))
 
 
@@ -56,13 +67,15 @@ def _folder(folder: Path, destination: PurePosixPath) -> Iterator[Content]:
 
 def _vendored(destination: PurePosixPath) -> Iterator[Content]:
     for name in VENDORED:
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError as error:
-            raise PackagerError(
-                f"{name} is not installed beside the packager", hint="install the packager anew"
-            ) from error
+        distribution = _distribution(name)
         for path in distribution.files or ():
             if ".." not in path.parts and not _LEFT_OUT.intersection(path.parts):
                 source = Path(str(distribution.locate_file(path)))
                 yield Content(source=source, destination=destination / path.as_posix(), is_file=True)
+
+
+def _distribution(name: str) -> metadata.Distribution:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError as error:
+        raise PackagerError(f"{name} is not installed beside the packager", hint="install the packager anew") from error

@@ -143,6 +143,11 @@ class Settings(BaseModel):
     pip_extra_index_urls: SecretWords = Field(default=(), description="Indexes asked besides.")
     pip_find_links: Words = Field(default=(), description="Folders or pages with wheels.")
 
+    server: Literal["auto", "granian", "gunicorn"] = Field(
+        default="auto",
+        description="What REST images answer with; auto: granian where the image's Python has it, else gunicorn.",
+    )
+
     insecure_registries: Words = Field(
         default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."
     )

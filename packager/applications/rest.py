@@ -20,6 +20,15 @@ class RestArguments(ImageArguments):
     workers: StrictInt = Field(default=1, ge=1, le=1024, description="Count of serving workers")
     threads: StrictInt = Field(default=4, ge=1, le=1024, description="Count of serving threads")
     host: StrictStr = Field(default="0.0.0.0", description="Host to bind", pattern=r"^[A-Za-z0-9.:_-]+$")  # noqa: S104
+    batch_max_size: StrictInt = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="Rows that concurrent requests may share in one call of a matrix model; 1: each has its own call",
+    )
+    batch_max_latency_ms: StrictInt = Field(
+        default=0, ge=0, le=60_000, description="Milliseconds that a request waits for others to share a call with"
+    )
 
 
 def command(arguments: ImageArguments) -> Command:
@@ -27,6 +36,9 @@ def command(arguments: ImageArguments) -> Command:
     rest = cast("RestArguments", arguments)
     names = ("host", "port", "workers", "threads", "timeout")
     options = tuple(word for name in names for word in (f"--{name}", str(getattr(rest, name))))
+    if rest.batch_max_size > 1:
+        options += ("--batch-max-size", str(rest.batch_max_size))
+        options += ("--batch-max-latency-ms", str(rest.batch_max_latency_ms))
     return Command(words=("rest",), options=options, port=rest.port, user=USER)
 
 

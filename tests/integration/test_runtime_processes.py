@@ -11,21 +11,26 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gunicorn
 import pytest
 
-from packager import runtime
+from packager.environment.server import fetch_granian
+from packager.process import run_command
+from packager.progress import SilentReporter
+from packager.runtime_layer import runtime_contents
+from packager.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 MODEL_FAILED = 4
+BAD = 40
 DOCUMENT = {"columns": ["features"] * 3, "data": [[1, 2, 3], [4, 5, 6]]}
 
 
@@ -39,15 +44,57 @@ def _runs(python: Path) -> bool:
     return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
-PYTHONS = [python for python in map(find_python, ("3.8", "3.13")) if python] or [sys.executable]
+class Kind(NamedTuple):
+    """An interpreter, and what the image has to answer with on it."""
+
+    python: str
+    version: str
+    server: str
+
+
+def find_kinds(*wanted: tuple[str, str]) -> list[Kind]:
+    found = [(find_python(version), version, server) for version, server in wanted]
+    own = Kind(sys.executable, f"{sys.version_info.major}.{sys.version_info.minor}", "granian")
+    return [Kind(python, version, server) for python, version, server in found if python] or [own]
+
+
+KINDS = find_kinds(("3.8", "gunicorn"), ("3.10", "granian"), ("3.13", "granian"))
+FASTEST = [kind for kind in KINDS if kind.server == "granian"][-1:]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("image") / "runtime"
-    shutil.copytree(Path(runtime.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(Path(gunicorn.__file__).parent, folder / "vendor" / "gunicorn")
-    return folder
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
+    return Homes(tmp_path_factory.mktemp("images"), {})
+
+
+class Homes(NamedTuple):
+    """The runtime as it lies in images: the files that the packager plans for it."""
+
+    folder: Path
+    made: dict[Kind, Path]
+
+    def of(self, kind: Kind) -> Path:
+        if kind not in self.made:
+            home = self.made[kind] = self.folder / f"{kind.server}-{kind.version}"
+            vendor = None
+            if kind.server == "granian":
+                work = self.folder / f"{kind.version}-work"
+                work.mkdir()
+                settings = Settings(cache_dir=Path(os.environ.get("PACKAGER_TEST_CACHE", self.folder / "cache")))
+                vendor = fetch_granian(
+                    kind.version,
+                    workspace=work,
+                    settings=settings,
+                    run=run_command,
+                    reporter=SilentReporter(),
+                    environ=os.environ,
+                ).vendor
+            for content in runtime_contents(PurePosixPath("/"), vendor):
+                assert isinstance(content.source, Path)
+                target = home / content.destination.relative_to("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(content.source, target)
+        return self.made[kind]
 
 
 class Answer(NamedTuple):
@@ -95,6 +142,7 @@ class Runner(NamedTuple):
     python: str
     home: Path
     folder: Path
+    server: str
 
     def environ(self, model: str, **more: str) -> dict[str, str]:
         return {
@@ -136,9 +184,13 @@ class Runner(NamedTuple):
             service.process.wait()
 
 
-@pytest.fixture(params=PYTHONS, ids=lambda python: Path(python).parts[-3])
-def runner(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Runner:
-    return Runner(request.param, home, tmp_path)
+def make_runner(request: pytest.FixtureRequest, homes: Homes, tmp_path: Path) -> Runner:
+    kind: Kind = request.param
+    return Runner(kind.python, homes.of(kind), tmp_path, kind.server)
+
+
+runner = pytest.fixture(params=KINDS, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
+fast = pytest.fixture(params=FASTEST, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
 
 
 def test_rest_answers_as_documented(runner: Runner) -> None:
@@ -218,6 +270,35 @@ def test_requests_run_at_once_in_threads_and_workers(runner: Runner) -> None:
         assert service.stop()[0] == 0
 
 
+def test_every_worker_tells_the_same_counts_and_a_new_one_counts_on(runner: Runner) -> None:
+    with runner.serve("moody", "--workers", "2", ODAHU_LOG_FORMAT="json") as service:
+
+        def count() -> set[str]:
+            found = set()
+            for _ in range(20):
+                with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=30) as answer:
+                    text = answer.read().decode()
+                found.add(
+                    next(line for line in text.splitlines() if line.startswith('odahu_requests_total{route="inv'))
+                )
+            return found
+
+        pids = {service.invoke("pid", 0).payload["prediction"][0][0] for _ in range(30)}
+        assert count() == {'odahu_requests_total{route="invoke",status="200"} 30'}
+        os.kill(pids.pop(), signal.SIGKILL)
+        until = time.monotonic() + 20
+        while service.log.count("serves the model") < 3:
+            assert time.monotonic() < until, service.log
+            time.sleep(0.05)
+        assert count() == {'odahu_requests_total{route="invoke",status="200"} 30'}
+        headers = {"Request-Id": "r7", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+        service.ask("GET", "/healthcheck", headers=headers)
+        assert service.stop()[0] == 0
+        entries = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
+        [entry] = [entry for entry in entries if entry.get("request_id") == "r7"]
+        assert (entry["path"], entry["status"], entry["trace_id"]) == ("/healthcheck", 200, "a" * 32)
+
+
 def test_sigterm_lets_requests_finish(runner: Runner) -> None:
     with runner.serve("moody") as service, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(service.invoke, "wait", 1.5)
@@ -256,6 +337,98 @@ def test_a_model_that_can_not_load_ends_the_service(runner: Runner, model: str, 
     assert service.log.count("Booting worker") <= 2
 
 
+def test_what_takes_too_long_is_answered_and_the_rest_goes_on(fast: Runner) -> None:
+    with fast.serve("moody", "--threads", "2", "--timeout", "2") as service, ThreadPoolExecutor(2) as pool:
+        before = service.invoke("pid", 0).payload
+        slow = pool.submit(service.invoke, "wait", 3)
+        assert service.invoke("echo", 1).status == 200
+        assert slow.result().status == 504
+        assert slow.result().payload == {"message": "The model did not answer within 2 seconds"}
+        time.sleep(1.5)
+        assert service.invoke("pid", 0).payload == before
+
+
+def test_a_model_that_never_comes_back_is_replaced(fast: Runner) -> None:
+    with fast.serve("moody", "--threads", "2", "--timeout", "1") as service, ThreadPoolExecutor(4) as pool:
+        before = service.invoke("pid", 0).payload
+        answers = [answer.status for answer in pool.map(lambda _: service.invoke("wait", 600), range(4))]
+        assert sorted(set(answers)) in ([504], [503, 504])
+        service.wait_for("this worker is replaced")
+        until = time.monotonic() + 20
+        while service.invoke("pid", 0).payload == before:
+            assert time.monotonic() < until
+        assert service.stop()[0] == 0
+
+
+def test_requests_that_come_together_share_a_call_and_nobody_gets_anothers_answer(fast: Runner) -> None:
+    options = ("--batch-max-size", "8", "--batch-max-latency-ms", "200", "--threads", "1")
+    with fast.serve("wine", *options) as service, ThreadPoolExecutor(16) as pool:
+
+        def ask(number: int) -> list[list[float]] | int:
+            answer = service.invoke(number, 0, "bad" if number == BAD else 0)
+            return answer.status if number == BAD else answer.payload["prediction"]
+
+        answers = list(pool.map(ask, range(48)))
+        assert answers == [500 if number == BAD else [[number / 2]] for number in range(48)]
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        calls = next(line for line in text.splitlines() if line.startswith("odahu_batch_rows_count"))
+        assert float(calls.split()[-1]) < 48
+
+
+def test_bodies_that_do_not_come_hold_nobody_up(fast: Runner) -> None:
+    with fast.serve("wine", "--threads", "1", "--timeout", "2") as service, ExitStack() as clients:
+        lines = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+        address = ("127.0.0.1", service.port)
+        slow = [clients.enter_context(socket.create_connection(address, timeout=30)) for _ in range(400)]
+        for client in slow:
+            client.sendall(lines)
+        assert service.invoke(1, 2, 3).status == 200
+        assert {client.recv(12) for client in slow} == {b"HTTP/1.1 408"}
+        assert service.invoke(1, 2, 3).status == 200
+
+
+def test_a_killed_worker_is_replaced_and_sigterm_loses_no_request(fast: Runner) -> None:
+    with fast.serve("moody", "--workers", "2") as service, ThreadPoolExecutor(8) as pool:
+        service.wait_for("serves the model\n")
+        [[pid]] = service.invoke("pid", 0).payload["prediction"]
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 20
+        while service.log.count("serves the model") < 3:
+            assert time.monotonic() < until, service.log
+            time.sleep(0.05)
+        lost: list[str] = []
+
+        def ask_on(number: int) -> int:
+            headers = {"Connection": "close"} if number % 2 else {}
+            count = 0
+            while True:
+                try:
+                    connection = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+                except ConnectionRefusedError:
+                    return count
+                try:
+                    with connection:
+                        http_connection = http.client.HTTPConnection("127.0.0.1")
+                        http_connection.sock = connection
+                        while True:
+                            http_connection.request("POST", "/api/model/invoke", b'{"data": [["wait", 0.01]]}', headers)
+                            response = http_connection.getresponse()
+                            assert response.status == 200, response.read()
+                            response.read()
+                            count += 1
+                            if response.will_close:
+                                break
+                except (OSError, http.client.HTTPException) as error:
+                    lost.append(repr(error))
+
+        counts = [pool.submit(ask_on, number) for number in range(8)]
+        time.sleep(1)
+        assert service.stop()[0] == 0
+        assert sum(count.result() for count in counts) > 8
+        assert len(lost) == 0, lost
+
+
 def test_bodies_without_length_too_large_or_not_http(runner: Runner) -> None:
     with runner.serve("wine", ODAHU_MAX_BODY_BYTES="200") as service:
         path = "/api/model/invoke"
@@ -270,7 +443,8 @@ def test_bodies_without_length_too_large_or_not_http(runner: Runner) -> None:
             raw.sendall(b"NONSENSE\r\n\r\n")
             head, body = raw.recv(4096).split(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400")
-        assert "message" in json.loads(body)
+        if runner.server == "gunicorn":
+            assert "message" in json.loads(body)
 
 
 def test_predict_writes_the_result(runner: Runner) -> None:

@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import orjson
 import pytest
+
+from packager.runtime.odahu_runtime import fast_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,3 +83,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     finally:
         _armed = False
         _posixsubprocess.fork_exec = fork_exec
+
+
+@pytest.fixture(params=[None, orjson], ids=["json", "orjson"])
+def both_json(request: pytest.FixtureRequest) -> Iterator[None]:
+    """JSON as images without orjson have it, and as those with it."""
+    fast_json.use(request.param)
+    yield
+    fast_json.use(None)

@@ -28,6 +28,7 @@ DOCUMENTED = {
         "dockerfileCondaEnvsLocation": ("string", "/opt/conda/envs/"),
     },
 }
+DOCUMENTED["docker-rest"] |= {"batchMaxSize": ("integer", 1), "batchMaxLatencyMs": ("integer", 0)}  # ours
 DOCUMENTED["docker-cli"] = {
     name: DOCUMENTED["docker-rest"][name]
     for name in ("imageName", "dockerfileBaseImage", "dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation")

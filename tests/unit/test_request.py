@@ -26,6 +26,8 @@ def test_the_minimal_packaging_gets_every_documented_default() -> None:
         "workers": 1,
         "threads": 4,
         "host": "0.0.0.0",
+        "batchMaxSize": 1,
+        "batchMaxLatencyMs": 0,
     }
     assert str(made.destination) == f"docker://gcr.io/project/odahuflow/wine-1.0:{UUID}"
     assert str(made.base) == "docker.io/library/python:3.6"

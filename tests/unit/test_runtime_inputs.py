@@ -6,6 +6,8 @@ import pytest
 
 from packager.runtime.odahu_runtime.inputs import Batch, InputError, parse_strict, parse_tolerant, read_batch
 
+pytestmark = pytest.mark.usefixtures("both_json")
+
 
 @pytest.mark.parametrize(
     ("text", "said"),

@@ -20,6 +20,15 @@ def test_the_runtime_comes_with_its_own_server_and_nothing_compiled() -> None:
     assert all(isinstance(content.source, Path) and content.source.is_file() for content in contents)
 
 
+def test_a_server_of_the_images_python_lies_beside_ours(tmp_path: Path) -> None:
+    core = tmp_path / "granian" / "_granian.so"
+    core.parent.mkdir()
+    core.write_bytes(b"")
+    before, after = runtime_contents(FOLDER), runtime_contents(FOLDER, tmp_path)
+    [added] = [content for content in after if content not in before]
+    assert (added.source, added.destination) == (core, FOLDER / "vendor" / "granian" / "_granian.so")
+
+
 def test_a_damaged_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise metadata.PackageNotFoundError(name)

@@ -16,6 +16,8 @@ import pytest
 
 from packager.runtime.odahu_runtime import outputs
 
+pytestmark = pytest.mark.usefixtures("both_json")
+
 
 class Colour(str, enum.Enum):
     RED = "red"

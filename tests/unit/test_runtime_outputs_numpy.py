@@ -10,6 +10,8 @@ import pytest
 
 from packager.runtime.odahu_runtime import outputs
 
+pytestmark = pytest.mark.usefixtures("both_json")
+
 NAN = float("nan")
 
 
@@ -68,5 +70,5 @@ NAN = float("nan")
 )
 def test_plain(value: object, expected: object) -> None:
     text = json.dumps(expected)
-    assert outputs.dumps(value) == text
-    assert outputs.dumps([NAN, value]) == f"[null, {text}]"
+    assert outputs.dumps(value).replace(" ", "") == text.replace(" ", "")
+    assert json.loads(outputs.dumps([NAN, value])) == [None, expected]

@@ -9,10 +9,10 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, ending, isolation, wsgi
+from . import batch, batching, ending, fast_json, isolation, log, native, wsgi
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, NoReturn, Sequence
+    from typing import Any, Callable, NoReturn, Sequence, Tuple
 
 _VENDOR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "vendor")
 _OPTIONAL = ("setproctitle", "inotify")  # gunicorn would take them from the model's environment
@@ -34,8 +34,15 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
             wsgi.max_body_bytes(dict(os.environ))
         except ValueError as error:
             parser.error(str(error))
-        server = _import_server()
-        settings = server.Settings(options.host, options.port, options.workers, options.threads, options.timeout)
+        style = os.environ.get("ODAHU_LOG_FORMAT") or "text"
+        if style not in ("text", "json"):
+            parser.error(f"ODAHU_LOG_FORMAT must be text or json, not {style!r}")
+        log.use_json(use=style == "json")
+        server, core = _import_server()
+        batches = batching.Limits(options.batch_max_size, options.batch_max_latency_ms / 1000)
+        settings = server.Settings(
+            options.host, options.port, options.workers, options.threads, options.timeout, core, batches
+        )
         return partial(server.serve, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -56,9 +63,13 @@ def _add_rest(rest: argparse.ArgumentParser) -> None:
     rest.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
     rest.add_argument("--port", type=_number(1, 65535), default=5000, help="port to listen on (%(default)s)")
     rest.add_argument("--workers", type=_number(1), default=1, help="processes, each with its own model (%(default)s)")
-    rest.add_argument("--threads", type=_number(1), default=4, help="threads of a process (%(default)s)")
-    help_text = "seconds a process may be stuck, and a client may be silent; 0 for no limit (%(default)s)"
+    rest.add_argument("--threads", type=_number(1), default=4, help="requests a process predicts at once (%(default)s)")
+    help_text = "seconds a request may take; 0 for no limit (%(default)s)"
     rest.add_argument("--timeout", type=_number(0), default=60, help=help_text)
+    help_text = "rows that requests may share in a call of a matrix model; 1: each has its own (%(default)s)"
+    rest.add_argument("--batch-max-size", type=_number(1), default=1, help=help_text)
+    help_text = "milliseconds that a request waits for others to share a call with (%(default)s)"
+    rest.add_argument("--batch-max-latency-ms", type=_number(0), default=0, help=help_text)
 
 
 def _add_cli(cli: argparse.ArgumentParser) -> None:
@@ -81,11 +92,13 @@ def _number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
     return number
 
 
-def _import_server() -> Any:
+def _import_server() -> Tuple[Any, Any]:
     concurrency = os.environ.pop("WEB_CONCURRENCY", None)  # gunicorn reads it as it is imported, and fails on nonsense
     try:
-        with isolation.private("gunicorn", _VENDOR, absent=_OPTIONAL):
-            return importlib.import_module(".server", __package__)
+        with isolation.private("gunicorn", _VENDOR, absent=_OPTIONAL), isolation.private("granian", _VENDOR):
+            with isolation.private("orjson", _VENDOR):
+                fast_json.use(native.orjson(_VENDOR))
+            return importlib.import_module(".server", __package__), native.granian(_VENDOR)
     finally:
         if concurrency is not None:
             os.environ["WEB_CONCURRENCY"] = concurrency

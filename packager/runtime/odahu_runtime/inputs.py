@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+
+from . import fast_json
 
 if TYPE_CHECKING:
     from typing import Any, List, NoReturn, Optional, Tuple
@@ -40,6 +43,8 @@ def parse_strict(text: str) -> Any:
     Raises:
         InputError: It isn't, with the line and the column.
     """
+    with suppress(fast_json.Refused):
+        return fast_json.loads(text)
     try:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:

@@ -90,14 +90,58 @@ class Model:
             InputError: The batch does not suit this kind of model.
             ModelError: The model failed, or its answer has no form in JSON.
         """
-        given = _as_objects(batch) if self.mode == "objects" else _as_matrix(batch)
+        given = self._given(batch)
         with _guarded("Exception during prediction"):
-            if self.mode == "objects":
-                prediction, columns = _as_table(outputs.plain(self._predict(given), self._default))
-            else:
-                prediction, columns = _pair(self._predict(given, provided_columns_names=batch.columns))
-            result = {"prediction": prediction, "columns": [] if columns is None else list(columns)}
-            return outputs.dumps(result, indent, self._default)
+            prediction, columns = self._answer(given, batch.columns)
+            return outputs.dumps({"prediction": prediction, "columns": columns}, indent, self._default)
+
+    def predict_raw(self, batch: Batch) -> Tuple[Any, List[Any]]:
+        """Predict; the answer is what the model gave, and the names of its columns.
+
+        Raises:
+            InputError: The batch does not suit this kind of model.
+            ModelError: The model failed.
+        """
+        given = self._given(batch)
+        with _guarded("Exception during prediction"):
+            return self._answer(given, batch.columns)
+
+    def text(self, prediction: Any, columns: List[Any]) -> str:
+        """A prediction as `predict` writes it.
+
+        Raises:
+            ModelError: It has no form in JSON.
+        """
+        with _guarded("Exception during prediction"):
+            return outputs.dumps({"prediction": prediction, "columns": columns}, None, self._default)
+
+    def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
+        """A prediction as JSON's own values.
+
+        Raises:
+            ModelError: It has no form in JSON.
+        """
+        with _guarded("Exception during prediction"):
+            return outputs.plain(prediction, self._default), outputs.plain(columns, self._default)
+
+    def columns(self) -> Tuple[List[schema.Column], List[schema.Column]]:
+        """The columns of input and output as `info()` describes them, none for a model that has no `info()`.
+
+        Raises:
+            ModelError: `info()` failed, or did not return two lists of columns.
+        """
+        with _guarded("info() of the model failed"):
+            given, returned = self._call("info") or ((), ())
+            return schema.columns(given), schema.columns(returned)
+
+    def _given(self, batch: Batch) -> List[Any]:
+        return _as_objects(batch) if self.mode == "objects" else _as_matrix(batch)
+
+    def _answer(self, given: List[Any], names: Optional[List[Any]]) -> Tuple[Any, List[Any]]:
+        if self.mode == "objects":
+            return _as_table(outputs.plain(self._predict(given), self._default))
+        prediction, columns = _pair(self._predict(given, provided_columns_names=names))
+        return prediction, [] if columns is None else list(columns)
 
     def schemas(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         """The properties of input and output, empty of columns for a model that has no `info()`.

@@ -16,7 +16,10 @@ import numbers
 import pathlib
 import uuid
 from collections import abc
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from . import fast_json
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Optional, Tuple
@@ -36,6 +39,9 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
             raise TypeError("can be read only once")
         return _step(item, default)
 
+    if indent is None and default is None:
+        with suppress(fast_json.Refused):
+            return fast_json.dumps(value, step)
     try:
         # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
         return json.dumps(value, indent=indent, allow_nan=False, default=step)
@@ -71,7 +77,7 @@ def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR091
 
 def _key(key: Any, default: Optional[Default]) -> str:
     key = plain(key, default)
-    return key if isinstance(key, str) else dumps(key)
+    return key if isinstance(key, str) else json.dumps(key)
 
 
 def _step(value: Any, default: Optional[Default]) -> Any:

@@ -6,7 +6,7 @@ clients read them so.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Tuple
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
 
 _EXAMPLES = {"integer": 0, "number": 0, "string": "", "boolean": False}
+
+
+class Column(NamedTuple):
+    """A column of the model's input or output: its name and its type, `number` where the model says none."""
+
+    name: str
+    type: str
+
+
+def columns(described: Any) -> List[Column]:
+    """The columns of one of the lists that `info()` returns."""
+    if hasattr(described, "items"):
+        described = [dict({"name": name}, **column) for name, column in described.items()]
+    return [Column(str(column["name"]), str(column.get("type") or "number")) for column in described]
 
 
 def input_properties(described: Any) -> Schema:

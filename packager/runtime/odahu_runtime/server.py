@@ -1,4 +1,6 @@
-"""The WSGI application on gunicorn: one master, `workers` processes with `threads` threads each.
+"""The service: gunicorn's master, and `workers` processes that predict `threads` requests at once.
+
+A worker is granian's Rust core where the image has it, else gunicorn's own with threads.
 
 Every worker loads the model for itself, after the fork. A worker that can't load it ends the service. This module is
 the only one that imports gunicorn, and it is imported only where gunicorn is ours (`isolation.private`).
@@ -9,9 +11,13 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import socket
+import struct
 import sys
+from array import array
 from concurrent.futures import thread  # noqa: F401  (lazily, it would find the model's `queue`)
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
@@ -19,26 +25,34 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import ending, log, outputs
+from . import ending, granian_worker, log, outputs
+from .batching import Limits
+from .metrics import Shared
 from .model import Model, ModelError
 from .wsgi import CLOSE, Application
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, NoReturn
+    from typing import Callable, Dict, NoReturn
 
 MODEL_FAILED = 4
 _GRACE_SECONDS = 25  # Kubernetes kills after 30
+_PATIENCE_SECONDS = 5
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
+_SPARE_WORKERS = 8  # that a signal may ask for, besides those that are configured
+_BACKLOG = 4096  # connections that the kernel keeps for us
 _KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
 
 
 class Settings(NamedTuple):
-    """How to listen and how much to do at once; `timeout` in seconds."""
+    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None: then no batches."""
 
     host: str
     port: int
     workers: int
     threads: int
     timeout: int
+    core: Any = None
+    batches: Limits = Limits()
 
 
 def serve(settings: Settings) -> int:
@@ -57,6 +71,9 @@ def serve(settings: Settings) -> int:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.drains = settings.core is not None
+        self.shared = Shared(settings.workers + _SPARE_WORKERS)
+        self.metrics: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -67,6 +84,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "threads": self._settings.threads,
             "timeout": self._settings.timeout,
             "worker_class": _Worker,
+            "backlog": _BACKLOG,
             "logger_class": log.Log,
             "graceful_timeout": _GRACE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
@@ -74,6 +92,12 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "child_exit": _check_it_had_started,
             "post_worker_init": _started,
         }
+        settings = self._settings
+        if settings.core is not None:
+            # The worker itself watches the model; the master waits for it a little longer.
+            patience = settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0
+            worker = granian_worker.worker_class(settings.core, settings.threads, settings.timeout, settings.batches)
+            values.update(worker_class=_known_when_started(worker), timeout=patience)
         for name, value in values.items():
             self.cfg.set(name, value)
 
@@ -81,13 +105,20 @@ class _Service(BaseApplication):  # type: ignore[misc]
         """In a worker: load the model. The service ends where that fails, so this process does at once."""
         try:
             application = Application(
-                Model.from_env(os.environ), dict(os.environ), lambda text: log.write("ERROR", text)
+                Model.from_env(os.environ),
+                dict(os.environ),
+                lambda text: log.write("ERROR", text),
+                self.metrics,
+                self._settings.batches,
             )
         except ModelError as error:
             if error.details != str(error):
                 sys.stderr.write(error.details + "\n")
             log.write("CRITICAL", str(error))
             ending.leave(MODEL_FAILED)
+
+        if self._settings.core is not None:
+            return application
 
         def call(environ: Dict[str, Any], start_response: Any) -> Any:
             environ[CLOSE] = start_response.__self__.force_close
@@ -113,32 +144,63 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
         """Stop the workers; those that still load the model have no request to finish, and may not listen."""
         self.stopping = True
+        if self.app.drains:
+            for listener in self.LISTENERS:
+                _turn_away(listener.sock)
         for pid, worker in list(self.WORKERS.items()):
             if not worker.started[0]:
                 self.kill_worker(pid, signal.SIGKILL)
+        self._reap_all()  # those that died together have sent one signal
         super().stop(graceful)
 
     def handle_chld(self, sig: int, frame: Any) -> None:
-        try:
+        if self.stopping:
+            self._reap_all()
+        else:
             super().handle_chld(sig, frame)
-        except HaltServer:
-            if not self.stopping:
-                raise
+
+    def _reap_all(self) -> None:
+        for _ in range(len(self.WORKERS) + 1):
+            with suppress(HaltServer):
+                self.reap_workers()
+                return
             self.kill_workers(0)  # forgets those that are gone
 
     def handle_usr2(self) -> None:
         """Do nothing: a container replaces its program by being replaced."""
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.started = mmap.mmap(-1, 1)  # shared with the master
+def _known_when_started(base: Any) -> Any:
+    class Known(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.started = mmap.mmap(-1, 1)  # shared with the master
+            self.metrics = self.app.shared.take()
 
+        def load_wsgi(self) -> None:
+            self.app.metrics = self.metrics
+            super().load_wsgi()
+
+    return Known
+
+
+class _Worker(_known_when_started(ThreadWorker)):  # type: ignore[misc]
     def handle(self, conn: Any) -> Any:
         """A client that stops sending, or reading, holds a thread no longer than the timeout."""
         conn.sock.settimeout(self.cfg.timeout or None)
         return super().handle(conn)
+
+
+def _turn_away(listener: socket.socket) -> None:
+    """Let the kernel drop what would become new connections, while the workers still accept those that it has made.
+
+    A client then asks again and is refused in the end, or reaches another pod. Without it a connection that nobody has
+    accepted yet would be reset together with the request that it carries. See socket(7), SO_ATTACH_FILTER: the filter
+    is one instruction, "return 0", that is: take no byte of any packet.
+    """
+    program = array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
+    with suppress(OSError):  # a kernel that forbids it
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
 
 
 def _started(worker: Any) -> None:
@@ -152,6 +214,7 @@ def _check_it_had_started(server: Any, worker: Any) -> None:
     if not worker.started[0] and not server.stopping:
         raise HaltServer("a worker died while it loaded the model; out of memory?", MODEL_FAILED)
     worker.started.close()
+    server.app.shared.give_back(worker.metrics)
 
 
 def _leave(_signal: int, _frame: Any) -> NoReturn:

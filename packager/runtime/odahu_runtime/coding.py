@@ -1,0 +1,125 @@
+"""What a body is made of: compression, characters, and the forms that rows may come in."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from . import inputs
+from .inputs import Batch, InputError
+from .messages import NO_BODY, TOO_LARGE
+
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+    from .messages import Reply, Request
+
+_CSV = "text/csv"
+_WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
+_WORDS = {"": None, "true": True, "false": False}
+
+
+def plain_body(request: Request, body: bytes, limit: int) -> bytes:
+    """The body as it was before `Content-Encoding`.
+
+    Raises:
+        InputError: It isn't gzip, or not what it says, or more than `limit` bytes when unpacked.
+    """
+    encoding = (request.header("content-encoding") or "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InputError(f"The body is not gzip: {error}") from error
+    if len(unpacked) > limit:
+        raise InputError(TOO_LARGE.format(limit), 413)
+    if not unpacker.eof:
+        raise InputError("The body is not gzip: it ends too early")
+    return unpacked
+
+
+def packed(request: Request, reply: Reply) -> Reply:
+    """The answer, compressed where the client takes that and it is worth it."""
+    accepted = request.header("accept-encoding")
+    if accepted is None or len(reply.body) < _WORTH_IT or not _takes_gzip(accepted):
+        return reply
+    body = gzip.compress(reply.body, 1)
+    headers = [header for header in reply.headers if header[0] != "Content-Length"]
+    headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"), ("Content-Length", str(len(body)))]
+    return reply._replace(headers=headers, body=body)
+
+
+def read_rows(request: Request, body: bytes) -> Batch:
+    """The rows of a body: CSV with a line of names where its type says so, else JSON.
+
+    Raises:
+        InputError: It is neither; says where.
+    """
+    text = text_of(body)
+    if (request.header("content-type") or "").partition(";")[0].strip().lower() == _CSV:
+        return _read_csv(text)
+    return inputs.read_batch(inputs.parse_strict(text))
+
+
+def text_of(body: bytes) -> str:
+    """The characters of a body.
+
+    Raises:
+        InputError: It isn't UTF-8, or empty.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
+    if not text.strip():
+        raise InputError(NO_BODY)
+    return text
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for part in accepted.lower().split(","):
+        name, _, quality = part.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _read_csv(text: str) -> Batch:
+    reader = csv.reader(io.StringIO(text), strict=True)
+    columns: Optional[Any] = None
+    data = []
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if columns is None:
+                columns = cells
+            elif len(cells) != len(columns):
+                raise InputError(
+                    f"CSV line {reader.line_num} has {len(cells)} cells, and there are {len(columns)} columns"
+                )
+            else:
+                data.append([_value(cell) for cell in cells])
+    except csv.Error as error:
+        raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
+    if columns is None or not data:
+        raise InputError("The CSV has no rows: the first line are the names of the columns")
+    return Batch(data, columns)
+
+
+def _value(cell: str) -> Any:
+    if cell.lower() in _WORDS:
+        return _WORDS[cell.lower()]
+    if _INTEGER.fullmatch(cell):
+        return int(cell)
+    return float(cell) if _NUMBER.fullmatch(cell) else cell

@@ -1,0 +1,111 @@
+"""The service's own documents: OpenAPI 3.1, and a page that shows it without anything from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, Sequence
+
+    from .schema import Column
+
+    Document = Dict[str, Any]
+
+_JSON = "application/json"
+_PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "docs.html")
+_TYPES = ("integer", "number", "boolean", "string")
+
+
+def page() -> str:
+    """The documentation page, which reads /openapi.json."""
+    with open(_PAGE, encoding="utf-8") as file:
+        return file.read()
+
+
+def openapi(name: str, version: str, properties: Sequence[Document], columns: Sequence[Sequence[Column]]) -> Document:
+    """The OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0); both arguments are for input and output."""
+    given, returned = properties
+    base = f"/v2/models/{name}"
+    invoke = _operation("Prediction", "predict", {"$ref": "#/components/schemas/Prediction"})
+    invoke["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object", "required": ["data"], "properties": given}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+    infer = _operation("Prediction by the Open Inference Protocol", "infer", {"type": "object"}, error="OipError")
+    infer["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}},
+    }
+    health = {"type": "object"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version, "description": f"Predictions of the model {name}."},
+        "paths": {
+            "/api/model/invoke": {"post": invoke},
+            "/api/model/info": {"get": _operation("Swagger 2.0 of the model", "info", health)},
+            "/healthcheck": {"get": _operation("Whether predictions can be asked for", "health", health)},
+            "/metrics": {
+                "get": _operation("Counters for Prometheus", "metrics", {"type": "string"}, kind="text/plain")
+            },
+            "/v2": {"get": _operation("The server", "server", health)},
+            "/v2/health/live": {"get": _operation("Whether the process lives", "live", health)},
+            "/v2/health/ready": {"get": _operation("Whether predictions can be asked for", "ready", health)},
+            base: {"get": _operation("The model's tensors", "model", health, error="OipError")},
+            f"{base}/ready": {"get": _operation("Whether the model is ready", "modelReady", health)},
+            f"{base}/infer": {"post": infer},
+        },
+        "components": {
+            "schemas": {
+                "Prediction": {"type": "object", "required": ["prediction", "columns"], "properties": returned},
+                "Error": {"type": "object", "properties": {"message": {"type": "string"}}},
+                "OipError": {"type": "object", "properties": {"error": {"type": "string"}}},
+                "InferRequest": _infer_request(),
+                "Input": _row(columns[0]),
+                "Output": _row(columns[1]),
+            }
+        },
+    }
+
+
+def _operation(summary: str, name: str, answer: Document, error: str = "Error", kind: str = _JSON) -> Document:
+    wrong = {"$ref": f"#/components/schemas/{error}"}
+    return {
+        "summary": summary,
+        "operationId": name,
+        "responses": {
+            "200": {"description": summary, "content": {kind: {"schema": answer}}},
+            "default": {"description": "What is wrong", "content": {_JSON: {"schema": wrong}}},
+        },
+    }
+
+
+def _row(columns: Sequence[Column]) -> Document:
+    properties = {column.name: {"type": column.type} if column.type in _TYPES else {} for column in columns}
+    return {"type": "object", "properties": properties}
+
+
+def _infer_request() -> Document:
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            "datatype": {"type": "string"},
+            "parameters": {"type": "object"},
+            "data": {"type": "array"},
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {"type": "array", "minItems": 1, "items": tensor},
+        },
+    }

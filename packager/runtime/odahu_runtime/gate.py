@@ -1,0 +1,143 @@
+"""The way of a request through a worker: who waits, how many predict at once, and whose time is up."""
+
+from __future__ import annotations
+
+import time
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from .batching import Limits, Part, collect
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Tuple
+
+    from .messages import Job, Reply, Request
+
+READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        proto: What the server sends the answer with.
+        request: What came before the body.
+        began: When it came, by the monotonic clock.
+        state: Where it is: its body is being read, it waits for its turn, or the model has it.
+        thread: The number of the thread that predicts for it.
+    """
+
+    __slots__ = ("began", "proto", "request", "state", "thread")
+
+    def __init__(self, proto: Any, request: Request) -> None:
+        """Begin now."""
+        self.proto = proto
+        self.request = request
+        self.began = time.monotonic()
+        self.state = READING
+        self.thread = -1
+
+
+class Gate:
+    """The requests of a worker that are not answered yet. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        threads: int,
+        timeout: float,
+        answer: Callable[[Exchange, Reply], None],
+        together: Callable[[List[Part]], List[Reply]] = lambda _: [],
+        batches: Limits = Limits(),  # noqa: B008  (it can't change)
+    ) -> None:
+        """Run `threads` requests at once; one may take `timeout` seconds in all (0: any number).
+
+        What is due is sent through `answer`, once for a request. Those that may share a call, within the limits of
+        `batches`, are predicted by `together`.
+        """
+        self._together = together
+        self._batches = batches
+        self._threads = threads
+        self._timeout = timeout
+        self._answer = answer
+        self._line: SimpleQueue[Tuple[Exchange, Job, bytes]] = SimpleQueue()
+        self._open: Dict[Exchange, None] = {}  # in the order in which they came
+        self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
+
+    def __len__(self) -> int:
+        """How many are not answered."""
+        return len(self._open)
+
+    def start(self) -> None:
+        """Start the threads; they end with the process."""
+        for number in range(self._threads):
+            Thread(target=self._work, args=(number,), name=f"model-{number}", daemon=True).start()
+
+    def enter(self, exchange: Exchange) -> None:
+        """Note a request."""
+        self._open[exchange] = None
+
+    def submit(self, exchange: Exchange, job: Job, body: bytes) -> None:
+        """Let a request have its turn."""
+        exchange.state = WAITING
+        self._line.put((exchange, job, body))
+
+    def reply(self, exchange: Exchange, reply: Reply) -> bool:
+        """Answer a request and say whether this was it: it may have been answered already."""
+        # One step for the interpreter, so that only one of those who try gets the None.
+        mine = self._open.pop(exchange, exchange) is None
+        if mine:
+            self._answer(exchange, reply)
+        return mine
+
+    def expire(self, replies: Dict[str, Reply]) -> bool:
+        """Answer those whose time is up, by where they are; tell whether the model has to be given up.
+
+        It has when it keeps all the threads, or one for as long again.
+        """
+        now = time.monotonic()
+        for exchange in list(self._open):
+            if not self._timeout or now - exchange.began <= self._timeout:
+                break
+            state = exchange.state
+            if state == PREDICTING:
+                self._stuck.setdefault(exchange.thread, now)
+            if not self.reply(exchange, replies[state]):
+                self._stuck.pop(exchange.thread, None)
+        stuck = list(self._stuck.values())
+        return bool(stuck) and (len(stuck) >= self._threads or now - min(stuck) > self._timeout)
+
+    def give_up(self, reply: Reply) -> None:
+        """Answer everyone: there is nobody left to predict."""
+        for exchange in list(self._open):
+            self.reply(exchange, reply)
+
+    def _work(self, thread: int) -> None:
+        while True:
+            item = self._line.get()
+            if item[1].join is None:
+                self._predict([item], thread)
+                continue
+            items = collect(self._line, item, self._batches)
+            self._predict([item for item in items if item[1].join is not None], thread)
+            for other in items:
+                if other[1].join is None:
+                    self._predict([other], thread)
+
+    def _predict(self, items: List[Tuple[Exchange, Job, bytes]], thread: int) -> None:
+        parts: List[Tuple[Exchange, Part]] = []
+        for exchange, job, body in items:
+            if exchange not in self._open:
+                continue  # its time was up before its turn came
+            exchange.thread = thread
+            exchange.state = PREDICTING
+            step = job.run(body) if job.join is None else job.join(body)
+            if isinstance(step, Part):
+                parts.append((exchange, step))
+            else:
+                self.reply(exchange, step)
+        if parts:
+            replies = self._together([part for _, part in parts])
+            for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
+                self.reply(exchange, reply)
+        self._stuck.pop(thread, None)

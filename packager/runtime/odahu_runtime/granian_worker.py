@@ -1,0 +1,246 @@
+"""A gunicorn worker that leaves HTTP to granian's Rust core: gunicorn starts, watches and replaces the processes.
+
+The core reads heads and bodies and writes answers without the interpreter, in a thread of its own. It tells of a
+request by calling the scheduler's `_schedule_fn`, and of a body that has come by calling what was left with its future.
+Both must be quick, since no other request is heard meanwhile: the work is the gate's threads'. Slow clients hold none.
+
+These classes have no promise of stability: the version is pinned, and this module is the only one that knows them. The
+interface is RSGI (github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md), without an event loop.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote
+
+from gunicorn.workers.base import Worker
+
+from . import log
+from .gate import PREDICTING, READING, WAITING, Exchange, Gate
+from .messages import Job, Request, error_reply, no_body, too_large
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Type
+
+    from .batching import Limits
+    from .messages import Reply
+
+_TICK_SECONDS = 0.25
+_QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
+_CONNECTIONS = 65536  # in hand at once; the kernel keeps more
+_KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
+
+
+class _Http1(NamedTuple):
+    """The core reads these by name; the limits are its own defaults."""
+
+    header_read_timeout: int = _KEEPALIVE_MILLISECONDS
+    keep_alive: bool = True
+    max_buffer_size: int = 8192 + 4096 * 100
+    pipeline_flush: bool = False
+
+
+class _Loop:
+    """As much of an event loop as the core needs: what it wants called is called at once, in its thread."""
+
+    def call_soon(self, call: Callable[..., None], *arguments: Any, context: Any = None) -> None:  # noqa: ARG002
+        call(*arguments)
+
+    call_soon_threadsafe = call_soon
+
+
+def worker_class(core: Any, threads: int, timeout: int, batches: Limits) -> Type[Worker]:
+    """The class of the workers for gunicorn's arbiter."""
+
+    class GranianWorker(_Worker):
+        def run(self) -> None:
+            self._gate = Gate(threads, timeout, self._answer, self.wsgi.predict_together, batches)
+            self.serve(core, timeout)
+
+    return GranianWorker
+
+
+class _Worker(Worker):  # type: ignore[misc]
+    def serve(self, core: Any, timeout: int) -> None:
+        """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
+        self._context = contextvars.copy_context()
+        self._closing = False
+        self._gate.start()
+        stopped = threading.Event()
+        signal = core.WorkerSignal()
+        signal.add_cb(stopped.set)
+        server = core.RSGIWorker(
+            self.age,
+            (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
+            None,  # no pipe for its own metrics
+            *(1, 1, 1, 30),  # threads: of its runtime, for files, for Python, and the seconds that those may be idle
+            _CONNECTIONS,
+            "1",
+            _Http1(),
+            None,
+            False,  # noqa: FBT003  (no WebSockets)
+            None,
+            *(False, None, None, None, "tls1.3", None, [], False),  # no TLS: that is the ingress' part
+            (None, None),
+        )
+        loop = _Loop()
+        server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
+        overdue = _overdue_replies(timeout)
+        lost = self._watch(overdue)
+        self._closing = self.wsgi.closing = True
+        if lost:
+            log.write("ERROR", "The model does not come back: this worker is replaced")
+        else:
+            self._finish_requests(overdue)
+        signal.set()
+        until = time.monotonic() + _TICK_SECONDS * 4
+        while not stopped.wait(_TICK_SECONDS / 5) and time.monotonic() < until:
+            if lost:  # else the threads still answer what comes over connections that were there already
+                self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
+
+    def _watch(self, overdue: Dict[str, Reply]) -> bool:
+        """Live, until it is time to stop; true when it is for a model that doesn't come back."""
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            if self._gate.expire(overdue):
+                return True
+            if select.select([self.PIPE[0]], [], [], _TICK_SECONDS)[0]:
+                os.read(self.PIPE[0], 4096)  # a signal came
+        return False
+
+    def _finish_requests(self, overdue: Dict[str, Reply]) -> None:
+        """Go on answering until no request comes; each answer says that the connection ends with it.
+
+        So a client never sends one into a connection that is being closed.
+        """
+        quiet = time.monotonic()
+        until = quiet + self.cfg.graceful_timeout - 2
+        while time.monotonic() < min(until, quiet + _QUIET_SECONDS):
+            self.notify()
+            time.sleep(_TICK_SECONDS / 10)
+            self._gate.expire(overdue)
+            if len(self._gate):
+                quiet = time.monotonic()
+
+    def _hear(self, watcher: Any) -> None:
+        """A request came."""
+        scope = watcher.scope
+        path = scope.path
+        request = Request(
+            scope.method,
+            unquote(path) if "%" in path else path,
+            scope.client.rpartition(":")[0],
+            scope.headers.get,
+        )
+        exchange = Exchange(watcher, request)
+        self._gate.enter(exchange)
+        self.wsgi.metrics.in_flight(len(self._gate))
+        try:
+            step = self.wsgi.begin(request)
+            if isinstance(step, Job):
+                self._read(exchange, step)
+            else:
+                self._gate.reply(exchange, step)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets an answer)
+            self._gate.reply(exchange, error_reply(500, f"{type(error).__name__}: {error}"))
+
+    def _read(self, exchange: Exchange, job: Job) -> None:
+        header = exchange.request.header
+        length = header("content-length")
+        if not job.reads or length == "0":
+            self._gate.submit(exchange, job, b"")
+        elif length is not None:
+            if int(length) > self.wsgi.max_body:
+                self._gate.reply(exchange, too_large(self.wsgi.max_body))
+                return
+
+            def come(future: Any) -> None:
+                self._gate.submit(exchange, job, future.result())
+
+            exchange.proto.proto().add_done_callback(self._unless_gone(exchange, come), context=self._context)
+        elif header("transfer-encoding") is None:
+            self._gate.reply(exchange, no_body())
+        else:
+            self._read_chunks(exchange, job)
+
+    def _read_chunks(self, exchange: Exchange, job: Job) -> None:
+        """Read a body of unknown length piece by piece, so that its size is known before it is too large."""
+        chunks: List[bytes] = []
+        iterator = exchange.proto.proto.__aiter__()
+
+        def ask() -> None:
+            try:
+                future = iterator.__anext__()
+            except StopAsyncIteration:
+                done()
+                return
+            future.add_done_callback(self._unless_gone(exchange, come), context=self._context)
+
+        def come(future: Any) -> None:
+            try:
+                chunk = future.result()
+            except StopAsyncIteration:
+                done()
+                return
+            chunks.append(chunk)
+            if sum(map(len, chunks)) > self.wsgi.max_body:
+                self._gate.reply(exchange, too_large(self.wsgi.max_body))
+            elif not chunk:
+                done()
+            else:
+                ask()
+
+        def done() -> None:
+            self._gate.submit(exchange, job, b"".join(chunks))
+
+        ask()
+
+    def _unless_gone(self, exchange: Exchange, step: Callable[[Any], None]) -> Callable[[Any], None]:
+        def call(future: Any) -> None:
+            try:
+                step(future)
+            except Exception as error:  # noqa: BLE001  (the core has its own kinds: the client left, or sent nonsense)
+                self._gate.reply(exchange, error_reply(400, f"The body can't be read: {error}"))
+
+        return call
+
+    def _answer(self, exchange: Exchange, reply: Reply) -> None:
+        headers = [(name, _ascii(value)) for name, value in reply.headers]
+        if self._closing:
+            headers.append(("Connection", "close"))
+        request = exchange.request
+        exchange.proto.proto.response_bytes(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
+        seconds = time.monotonic() - exchange.began
+        self.wsgi.metrics.answered(request.path, reply.status, seconds)
+        self.wsgi.metrics.in_flight(len(self._gate))
+        log.access(request, reply.status, len(reply.body), seconds)
+
+
+def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
+    class Scheduler(core.CallbackScheduler):  # type: ignore[misc]
+        __slots__ = ()
+
+        def __init__(self, *_: Any) -> None:
+            super().__init__()
+            self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
+
+    return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
+
+
+def _overdue_replies(timeout: float) -> Dict[str, Reply]:
+    seconds = f"{timeout:g} seconds"
+    return {
+        READING: error_reply(408, "The body came too slowly"),
+        WAITING: error_reply(504, f"The model was busy with other requests for {seconds}"),
+        PREDICTING: error_reply(504, f"The model did not answer within {seconds}"),
+    }
+
+
+def _ascii(value: str) -> str:
+    """The core takes no other characters in a header."""
+    return value if value.isascii() else quote(value, safe=" /:@,;=+$!*'()[]%")

@@ -1,0 +1,95 @@
+"""Requests and answers, as every part of the REST surface has them, whichever server carries them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Tuple, Union
+from urllib.parse import quote
+
+from . import outputs
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, Sequence
+
+    from .batching import Part
+
+    Environ = Dict[str, Any]
+
+NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
+TOO_LARGE = "The body is larger than {} bytes, the most that this service reads"
+_LATIN = re.compile(r"[\x20-\x7e\xa0-\xff]*")
+
+
+class Request:
+    """What came before the body, whichever server read it."""
+
+    __slots__ = ("client", "header", "method", "path")
+
+    def __init__(self, method: str, path: str, client: str, header: Callable[[str], Optional[str]]) -> None:
+        """`header` gives the value of one by its name in small letters, or None."""
+        self.method = method
+        self.path = path
+        self.client = client
+        self.header = header
+
+    @classmethod
+    def from_environ(cls, environ: Environ) -> Request:
+        """Read it from what WSGI has."""
+
+        def header(name: str) -> Optional[str]:
+            name = name.upper().replace("-", "_")
+            value = environ.get(name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}")
+            return None if value is None else str(value)
+
+        return cls(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("REMOTE_ADDR", "-"), header)
+
+
+class Reply(NamedTuple):
+    """An answer; the body is JSON unless the headers say otherwise."""
+
+    status: int
+    headers: List[Tuple[str, str]]
+    body: bytes
+
+
+class Job(NamedTuple):
+    """What is left to do for a request: it takes the model, and the body where it `reads` one.
+
+    Where it can share a call of the model, `join` reads the body; it gives a part of a batch, or what is wrong with it.
+    """
+
+    reads: bool
+    run: Callable[[bytes], Reply]
+    join: Optional[Callable[[bytes], Union[Reply, Part]]] = None
+
+
+def json_reply(status: int, text: str, headers: Sequence[Tuple[str, str]] = ()) -> Reply:
+    """An answer of JSON text."""
+    body = text.encode()
+    return Reply(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers], body)
+
+
+def text_reply(status: int, text: str, kind: str) -> Reply:
+    """An answer of text of a media type."""
+    body = text.encode()
+    return Reply(status, [("Content-Type", kind), ("Content-Length", str(len(body)))], body)
+
+
+def error_reply(status: int, message: str, *headers: Tuple[str, str]) -> Reply:
+    """An error as every answer of ours has it."""
+    return json_reply(status, outputs.dumps({"message": message}), headers)
+
+
+def no_body() -> Reply:
+    """The answer to a request that has no body and needs one."""
+    return error_reply(411, NO_BODY)
+
+
+def too_large(limit: int) -> Reply:
+    """The answer to a body of more than `limit` bytes."""
+    return error_reply(413, TOO_LARGE.format(limit))
+
+
+def header_text(text: str) -> str:
+    """Text that a header can carry: what it can't is percent-encoded."""
+    return text if _LATIN.fullmatch(text) else quote(text, safe=" /:@,;=+$!*'()[]")

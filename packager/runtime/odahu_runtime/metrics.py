@@ -1,0 +1,169 @@
+"""Counters that all the workers share, in Prometheus' text format.
+
+Every worker counts in a slot of its own in memory that the master made before it started them, and any of them adds the
+slots up. A worker that takes a dead one's place takes its slot and counts on, so that no counter ever falls. Nothing is
+written to a file: the root may be read-only. The format: prometheus.io/docs/instrumenting/exposition_formats.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from itertools import accumulate
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Dict, Iterator, List, Sequence, Tuple
+
+_STATUSES = ("200", "400", "404", "405", "408", "411", "413", "415", "422", "500", "503", "504", "other")
+_ROUTES = ("invoke", "infer", "info", "health", "metadata", "documents", "metrics", "other")
+_PREDICTING = ("invoke", "infer")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000)
+
+# Where what lies in a slot, counted in numbers of 8 bytes.
+_REQUESTS = 0
+_LATENCY = _REQUESTS + len(_ROUTES) * len(_STATUSES)
+_LATENCY_SIZE = len(_SECONDS) + 2  # one beyond the last bound, and the sum
+_SIZES = _LATENCY + len(_PREDICTING) * _LATENCY_SIZE
+_SIZES_SIZE = len(_ROWS) + 2
+_CALLS = _SIZES + _SIZES_SIZE
+_CALLS_SIZE = _SIZES_SIZE
+_IN_FLIGHT = _CALLS + _CALLS_SIZE
+_SIZE = _IN_FLIGHT + 1
+
+
+class Shared:
+    """The memory, made by the master: slots for `workers` processes at once, and who has which."""
+
+    def __init__(self, workers: int) -> None:
+        """Take as much as that many workers need."""
+        self._cells = memoryview(mmap.mmap(-1, workers * _SIZE * 8)).cast("d")
+        self._free = list(range(workers))
+
+    def take(self) -> Metrics:
+        """A slot for a worker that is about to start, or a private one where more start than there are slots."""
+        if not self._free:
+            return Metrics(self._cells, memoryview(bytearray(_SIZE * 8)).cast("d"), -1)
+        slot = self._free.pop(0)
+        own = self._cells[slot * _SIZE : (slot + 1) * _SIZE]
+        own[_IN_FLIGHT] = 0
+        return Metrics(self._cells, own, slot)
+
+    def give_back(self, metrics: Metrics) -> None:
+        """The worker is dead: its slot may go on with another, and nothing is in flight in it."""
+        if metrics.slot >= 0:
+            metrics.in_flight(0)
+            self._free.append(metrics.slot)
+
+
+class Metrics:
+    """What one worker counts."""
+
+    def __init__(self, cells: memoryview[float], own: memoryview[float], slot: int) -> None:
+        """Count in `own`; tell the sums of `cells`."""
+        self._all = cells
+        self._own = own
+        self.slot = slot
+        self._lock = Lock()
+        self._routes: Dict[str, int] = {}
+
+    @classmethod
+    def alone(cls) -> Metrics:
+        """For a process that is the only one."""
+        return Shared(1).take()
+
+    def name_routes(self, names: Dict[str, str]) -> None:
+        """Say what the paths are called here; those without a name are `other`."""
+        self._routes = {path: _ROUTES.index(name) for path, name in names.items()}
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        route = self._routes.get(path, len(_ROUTES) - 1)
+        text = str(status)
+        column = _STATUSES.index(text) if text in _STATUSES else len(_STATUSES) - 1
+        own = self._own
+        with self._lock:
+            own[_REQUESTS + route * len(_STATUSES) + column] += 1
+            if route < len(_PREDICTING):
+                start = _LATENCY + route * _LATENCY_SIZE
+                own[start + bisect_left(_SECONDS, seconds)] += 1
+                own[start + _LATENCY_SIZE - 1] += seconds
+
+    def asked(self, rows: int) -> None:
+        """Count the rows of a request."""
+        self._count(_SIZES, rows)
+
+    def called(self, rows: int) -> None:
+        """Count the rows that the model was called with at once."""
+        self._count(_CALLS, rows)
+
+    def in_flight(self, number: int) -> None:
+        """Note how many requests have no answer yet."""
+        self._own[_IN_FLIGHT] = number
+
+    def text(self, name: str, version: str) -> str:
+        """Everything, summed over the workers."""
+        total = [sum(self._all[index::_SIZE]) for index in range(_SIZE)]
+        if self.slot < 0:
+            total = [mine + theirs for mine, theirs in zip(self._own, total)]  # noqa: B905  (of one length)
+        return "".join(line + "\n" for line in _lines(total, name, version))
+
+    def _count(self, start: int, rows: int) -> None:
+        with self._lock:
+            self._own[start + bisect_left(_ROWS, rows)] += 1
+            self._own[start + len(_ROWS) + 1] += rows
+
+
+def _lines(total: Sequence[float], name: str, version: str) -> Iterator[str]:
+    yield from _head("model_info", "gauge", "The model that is served.")
+    yield f'odahu_model_info{{name="{_quoted(name)}",version="{_quoted(version)}"}} 1'
+    yield from _head("requests_total", "counter", "Answers, by route and status.")
+    kinds = {"client": 0.0, "model": 0.0, "timeout": 0.0, "unavailable": 0.0}
+    for row, route in enumerate(_ROUTES):
+        for column, status in enumerate(_STATUSES):
+            count = total[_REQUESTS + row * len(_STATUSES) + column]
+            if count:
+                yield f'odahu_requests_total{{route="{route}",status="{status}"}} {count:.0f}'
+            kind = _kind(status)
+            if kind:
+                kinds[kind] += count
+    yield from _head("errors_total", "counter", "Answers that are errors, by whose they are.")
+    for kind, count in kinds.items():
+        yield f'odahu_errors_total{{kind="{kind}"}} {count:.0f}'
+    yield from _head("requests_in_flight", "gauge", "Requests without an answer yet.")
+    yield f"odahu_requests_in_flight {total[_IN_FLIGHT]:.0f}"
+    yield from _head("request_seconds", "histogram", "Time from a request's head to its answer, for predictions.")
+    for row, route in enumerate(_PREDICTING):
+        start = _LATENCY + row * _LATENCY_SIZE
+        yield from _histogram(f'request_seconds{{route="{route}"', total[start : start + _LATENCY_SIZE], _SECONDS)
+    yield from _head("request_rows", "histogram", "Rows in a request.")
+    yield from _histogram("request_rows{", total[_SIZES : _SIZES + _SIZES_SIZE], _ROWS)
+    yield from _head("batch_rows", "histogram", "Rows that the model is called with at once.")
+    yield from _histogram("batch_rows{", total[_CALLS : _CALLS + _CALLS_SIZE], _ROWS)
+
+
+def _kind(status: str) -> str:
+    kinds = {"408": "timeout", "504": "timeout", "500": "model", "503": "unavailable"}
+    return kinds.get(status, "client" if status.startswith("4") else "")
+
+
+def _head(name: str, kind: str, text: str) -> Tuple[str, str]:
+    return f"# HELP odahu_{name} {text}", f"# TYPE odahu_{name} {kind}"
+
+
+def _histogram(labelled: str, cells: Sequence[float], bounds: Sequence[float]) -> Iterator[str]:
+    """The lines of a histogram: buckets that hold what is below them too, the sum and the count."""
+    name, _, labels = labelled.partition("{")
+    counts: List[float] = list(accumulate(cells[:-1]))
+    comma = "," if labels else ""
+    for bound, count in zip([f"{bound:g}" for bound in bounds] + ["+Inf"], counts):  # noqa: B905  (of one length)
+        yield f'odahu_{name}_bucket{{{labels}{comma}le="{bound}"}} {count:.0f}'
+    rest = f"{{{labels}}}" if labels else ""
+    yield f"odahu_{name}_sum{rest} {cells[-1]!r}"
+    yield f"odahu_{name}_count{rest} {counts[-1]:.0f}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,202 @@
+"""The Open Inference Protocol's messages: tensors in, tensors out.
+
+The format: github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, and for binary
+data github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from .inputs import Batch, InputError
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+    from .schema import Column
+
+_FORMATS = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
+_TYPES = {"integer": "INT64", "number": "FP64", "boolean": "BOOL", "string": "BYTES"}
+
+
+class _Tensor(NamedTuple):
+    name: str
+    shape: List[int]
+    data: List[Any]
+
+
+def metadata(name: str, version: str, given: Sequence[Column], returned: Sequence[Column]) -> Dict[str, Any]:
+    """What a model takes and gives: each column is a tensor of one column."""
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "odahu-gppi",
+        "inputs": [_described(column) for column in given],
+        "outputs": [_described(column) for column in returned],
+    }
+
+
+def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
+    """Turn the inputs of a request into rows.
+
+    Several tensors are columns with names, of the shape [n] or [n, 1]. One alone is the matrix, whatever its name,
+    unless it has one column that the model knows by this name (`known`). `binary` is what follows the JSON.
+
+    Raises:
+        InputError: A tensor is missing, has another shape than it says, or values that aren't of its type.
+    """
+    if not isinstance(document, dict):
+        raise InputError('Expected an object with the list "inputs"')
+    listed = document.get("inputs")
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise InputError('"inputs" must be a list of tensors, with at least one')
+    tensors = list(_tensors(listed, binary))
+    rows = tensors[0].shape[0]
+    if rows < 1:
+        raise InputError('"inputs"[0] has no rows')
+    if len(tensors) == 1 and not (tensors[0].name in known and _is_column(tensors[0])):
+        return Batch(_nested(tensors[0].data, tensors[0].shape[1:] or [1]))
+    for number, tensor in enumerate(tensors):
+        if not _is_column(tensor) or tensor.shape[0] != rows:
+            raise InputError(
+                f'"inputs"[{number}] ({tensor.name}) has the shape {tensor.shape}: several tensors are columns, '
+                f"each of the shape [{rows}] or [{rows}, 1]"
+            )
+    data = [list(row) for row in zip(*(tensor.data for tensor in tensors))]  # noqa: B905  (checked)
+    return Batch(data, [tensor.name for tensor in tensors])
+
+
+def write(prediction: Any, columns: List[Any]) -> List[Dict[str, Any]]:
+    """Turn rows into tensors: one a column where the columns have names, else one for all."""
+    rows = prediction if isinstance(prediction, list) else [prediction]
+    table = all(isinstance(row, list) and len(row) == len(columns) for row in rows)
+    if columns and table and len(set(map(str, columns))) == len(columns):
+        values = list(zip(*rows)) if rows else [()] * len(columns)  # noqa: B905  (checked)
+        return [_tensor(str(name), [len(rows), 1], list(column)) for name, column in zip(columns, values)]  # noqa: B905
+    shape, flat = _flattened(rows)
+    return [_tensor("prediction", shape, flat)]
+
+
+def _described(column: Column) -> Dict[str, Any]:
+    return {"name": column.name, "datatype": _TYPES.get(column.type, "FP64"), "shape": [-1, 1]}
+
+
+def _tensors(listed: List[Dict[str, Any]], binary: bytes) -> Iterator[_Tensor]:
+    for number, item in enumerate(listed):
+        place = f'"inputs"[{number}]'
+        name, kind, shape = item.get("name"), item.get("datatype"), item.get("shape")
+        if not isinstance(name, str):
+            raise InputError(f'{place} has no "name"')
+        if kind not in _FORMATS and kind != "BYTES":
+            raise InputError(f'{place} ({name}) has the "datatype" {kind!r}; known are {", ".join(_FORMATS)}, BYTES')
+        if not isinstance(shape, list) or not _are_sizes(shape):
+            raise InputError(f'{place} ({name}) needs a "shape", a list of sizes')
+        parameters = item.get("parameters")
+        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+        count = 1
+        for length in shape:
+            count *= length
+        if size is None:
+            data = _flat(item.get("data"), place, kind)
+        else:
+            if not isinstance(size, int) or not 0 <= size <= len(binary):
+                raise InputError(
+                    f"{place} ({name}): {size!r} bytes of binary data are announced, {len(binary)} are left"
+                )
+            data = _unpack(binary[:size], kind, f"{place} ({name})")
+            binary = binary[size:]
+        if len(data) != count:
+            raise InputError(f"{place} ({name}) has {len(data)} values, and its shape {shape} is for {count}", 422)
+        yield _Tensor(name, shape, data)
+
+
+def _are_sizes(shape: List[Any]) -> bool:
+    return bool(shape) and all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
+
+
+def _is_column(tensor: _Tensor) -> bool:
+    return tensor.shape[1:] in ([], [1])
+
+
+def _flat(data: Any, place: str, kind: str) -> List[Any]:
+    """The values in row-major order, whether they came flat or nested; each of the tensor's type."""
+    if not isinstance(data, list):
+        raise InputError(f'{place} has no "data", a list')
+    flat: List[Any] = data
+    while any(isinstance(item, list) for item in flat):
+        flat = [value for item in flat for value in (item if isinstance(item, list) else [item])]
+    for number, value in enumerate(flat):
+        if not _fits(value, kind):
+            raise InputError(
+                f"{place}: the value {number} is {json.dumps(value)[:100]}, which is not of type {kind}", 422
+            )
+    return flat
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "BYTES":
+        return isinstance(value, str)
+    if kind == "BOOL":
+        return isinstance(value, bool)
+    if kind.startswith("FP"):
+        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _unpack(data: bytes, kind: str, place: str) -> List[Any]:
+    try:
+        if kind != "BYTES":
+            form = _FORMATS[kind]
+            return list(struct.unpack(f"<{len(data) // struct.calcsize(form)}{form}", data))
+        texts = []
+        while data:
+            (length,) = struct.unpack_from("<I", data)
+            if len(data) < 4 + length:
+                raise InputError(f"{place}: the binary data ends within a text", 422)
+            texts.append(data[4 : 4 + length].decode())
+            data = data[4 + length :]
+    except (struct.error, UnicodeDecodeError) as error:
+        raise InputError(f"{place}: the binary data is not of type {kind}: {error}", 422) from error
+    return texts
+
+
+def _nested(data: List[Any], shape: List[int]) -> List[Any]:
+    """Rows of the shape, from values in row-major order."""
+    for size in reversed(shape):
+        data = [data[start : start + size] for start in range(0, len(data), size)] if size else []
+    return data
+
+
+def _flattened(rows: Any) -> Tuple[List[int], List[Any]]:
+    """The shape of nested lists, and their values; a level whose lists differ in length stays as it is."""
+    shape, flat = [len(rows)], list(rows)
+    while flat and all(isinstance(item, list) and len(item) == len(flat[0]) for item in flat):
+        shape.append(len(flat[0]))
+        flat = [value for item in flat for value in item]
+    return shape, flat
+
+
+def _tensor(name: str, shape: List[int], data: List[Any]) -> Dict[str, Any]:
+    kind: Optional[str] = None
+    for kind, types in (("BOOL", (bool,)), ("INT64", (int,)), ("FP64", (int, float, type(None)))):
+        if all(isinstance(value, types) and (kind == "BOOL") == isinstance(value, bool) for value in data):
+            break
+    else:
+        kind = "BYTES"
+        data = [value if isinstance(value, str) else json.dumps(value) for value in data]
+    return {"name": name, "shape": shape, "datatype": kind, "data": data}

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
+from packager.runtime.odahu_runtime.messages import Job, Request, error_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from packager.runtime.odahu_runtime.messages import Reply
+
+REPLIES = {READING: error_reply(408, ""), WAITING: error_reply(504, "wait"), PREDICTING: error_reply(504, "predict")}
+OK = error_reply(200, "ok")
+
+
+class Desk:
+    def __init__(self, threads: int, timeout: float = 30) -> None:
+        self.answers: dict[Exchange, list[Reply]] = {}
+        self.done = threading.Semaphore(0)
+        self.gate = Gate(threads, timeout, self.answer)
+        self.gate.start()
+
+    def answer(self, exchange: Exchange, reply: Reply) -> None:
+        self.answers.setdefault(exchange, []).append(reply)
+        self.done.release()
+
+    def enter(self, age: float = 0) -> Exchange:
+        exchange = Exchange(None, Request("POST", "/", "-", lambda _: None))
+        exchange.began -= age
+        self.gate.enter(exchange)
+        return exchange
+
+    def submit(self, exchange: Exchange, work: Callable[[], Reply]) -> None:
+        self.gate.submit(exchange, Job(False, lambda _: work()), b"")  # noqa: FBT003
+
+    def wait(self) -> None:
+        assert self.done.acquire(timeout=30)
+
+
+def test_every_request_gets_its_own_answer() -> None:
+    desk = Desk(3)
+    exchanges = [desk.enter() for _ in range(50)]
+    for number, exchange in enumerate(exchanges):
+        desk.submit(exchange, lambda number=number: error_reply(200 + number, ""))  # type: ignore[misc]
+    for _ in exchanges:
+        desk.wait()
+    assert [desk.answers[exchange][0].status for exchange in exchanges] == [200 + number for number in range(50)]
+    assert len(desk.gate) == 0
+
+
+@pytest.mark.parametrize(("state", "status"), [(READING, 408), (WAITING, 504), (PREDICTING, 504)])
+def test_who_is_late_is_answered_once(state: str, status: int) -> None:
+    desk = Desk(2, timeout=30)
+    late, soon = desk.enter(age=31), desk.enter(age=1)
+    late.state = state
+    assert not desk.gate.expire(REPLIES)
+    assert [reply.status for reply in desk.answers[late]] == [status]
+    assert soon not in desk.answers
+    assert not desk.gate.reply(late, OK)
+    assert not desk.gate.expire({})
+
+
+def test_what_waited_too_long_is_never_predicted() -> None:
+    desk = Desk(1)
+    late, next_one = desk.enter(age=31), desk.enter()
+    desk.gate.expire(REPLIES)
+    desk.submit(late, lambda: pytest.fail("predicted"))
+    desk.submit(next_one, lambda: OK)
+    desk.wait()
+    desk.wait()
+    assert desk.answers[next_one] == [OK]
+
+
+def test_a_model_that_keeps_every_thread_is_given_up() -> None:
+    desk = Desk(2, timeout=30)
+    back = threading.Event()
+    held = []
+    for number in range(2):
+        exchange = desk.enter(age=31)
+        held.append(exchange)
+        desk.submit(exchange, lambda: OK if back.wait(30) else REPLIES[READING])
+        until = time.monotonic() + 30
+        while exchange.state != PREDICTING and time.monotonic() < until:
+            time.sleep(0.001)
+        assert desk.gate.expire(REPLIES) == (number == 1)
+    waiting = desk.enter()
+    desk.gate.give_up(error_reply(503, "gone"))
+    assert [reply.status for reply in desk.answers[waiting]] == [503]
+    back.set()
+    until = time.monotonic() + 30
+    while desk.gate.expire(REPLIES) and time.monotonic() < until:
+        time.sleep(0.001)
+    assert not desk.gate.expire(REPLIES)
+    assert [desk.answers[exchange][0].status for exchange in held] == [504, 504]
+
+
+def test_without_a_limit_nothing_is_late() -> None:
+    desk = Desk(1, timeout=0)
+    desk.enter(age=1e6)
+    assert not desk.gate.expire({})
+    assert len(desk.gate) == 1
