@@ -169,6 +169,22 @@ def test_a_base_in_a_layout_and_in_its_archive(desk: Desk, storage: dict[str, st
     assert ran.out.strip().endswith(str(registry.digest("models/layout-base", "1")))
 
 
+def test_a_base_with_onbuild_is_refused_before_anything_is_made(
+    desk: Desk, storage: dict[str, str], registry: Registry
+) -> None:
+    (desk.folder / "Dockerfile").write_text("FROM localhost/tiny-base:1\nONBUILD COPY x /x\n")
+    words = ["--format", "docker", "--tag", "localhost/onbuild:1"]
+    subprocess.run(["buildah", "build", *words, str(desk.folder)], env=storage, check=True, capture_output=True)
+    push(storage, "localhost/onbuild:1", registry.host, "bases/onbuild:1", image_format="v2s2")
+    base = f"dockerfileBaseImage={registry.host}/bases/onbuild:1"
+    ran = desk.packager("build", str(desk.model), "-a", base, "--output", "oci:layout")
+    assert ran.code == 40, ran.err
+    assert "ONBUILD COPY x /x" in ran.err
+    assert "--engine buildah" in ran.err
+    assert "Preparing the model's dependencies" not in ran.err
+    assert not (desk.folder / "layout").exists()
+
+
 OUTPUTS = [
     "docker://{host}/outputs/wine:1",
     "oci:{folder}/layout",
