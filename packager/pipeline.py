@@ -133,7 +133,13 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         request = make_request(job.manifest, artifact.manifest.model, job.overrides)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
         local = request.base.host == LOCAL_STORAGE and not request.base.layout
-        engine = tools.choose_engine(Needs(run_steps=needs_run_step(request, artifact), local_base=local))
+        engine = tools.choose_engine(
+            Needs(
+                run_steps=needs_run_step(request, artifact),
+                local_base=local,
+                local_output=request.destination.transport != "docker",
+            )
+        )
         logins = LoginContext(
             base=request.base,
             user=read_user_config(tools.environ),

@@ -22,10 +22,12 @@ class Needs:
     Attributes:
         run_steps: Whether commands run in the image while it's built.
         local_base: Whether the base image lies in a local container storage.
+        local_output: Whether the image goes into a file or folder, and to no registry.
     """
 
     run_steps: bool = False
     local_base: bool = False
+    local_output: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,6 @@ def choose_engine(asked: EngineName, needs: Needs, place: Place) -> tuple[Engine
         reason = "the base image is in a local container storage"
     else:
         return EngineName.oci, "no command needs to run during the build"
-    if (place.job_image or place.cluster) and not needs.local_base:
+    if (place.job_image or place.cluster) and not needs.local_base and not needs.local_output:
         return EngineName.kaniko, f"{reason}, in a cluster"
     return EngineName.buildah, reason

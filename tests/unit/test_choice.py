@@ -21,6 +21,7 @@ CLUSTER, JOB, ELSEWHERE = Place(cluster=True), Place(cluster=True, job_image=Tru
         (Needs(local_base=True), ELSEWHERE, "buildah", "local container storage"),
         (Needs(local_base=True), JOB, "buildah", "local container storage"),
         (Needs(run_steps=True, local_base=True), CLUSTER, "buildah", "needs a command to run"),
+        (Needs(run_steps=True, local_output=True), CLUSTER, "buildah", "needs a command to run"),
     ],
 )
 def test_auto(needs: Needs, place: Place, engine: str, reason: str) -> None:
