@@ -136,10 +136,11 @@ def test_a_wrong_password_is_told_from_the_termination_log(place: Place) -> None
     assert "wrong-password" not in json.dumps(status)
 
 
-@pytest.mark.needs("kaniko-executor")
-def test_a_model_becomes_an_image_in_the_registry(place: Place) -> None:
+@pytest.mark.parametrize("engine", ["oci", pytest.param("kaniko", marks=pytest.mark.needs("kaniko-executor"))])
+def test_a_model_becomes_an_image_in_the_registry(place: Place, engine: str) -> None:
     place.put_model()
-    done = place.create()
+    done = place.create(engine=engine)
     assert done.exit_code == 0, done.stderr
     digest = place.registry.digest("models/rendered-wine", "1")
     assert done.stdout.strip() == f"{place.registry.host}/models/rendered-wine@{digest}"
+    assert place.status()["results"][0] == {"name": "image", "value": f"{place.registry.host}/models/rendered-wine:1"}
