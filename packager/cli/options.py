@@ -21,6 +21,7 @@ EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, m
 class JobEngineName(str, Enum):
     """The engines that packaging Jobs can use."""
 
+    auto = "auto"
     kaniko = "kaniko"
     oci = "oci"
 
@@ -89,7 +90,8 @@ Arguments = Annotated[
 
 
 JobEngineOption = Annotated[
-    JobEngineName | None, typer.Option("--engine", help="kaniko or oci; default: the cluster's settings, else kaniko.")
+    JobEngineName | None,
+    typer.Option("--engine", help="auto, kaniko or oci; default: the cluster's settings, else auto."),
 ]
 SettingsFile = Annotated[
     Path | None,

@@ -27,7 +27,7 @@ from packager.kube.names import (
 from packager.kube.security import security
 
 if TYPE_CHECKING:
-    from packager.kube.job_settings import JobSettings
+    from packager.kube.job_settings import EngineOfJobs, JobSettings
     from packager.models.packaging import PackagingManifest
 
 PACKAGING_FOLDER = PurePosixPath("/kaniko/packaging")
@@ -41,6 +41,8 @@ TERMINATION_LOG = "/dev/termination-log"
 # What another try may mend: a store, a channel, an index or a registry that is down, and a pod that someone deleted.
 RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
 _CLUSTER_CODES = range(60, 70)  # of the commands that talk to a cluster; no Job ends with one
+_OWN_CONDA = "dockerfileAddCondaInstallation"
+_NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
 _KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget
 
 
@@ -59,6 +61,17 @@ class JobRequest:
     settings: JobSettings
     namespace: str
     attempt: str = ""
+
+    @property
+    def engine(self) -> EngineOfJobs:
+        """The engine: the one that is set, else oci where no command has to run during the build."""
+        if self.settings.engine != "auto":
+            return self.settings.engine
+        integration = self.manifest.packaging_integration
+        defaults = integration.defaults() if integration else {}
+        arguments = {**defaults, **self.manifest.model_packaging.spec.arguments}
+        brings_conda = arguments.get(_OWN_CONDA)
+        return "kaniko" if str(brings_conda).lower() in _NO else "oci"
 
     @property
     def packaging_id(self) -> str:
@@ -155,7 +168,7 @@ def _labels(request: JobRequest) -> dict[str, str]:
         ENTITY: "packaging",
         PACKAGING_ID: request.packaging_id,
         INTEGRATION_ID: check_id(integration, "integration"),
-        ENGINE: request.settings.engine,
+        ENGINE: request.engine,
     }
 
 
@@ -181,7 +194,7 @@ def _pod_spec(request: JobRequest) -> dict[str, Any]:
         # The pod speaks to registries and stores, never to this cluster.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": security(settings.engine).pod,
+        "securityContext": security(request.engine).pod,
         **{name: value for name, value in optional.items() if value},
         "containers": [_container(request)],
         "volumes": volumes,
@@ -210,11 +223,11 @@ def _container(request: JobRequest) -> dict[str, Any]:
         "name": CONTAINER,
         "image": image,
         "command": [entrypoint] if entrypoint else list(PROGRAM),
-        "args": [*([str(model)] if model else []), str(MANIFEST_FILE), "--engine", settings.engine],
+        "args": [*([str(model)] if model else []), str(MANIFEST_FILE), "--engine", request.engine],
         "workingDir": str(WORK_FOLDER),
         "env": environment(settings),
         "resources": _resources(request),
-        "securityContext": security(settings.engine).container,
+        "securityContext": security(request.engine).container,
         "terminationMessagePath": TERMINATION_LOG,
         # After a kill nobody has written it; the log's last lines say the most then.
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -30,10 +30,10 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
-    engine: EngineOfJobs = Field(
-        default="kaniko",
+    engine: Literal["auto", EngineOfJobs] = Field(
+        default="auto",
         description="kaniko runs as root with seven capabilities and can do everything; oci needs no rights at all and "
-        "no RUN steps.",
+        "no RUN steps. auto takes oci where the packaging needs no RUN step.",
     )
     image: str = Field(
         default=f"packager:{__version__}", min_length=1, description="The image, where no integration names one."

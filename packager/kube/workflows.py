@@ -26,7 +26,7 @@ def argo_template(settings: JobSettings) -> dict[str, Any]:
         "kind": "WorkflowTemplate",
         "metadata": {"name": "packager", "labels": dict(COMMON_LABELS)},
         "spec": {
-            "entrypoint": settings.engine,
+            "entrypoint": "oci" if settings.engine == "auto" else settings.engine,
             "arguments": {"parameters": [{"name": _SECRET, "description": _DESCRIPTION}]},
             "templates": [_argo_step(settings, engine) for engine in get_args(EngineOfJobs)],
         },

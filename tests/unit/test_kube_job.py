@@ -18,6 +18,7 @@ from packager.cli import app
 from packager.errors import RequestError, UsageError, exit_codes
 from packager.kube.job import RETRIED_CODES, JobRequest, failure_rules, render_job, render_secret
 from packager.kube.job_settings import JobSettings
+from packager.kube.names import ENGINE
 from packager.models.documents import read_packaging_manifest
 from packager.models.packaging import PackagingManifest
 from tests.unit.builders import REGISTRY
@@ -151,8 +152,26 @@ def test_an_oci_pod_can_not_write_its_root_and_a_user_reads_its_secret() -> None
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] != 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "setting", "engine"),
+    [
+        ({}, "auto", "oci"),
+        ({"dockerfileAddCondaInstallation": True}, "auto", "oci"),
+        ({"dockerfileAddCondaInstallation": False}, "auto", "kaniko"),
+        ({"dockerfileAddCondaInstallation": "false"}, "auto", "kaniko"),
+        ({"dockerfileAddCondaInstallation": False}, "oci", "oci"),
+        ({}, "kaniko", "kaniko"),
+    ],
+)
+def test_auto_takes_kaniko_for_what_runs_a_command(arguments: dict[str, Any], setting: Any, engine: str) -> None:
+    job = render_job(request(JobSettings(engine=setting), arguments=arguments))
+    assert container_of(job)["args"][-1] == engine
+    assert ("add" in container_of(job)["securityContext"]["capabilities"]) is (engine == "kaniko")
+    assert job["metadata"]["labels"][ENGINE] == engine
+
+
 def test_kaniko_gets_its_seven_capabilities_and_nothing_more() -> None:
-    job = render_job(request())
+    job = render_job(request(JobSettings(engine="kaniko")))
     own = container_of(job)["securityContext"]
     assert own == {
         "privileged": False,
@@ -207,7 +226,7 @@ def test_no_credential_is_in_the_job() -> None:
 
 
 def test_a_job_reads_its_model_from_the_store_or_from_a_volume() -> None:
-    assert container_of(render_job(request()))["args"] == ["/kaniko/packaging/mp.json", "--engine", "kaniko"]
+    assert container_of(render_job(request()))["args"] == ["/kaniko/packaging/mp.json", "--engine", "oci"]
     job = render_job(request(JobSettings(model_claim="models"), holder=False, artifactName="a/wine.zip"))
     assert container_of(job)["args"][0] == "/kaniko/model/a/wine.zip"
     mounts = {mount["name"]: mount for mount in container_of(job)["volumeMounts"]}
