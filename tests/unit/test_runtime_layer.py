@@ -6,7 +6,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.errors import DependenciesError, PackagerError
+from packager.planner import SERVER_LABEL, make_plan
 from packager.runtime_layer import check_python, runtime_contents
+from tests.unit.builders import prepared, request
 
 FOLDER = PurePosixPath("/opt/odahu/runtime")
 
@@ -48,3 +50,8 @@ def test_an_older_python_is_refused(version: str) -> None:
     with pytest.raises(DependenciesError, match=r"images serve from Python 3\.8 on") as caught:
         check_python(version)
     assert caught.value.exit_code == 20
+
+
+@pytest.mark.parametrize(("server", "label"), [("granian 1.2", "granian 1.2"), ("", None)])
+def test_the_server_is_a_label_of_images_that_serve(server: str, label: str | None) -> None:
+    assert dict(make_plan(request(), prepared(server=server)).config.labels).get(SERVER_LABEL) == label

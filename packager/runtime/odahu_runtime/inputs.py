@@ -90,14 +90,25 @@ def read_batch(document: Any) -> Batch:
         raise InputError(f'"data" must be a list of rows, got {_kind(data)}' if "data" in document else 'No "data"')
     if not data:
         raise InputError('"data" has no rows')
-    for number, row in enumerate(data):
-        _check_row(number, row, columns, data[0])
+    if not _is_table(data, columns):  # then look closer, to say where
+        for number, row in enumerate(data):
+            _check_row(number, row, columns, data[0])
     return Batch(data, columns)
+
+
+def _is_table(data: List[Any], columns: Optional[List[Any]]) -> bool:
+    """Whether all the rows are lists of one length: without a step of Python's for each, there may be many."""
+    if set(map(type, data)) != {list}:
+        return False
+    lengths = set(map(len, data))
+    return len(lengths) == 1 and (columns is None or lengths == {len(columns)})
 
 
 def _check_columns(columns: Any) -> None:
     if not isinstance(columns, list):
         raise InputError(f'"columns" must be a list of names, got {_kind(columns)}')
+    if set(map(type, columns)) <= {str, int, float}:
+        return
     for number, name in enumerate(columns):
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
             raise InputError(f'"columns"[{number}] must be a name, got {_kind(name)}')

@@ -1,0 +1,376 @@
+"""How fast an image serves beside bare servers with the same model: one command, answers checked before and after.
+
+An ElasticNet of 11 columns answers over loopback from: our runtime (all its checks, logs and metrics on), the same with
+micro-batching, a bare WSGI application on granian with orjson, the same with JSON of the standard library on gunicorn's
+threads, and, where their packages can be installed, MLServer and KServe. Rounds are interleaved, so that a machine that
+is busy with other things is so for all; the table has medians of the rounds' ratios to the bare granian application.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ROOT = Path(__file__).parents[1]
+PLACE = ROOT / ".cache" / "bench-serving"
+UV = Path(sys.executable).with_name("uv")
+PACKAGES = ("granian==2.8.7", "gunicorn==23.0.0", "orjson==3.13.0", "scikit-learn==1.7.2", "numpy==2.2.6")
+PEERS = {"mlserver": ("mlserver==1.7.1",), "kserve": ("kserve==0.21.0",)}
+TICKS = os.sysconf("SC_CLK_TCK")
+INVOKE, INFER = "/api/model/invoke", "/v2/models/net/infer"
+MODEL = """
+    import numpy as np
+    from sklearn.linear_model import ElasticNet
+    _random = np.random.RandomState(0)
+    _x = _random.rand(200, 11)
+    _net = ElasticNet(alpha=0.01).fit(_x, _x @ _random.rand(11))
+    def predict(rows):
+        return _net.predict(np.asarray(rows, dtype=float)).reshape(-1, 1)
+"""
+FILES = {
+    "net.py": MODEL,
+    "entrypoint.py": """
+        import net
+        def init():
+            return "matrix"
+        def predict_on_matrix(matrix, provided_columns_names=None):
+            return net.predict(matrix), ["p"]
+    """,
+    "bare.py": """
+        import json
+        import os
+        import net
+        import orjson
+        def answer(environ, start, loads, dumps):
+            body = loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+            out = dumps({"prediction": net.predict(body["data"]).tolist(), "columns": ["p"]})
+            out = out if isinstance(out, bytes) else out.encode()
+            start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(out)))])
+            return [out]
+        def fast(environ, start):
+            return answer(environ, start, orjson.loads, orjson.dumps)
+        def plain(environ, start):
+            return answer(environ, start, json.loads, json.dumps)
+    """,
+    "peer_kserve.py": """
+        import sys
+        import net
+        from kserve import InferOutput, InferResponse, Model, ModelServer
+        class Net(Model):
+            def load(self):
+                self.ready = True
+            def predict(self, request, headers=None, response_headers=None):
+                out = net.predict(request.inputs[0].as_numpy())
+                made = InferOutput(name="p", shape=list(out.shape), datatype="FP64", data=out.ravel().tolist())
+                return InferResponse(request.id or "1", self.name, [made])
+        model = Net("net")
+        model.load()
+        ModelServer(http_port=int(sys.argv[1]), enable_grpc=False, workers=int(sys.argv[2])).start([model])
+    """,
+    "peer_mlserver.py": """
+        import net
+        from mlserver import MLModel
+        from mlserver.codecs import NumpyCodec
+        from mlserver.types import InferenceResponse
+        class Net(MLModel):
+            async def load(self):
+                return True
+            async def predict(self, payload):
+                out = net.predict(NumpyCodec.decode_input(payload.inputs[0]))
+                return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("p", out)])
+    """,
+}
+
+
+class Case(NamedTuple):
+    """A server: its name, how it is started, and which of the two forms of request it takes."""
+
+    name: str
+    command: list[str]
+    path: str
+    environ: dict[str, str]
+
+
+class Measured(NamedTuple):
+    """Requests a second, and microseconds of processor time a request."""
+
+    rate: float
+    cpu: float
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    options = _options()
+    if shutil.which("wrk") is None:
+        print("left out: wrk is not installed (apt-get install wrk)")
+        return
+    results: dict[tuple[int, int, int], dict[str, list[Measured]]] = {}
+    starts: dict[str, list[float]] = {}
+    pythons = _prepare(options.peers)
+    for _ in range(options.rounds):
+        for workers in options.workers:
+            for case in _cases(pythons, workers):
+                with _Server(case) as server:
+                    starts.setdefault(case.name, []).append(server.seconds)
+                    for rows in options.rows:
+                        server.check(rows)
+                        for connections in options.connections:
+                            cell = results.setdefault((workers, rows, connections), {})
+                            cell.setdefault(case.name, []).append(server.load(rows, connections, options.seconds))
+                        server.check(rows)
+    _print(results, starts)
+    _plot(results, PLACE / "serving.png")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 1000])
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), help="of mlserver, kserve")
+    return parser.parse_args()
+
+
+def _prepare(peers: list[str]) -> dict[str, Path]:
+    """Environments, the model's files and our runtime as an image has it."""
+    from packager.environment.server import fetch_granian  # noqa: PLC0415  (the packager itself is measured nowhere)
+    from packager.process import run_command  # noqa: PLC0415
+    from packager.progress import SilentReporter  # noqa: PLC0415
+    from packager.runtime_layer import runtime_contents  # noqa: PLC0415
+    from packager.settings import Settings  # noqa: PLC0415
+
+    PLACE.mkdir(parents=True, exist_ok=True)
+    for name, text in FILES.items():
+        (PLACE / name).write_text(textwrap.dedent(text))
+    for rows in (1, 1000):
+        for path in (INVOKE, INFER):
+            (PLACE / f"{rows}-{path.rpartition('/')[2]}.json").write_text(json.dumps(_document(rows, path)))
+    for path in (INVOKE, INFER):
+        for rows in (1, 1000):
+            body = PLACE / f"{rows}-{path.rpartition('/')[2]}.json"
+            script = 'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\n'
+            script += f'wrk.body=io.open("{body}"):read("a")\n'
+            body.with_suffix(".lua").write_text(script)
+    config = {"name": "net", "implementation": "peer_mlserver.Net"}
+    (PLACE / "model-settings.json").write_text(json.dumps(config))
+    pythons = {"ours": _environment("ours", PACKAGES)}
+    for peer in peers:
+        python = _peer(peer)
+        if python is not None:
+            pythons[peer] = python
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    work = PLACE / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    server = fetch_granian(
+        version,
+        workspace=work,
+        settings=Settings(cache_dir=PLACE / "cache"),
+        run=run_command,
+        reporter=SilentReporter(),
+        environ=os.environ,
+    )
+    shutil.rmtree(PLACE / "runtime", ignore_errors=True)
+    from pathlib import PurePosixPath  # noqa: PLC0415
+
+    for content in runtime_contents(PurePosixPath("/"), server.vendor):
+        target = PLACE / "runtime" / content.destination.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(content.source), target)
+    return pythons
+
+
+def _peer(name: str) -> Path | None:
+    try:
+        return _environment(name, (*PEERS[name], "scikit-learn"))
+    except subprocess.CalledProcessError as error:
+        print(f"left out: {name} can't be installed: {error.stderr[-300:].decode()}")
+        return None
+
+
+def _environment(name: str, packages: tuple[str, ...]) -> Path:
+    python = PLACE / name / "bin" / "python"
+    if not (PLACE / name / ".done").exists():
+        print(f"installing {', '.join(packages)}", file=sys.stderr)
+        subprocess.run([UV, "venv", "-q", "--clear", "--python", sys.executable, PLACE / name], check=True)
+        command = [UV, "pip", "install", "-q", "--python", python, *packages]
+        subprocess.run(command, check=True, stderr=subprocess.PIPE)
+        (PLACE / name / ".done").touch()
+    return python
+
+
+def _cases(pythons: dict[str, Path], workers: int) -> list[Case]:
+    own, port = pythons["ours"], str(_free_port())
+    where = ["--host", "127.0.0.1", "--port", port, "--workers", str(workers)]
+    model = {"MODEL_LOCATION": str(PLACE), "MODEL_ENTRYPOINT": "entrypoint", "ODAHU_MODEL_NAME": "net"}
+    ours = [str(own), str(PLACE / "runtime"), "rest", *where]
+    granian = [str(own.with_name("granian")), "--interface", "wsgi", "--blocking-threads", "1", "--http", "1"]
+    gunicorn = [str(own.with_name("gunicorn")), "-k", "gthread", "--threads", "4", "-b", f"127.0.0.1:{port}"]
+    cases = [
+        Case("bare granian", [*granian, *where, "bare:fast"], INVOKE, {}),
+        Case("ours", ours, INVOKE, model),
+        Case("ours, v2", ours, INFER, model),
+        Case("ours, batches", [*ours, "--batch-max-size", "64"], INVOKE, model),
+        Case("bare gunicorn", [*gunicorn, "-w", str(workers), "bare:plain"], INVOKE, {}),
+    ]
+    if "kserve" in pythons:
+        cases.append(Case("KServe", [str(pythons["kserve"]), "peer_kserve.py", port, str(workers)], INFER, {}))
+    if "mlserver" in pythons:
+        environ = {"MLSERVER_HTTP_PORT": port, "MLSERVER_HOST": "127.0.0.1", "MLSERVER_METRICS_PORT": str(_free_port())}
+        environ |= {"MLSERVER_GRPC_PORT": str(_free_port()), "MLSERVER_PARALLEL_WORKERS": str(workers - 1)}
+        cases.append(Case("MLServer", [str(pythons["mlserver"].with_name("mlserver")), "start", "."], INFER, environ))
+    return [case._replace(environ={**case.environ, "BENCH_PORT": port}) for case in cases]
+
+
+def _document(rows: int, path: str) -> dict[str, Any]:
+    cells = [[(row * 11 + column) % 97 / 97 for column in range(11)] for row in range(rows)]
+    if path == INVOKE:
+        return {"columns": [f"c{number}" for number in range(11)], "data": cells}
+    flat = [cell for row in cells for cell in row]
+    return {"id": "1", "inputs": [{"name": "x", "shape": [rows, 11], "datatype": "FP64", "data": flat}]}
+
+
+class _Server:
+    """A server that runs for the time of the block."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.port = int(case.environ["BENCH_PORT"])
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        environ = {**os.environ, **self.case.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.log = (PLACE / "server.log").open("wb")
+        began = time.monotonic()
+        command = self.case.command
+        self.process = subprocess.Popen(
+            command, cwd=PLACE, env=environ, stdout=self.log, stderr=self.log, start_new_session=True
+        )
+        while True:
+            try:
+                self.check(1)
+                break
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                if time.monotonic() - began > 120 or self.process.poll() is not None:  # noqa: PLR2004
+                    self.__exit__()
+                    sys.exit(f"{self.case.name} does not start: {error}; see {PLACE / 'server.log'}")
+                time.sleep(0.02)
+        self.seconds = time.monotonic() - began
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+
+    def check(self, rows: int) -> None:
+        """See that it answers, with as many numbers as rows, the first of them that of the model."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            body = (PLACE / f"{rows}-{self.case.path.rpartition('/')[2]}.json").read_bytes()
+            connection.request("POST", self.case.path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            document = json.loads(answer.read())
+        finally:
+            connection.close()
+        assert answer.status == 200, document  # noqa: PLR2004, S101
+        got = document["outputs"][0]["data"] if self.case.path == INFER else [row[0] for row in document["prediction"]]
+        assert len(got) == rows, document  # noqa: S101
+        expected = _FIRST.setdefault(rows, got[0])
+        assert abs(got[0] - expected) < 1e-9, (got[0], expected)  # noqa: PLR2004, S101
+
+    def load(self, rows: int, connections: int, seconds: int) -> Measured:
+        """Ask as fast as it answers, over so many connections."""
+        script = PLACE / f"{rows}-{self.case.path.rpartition('/')[2]}.lua"
+        before = self._ticks()
+        url = f"http://127.0.0.1:{self.port}{self.case.path}"
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        if "Non-2xx" in printed:
+            sys.exit(f"{self.case.name} answered with errors:\n{printed}")
+        count = max(1, int(re.findall(r"(\d+) requests in", printed)[0]))
+        rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", printed)[0])
+        return Measured(rate, (self._ticks() - before) / TICKS * 1e6 / count)
+
+    def _ticks(self) -> int:
+        """Processor time of the server's processes: /proc/PID/stat, fields 14 and 15, by its session."""
+        total = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self.process.pid:
+                total += int(fields[11]) + int(fields[12])
+        return total
+
+
+_FIRST: dict[int, float] = {}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _ratios(cell: dict[str, list[Measured]], name: str) -> float:
+    pairs = zip(cell[name], cell["bare granian"], strict=True)
+    return statistics.median(mine.rate / bare.rate for mine, bare in pairs)
+
+
+def _print(results: dict[tuple[int, int, int], dict[str, list[Measured]]], starts: dict[str, list[float]]) -> None:
+    print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    print("requests a second as a ratio to bare granian (median of the rounds) | processor microseconds a request")
+    names = list(starts)
+    print(f"{'workers rows conns':20}" + "".join(f"{name:>17}" for name in names))
+    for (workers, rows, connections), cell in sorted(results.items()):
+        line = f"{workers:7} {rows:4} {connections:5}  "
+        for name in names:
+            cpu = statistics.median(measured.cpu for measured in cell[name])
+            line += f"{_ratios(cell, name):9.2f} |{cpu:6.0f}"
+        print(line)
+    print(f"{'seconds to start':20}" + "".join(f"{statistics.median(starts[name]):17.2f}" for name in names))
+
+
+def _plot(results: dict[tuple[int, int, int], dict[str, list[Measured]]], path: Path) -> None:
+    try:
+        import matplotlib.pyplot as plt  # noqa: PLC0415  (the picture is an extra)
+    except ImportError:
+        print("no picture: matplotlib is not installed")
+        return
+    figure, axes = plt.subplots(len(results), 1, figsize=(8, 2.2 * len(results)), squeeze=False)
+    for (setting, cell), (axis,) in zip(sorted(results.items()), axes, strict=True):
+        axis.barh(list(cell), [_ratios(cell, name) for name in cell])
+        axis.axvline(1, color="black", linewidth=0.5)
+        axis.set_title("{} workers, {} rows, {} connections".format(*setting), fontsize=9)
+        axis.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path)
+    print(f"picture: {path}")
+
+
+if __name__ == "__main__":
+    main()

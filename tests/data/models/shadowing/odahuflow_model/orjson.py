@@ -1,0 +1,3 @@
+"""Of the model."""
+
+WHOSE = "mine"
