@@ -83,7 +83,7 @@ integration: venv ## Integration tests: the real tools, a real registry
 
 .PHONY: bench
 bench: install-build venv ## The benchmarks, each a program in bench/
-	@for program in bench/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
+	@for program in $(filter-out bench/measure.py,$(wildcard bench/*.py)); do echo "== $$program"; $(BIN)/python "$$program"; done
 
 ##@ Develop
 

@@ -104,7 +104,7 @@ class Lab:
         )
         channel = ROOT / ".cache" / "channel"
         environ = {
-            "PATH": os.environ["PATH"],
+            **{name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")},
             "HOME": str(place),
             "PACKAGER_CACHE_DIR": str(place / "cache"),
             "PACKAGER_CONDA_MIRRORS": f"{FORGE}={channel.as_uri()}",

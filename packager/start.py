@@ -16,14 +16,20 @@ def _stop(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def _answer_signals() -> None:
+def _prepare() -> None:
+    """Answer signals, and leave out an import: httpx brings a command line client of its own, and a sixth of our start.
+
+    Where that client's parts aren't installed, httpx does without it; so it does with this entry, at which an import
+    fails (docs.python.org/3/reference/import.html, "The module cache").
+    """
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 
 
 def main() -> None:
     """Run `packager`."""
-    _answer_signals()
+    _prepare()
     from packager import cli  # noqa: PLC0415  (after the handlers)
 
     cli.main()
@@ -31,7 +37,7 @@ def main() -> None:
 
 def pack_to_rest() -> None:
     """Run `odahu-flow-pack-to-rest [MODEL] RESOURCE_FILE`."""
-    _answer_signals()
+    _prepare()
     from packager import cli  # noqa: PLC0415  (after the handlers)
 
     cli.pack_to("docker-rest")
@@ -39,7 +45,7 @@ def pack_to_rest() -> None:
 
 def pack_to_cli() -> None:
     """Run `odahu-flow-pack-to-cli [MODEL] RESOURCE_FILE`."""
-    _answer_signals()
+    _prepare()
     from packager import cli  # noqa: PLC0415  (after the handlers)
 
     cli.pack_to("docker-cli")
