@@ -50,7 +50,10 @@ class Notes:
     kind: str
 
     def read(self, tag: str) -> Note | None:
-        """Return a note whose blobs are all there; None where there is none, or where it can't be had."""
+        """Return a note whose blobs are all there; None where there is none, or where it can't be had.
+
+        One that was written without blobs has its own document as its blob.
+        """
         reference = replace(self.repository, tag=tag, digest=None)
         try:
             with closing(Repository(reference, self.access)) as repository:
@@ -93,7 +96,7 @@ class Notes:
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
                 "config": config.to_dict(),
-                "layers": _layers(note.blobs),
+                "layers": _layers(note.blobs or (config,)),  # a manifest should have one (manifest.md)
             }
             uploads.put_manifest(tag, json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST)
 

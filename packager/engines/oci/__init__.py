@@ -19,6 +19,7 @@ from packager.engines.layout import check_layout_target, publish_layout, staging
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base import open_base
 from packager.engines.oci.folders import folder_entries, follow_links
+from packager.engines.oci.hints import LayerHints
 from packager.engines.oci.image import check_base, make_config, make_manifest
 from packager.engines.oci.layers import LayerCarrier
 from packager.engines.oci.sinks import LayoutSink, RegistrySink
@@ -110,7 +111,8 @@ class OciEngine:
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
                 sink = RegistrySink(uploads)
-                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format)
+                hints = LayerHints(repository=self.environment_repository(destination), access=access)
+                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format, hints)
             stored = (_stored(layer, destination.reference) for layer in layers)
             return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
@@ -120,7 +122,12 @@ class OciEngine:
         return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
 
     def _assemble(
-        self, plan: ImagePlan, access: RegistryAccess, sink: Sink, image_format: ImageFormat
+        self,
+        plan: ImagePlan,
+        access: RegistryAccess,
+        sink: Sink,
+        image_format: ImageFormat,
+        hints: LayerHints | None = None,
     ) -> tuple[Document, list[LayerOnTop]]:
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
@@ -136,7 +143,7 @@ class OciEngine:
                 media_types=image_format,
                 base_folders=folder_entries(plan.base.folders),
             )
-            carrier = LayerCarrier(plan, blobs, sink, workers, access)
+            carrier = LayerCarrier(plan, blobs, sink, workers, access, hints)
             brought = [workers.start(carry) for carry in carrier.carries()]
             workers.wait()
             layers = [future.result() for future in brought]

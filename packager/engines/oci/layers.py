@@ -18,6 +18,7 @@ from packager.registry.copied import CopiedBlob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from packager.engines.oci.hints import LayerHints
     from packager.engines.oci.sinks import Sink
     from packager.engines.oci.workers import Workers
     from packager.layers.blob import LayerBlob
@@ -48,11 +49,21 @@ class PlanBlob:
 class LayerCarrier:
     """Brings the layers of one plan to one place."""
 
-    def __init__(
-        self, plan: ImagePlan, blobs: Iterable[LayerBlob], sink: Sink, workers: Workers, access: RegistryAccess
+    def __init__(  # noqa: PLR0913, PLR0917  (what layers are, and where and how they are brought)
+        self,
+        plan: ImagePlan,
+        blobs: Iterable[LayerBlob],
+        sink: Sink,
+        workers: Workers,
+        access: RegistryAccess,
+        hints: LayerHints | None = None,
     ) -> None:
-        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet."""
+        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet.
+
+        Without hints nothing is looked for before it is sent: the place is a new one.
+        """
         self._plan = plan
+        self._hints = hints
         self._sink = sink
         self._workers = workers
         self._access = access
@@ -69,16 +80,19 @@ class LayerCarrier:
     def _carry(self, blob: LayerBlob) -> LayerOnTop:
         source = PlanBlob(blob=blob)
         stoppable = self._workers.stoppable(source)
-        for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
-            pass
-        known = source.descriptor()
-        if known is None or blob.facts is None:
+        if self._hints is not None and self._hints.may_be_there(blob):
+            for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
+                pass
+            known = source.descriptor()
+            if known is not None and blob.facts is not None and self._sink.has(known.digest):
+                log.info("layer %s: unchanged", blob.name)
+                return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+        known = self._sink.send(stoppable)
+        if blob.facts is None:
             raise BuildError(f"the layer {blob.name} ended before all of it was read")
-        if self._sink.has(known.digest):
-            log.info("layer %s: unchanged", blob.name)
-        else:
-            self._sink.send(stoppable)
-            log.info("layer %s: %d bytes sent", blob.name, known.size)
+        log.info("layer %s: %d bytes sent", blob.name, known.size)
+        if self._hints is not None:
+            self._hints.remember(blob, known)
         return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
 
     def _take_over(self, step: StoredLayer) -> LayerOnTop:

@@ -1,0 +1,95 @@
+"""Which large layers the registry may have already: whether to look before they are sent.
+
+A layer's digest is known when all of it was read, so whoever wants to ask for it first reads it twice. A fingerprint
+costs next to nothing: with it a run leaves a note of each large layer in the cache repository. A later run that finds the
+note looks first, and one that finds none sends at once. A note decides nothing else: a wrong one costs time, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packager.errors import RegistryError
+from packager.registry.notes import Note, Notes
+from packager.tree import Kind
+from packager.zip_member import ZipMember
+
+if TYPE_CHECKING:
+    from packager.layers.blob import LayerBlob
+    from packager.layers.entries import LayerEntry
+    from packager.models.image import Descriptor
+    from packager.models.reference import Reference
+    from packager.registry.access import RegistryAccess
+
+log = logging.getLogger(__name__)
+
+KIND = "application/vnd.odahu.packager.layer.v1+json"
+LARGE = 32 << 20  # bytes; what is smaller is read twice in less time than a note takes
+_SAMPLED = 1 << 20  # bytes; of a smaller file its size has to do, an environment has ten thousand of them
+_SAMPLE = 64 << 10  # bytes, at the start, in the middle and at the end of a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerHints:
+    """The notes of large layers; without a repository, every layer may be there.
+
+    Attributes:
+        repository: Where the notes are kept; None where nothing is.
+        access: How its registry is reached.
+    """
+
+    repository: Reference | None
+    access: RegistryAccess
+
+    def may_be_there(self, blob: LayerBlob) -> bool:
+        """Tell whether to look for a layer before it is sent."""
+        if self.repository is None or sum(entry.size for entry in blob.entries) < LARGE:
+            return True
+        return self._notes(self.repository).read(_tag(blob)) is not None
+
+    def remember(self, blob: LayerBlob, descriptor: Descriptor) -> None:
+        """Leave a note of a layer that was sent; what goes wrong is said, and no failure."""
+        if self.repository is None or sum(entry.size for entry in blob.entries) < LARGE:
+            return
+        try:
+            note = Note(document={"digest": descriptor.digest})
+            self._notes(self.repository).write(_tag(blob), note, source=self.repository)
+        except RegistryError as error:
+            log.info("no note of the layer %s can be kept: %s", blob.name, error.message)
+
+    def _notes(self, repository: Reference) -> Notes:
+        return Notes(repository=repository, access=self.access, kind=KIND)
+
+
+def fingerprint(blob: LayerBlob) -> str:
+    """Return hex digits that are equal for equal layers, and for hardly any others."""
+    rows = [
+        [entry.path, entry.kind.value, entry.mode, entry.size, entry.target, _sample(entry)] for entry in blob.entries
+    ]
+    facts = [blob.media_type, blob.timestamp, rows]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _tag(blob: LayerBlob) -> str:
+    return f"layer-{fingerprint(blob)}"
+
+
+def _sample(entry: LayerEntry) -> str:
+    if entry.kind is not Kind.FILE:
+        return ""
+    if isinstance(entry.source, ZipMember):
+        return f"crc32:{entry.source.crc}"
+    if isinstance(entry.source, Path) and entry.size >= _SAMPLED:
+        digest = hashlib.sha256()
+        with entry.source.open("rb") as file:
+            for start in (0, max(0, entry.size // 2 - _SAMPLE // 2), max(0, entry.size - _SAMPLE)):
+                file.seek(start, os.SEEK_SET)
+                digest.update(file.read(_SAMPLE))
+        return digest.hexdigest()
+    return hashlib.sha256(entry.source).hexdigest() if isinstance(entry.source, bytes) else ""

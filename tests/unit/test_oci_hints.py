@@ -1,0 +1,123 @@
+"""Notes of large layers: which layers are looked for before they are sent."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from packager.engines.oci.hints import LARGE, LayerHints, fingerprint
+from packager.engines.oci.layers import LayerCarrier
+from packager.engines.oci.sinks import RegistrySink
+from packager.engines.oci.workers import Workers
+from packager.layers.blob import LayerBlob
+from packager.layers.compression import Compression
+from packager.layers.entries import LayerEntry
+from packager.models.image import Descriptor
+from packager.models.reference import Reference
+from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
+from packager.registry.access import RegistryAccess
+from packager.registry.uploads import Uploads
+from packager.tree import Kind
+from packager.zip_member import ZipMember
+from tests.unit.memory_registry import HOST, MemoryRegistry, access_to, serve
+
+IMAGE = Reference.parse(f"{HOST}/models/wine:1")
+CACHE = Reference.parse(f"{HOST}/models/wine/cache", default_tag=None)
+
+
+def blob(*entries: LayerEntry, compression: Compression = Compression.NONE) -> LayerBlob:
+    return LayerBlob(name="model-1", entries=entries, timestamp=0, compression=compression)
+
+
+def weights(folder: Path, first: bytes = b"a", size: int = LARGE) -> LayerEntry:
+    path = folder / "weights.bin"
+    with path.open("wb") as file:
+        file.write(first)
+        file.truncate(size)
+    return LayerEntry(path="opt/weights.bin", kind=Kind.FILE, mode=0o644, size=size, source=path)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
+    made = MemoryRegistry()
+    serve(monkeypatch, made)
+    return made
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> RegistryAccess:
+    return access_to(tmp_path)
+
+
+def test_a_fingerprint_tells_layers_apart(tmp_path: Path) -> None:
+    member = ZipMember(archive=tmp_path / "a.zip", name=b"w", offset=0, method=0, packed=9, size=9, crc=1)
+    entry = LayerEntry(path="w", kind=Kind.FILE, mode=0o644, size=9, source=member)
+    other = LayerEntry(
+        path="w", kind=Kind.FILE, mode=0o644, size=9,
+        source=ZipMember(archive=tmp_path / "b.zip", name=b"w", offset=7, method=8, packed=3, size=9, crc=1),
+    )  # fmt: skip
+    changed = LayerEntry(
+        path="w", kind=Kind.FILE, mode=0o644, size=9,
+        source=ZipMember(archive=tmp_path / "a.zip", name=b"w", offset=0, method=0, packed=9, size=9, crc=2),
+    )  # fmt: skip
+    assert fingerprint(blob(entry)) == fingerprint(blob(other)), "where a file lies doesn't count"
+    prints = {
+        fingerprint(blob(entry)),
+        fingerprint(blob(changed)),
+        fingerprint(blob(entry, compression=Compression.GZIP)),
+        fingerprint(blob(entry, LayerEntry(path="x", kind=Kind.LINK, mode=0o777, target="w"))),
+        fingerprint(blob(weights(tmp_path))),
+    }
+    assert len(prints) == 5
+    assert fingerprint(blob(weights(tmp_path, b"b"))) not in prints
+
+
+def test_a_layer_without_a_note_is_sent_at_once(
+    registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
+) -> None:
+    hints = LayerHints(repository=CACHE, access=access)
+    large = blob(weights(tmp_path))
+    assert not hints.may_be_there(large)
+    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert hints.may_be_there(large)
+    assert not hints.may_be_there(blob(weights(tmp_path, b"b")))
+    assert any(path == "models/wine/cache" for path, _name in registry.manifests)
+
+
+@pytest.mark.usefixtures("registry")
+def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAccess, tmp_path: Path) -> None:
+    small = blob(weights(tmp_path, size=LARGE - 1))
+    assert LayerHints(repository=CACHE, access=access).may_be_there(small)
+    nowhere = LayerHints(repository=None, access=access)
+    assert nowhere.may_be_there(blob(weights(tmp_path)))
+    nowhere.remember(small, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+
+
+def carry(access: RegistryAccess, large: LayerBlob) -> str:
+    plan = ImagePlan(
+        base=BaseImage(reference=IMAGE),
+        steps=(Layer(name="model-1", contents=(Content(source=b"", destination=PurePosixPath("/opt/x")),)),),
+        config=ImageConfig(),
+    )
+    uploads = Uploads(IMAGE, access)
+    with Workers() as workers:
+        hints = LayerHints(repository=CACHE, access=access)
+        carrier = LayerCarrier(plan, [large], RegistrySink(uploads), workers, access, hints)
+        (work,) = carrier.carries()
+        return work().descriptor.digest
+
+
+def test_an_unchanged_large_layer_is_sent_once(
+    registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
+) -> None:
+    first = carry(access, blob(weights(tmp_path)))
+    begun = sum(1 for method, path in registry.asked if method == "POST" and "/models/wine/blobs" in path)
+    assert begun == 1
+    assert carry(access, blob(weights(tmp_path))) == first
+    assert sum(1 for method, path in registry.asked if method == "POST" and "/models/wine/blobs" in path) == 1
+    changed = carry(access, blob(weights(tmp_path, b"b")))
+    assert changed != first
+    registry.blobs.pop(("models/wine", first))  # the note is there, and the layer isn't
+    assert carry(access, blob(weights(tmp_path))) == first
+    assert ("models/wine", first) in registry.blobs
