@@ -14,11 +14,12 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from packager.redaction import Redactor
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from packager.progress import Reporter
-    from packager.redaction import Redactor
 
 log = logging.getLogger("packager")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -45,10 +46,19 @@ def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) 
         handler.setFormatter(_JsonFormatter() if log_format is LogFormat.json else _plain_formatter())
         reporter = LineReporter()
     handler.addFilter(redactor)
+    _hear_others(handler)
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     return reporter
+
+
+def _hear_others(handler: logging.Handler) -> None:
+    """Send the warnings of every library the same way; Python's last resort would write them out as they are."""
+    root = logging.getLogger()
+    for earlier in [each for each in root.handlers if any(isinstance(rule, Redactor) for rule in each.filters)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
 
 
 def _plain_formatter() -> logging.Formatter:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from packager import __version__
+from packager.environment.channels import without_credentials
 from packager.errors import RegistryError
 from packager.models.image import checked_digest
 from packager.plan import StoredLayer
@@ -76,13 +77,13 @@ class Inputs:
 
 
 def _settings(settings: Settings) -> list[str]:
-    secrets = [settings.pip_index_url, *settings.pip_extra_index_urls]
+    """Return what of the settings counts; never a secret, not even hashed: the key stands in a registry."""
+    secrets = [settings.pip_index_url, *settings.pip_extra_index_urls, *settings.pip_find_links]
     return [
         settings.conda_channel_alias,
         *settings.conda_default_channels,
         settings.default_python,
-        *(hashlib.sha256(secret.get_secret_value().encode()).hexdigest() for secret in secrets if secret),
-        *settings.pip_find_links,
+        *(without_credentials(secret.get_secret_value()) for secret in secrets if secret),
         str(settings.source_date_epoch),
         settings.layer_compression,
         settings.image_format,

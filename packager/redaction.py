@@ -5,15 +5,49 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
+import shlex
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MASK = "*****"
 _SHORTEST = 4  # a shorter secret would mask ordinary words; it's still never written by us
+_SHORTEST_CORE = 8  # the same for a piece of base64
+_PATH_TOKEN = re.compile(r"/t/([^/]+)")  # conda's
+
+
+def forms_of(secret: str) -> set[str]:
+    """Return a secret as tools write it: as it is, in base64, quoted for URLs, JSON and shells.
+
+    What base64 makes of it depends on what stands before it, as in `user:password`: all three possibilities are given,
+    without the characters at the ends that its neighbours have a part in.
+    """
+    data = secret.encode()
+    forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), shlex.quote(secret)}
+    forms |= {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        encoded = encode(data).decode()
+        cores = {
+            encode(bytes(before) + data).decode()[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+            for before in range(3)
+        }
+        forms |= {encoded, encoded.rstrip("="), *(core for core in cores if len(core) >= _SHORTEST_CORE)}
+    return forms
+
+
+def secrets_of_url(url: str) -> list[str]:
+    """Return what is secret in an address: the password (a user without one is a token), conda's token in the path."""
+    parts = urlsplit(url)
+    user, password = parts.username or "", parts.password or ""
+    pair = f"{unquote(user)}:{unquote(password)}" if password else ""
+    sent = base64.b64encode(pair.encode()).decode()
+    tokens = _PATH_TOKEN.findall(parts.path)
+    found = [password or user, unquote(password or user), sent, *tokens]
+    return [secret for secret in found if secret]
 
 
 class Redactor(logging.Filter):
@@ -33,8 +67,7 @@ class Redactor(logging.Filter):
         forms: set[str] = set()
         for secret in secrets:
             if len(secret) >= _SHORTEST:
-                encoded = base64.b64encode(secret.encode()).decode()
-                forms |= {secret, encoded, encoded.rstrip("="), quote(secret, safe=""), json.dumps(secret)[1:-1]}
+                forms |= forms_of(secret)
         with self._lock:
             self._forms = sorted(
                 forms.union(self._forms), key=len, reverse=True

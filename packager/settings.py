@@ -8,11 +8,11 @@ import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from packager.errors import UsageError
+from packager.redaction import secrets_of_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,7 @@ def read_platform(text: str) -> str:
 Platform = Annotated[Literal["linux-64", "linux-aarch64"], BeforeValidator(_conda_platform)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
-Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
+SecretPairs = Annotated[dict[str, SecretStr], BeforeValidator(_pairs)]
 
 
 def _default_cache() -> Path:
@@ -131,7 +131,7 @@ class Settings(BaseModel):
         default=("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"),
         description="What the channel name `defaults`, and a file without channels, means.",
     )
-    conda_mirrors: Pairs = Field(
+    conda_mirrors: SecretPairs = Field(
         default_factory=dict, description="CHANNEL_URL=MIRROR_URL pairs: the mirror is asked instead of the channel."
     )
     conda_credentials: SecretWords = Field(
@@ -141,7 +141,7 @@ class Settings(BaseModel):
         default=None, description="The index for files that name none, in PyPI's place."
     )
     pip_extra_index_urls: SecretWords = Field(default=(), description="Indexes asked besides.")
-    pip_find_links: Words = Field(default=(), description="Folders or pages with wheels.")
+    pip_find_links: SecretWords = Field(default=(), description="Folders or pages with wheels.")
 
     server: Literal["auto", "granian", "gunicorn"] = Field(
         default="auto",
@@ -220,14 +220,19 @@ class Settings(BaseModel):
     )
 
     def secrets(self) -> list[str]:
-        """Return every secret value, for redaction: the passwords alone as well as the whole texts."""
-        held = [*self.conda_credentials, *self.pip_extra_index_urls]
+        """Return every secret value, for redaction: passwords and tokens, alone and as they are sent."""
+        held = [*self.pip_extra_index_urls, *self.pip_find_links]
         if self.pip_index_url is not None:
             held.append(self.pip_index_url)
-        texts = [secret.get_secret_value() for secret in held]
-        passwords = [urlsplit(text).password or text.rpartition("=")[2].partition(":")[2] for text in texts]
-        tokens = [text.rpartition("=")[2] for text in texts if "://" not in text]
-        return [text for text in (*texts, *tokens, *passwords) if text]
+        indexes = [url for secret in held if "://" in (url := secret.get_secret_value())]
+        mirrors = [secret.get_secret_value() for secret in self.conda_mirrors.values()]
+        channels = [*mirrors, self.conda_channel_alias, *self.conda_default_channels]
+        # An index may have a token anywhere in its path.
+        found = [*indexes, *(secret for url in (*indexes, *channels) for secret in secrets_of_url(url))]
+        for credential in self.conda_credentials:
+            value = credential.get_secret_value().partition("=")[2]
+            found += [value, value.partition(":")[2]]
+        return [secret for secret in found if secret]
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,8 @@ from packager.cli.package import RunCommand, build, make_run, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Turn a trained model archive (ODAHU GPPI zip) into a container image, without a container daemon.",
@@ -68,6 +71,14 @@ def pack_to(name: str) -> None:
     _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
 
 
+def _report(failed: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread, cleaned of secrets as everything that is logged; Python would write it out as it is."""
+    error = failed.exc_value
+    if error is not None and not isinstance(error, SystemExit):
+        info = (type(error), error, failed.exc_traceback)
+        log.error("a thread ended by an unexpected error", exc_info=info)
+
+
 def _exit_after(program: Callable[[], object]) -> None:
     """Run a program and end the process without tearing the interpreter down.
 
@@ -75,6 +86,8 @@ def _exit_after(program: Callable[[], object]) -> None:
     died of SIGSEGV while exiting, after all its work, with the exit code 139.
     """
     code: object = 0
+    threading.excepthook = _report
+    logging.captureWarnings(capture=True)
     try:
         program()
     except SystemExit as exit_:

@@ -105,7 +105,7 @@ def source_of(url: str, settings: Settings) -> tuple[Source, Credential | None]:
     for channel, mirror in sorted(settings.conda_mirrors.items(), key=lambda pair: -len(pair[0])):
         start = channel if "://" in channel else f"{settings.conda_channel_alias.rstrip('/')}/{channel}"
         if url == start.rstrip("/") or url.startswith(f"{start.rstrip('/')}/"):
-            asked, credential = split_credential(mirror.rstrip("/") + url[len(start.rstrip("/")) :])
+            asked, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start.rstrip("/")) :])
             break
     return Source(url=url, asked=asked), credential
 

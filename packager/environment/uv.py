@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -54,14 +55,15 @@ class Uv:
     def install(self, requirements: Requirements, *options: str) -> None:
         """Install requirements; `options` say where.
 
-        The indexes and their credentials are in uv's environment, and requirements in a private file: neither shows in
-        the process list. All indexes are asked for the best version, as pip does.
+        The indexes with their credentials, and the requirements, are in private files: neither shows in the process
+        list, and no build that uv starts has them in its environment. All indexes are asked for the best version, as
+        pip does.
 
         Raises:
             SolveError: The requirements contradict each other, or there is no such package.
             ChannelError: An index can't be reached, or refuses us.
             InstallError: A package can't be fetched or built.
-        DependenciesError: A line can't be understood.
+            DependenciesError: A line can't be understood.
             DiskFullError: No space is left.
         """
         private = self.workspace / "uv"
@@ -69,14 +71,21 @@ class Uv:
             folder.mkdir(mode=0o700)
         wanted = _write(private / "requirements.txt", [*requirements.formats, *requirements.lines])
         constraints = _write(private / "constraints.txt", requirements.constraints)
-        arguments = [find_uv_bin(), "pip", "install", "--no-config", "--no-progress", "--link-mode", "copy", *options]
+        config = _write(private / "uv.toml", self.config(requirements))
+        arguments = [find_uv_bin(), "pip", "install", "--config-file", str(config)]  # which is the only one read then
+        arguments += ["--no-progress", "--link-mode", "copy", *options]
         arguments += ["--python-platform", python_platform(self.target), "--requirement", str(wanted)]
         arguments += ["--constraint", str(constraints)] if requirements.constraints else []
         arguments += ["--no-index"] if "--no-index" in requirements.switches else []
         arguments += ["--prerelease", "allow"] if "--pre" in requirements.switches else []
         arguments += ["--require-hashes"] if "--require-hashes" in requirements.switches else []
         try:
-            done = self.run(arguments, env=self.environment(requirements, private), cwd=self.folder, on_line=_log.debug)
+            done = self.run(
+                arguments,
+                env=self.environment(requirements.trusted_hosts, private),
+                cwd=self.folder,
+                on_line=_log.debug,
+            )
         finally:
             shutil.rmtree(private, ignore_errors=True)
         if done.returncode:
@@ -91,22 +100,32 @@ class Uv:
             )
         return output.replace(f"{self.workspace}/", "")
 
-    def environment(self, requirements: Requirements, private: Path) -> dict[str, str]:
-        """Everything that uv, and the builds it starts, get to see."""
+    def config(self, requirements: Requirements) -> list[str]:
+        """Return the lines of uv's configuration file: where packages come from, with the credentials.
+
+        Source: docs.astral.sh/uv/reference/settings. An index that stands earlier comes first, the default one last.
+        """
         settings = self.settings
         index = requirements.index_url or (settings.pip_index_url.get_secret_value() if settings.pip_index_url else "")
         extra = [*requirements.extra_index_urls, *(url.get_secret_value() for url in settings.pip_extra_index_urls)]
-        links = [*requirements.find_links, *settings.pip_find_links]
+        links = [
+            place if "://" in place else str(self.folder / place)
+            for place in (*requirements.find_links, *(link.get_secret_value() for link in settings.pip_find_links))
+        ]
+        return [
+            f"find-links = {_toml(links)}",
+            *(f"[[index]]\nurl = {_toml(url)}" for url in extra),
+            *([f"[[index]]\nurl = {_toml(index)}\ndefault = true"] if index else []),
+        ]
+
+    def environment(self, trusted_hosts: tuple[str, ...], private: Path) -> dict[str, str]:
+        """Everything that uv, and the builds it starts, get to see."""
+        settings = self.settings
         passed_on = {name: value for name, value in self.environ.items() if name.upper() in _PASSED_ON and value}
-        chosen = {
-            "UV_DEFAULT_INDEX": index,
-            "UV_INDEX": " ".join(extra),
-            "UV_FIND_LINKS": ",".join(links),
-            "UV_INSECURE_HOST": " ".join(requirements.trusted_hosts),
-        }
+        trusted = {"UV_INSECURE_HOST": " ".join(trusted_hosts)} if trusted_hosts else {}
         return {
             **passed_on,
-            **{name: value for name, value in chosen.items() if value},
+            **trusted,
             "PATH": self.environ.get("PATH") or _PATH,
             "HOME": str(private / "home"),
             "TMPDIR": str(private / "tmp"),
@@ -137,6 +156,10 @@ def _write(path: Path, lines: list[str] | tuple[str, ...]) -> Path:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)
     return path
+
+
+def _toml(value: str | list[str]) -> str:
+    return json.dumps(value, ensure_ascii=False)  # toml.io: its basic strings and arrays are JSON's
 
 
 def _error(output: str) -> PackagerError:

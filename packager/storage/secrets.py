@@ -7,6 +7,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
+from packager.redaction import secrets_of_url
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,11 +28,14 @@ _SECRET_VARIABLES = (
     "AZURE_STORAGE_TOKEN",
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 )
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def environment_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Return the secrets that the stores' own variables hold."""
-    return [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
+    """Return the secrets that the stores' own variables and those of the proxies hold."""
+    held = [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
+    proxies = [value for name, value in environ.items() if name.lower() in _PROXIES]
+    return [*held, *(secret for proxy in proxies for secret in secrets_of_url(proxy))]
 
 
 def secrets_of_query(query: str) -> list[str]:

@@ -108,6 +108,7 @@ def serve_registry(
     folder: Path,
     *,
     with_password: bool = False,
+    password: str = PASSWORD,
     storage: Path | None = None,
     tls: ServerTls | None = None,
     address: str = "127.0.0.1",
@@ -123,9 +124,8 @@ def serve_registry(
     }
     if tls is not None:
         config["http"]["tls"] = tls.config()
-    username = password = ""
+    username = "packager" if with_password else ""
     if with_password:
-        username, password = "packager", PASSWORD
         made = subprocess.run(
             ["htpasswd", "-niBC", "4", username], input=password, capture_output=True, check=True, text=True
         )
@@ -139,7 +139,7 @@ def serve_registry(
             host=f"{address}:{port}",
             folder=folder,
             username=username,
-            password=password,
+            password=password if with_password else "",
             tls=tls.context() if tls else None,
         )
         _wait_until_up(registry, server)

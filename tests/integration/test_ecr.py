@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,13 @@ from packager.registry.renewal import Clock
 from packager.settings import Settings
 from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, Front, refusal, serve_aws, serve_front, token
 from tests.integration.ecr_hosts import EcrHosts, serve_ecr_hosts
+from tests.integration.markers import Watch, found_below, found_in, marked
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
 from tests.integration.registry import free_port
 from tests.integration.test_environment import CACHE, make_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 REGION = "eu-west-1"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -315,7 +316,7 @@ def test_a_renewal_that_fails_is_tried_again_and_tells_when_the_token_is_over(
 def hosts(tmp_path: Path) -> Iterator[EcrHosts]:
     folder = tmp_path / "hosts"
     folder.mkdir()
-    passwords = {HOST: "token-of-today", OTHER_HOST: f"{OTHER_ACCOUNT}-auth-token"}
+    passwords = {HOST: marked("token-of-today"), OTHER_HOST: marked("others-token")}
     with serve_ecr_hosts(folder, passwords) as running:
         yield running
 
@@ -327,7 +328,7 @@ def test_buildah_pushes_with_a_renewed_token_only(
     clock = Time()
     end = clock.time + timedelta(hours=12)
     front.plan("GetAuthorizationToken", token("token-of-yesterday", expires=end.timestamp()))
-    front.plan("GetAuthorizationToken", token("token-of-today", expires=end.timestamp() + 43200))
+    front.plan("GetAuthorizationToken", token(hosts.passwords[HOST], expires=end.timestamp() + 43200))
     context = LoginContext(clock=Clock(now=lambda: clock.time, wait=clock.wait))
 
     def push(path: Path) -> subprocess.CompletedProcess[str]:
@@ -387,6 +388,27 @@ def test_the_whole_program_pulls_from_one_account_and_pushes_to_another(
     for secret in (*hosts.passwords.values(), KEY_ID, KEY_SECRET):
         assert secret not in written
     desk.assert_clean()
+
+
+@needs_registries
+@pytest.mark.parametrize("engine", ["buildah", "oci"])
+def test_no_key_and_no_token_is_anywhere(hosts: EcrHosts, desk: Desk, storage: dict[str, str], engine: str) -> None:
+    for target in desk.manifest["targets"]:
+        target["connection"]["spec"] |= {"keyID": marked("AKIA"), "keySecret": marked("key", "/+=")}
+    words = desk.arguments()
+    watch = Watch(folders=(desk.work,), private=("packager-*/auth-*/config.json*",))
+    with watch, desk.start(*words, "--verbose", "--engine", engine) as process:
+        watch.of(process.pid)
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert hosts.digest(HOST, "team/wine", "1") is not None
+    assert found_in(out + err) == []
+    assert watch.findings == []
+    assert watch.held == {"config.json"}
+    assert found_below(desk.folder, given=(desk.folder / "mp.json",)) == []
+    for host in (HOST, OTHER_HOST):
+        assert found_below(desk.folder.parent / "hosts" / host / "data") == []
+    assert found_below(Path(storage["HOME"]) / "graph" / "overlay-images") == []
 
 
 @needs_registries

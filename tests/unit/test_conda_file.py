@@ -365,7 +365,7 @@ def test_the_yaml_for_another_conda(tmp_path: Path) -> None:
     ],
 )
 def test_mirrors(mirrors: dict[str, str], expected: str) -> None:
-    source, credential = source_of(FORGE, Settings(conda_mirrors=mirrors))
+    source, credential = source_of(FORGE, Settings.model_validate({"conda_mirrors": mirrors}))
     assert source.asked == expected
     assert source.public == FORGE
     assert (credential is not None) == ("u:p@" in str(mirrors))

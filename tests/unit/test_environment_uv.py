@@ -49,7 +49,7 @@ class FakeRun:
         capture: bool = False,  # noqa: ARG002
     ) -> Completed:
         self.argv, self.env = list(argv), dict(env)
-        for path in (Path(word) for word in argv if word.endswith(".txt")):
+        for path in (Path(word) for word in argv if word.endswith((".txt", "uv.toml"))):
             self.files[path.name] = path.read_text(encoding="utf-8")
             self.modes.add(path.stat().st_mode & 0o777)
         return Completed(argv=tuple(argv), returncode=self.returncode, output=self.output)
@@ -61,18 +61,18 @@ def uv(tmp_path: Path, run: FakeRun, settings: Settings, **environ: str) -> Uv:
     )
 
 
-def test_secrets_are_in_the_environment_and_in_a_private_file_only(tmp_path: Path) -> None:
+def test_secrets_are_in_private_files_only(tmp_path: Path) -> None:
     run = FakeRun()
     settings = Settings.from_env(
         {
-            "PACKAGER_PIP_INDEX_URL": "https://u:index-secret@index/simple",
-            "PACKAGER_PIP_EXTRA_INDEX_URLS": "https://u:extra-secret@extra/simple",
-            "PACKAGER_PIP_FIND_LINKS": "/wheels https://page/",
+            "PACKAGER_PIP_INDEX_URL": "https://u:index-s3cret@index/simple",
+            "PACKAGER_PIP_EXTRA_INDEX_URLS": "https://u:extra-s3cret@extra/simple",
+            "PACKAGER_PIP_FIND_LINKS": "wheels https://u:links-s3cret@page/",
             "PACKAGER_CACHE_DIR": "/cache",
         }
     )
     requirements = Requirements(
-        lines=("x @ https://u:line-secret@host/x.whl",),
+        lines=("x @ https://u:line-s3cret@host/x.whl",),
         constraints=("y<2",),
         extra_index_urls=("https://first/simple",),
         find_links=("/artifact/wheels",),
@@ -80,17 +80,21 @@ def test_secrets_are_in_the_environment_and_in_a_private_file_only(tmp_path: Pat
         formats=("--no-binary lxml",),
     )
     uv(tmp_path, run, settings).install(requirements, "--python", "/staging/bin/python")
-    assert not any("-secret" in word for word in run.argv)
-    assert run.env["UV_DEFAULT_INDEX"] == "https://u:index-secret@index/simple"
-    assert run.env["UV_INDEX"] == "https://first/simple https://u:extra-secret@extra/simple"
-    assert run.env["UV_FIND_LINKS"] == "/artifact/wheels,/wheels,https://page/"
+    assert not any("-s3cret" in word for word in run.argv)
+    assert not any("-s3cret" in value for value in run.env.values())
     assert run.env["UV_CACHE_DIR"] == "/cache/uv"
     assert run.files == {
-        "requirements.txt": "--no-binary lxml\nx @ https://u:line-secret@host/x.whl\n",
+        "requirements.txt": "--no-binary lxml\nx @ https://u:line-s3cret@host/x.whl\n",
         "constraints.txt": "y<2\n",
+        "uv.toml": (
+            f'find-links = ["/artifact/wheels", "{tmp_path}/wheels", "https://u:links-s3cret@page/"]\n'
+            '[[index]]\nurl = "https://first/simple"\n'
+            '[[index]]\nurl = "https://u:extra-s3cret@extra/simple"\n'
+            '[[index]]\nurl = "https://u:index-s3cret@index/simple"\ndefault = true\n'
+        ),
     }
     assert run.modes == {0o600}
-    assert {"--no-config", "--no-index", "--prerelease"} <= set(run.argv)
+    assert {"--config-file", "--no-index", "--prerelease"} <= set(run.argv)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,6 +113,7 @@ def test_only_what_is_needed_is_passed_on(tmp_path: Path) -> None:
     assert run.env["SSL_CERT_FILE"] == "/ca"
     assert run.env["https_proxy"] == "http://proxy"
     assert not {"AWS_SECRET_ACCESS_KEY", "UV_INDEX", "PYTHONPATH", "UV_DEFAULT_INDEX"} & set(run.env)
+    assert run.files["uv.toml"] == "find-links = []\n"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,7 @@ def test_the_setting_is_for_files_that_name_no_index(tmp_path: Path, own: str, e
     run = FakeRun()
     settings = Settings.from_env({"PACKAGER_PIP_INDEX_URL": "https://mirror/simple"})
     uv(tmp_path, run, settings).install(Requirements(lines=("six",), index_url=own))
-    assert run.env["UV_DEFAULT_INDEX"] == expected
+    assert run.files["uv.toml"].endswith(f'[[index]]\nurl = "{expected}"\ndefault = true\n')
 
 
 @pytest.mark.parametrize(

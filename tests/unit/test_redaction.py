@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from packager.redaction import Redactor
+from packager.redaction import MASK, Redactor, secrets_of_url
 
 SECRET = 'p@ss"word/\\é'
 
@@ -18,6 +18,29 @@ def test_a_secret_is_masked_in_every_form_that_tools_print(text: str) -> None:
     redactor = Redactor()
     redactor.add([SECRET])
     assert redactor.clean(f"a {text} b") == "a ***** b"
+
+
+@pytest.mark.parametrize("user", ["", "u", "us", "use", "user"])
+@pytest.mark.parametrize("secret", ["swordfish99", "swordfish999", "swordfish9999"])
+def test_a_secret_is_masked_in_base64_whatever_stands_around_it(user: str, secret: str) -> None:
+    redactor = Redactor()
+    redactor.add([secret])
+    text = base64.b64encode(f"{user}:{secret}".encode()).decode()
+    assert MASK in redactor.clean(text)
+    assert len(redactor.clean(text).replace(MASK, "").rstrip("=")) <= len(user) * 4 / 3 + 4
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("https://index/simple", []),
+        ("https://u:p%40ss@index/simple", ["p%40ss", "p@ss", base64.b64encode(b"u:p@ss").decode()]),
+        ("https://tok3n@index/simple", ["tok3n", "tok3n"]),
+        ("https://host/t/tok3n/channel", ["tok3n"]),
+    ],
+)
+def test_what_is_secret_in_an_address(url: str, secrets: list[str]) -> None:
+    assert secrets_of_url(url) == secrets
 
 
 def test_the_longer_of_two_secrets_is_masked_whole() -> None:

@@ -29,10 +29,27 @@ def test_every_kind_of_value_is_read() -> None:
     )
     assert settings.cache_dir == Path("/cache")
     assert settings.conda_default_channels == ("a", "b", "c")
-    assert settings.conda_mirrors == {"https://x/y": "file:///z", "https://q?a": "b"}
+    mirrors = {channel: mirror.get_secret_value() for channel, mirror in settings.conda_mirrors.items()}
+    assert mirrors == {"https://x/y": "file:///z", "https://q?a": "b"}
     assert settings.source_date_epoch == 12
     assert {"secret-1", "token-2", "secret-3"} < set(settings.secrets())
     assert "secret" not in repr(settings)
+
+
+def test_credentials_in_any_address_are_known_to_be_secret() -> None:
+    settings = Settings.from_env(
+        {
+            "PACKAGER_PIP_FIND_LINKS": "https://u:s3cret-a@host/links /wheels",
+            "PACKAGER_CONDA_MIRRORS": "conda-forge=https://u:s3cret-b@mirror",
+            "PACKAGER_CONDA_CHANNEL_ALIAS": "https://alias/t/s3cret-c/",
+            "PACKAGER_CONDA_CREDENTIALS": "host=s3cret-d other=u:s3cret-e",
+        }
+    )
+    assert {f"s3cret-{letter}" for letter in "abcde"} <= set(settings.secrets())
+    assert "/wheels" not in settings.secrets()
+    for text in (repr(settings), str(settings), settings.model_dump_json(include={"pip_find_links", "conda_mirrors"})):
+        assert "s3cret-a" not in text
+        assert "s3cret-b" not in text
 
 
 def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

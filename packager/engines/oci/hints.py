@@ -1,8 +1,8 @@
 """Which large layers the registry may have already: whether to look before they are sent.
 
 A layer's digest is known when all of it was read, so whoever wants to ask for it first reads it twice. A fingerprint
-costs next to nothing: with it a run leaves a note of each large layer in the cache repository. A later run that finds the
-note looks first, and one that finds none sends at once. A note decides nothing else: a wrong one costs time, no more.
+costs next to nothing: with it a run leaves a note of each large layer in the cache repository. A later run that finds
+the note looks first, and one that finds none sends at once. A note decides nothing else: a wrong one costs time only.
 """
 
 from __future__ import annotations
