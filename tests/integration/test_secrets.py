@@ -165,6 +165,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             # By another name for this machine, as rattler knows credentials by the host alone.
             "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=http://bob:{quote(MIRROR, safe='')}@localhost:{mirror[10:]}",
             "PACKAGER_REGISTRY_RETRY_SECONDS": "1",
+            "PACKAGER_SERVER": "gunicorn",  # the indexes have no other
         }
         yield World(
             folder=folder,
