@@ -10,14 +10,15 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from packager import __version__
 from packager.environment.channels import without_credentials
-from packager.errors import RegistryError
+from packager.errors import RegistryError, RegistryUnreachableError
 from packager.models.image import checked_digest
 from packager.plan import StoredLayer
 from packager.planner import ENVIRONMENT_LAYER, Dependencies
@@ -39,7 +40,12 @@ _FORM = 1  # of the note's document
 _OPTION = re.compile(r"(?<![\w.-])-(?:r|c|e|f|-req|-con|-edit|-find)")
 _PLACES = ("/", "file:", ".whl", ".tar", ".zip")
 _URL = re.compile(r"(?!file:)\b[\w+]+://[^\s,'\"\]}]+", re.IGNORECASE)
-_LAYER = re.compile(r"application/vnd\.(oci\.image\.layer\.v1|docker\.image\.rootfs\.diff)\.tar([.+]\w+)?")
+_LAYERS = frozenset(
+    {f"application/vnd.oci.image.layer.v1.tar{form}" for form in ("", "+gzip", "+zstd")}
+    | {f"application/vnd.docker.image.rootfs.diff.tar{form}" for form in ("", ".gzip")}
+)
+_VERSION = re.compile(r"3\.\d{1,3}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SKEW = timedelta(days=1)  # between two machines' clocks
 _NOT_READ = ("#", "prefix:")  # comments, and where `conda env export` found the environment
 
@@ -122,16 +128,23 @@ class EnvironmentStore:
     repository: Reference
     access: RegistryAccess
     longest_age: timedelta
+    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
         """Return the dependencies that were kept under a key, when they are whole and young enough."""
-        note = self._notes().read(f"environment-{key}")
+        try:
+            note = self._notes().read(f"environment-{key}")
+        except RegistryError as error:
+            if isinstance(error, RegistryUnreachableError):
+                self._given_up.set()
+            log.warning("the environments kept in %s can't be read, and are not used: %s", self._place(), error.message)
+            return None
         if note is None:
             return None
         try:
             found = self._read(key, note)
             age = _age(note.document["solvedAt"], now or datetime.now(timezone.utc))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
             return None
         if age >= self.longest_age:
@@ -141,7 +154,12 @@ class EnvironmentStore:
         return found
 
     def keep(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
-        """Keep an environment whose layer was delivered; what goes wrong is said, and no failure."""
+        """Keep an environment whose layer was delivered; what goes wrong is said, and no failure.
+
+        Where nobody answered when it was looked for, nobody is asked again.
+        """
+        if self._given_up.is_set():
+            return
         document = {
             "form": _FORM,
             "key": key,
@@ -166,9 +184,14 @@ class EnvironmentStore:
         if document["form"] != _FORM or document["key"] != key:
             raise ValueError("it was kept for something else")
         (descriptor,) = note.blobs
-        if not descriptor.size or not _LAYER.fullmatch(descriptor.media_type):
+        if not descriptor.size or descriptor.media_type not in _LAYERS:
             raise ValueError("its layer is none")
         packages, python = document["packages"], str(document["python"])
+        if not (python.startswith("/") or python == "python3") or not _VERSION.fullmatch(document["pythonVersion"]):
+            raise ValueError("its Python is none")
+        for name, value in document["variables"]:
+            if not _VARIABLE.fullmatch(name) or "\0" in value:
+                raise ValueError("one of its variables is none")
         return Dependencies(
             python=python,
             python_version=str(document["pythonVersion"]),

@@ -216,6 +216,7 @@ class Settings(BaseModel):
         default=None,
         validation_alias=AliasChoices("source_date_epoch", "SOURCE_DATE_EPOCH"),
         ge=0,
+        le=253_402_300_799,  # the year 9999
         description="Time of everything in the image, in seconds since 1970 (also read from SOURCE_DATE_EPOCH).",
     )
 

@@ -57,14 +57,14 @@ def publish_layout(staged: Path, target: Path) -> None:
     Raises:
         BuildError: The target is no layout, or a broken one.
     """
-    check_layout_target(target)
-    staged.chmod(0o755)
-    if not (target / "oci-layout").exists():
-        staged.rename(target)  # onto an empty folder as well: rename(2)
-        return
-    handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # against other packagers
+        check_layout_target(target)
+        staged.chmod(0o755)
+        if not (target / "oci-layout").exists():
+            staged.rename(target)  # onto an empty folder as well: rename(2)
+            return
         for blob in sorted((staged / "blobs").glob("*/*")):
             place = target / blob.relative_to(staged)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +73,7 @@ def publish_layout(staged: Path, target: Path) -> None:
         index = _merged(_read_index(target / "index.json"), _read_index(staged / "index.json"))
         fresh = staged / "index.json.new"
         fresh.write_text(json.dumps(index))
+        fresh.chmod(0o644)
         fresh.replace(target / "index.json")
     finally:
         os.close(handle)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_PATIENCE = 5.0  # seconds of further attempts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """A document, and the blobs that lie beside it."""
@@ -50,19 +53,21 @@ class Notes:
     kind: str
 
     def read(self, tag: str) -> Note | None:
-        """Return a note whose blobs are all there; None where there is none, or where it can't be had.
+        """Return a note whose blobs are all there, or None.
 
         One that was written without blobs has its own document as its blob.
+
+        Raises:
+            RegistryError: It can't be read, or is no note.
         """
         reference = replace(self.repository, tag=tag, digest=None)
         try:
-            with closing(Repository(reference, self.access)) as repository:
+            with closing(Repository(reference, _impatient(self.access))) as repository:
                 _, manifest = repository.manifest(tag)
                 config = Descriptor.from_dict(manifest["config"])
                 blobs = tuple(Descriptor.from_dict(layer) for layer in manifest["layers"])
                 if config.media_type != self.kind:
-                    log.warning("%s is no note of ours, and not used", reference)
-                    return None
+                    raise RegistryError(f"{reference} is no note of ours")
                 document = repository.document(config)
                 for blob in blobs:
                     if repository.size(blob.digest) != blob.size:
@@ -70,9 +75,8 @@ class Notes:
                         return None
         except ImageNotFoundError:
             return None
-        except (RegistryError, KeyError, TypeError, ValueError) as error:
-            log.warning("%s can't be read, and is not used: %s", reference, error)
-            return None
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RegistryError(f"{reference} is not what a note should be: {type(error).__name__}") from error
         return Note(document=document, blobs=blobs)
 
     def write(self, tag: str, note: Note, *, source: Reference) -> None:
@@ -85,7 +89,7 @@ class Notes:
         """
         data = json.dumps(note.document, sort_keys=True).encode()
         config = Descriptor(media_type=self.kind, digest=digest_of(data), size=len(data))
-        with closing(Uploads(self.repository, self.access)) as uploads:
+        with closing(Uploads(self.repository, _impatient(self.access))) as uploads:
             for blob in note.blobs:
                 if not uploads.has(blob.digest) and not uploads.mount(blob.digest, source):
                     with closing(Repository(source, self.access)) as repository:
@@ -99,6 +103,11 @@ class Notes:
                 "layers": _layers(note.blobs or (config,)),  # a manifest should have one (manifest.md)
             }
             uploads.put_manifest(tag, json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST)
+
+
+def _impatient(access: RegistryAccess) -> RegistryAccess:
+    """Return how a registry is reached that may be given up soon: a note only saves time."""
+    return replace(access, trust=replace(access.trust, retry_seconds=min(access.trust.retry_seconds, _PATIENCE)))
 
 
 def _layers(blobs: Sequence[Descriptor]) -> list[dict[str, Any]]:

@@ -132,6 +132,7 @@ def test_it_runs_as_nobody_with_a_root_that_can_not_be_written(
             *("--cap-drop", "all", "--security-opt", "no-new-privileges", "--mount", f"type=tmpfs,destination={TMP}"),
             *(word for here, there in mounts.items() for word in ("-v", f"{here}:{there}:ro")),
             *("-e", "PYTHONPATH=/source:/site", "-e", f"PACKAGER_CONDA_MIRRORS={CONDA_FORGE}=file:///channel"),
+            *("-e", "PACKAGER_SERVER=gunicorn"),  # no index is to be reached in there
             *("--workdir", TMP, bases["python"], "sh", "-c"),
             SCRIPT,
             "sh",

@@ -224,13 +224,17 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "time no time": ({"solvedAt": "yesterday"}, "not what it should be"),
     "time without a zone": ({"solvedAt": "2026-01-01T00:00:00"}, "not what it should be"),
     "prefix no path": ({"prefix": 3}, "not what it should be"),
+    "a Python that is none": ({"pythonVersion": "banana"}, "its Python is none"),
+    "a Python somewhere": ({"python": "bin/python"}, "its Python is none"),
+    "a variable that is none": ({"variables": [["A=B\n", "x"]]}, "one of its variables is none"),
+    "a layer packed otherwise": ({"layers": [{**ENTRY, "mediaType": f"{TAR}+foo"}]}, "its layer is none"),
     "no layer": ({"layers": []}, "not what it should be"),
     "two layers": ({"layers": [ENTRY, ENTRY]}, "not what it should be"),
     "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "its layer is none"),
-    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "can't be read, and is not used"),
-    "layers no list": ({"layers": 3}, "can't be read, and is not used"),
+    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "can't be read, and are not used"),
+    "layers no list": ({"layers": 3}, "can't be read, and are not used"),
     "another kind of note": ({"config": {"mediaType": "text/html", "digest": digest_of(LAYER)}}, "no note of ours"),
-    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "can't be read, and is not used"),
+    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "can't be read, and are not used"),
 }
 
 

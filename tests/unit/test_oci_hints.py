@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.engines.oci.hints import LARGE, LayerHints, fingerprint
-from packager.engines.oci.layers import LayerCarrier
+from packager.engines.oci.layers import LayerCarrier, PlanBlob
 from packager.engines.oci.sinks import RegistrySink
 from packager.engines.oci.workers import Workers
+from packager.errors import BuildError, RegistryUnreachableError
 from packager.layers.blob import LayerBlob
 from packager.layers.compression import Compression
 from packager.layers.entries import LayerEntry
@@ -17,6 +18,7 @@ from packager.models.image import Descriptor
 from packager.models.reference import Reference
 from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.registry.access import RegistryAccess
+from packager.registry.notes import Notes
 from packager.registry.uploads import Uploads
 from packager.tree import Kind
 from packager.zip_member import ZipMember
@@ -92,6 +94,45 @@ def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAcces
     nowhere = LayerHints(repository=None, access=access)
     assert nowhere.may_be_there(blob(weights(tmp_path)))
     nowhere.remember(small, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+
+
+def test_notes_that_can_not_be_read_make_it_look(
+    registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
+) -> None:
+    hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
+    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for key in [key for key in registry.manifests if key[0] == CACHE.path]:
+        registry.manifests[key] = ("x", deep)
+    assert hints.may_be_there(large)
+    (tmp_path / "weights.bin").unlink()
+    assert hints.may_be_there(large), "whoever reads it says what is wrong"
+
+
+def test_a_cache_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, access: RegistryAccess, tmp_path: Path
+) -> None:
+    asked = []
+
+    def read(_notes: Notes, tag: str) -> None:
+        asked.append(tag)
+        raise RegistryUnreachableError("gone")
+
+    monkeypatch.setattr(Notes, "read", read)
+    monkeypatch.setattr(Notes, "write", lambda *words, **_more: asked.append(words))
+    hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
+    assert hints.may_be_there(large)
+    assert hints.may_be_there(large)
+    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert len(asked) == 1
+
+
+def test_a_file_that_changes_between_two_readings_is_named(tmp_path: Path) -> None:
+    source = PlanBlob(blob=blob(weights(tmp_path, size=3 << 20)))
+    assert list(source.stream())
+    weights(tmp_path, b"b", size=3 << 20)
+    with pytest.raises(BuildError, match="a file of the layer model-1 was changed while it was read"):
+        list(source.stream())
 
 
 def carry(access: RegistryAccess, large: LayerBlob) -> str:

@@ -198,3 +198,22 @@ def test_digests_that_are_none(text: object) -> None:
 def test_the_formats_are_the_settings() -> None:
     assert Settings.model_fields["image_format"].annotation is not None
     assert get_args(ImageFormat) == get_args(Settings.model_fields["image_format"].annotation)
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({"rootfs": [1]}, "rootfs"),
+        ({"config": [1]}, "config"),
+        ({"config": {"Env": [1]}}, "config.Env"),
+        ({"config": {"Env": {"A": 1}}}, "config.Env"),
+        ({"config": {"Labels": ["a"]}}, "config.Labels"),
+        ({"config": {"ExposedPorts": ["80"]}}, "config.ExposedPorts"),
+        ({"rootfs": {"diff_ids": [1]}}, "diff_ids"),
+        ({"history": ["x"]}, "history"),
+    ],
+)
+def test_a_base_whose_config_is_none_is_refused(config: dict[str, Any], part: str) -> None:
+    image = RemoteImage(digest="sha256:" + "0" * 64, config=config, layers=(layer("a"),))
+    with pytest.raises(BuildError, match=f"a config that isn't one: {part}"):
+        check_base(Reference.parse("r.io/base"), image)

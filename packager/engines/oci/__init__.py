@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
+_MOST_LAYERS = 127  # docker's limit (moby's layer package)
 log = logging.getLogger(__name__)
 
 
@@ -134,6 +135,7 @@ class OciEngine:
             reference = replace(reference, digest=plan.base.digest)
         with ExitStack() as stack:
             base = stack.enter_context(open_base(reference, access, self._architecture))
+            _check_count(plan, base)
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
                 workers.start(partial(_bring_base, blob, base, sink, workers))
@@ -151,6 +153,17 @@ class OciEngine:
             manifest = make_manifest(plan, base.image, layers, config, image_format)
             sink.finish(config, manifest)
         return manifest, layers
+
+
+def _check_count(plan: ImagePlan, base: Base) -> None:
+    """Refuse an image that no container runtime can start, before anything is sent."""
+    layers = len(base.image.layers) + len(plan.steps)
+    if layers > _MOST_LAYERS:
+        raise BuildError(
+            f"the image would have {layers} layers, {len(base.image.layers)} of them the base's; {_MOST_LAYERS} can be "
+            "run",
+            hint="take a base image with fewer layers, or pack the model into fewer large files",
+        )
 
 
 def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:

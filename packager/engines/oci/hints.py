@@ -11,11 +11,12 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
-from packager.errors import RegistryError
+from packager.errors import RegistryError, RegistryUnreachableError
 from packager.registry.notes import Note, Notes
 from packager.tree import Kind
 from packager.zip_member import ZipMember
@@ -46,22 +47,31 @@ class LayerHints:
 
     repository: Reference | None
     access: RegistryAccess
+    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def may_be_there(self, blob: LayerBlob) -> bool:
         """Tell whether to look for a layer before it is sent."""
-        if self.repository is None or sum(entry.size for entry in blob.entries) < LARGE:
+        if self.repository is None or self._given_up.is_set() or sum(entry.size for entry in blob.entries) < LARGE:
             return True
-        return self._notes(self.repository).read(_tag(blob)) is not None
+        try:
+            return self._notes(self.repository).read(_tag(blob)) is not None
+        except OSError as error:  # what reads all of the layer says it better
+            log.debug("the layer %s has no fingerprint: %s", blob.name, error)
+        except RegistryError as error:
+            if isinstance(error, RegistryUnreachableError):
+                self._given_up.set()
+            log.info("the notes in %s can't be read: %s", self.repository, error.message)
+        return True
 
     def remember(self, blob: LayerBlob, descriptor: Descriptor) -> None:
         """Leave a note of a layer that was sent; what goes wrong is said, and no failure."""
-        if self.repository is None or sum(entry.size for entry in blob.entries) < LARGE:
+        if self.repository is None or self._given_up.is_set() or sum(entry.size for entry in blob.entries) < LARGE:
             return
         try:
             note = Note(document={"digest": descriptor.digest})
             self._notes(self.repository).write(_tag(blob), note, source=self.repository)
-        except RegistryError as error:
-            log.info("no note of the layer %s can be kept: %s", blob.name, error.message)
+        except (OSError, RegistryError) as error:
+            log.info("no note of the layer %s can be kept: %s", blob.name, error)
 
     def _notes(self, repository: Reference) -> Notes:
         return Notes(repository=repository, access=self.access, kind=KIND)

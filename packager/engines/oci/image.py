@@ -84,6 +84,10 @@ def check_base(reference: Reference, base: RemoteImage) -> None:
     Raises:
         BuildError: Its config doesn't fit its layers, or has ONBUILD commands.
     """
+    if wrong := _misshapen(base.config):
+        raise BuildError(
+            f"the base image {reference} has a config that isn't one: {wrong}", hint="build or push it again"
+        )
     below = (base.config.get("rootfs") or {}).get("diff_ids") or []
     if len(below) != len(base.layers):
         raise BuildError(
@@ -96,6 +100,23 @@ def check_base(reference: Reference, base: RemoteImage) -> None:
             f"run: ONBUILD {str(trigger)[:200]}",
             hint="use --engine buildah or kaniko, or a base image without it",
         )
+
+
+def _misshapen(config: dict[str, Any]) -> str:
+    """Return the part of a config that isn't of its kind (config.md), or an empty text."""
+    rootfs, inner = config.get("rootfs") or {}, config.get("config") or {}
+    for name, value in (("rootfs", rootfs), ("config", inner)):
+        if not isinstance(value, dict):
+            return name
+    for name in ("Labels", "ExposedPorts", "Volumes"):
+        if not isinstance(inner.get(name) or {}, dict):
+            return f"config.{name}"
+    texts = {f"config.{name}": inner.get(name) for name in ("Env", "OnBuild")} | {"diff_ids": rootfs.get("diff_ids")}
+    for name, value in texts.items():
+        if not isinstance(value or [], list) or not all(isinstance(each, str) for each in value or []):
+            return name
+    history = config.get("history") or []
+    return "" if isinstance(history, list) and all(isinstance(each, dict) for each in history) else "history"
 
 
 def make_config(

@@ -35,8 +35,25 @@ class PlanBlob:
     blob: LayerBlob
 
     def stream(self) -> Iterator[bytes]:
-        """Give the bytes."""
-        return self.blob.stream()
+        """Give the bytes.
+
+        Raises:
+            BuildError: They aren't those that were read before.
+        """
+        known, given = self.blob.facts, 0
+        for chunk in self.blob.stream():
+            given += len(chunk)
+            if known is not None and given > known.size:
+                raise self._changed()
+            yield chunk
+        if known is not None and self.blob.facts != known:
+            raise self._changed()
+
+    def _changed(self) -> BuildError:
+        return BuildError(
+            f"a file of the layer {self.blob.name} was changed while it was read",
+            hint="let nothing write into the model's folder while it's packaged",
+        )
 
     def descriptor(self) -> Descriptor | None:
         """Return what they are, once they were read."""

@@ -79,6 +79,8 @@ class LayoutSink:
         self._tag = tag
         self._blobs = folder / "blobs" / "sha256"
         self._blobs.mkdir(parents=True)
+        for made in (folder, self._blobs.parent, self._blobs):
+            made.chmod(0o755)  # whatever the umask
 
     def has(self, digest: str) -> bool:
         """Look for the file."""
@@ -109,6 +111,8 @@ class LayoutSink:
         index = {"schemaVersion": 2, "manifests": [entry]}
         (self.folder / "index.json").write_text(json.dumps(index))
         (self.folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        for name in ("index.json", "oci-layout"):
+            (self.folder / name).chmod(0o644)
 
     def _path(self, digest: str) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
