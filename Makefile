@@ -23,6 +23,8 @@ ARGS ?=
 STRICT ?=
 # What STRICT may do without: words as in the tests' `needs(...)`.
 WITHOUT ?=
+# How the integration tests are spread over processes, a file to one of them; empty: not at all.
+PROCESSES ?= -n 2 --dist loadfile
 # Further arguments for pytest: make unit TESTS='-k plan'
 TESTS ?=
 
@@ -79,7 +81,7 @@ unit: venv ## Unit tests: no process, no socket
 integration: venv ## Integration tests: the real tools, a real registry
 	@local/kaniko_executor.sh >/dev/null || true  # the tests that need it name it when it's not there
 	@local/helm.sh >/dev/null || true  # likewise
-	STRICT='$(STRICT)' WITHOUT='$(WITHOUT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(TESTS) tests/integration
+	STRICT='$(STRICT)' WITHOUT='$(WITHOUT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(PROCESSES) $(TESTS) tests/integration
 
 .PHONY: bench
 bench: install-build venv ## The benchmarks, each a program in bench/

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 PROJECT = Path(__file__).parents[1]
 LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
+TOLD: pytest.StashKey[dict[str, None]] = pytest.StashKey()  # by the processes that tests are spread over
 
 
 def is_there(tool: str) -> bool:
@@ -80,12 +81,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["left_out"] = list(sentences(session.config))
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and LEFT_OUT in session.config.stash:
         session.exitstatus = pytest.ExitCode.OK
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001  (xdist's names)
+    for line in getattr(node, "workeroutput", {}).get("left_out", ()):  # each of them has seen all tests
+        node.config.stash.setdefault(TOLD, {})[line] = None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = list(sentences(config))
+    lines = [*sentences(config), *config.stash.get(TOLD, {})]
     for line in lines:
         terminalreporter.write_line(line, yellow=True)
     if lines and (report := os.environ.get("LEFT_OUT_FILE")):  # `make test` repeats them as its last lines
