@@ -161,6 +161,6 @@ def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:
         return httpx.NetRCAuth(environ.get("NETRC") or None), "the login of .netrc"
     except FileNotFoundError:
         return None, "anonymous access"
-    except (OSError, netrc.NetrcParseError) as error:
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
         log.warning("the .netrc file is not used: it can't be read (%s)", type(error).__name__)
         return None, "anonymous access"
