@@ -201,3 +201,19 @@ def test_a_netrc_that_can_not_be_read_holds_no_secrets(tmp_path: Path, data: byt
     if data is not None:
         file.write_bytes(data)
     assert netrc_secrets({"NETRC": str(file)}) == []
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--", f"{'a' * 64}.example", "é..x", ".example", "xn--a.b\u2025"])
+def test_a_host_that_no_name_server_can_be_asked_for_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="MODEL is no valid URL") as caught:
+        parse_model(f"https://{host}/wine.zip?sig=5167a7ure")
+    assert "5167a7ure" not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--bcher-kva.example", "bücher.example", "host.", "a_b.example", f"{'a' * 63}.example"]
+)
+def test_a_host_of_any_right_form_is_taken(host: str) -> None:
+    model = parse_model(f"https://{host}/wine.zip")
+    assert isinstance(model, RemoteModel)
+    assert model.bucket == host
