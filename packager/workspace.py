@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.artifact import Artifact, ArtifactLimits, open_artifact
-from packager.errors import DiskFullError, UsageError, is_disk_full
+from packager.errors import ArtifactError, DiskFullError, UsageError, is_disk_full
 from packager.interruption import private_folder
 
 if TYPE_CHECKING:
@@ -56,8 +56,25 @@ def _fetched(
 ) -> Iterator[Path]:
     from packager.storage.download import fetched  # noqa: PLC0415  (the stores' libraries take long to import)
 
-    with fetched(model, work, settings=settings, environ=environ, reporter=reporter) as path:
+    with fetched(model, work, settings=settings, environ=environ, reporter=reporter) as path, _named(model, path):
         yield path
+
+
+@contextmanager
+def _named(model: RemoteModel, path: Path) -> Iterator[None]:
+    """Let errors in the archive name the model that the user gave, not the file that it was fetched into."""
+    try:
+        yield
+    except ArtifactError as error:
+        message = error.message
+        for name in (str(path.absolute()), str(path)):
+            message = message.replace(name, str(model))
+        if message == error.message:
+            raise
+        what = "the server may have answered with a login or error page" if model.is_web else "look at the object there"
+        raise ArtifactError(
+            message, hint=f"check that the zip of a trained model is there, and whole: {what}"
+        ) from error
 
 
 @contextmanager

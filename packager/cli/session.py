@@ -22,7 +22,7 @@ from packager.process import run_command, stop_signals
 from packager.redaction import Redactor
 from packager.settings import Settings, read_platform
 from packager.storage.location import parse_model
-from packager.storage.secrets import environment_secrets
+from packager.storage.secrets import environment_secrets, netrc_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,7 +108,7 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
     try:
         with stop_signals():
             settings = Settings.from_env(os.environ)
-            redactor.add([*settings.secrets(), *environment_secrets(os.environ)])
+            redactor.add([*settings.secrets(), *environment_secrets(os.environ), *netrc_secrets(os.environ)])
             if outputs is not None:
                 outputs.prepare()
             yield Session(settings=settings, redactor=redactor, reporter=reporter)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import re
+
+from pydantic import Field, SecretStr, field_validator
 
 from packager.models.entity import Entity
 
 SECRET_FIELDS = ("password", "keyID", "keySecret", "publicKey")
 MASK = "*****"  # what is shown in a secret's place
 REGISTRY_TYPES = ("docker", "ecr")
+_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")  # what no header, file name or environment can hold
+
+
+def _check_text(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and _UNSENDABLE.search(text):
+        raise ValueError("holds a NUL character or half a surrogate pair, which is no text that can be sent")
+    return value
 
 
 class ConnectionSpec(Entity):
@@ -28,6 +38,8 @@ class ConnectionSpec(Entity):
     web_ui_link: str = Field(default="", alias="webUILink")
     vital: bool = False
 
+    _text = field_validator("*")(_check_text)
+
     def masked(self) -> list[str]:
         """Return the names of the secret fields that hold the mask, as connections are shown, and no secret."""
         named = {info.alias or name: getattr(self, name) for name, info in type(self).model_fields.items()}
@@ -44,3 +56,5 @@ class Connection(Entity):
 
     id: str
     spec: ConnectionSpec
+
+    _text = field_validator("id")(_check_text)

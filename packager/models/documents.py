@@ -6,8 +6,8 @@ In `mp.json` secrets are plain text; in a `kind: Connection` document they are b
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,8 @@ from packager.models.packaging import ModelPackaging, PackagingIntegration, Pack
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 KINDS: dict[str, type[BaseModel]] = {
     "ModelPackaging": ModelPackaging,
@@ -187,12 +189,19 @@ def _decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) ->
         if not spec.get(name) or (keep_mask and spec[name] == MASK):
             continue
         try:
-            decoded[name] = base64.b64decode(str(spec[name]), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            unwrapped = "".join(str(spec[name]).split())  # `base64` breaks its lines after 76 characters
+            decoded[name] = base64.b64decode(unwrapped, validate=True).decode()
+        except ValueError:  # not base64, not ASCII at all, or not UTF-8 inside
             problems.append(f"spec.{name} is not base64 text")
     if problems:
         raise RequestError.from_problems(
             where, problems, hint='secrets in a Connection document are base64: printf %s "$SECRET" | base64'
+        )
+    if str(decoded.get("password") or "").endswith("\n"):
+        log.warning(
+            "connection %r: its password ends in a line break, which is sent with it; "
+            'if it is none of the password, encode it by: printf %%s "$SECRET" | base64',
+            document.get("id"),
         )
     return {**document, "spec": decoded}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+import httpx
+
 from packager.errors import RequestError, UsageError
 from packager.storage.secrets import private_key, secrets_of_query
 
@@ -195,9 +197,26 @@ def _parse_web(scheme: str, rest: str, sha256: str | None, insecure_hosts: Itera
             f"MODEL would be fetched from {parts.netloc} over plain HTTP, where anyone on the way can change it",
             hint=f"use https, or set PACKAGER_INSECURE_STORES={parts.netloc} if it is meant to be so",
         )
-    return RemoteModel(
+    model = RemoteModel(
         scheme=scheme, bucket=parts.netloc, key=parts.path.removeprefix("/"), query=parts.query, sha256=sha256
     )
+    _check_url(model)
+    return model
+
+
+def _check_url(model: RemoteModel) -> None:
+    """See that a request can be made of it: its host goes through IDNA (RFC 5891) on its way to the name server."""
+    try:
+        url = httpx.URL(model.url)
+        name = url.host  # decodes it
+        url.raw_host.decode().encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise UsageError(
+            "MODEL is no valid URL",
+            hint="check its host: the parts of a name are 1 to 63 characters long, and those after `xn--` Punycode",
+        ) from error
+    if not name:
+        raise UsageError("MODEL is no valid URL: it names no host", hint=f"give {SUPPORTED}")
 
 
 def _split_place(rest: str) -> tuple[str, str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import netrc
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -36,6 +38,20 @@ def environment_secrets(environ: Mapping[str, str]) -> list[str]:
     held = [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
     proxies = [value for name, value in environ.items() if name.lower() in _PROXIES]
     return [*held, *(secret for proxy in proxies for secret in secrets_of_url(proxy))]
+
+
+def netrc_secrets(environ: Mapping[str, str]) -> list[str]:
+    """Return the passwords of the user's .netrc (or what NETRC names), and each login as HTTP sends it (RFC 7617).
+
+    Nothing, if there is no such file or it can't be read: then no login of it is sent either.
+    """
+    try:
+        hosts = netrc.netrc(environ.get("NETRC") or None).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return []
+    held = {(login, password) for login, _, password in hosts.values() if password}
+    sent = [base64.b64encode(f"{login}:{password}".encode()).decode() for login, password in held]
+    return [*(password for _, password in held), *sent]
 
 
 def secrets_of_query(query: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import netrc
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_NUMBER = r"[0-9]{1,19}"  # more bytes are nowhere
+_RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
 _MOST_REDIRECTS = 5
 
 
@@ -53,6 +55,7 @@ class WebSource:
             permission="reading that file",
         )
         self._url = model.url
+        self._asked = model.bucket  # the host with its port; another one after a redirect
         self._insecure_hosts = frozenset(insecure_hosts)
         self._checksums: list[Checksum] = []
         self._client = httpx.Client(
@@ -64,7 +67,7 @@ class WebSource:
             transport=transport,
             trust_env=not is_loopback(host),  # the proxy variables
             verify=context,
-            event_hooks={"request": [self._refuse_plain]},
+            event_hooks={"request": [self._check_request]},
         )
 
     def close(self) -> None:
@@ -80,7 +83,7 @@ class WebSource:
         """Ask for the bytes from `offset` on; see `Source`."""
         headers = _conditions(offset, validator)
         try:
-            with self._client.stream("GET", self._url, headers=headers) as response:
+            with closing(self._ask(headers)) as response:
                 self._check(response)
                 opened = self._opened(response, offset)
                 if validator and opened.validator != validator:
@@ -88,18 +91,40 @@ class WebSource:
                 yield opened
         except httpx.TransportError as error:
             cause = f"{type(error).__name__}: {error}"
-            failure = unreachable(self.access, cause)
+            failure = unreachable(replace(self.access, store=self._asked), cause)
             if is_untrusted(cause) or isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
                 raise failure from error
             raise TransientError(failure) from error
         except httpx.TooManyRedirects as error:
             raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
         except httpx.InvalidURL as error:
-            raise StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL") from error
+            raise self._astray() from error
 
-    def _refuse_plain(self, request: httpx.Request) -> None:
-        """Refuse a redirect from https to http."""
+    def _ask(self, headers: Mapping[str, str]) -> httpx.Response:
+        """Send the request and those that redirects lead to; the body is still to come."""
+        self._asked = self.access.store
+        try:
+            return self._client.send(self._client.build_request("GET", self._url, headers=headers), stream=True)
+        except UnicodeError as error:  # of IDNA: a host that MODEL names was checked, so it's one that was led to
+            raise self._astray() from error
+        except httpx.RemoteProtocolError as error:
+            if "location header" in str(error):  # httpx has no class of its own for it
+                raise self._astray() from error
+            raise
+
+    def _astray(self) -> StorageError:
+        return StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL")
+
+    def _check_request(self, request: httpx.Request) -> None:
+        """Refuse a redirect from https to http, and to what is no web server; note who is asked."""
         host, place = request.url.host, request.url.netloc.decode()
+        if request.url.scheme not in ("http", "https"):
+            raise StorageError(
+                f"{self.access.location} redirects to {request.url.scheme}://, which is no web server's URL",
+                hint="give a URL from which the archive itself comes",
+            )
+        if request.url != self._url:
+            self._asked = place
         if request.url.scheme != "https" and not is_loopback(host) and place not in self._insecure_hosts:
             raise StorageError(
                 f"{self.access.location} redirects to {place} over plain HTTP", hint="give the URL that it leads to"
@@ -120,7 +145,7 @@ class WebSource:
     def _opened(self, response: httpx.Response, offset: int) -> Opened:
         headers = response.headers
         length = headers.get("content-length", "")
-        start, size = 0, int(length) if length.isdecimal() else None
+        start, size = 0, int(length) if re.fullmatch(_NUMBER, length) else None
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(headers.get("content-range", ""))
             if match is None or int(match[1]) != offset:
@@ -151,7 +176,7 @@ def _seconds(text: str) -> float | None:
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -161,6 +186,6 @@ def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:
         return httpx.NetRCAuth(environ.get("NETRC") or None), "the login of .netrc"
     except FileNotFoundError:
         return None, "anonymous access"
-    except (OSError, netrc.NetrcParseError) as error:
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
         log.warning("the .netrc file is not used: it can't be read (%s)", type(error).__name__)
         return None, "anonymous access"

@@ -151,3 +151,14 @@ def test_an_image_is_named_after_the_archive_in_the_store(monkeypatch: pytest.Mo
     assert printed.exit_code == 0, printed.stderr
     assert made[0].overrides.output == "oci-archive:wine-1.0.oci.tar"
     assert str(made[0].model) == "https://store.example/a/wine-1.0.zip"
+
+
+def test_the_login_of_netrc_is_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine store.example login ann password pa55word\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    echoed = "Basic YW5uOnBhNTV3b3Jk"  # ann:pa55word
+    printed = CliRunner().invoke(app, ["inspect", str(tmp_path / echoed)])
+    assert printed.exit_code == 10
+    assert "Basic *****" in printed.output
+    assert "YW5u" not in printed.output

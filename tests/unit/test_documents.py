@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import base64
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
 from packager.errors import RequestError
+from packager.models.connection import Connection
 from packager.models.documents import read_documents, read_packaging_manifest
 
 PACKAGING = """
@@ -74,6 +77,10 @@ spec: {schema: {targets: [{name: docker-push, connectionTypes: [docker], require
         (PACKAGING.replace("id: wine", "id: Wine_1"), "id: string should match pattern"),
         (PACKAGING.replace("id: wine", "id: " + "a" * 64), "id: string should have at most 63 characters"),
         (CONNECTION.replace("cGFzcw==", "not base64!"), "spec.password is not base64 text"),
+        (CONNECTION.replace("cGFzcw==", "pässwörd"), "spec.password is not base64 text"),
+        (CONNECTION.replace("cGFzcw==", "/w=="), "spec.password is not base64 text"),
+        (CONNECTION.replace("cGFzcw==", "cGEAc3M="), "spec.password: holds a NUL character"),
+        (CONNECTION.replace("ann", '"\\0ann"'), "spec.username: holds a NUL character"),
         (CONNECTION.replace("type: docker, ", ""), "spec.type: field required"),
         (PACKAGING, "connection 'hub', which is in none of the files"),
         ("kind: ModelPackaging\nid: a\nspec: {arguments: [1]}", "spec.arguments: input should be a valid dictionary"),
@@ -135,3 +142,45 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(RequestError) as caught:
         read_packaging_manifest(write(tmp_path, "mp.json", text))
     assert message in caught.value.message
+
+
+def test_a_secret_that_base64_has_wrapped_is_read(tmp_path: Path) -> None:
+    secret = "a key that is longer than one line of base64 " * 4
+    document = {
+        "kind": "Connection",
+        "id": "hub",
+        "spec": {"type": "s3", "keySecret": base64.encodebytes(secret.encode()).decode()},
+    }
+    assert "\n" in document["spec"]["keySecret"].strip()  # type: ignore[index]
+    path = write(tmp_path, "a.json", json.dumps(document))
+    assert read_documents([path]).connections["hub"].spec.key_secret.get_secret_value() == secret
+
+
+def test_a_password_that_ends_in_a_line_break_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_documents([write(tmp_path, "a.yaml", CONNECTION)])
+    assert not caplog.records
+    connections = read_documents([write(tmp_path, "b.yaml", CONNECTION.replace("cGFzcw==", "cGFzcwo="))]).connections
+    assert connections["hub"].spec.password.get_secret_value() == "pass\n"
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "connection 'hub'" in record.getMessage()
+    assert 'printf %s "$SECRET"' in record.getMessage()
+    assert "pass\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("text", ["\ud800x", "a\0b"])
+@pytest.mark.parametrize("field", ["id", "uri", "username", "password", "keyID", "role"])
+def test_what_is_no_text_is_refused_with_its_field(tmp_path: Path, field: str, text: str) -> None:
+    connection = {"id": "hub", "spec": {"type": "docker"}}
+    (connection if field == "id" else connection["spec"])[field] = text  # type: ignore[index]
+    target = {"name": "docker-push", "connection": connection}
+    path = write(tmp_path, "mp.json", json.dumps({"modelPackaging": {"id": "wine"}, "targets": [target]}))
+    with pytest.raises(RequestError) as caught:
+        read_packaging_manifest(path)
+    assert f".connection.{'id' if field == 'id' else f'spec.{field}'}: holds a NUL character" in caught.value.message
+
+
+def test_secrets_of_many_lines_are_text() -> None:
+    key = "-----BEGIN-----\nä\U0001f511\n"
+    spec = {"type": "git", "keySecret": key}
+    assert Connection.model_validate({"id": "a", "spec": spec}).spec.secrets() == [key]

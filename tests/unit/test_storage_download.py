@@ -301,6 +301,66 @@ def test_a_redirect_is_followed_but_never_down_to_plain_http(tmp_path: Path) -> 
         fetch(Store(*[answer(302, location="https://other.example/wine.zip")] * 99), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("ftp://localhost/wine.zip", "redirects to ftp://, which is no web server's URL"),
+        ("file:///etc/passwd", "redirects to file://, which is no web server's URL"),
+        ("https://xn--/wine.zip", "redirects to no valid URL"),
+        ("https://é..x/wine.zip", "redirects to no valid URL"),
+        ("https://a..b/wine.zip", "redirects to no valid URL"),
+        (f"https://{'a' * 64}.example/wine.zip", "redirects to no valid URL"),
+    ],
+)
+def test_a_redirect_to_nowhere_is_told(tmp_path: Path, target: str, said: str) -> None:
+    def look_up(request: httpx.Request) -> httpx.Response:
+        request.url.raw_host.decode().encode("idna")  # as the socket does
+        raise AssertionError(request.url)
+
+    store = Store(lambda _request: httpx.Response(302, headers=[(b"Location", target.encode())]), look_up)
+    with pytest.raises(StorageError) as caught:
+        fetch(store, tmp_path)
+    assert type(caught.value) is StorageError
+    assert caught.value.message == f"{URL.partition('?')[0]} {said}"
+
+
+@pytest.mark.parametrize(
+    ("faults", "host"),
+    [
+        ([broken], "store.example"),
+        ([answer(302, location="https://other.example:8443/x"), broken], "other.example:8443"),
+    ],
+)
+def test_who_can_not_be_reached_is_named(
+    tmp_path: Path, faults: list[Callable[[httpx.Request], httpx.Response]], host: str
+) -> None:
+    with pytest.raises(StorageUnreachableError, match=f"'{host}' can't be reached"):
+        fetch(Store(*faults * 9), tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 01 Jan 0001 00:00:00 +2359", "9" * 5000])
+def test_an_absurd_wait_is_none_or_the_longest(tmp_path: Path, asked: str) -> None:
+    [slept] = fetch(Store(answer(503, retry_after=asked)), tmp_path)
+    assert 0.5 <= slept <= 30
+
+
+@pytest.mark.parametrize("numbers", ["bytes {}-{}/{}", "bytes 2097152-{}/{}"])
+def test_an_absurd_range_is_refused(tmp_path: Path, numbers: str) -> None:
+    store = Store()
+    absurd = answer(206, etag='"one"', content_range=numbers.replace("{}", "9" * 5000))
+    store.faults = [store.cut(2 * MB), absurd]
+    with pytest.raises(StorageError, match="was asked for the bytes from 2097152 on, and gave") as caught:
+        fetch(store, tmp_path)
+    assert len(caught.value.message) < 500
+
+
+def test_an_absurd_length_counts_as_none(tmp_path: Path) -> None:
+    headers = {"ETag": '"one"', "Content-Length": "9" * 5000}
+    store = Store(lambda _request: httpx.Response(200, headers=headers, stream=httpx.ByteStream(BODY)))
+    fetch(store, tmp_path)
+    assert (tmp_path / "model.zip").read_bytes() == BODY
+
+
 def test_the_login_comes_from_netrc_and_stays_with_its_host(tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine store.example login ann password pa55\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from packager.errors import RequestError, UsageError
 from packager.models.connection import Connection
 from packager.models.packaging import PackagingManifest
 from packager.storage.location import RemoteModel, held_model, parse_model
-from packager.storage.secrets import environment_secrets
+from packager.storage.secrets import environment_secrets, netrc_secrets
 
 DIGEST = "ab" * 32
 SIGNED = "https://bucket.example/wine.zip?X-Amz-Credential=AKIA%2Fscope&X-Amz-Signature=5167a7ure&v=1"
@@ -185,3 +186,34 @@ def test_a_manifest_that_locates_no_model_is_told(holder: Connection | None, nam
         held_model(manifest(holder, name))
     assert said in caught.value.message
     assert "wine" in caught.value.message
+
+
+def test_the_logins_of_netrc_are_secrets_as_they_are_and_as_they_are_sent(tmp_path: Path) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine a.example login ann password p4ss\ndefault login bob password t0k3n\n")
+    sent = {base64.b64encode(pair).decode() for pair in (b"ann:p4ss", b"bob:t0k3n")}
+    assert set(netrc_secrets({"NETRC": str(file)})) == {"p4ss", "t0k3n", *sent}
+
+
+@pytest.mark.parametrize("data", [None, b"machine", b"machine a login b password \xff\n"])
+def test_a_netrc_that_can_not_be_read_holds_no_secrets(tmp_path: Path, data: bytes | None) -> None:
+    file = tmp_path / "netrc"
+    if data is not None:
+        file.write_bytes(data)
+    assert netrc_secrets({"NETRC": str(file)}) == []
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--", f"{'a' * 64}.example", "é..x", ".example", "xn--a.b\u2025"])
+def test_a_host_that_no_name_server_can_be_asked_for_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="MODEL is no valid URL") as caught:
+        parse_model(f"https://{host}/wine.zip?sig=5167a7ure")
+    assert "5167a7ure" not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--bcher-kva.example", "bücher.example", "host.", "a_b.example", f"{'a' * 63}.example"]
+)
+def test_a_host_of_any_right_form_is_taken(host: str) -> None:
+    model = parse_model(f"https://{host}/wine.zip")
+    assert isinstance(model, RemoteModel)
+    assert model.bucket == host
