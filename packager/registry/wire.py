@@ -13,6 +13,7 @@ import httpx
 
 from packager.errors import RegistryError
 from packager.models.reference import DOCKER_HUB
+from packager.proxies import ProxyTransport
 from packager.registry import answers
 from packager.registry.authfile import login_for
 from packager.registry.challenge import ChallengeAuth
@@ -61,9 +62,8 @@ class Wire:
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
             follow_redirects=True,
             timeout=_TIMEOUT,
-            transport=transport,
-            trust_env=not reference.is_loopback,  # the proxy variables
-            verify=access.trust.ssl_context(reference.host),
+            transport=transport or ProxyTransport(access.trust.ssl_context(reference.host)),
+            trust_env=False,
         )
 
     def close(self) -> None:
