@@ -67,7 +67,8 @@ def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport
 def _ask(client: httpx.Client, url: str) -> tuple[bool, Exception]:
     """Return whether anything answered, and why not."""
     try:
-        client.get(url)
+        with client.stream("GET", url):
+            pass  # whatever it says
     except httpx.TransportError as error:
         return False, error
     return True, Exception()
