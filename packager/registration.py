@@ -10,6 +10,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError
+from packager.proxies import ProxyTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,8 @@ def register(
         wait=wait_exponential(multiplier=pause, max=30),
         reraise=True,
     )
-    with httpx.Client(base_url=url.rstrip("/"), headers=headers, transport=transport, timeout=30) as client:
+    way = transport or ProxyTransport(httpx.create_ssl_context())
+    with httpx.Client(base_url=url.rstrip("/"), headers=headers, transport=way, trust_env=False, timeout=30) as client:
         for document in documents:
             body = {name: document[name] for name in ("id", "spec")}
             try:

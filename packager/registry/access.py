@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from packager.proxies import ProxyTransport
 from packager.registry import answers
 from packager.registry.trust import Trust
 
@@ -53,10 +54,9 @@ def find_plain_hosts(
 def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport | None) -> bool:
     """Tell whether a host speaks plain HTTP; one that answers in neither way is taken to be out of order."""
     with httpx.Client(
-        verify=trust.ssl_context(reference.host),
-        transport=transport,
+        transport=transport or ProxyTransport(trust.ssl_context(reference.host)),
         timeout=_PROBE_SECONDS,
-        trust_env=not reference.is_loopback,
+        trust_env=False,
     ) as client:
         https, broken = _ask(client, f"https://{reference.host}/v2/")
         if https or answers.is_plain_answer(broken) or answers.is_tls_trouble(broken):
@@ -67,7 +67,8 @@ def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport
 def _ask(client: httpx.Client, url: str) -> tuple[bool, Exception]:
     """Return whether anything answered, and why not."""
     try:
-        client.get(url)
+        with client.stream("GET", url):
+            pass  # whatever it says
     except httpx.TransportError as error:
         return False, error
     return True, Exception()

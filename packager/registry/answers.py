@@ -14,6 +14,7 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from packager.registry.bodies import MOST_ERROR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from packager.models.reference import Reference
 
 _MOST_CHARACTERS = 300
-_MOST_ERROR_BYTES = 1 << 16
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 # X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
@@ -174,13 +174,13 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
         first = document["errors"][0]
         code = str(first["code"])
         return code, _shown(f"{code}: {first.get('message') or response.reason_phrase}")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return "", _shown(f"{response.status_code} {response.reason_phrase}".strip())
 
 
 def cause(response: httpx.Response) -> str:
     """Return what may be shown of an answer that is no success; reads it."""
-    return _cause(response, next(response.iter_raw(_MOST_ERROR_BYTES), b""))[1]
+    return _cause(response, next(response.iter_raw(MOST_ERROR_BYTES), b""))[1]
 
 
 def _shown(text: str) -> str:

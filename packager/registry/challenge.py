@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from packager.registry.bodies import MOST_TOKEN_BYTES, bound
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -58,7 +60,6 @@ class ChallengeAuth(httpx.Auth):
             given = yield _token_request(parameters, login)
             if given.status_code in _FAILED:
                 return  # the caller sees this status
-            given.read()
             token = _token(given) if given.status_code == httpx.codes.OK else ""
             if not token:  # what the registry itself says to nobody is what the caller sees
                 request.headers.pop("Authorization", None)
@@ -105,9 +106,11 @@ def _may_be_asked(realm: str, registry: httpx.URL) -> bool:
 
 
 def _token(answer: httpx.Response) -> str:
+    bound(answer, MOST_TOKEN_BYTES)
+    answer.read()
     try:
         document = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     token = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else ""
     return token if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token) else ""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
-from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, digest_of
+from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, checked_digest, digest_of
 from packager.registry import answers
+from packager.registry.bodies import bound
 from packager.registry.retries import Retries
 from packager.registry.wire import CHUNK, Wire, skipped
 
@@ -27,6 +28,16 @@ log = logging.getLogger(__name__)
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _MOST_BYTES = 4 << 20  # of a manifest (the specification's own limit) or a config
 _MIRROR_SECONDS = 5.0
+_GARBAGE = (  # what reading something raises that isn't what it should be; UnicodeError is a ValueError
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    httpx.DecodingError,
+    httpx.InvalidURL,
+)
 
 
 class Repository:
@@ -55,20 +66,21 @@ class Repository:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError: It can't be had.
             RegistryError: The registry failed, or what it gave isn't what the digest says.
         """
+        try:
+            return self._image(architecture)
+        except _GARBAGE as error:
+            raise self._wire.wrong("has a manifest or a config of a kind that we can't read") from error
+
+    def _image(self, architecture: str) -> RemoteImage:
         name = self.reference.digest or self.reference.tag or "latest"
         digest, manifest = self.manifest(name)
         if "manifests" in manifest:
             digest, manifest = self.manifest(self._of_platform(manifest["manifests"], architecture))
-        try:
-            config = Descriptor.from_dict(manifest["config"])
-            layers = tuple(Descriptor.from_dict(layer) for layer in manifest["layers"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._wire.wrong("has a manifest of a kind that we can't read") from error
+        layers = tuple(Descriptor.from_dict(layer) for layer in manifest["layers"])
+        config = self.document(Descriptor.from_dict(manifest["config"]))
+        _check_config(config)
         return RemoteImage(
-            digest=digest,
-            media_type=str(manifest.get("mediaType") or OCI_MANIFEST),
-            config=self.document(config),
-            layers=layers,
+            digest=digest, media_type=str(manifest.get("mediaType") or OCI_MANIFEST), config=config, layers=layers
         )
 
     def manifest(self, name: str) -> tuple[str, dict[str, Any]]:
@@ -97,7 +109,8 @@ class Repository:
         response = self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), expect=(200, 404))
         if response.status_code != httpx.codes.OK:
             return None
-        return int(response.headers.get("Content-Length") or -1)
+        length = response.headers.get("Content-Length", "")
+        return int(length) if length.isascii() and length.isdigit() else -1
 
     @contextmanager
     def layer(self, blob: Descriptor) -> Iterator[LayerStream]:
@@ -124,14 +137,14 @@ class Repository:
         for entry in entries if isinstance(entries, list) else []:
             platform = entry.get("platform") or {}
             if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
-                return str(entry["digest"])
+                return checked_digest(entry["digest"])
         error = answers.image_not_found(self.reference)
         raise type(error)(f"{error.message} for linux/{architecture}", hint=error.hint)
 
     def _document(self, body: bytes) -> dict[str, Any]:
         try:
             document = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._wire.wrong("answered something that is no JSON") from error
         if not isinstance(document, dict):
             raise self._wire.wrong("answered something that is no document")
@@ -145,11 +158,10 @@ class Repository:
 
     def _read(self, path: str) -> bytes:
         with self._wire.stream("GET", self._wire.url(path), headers={"Accept": _ACCEPT}) as response:
-            body = b""
-            for chunk in response.iter_raw(CHUNK):
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    raise self._wire.wrong(f"gave more than {_MOST_BYTES} bytes for {path}")
+            bound(response, _MOST_BYTES + 1)
+            body = b"".join(response.iter_raw(CHUNK))
+            if len(body) > _MOST_BYTES:
+                raise self._wire.wrong(f"gave more than {_MOST_BYTES} bytes for {path}")
             return body
 
 
@@ -187,6 +199,22 @@ def find_image(
         yield repository, repository.image(architecture)
     finally:
         repository.close()
+
+
+def _check_config(document: dict[str, Any]) -> None:
+    """See that a config's parts are what all who read it take them for.
+
+    Raises:
+        ValueError: They aren't.
+    """
+    config, rootfs = document.get("config") or {}, document.get("rootfs") or {}
+    if not isinstance(config, dict) or not isinstance(rootfs, dict):
+        raise ValueError("its config or its rootfs is no object")  # noqa: TRY004  (the text is wrong, not our type)
+    env, history = config.get("Env") or [], document.get("history") or []
+    if not isinstance(env, list) or not all(isinstance(each, str) for each in env):
+        raise ValueError("its Env is no list of texts")
+    if not isinstance(history, list) or not isinstance(rootfs.get("diff_ids") or [], list):
+        raise ValueError("its history or its diff_ids are no list")  # noqa: TRY004
 
 
 class _Reading:

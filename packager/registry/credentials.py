@@ -65,7 +65,7 @@ def _private_keys(password: str) -> list[str]:
     """Return the key within a JSON-key password: a tool that read it may show it without the document around it."""
     try:
         document = json.loads(password) if password.lstrip().startswith("{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     key = document.get("private_key") if isinstance(document, dict) else None
     return [key, *key.splitlines()] if isinstance(key, str) else []

@@ -52,7 +52,7 @@ class DockerConfig:
         """
         try:
             document = json.loads(content or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
             raise ValueError(f"it is no JSON{where}") from None
         document = _mapping(document, "it")

@@ -68,7 +68,7 @@ def _ask(name: str, host: str, environ: Mapping[str, str], run: Callable[..., Co
     try:
         answer = json.loads(done.stdout)
         username, secret = str(answer["Username"]), str(answer["Secret"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s answered for %s with something that is no login", program, host)
         return None
     if username == TOKEN_USER:

@@ -13,8 +13,10 @@ import httpx
 
 from packager.errors import RegistryError
 from packager.models.reference import DOCKER_HUB
+from packager.proxies import ProxyTransport
 from packager.registry import answers
 from packager.registry.authfile import login_for
+from packager.registry.bodies import MOST_ERROR_BYTES, bound, bound_failure
 from packager.registry.challenge import ChallengeAuth
 from packager.registry.retries import TRANSIENT_STATUSES, Retries, TransientStatusError
 
@@ -34,7 +36,7 @@ _API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 _TIMEOUT = httpx.Timeout(30.0)
 _CALL_OFF_SECONDS = 5.0
 CHUNK = 1 << 18
-_MOST_ERROR_BYTES = 1 << 16
+_MOST_BYTES = 4 << 20  # of an answer that should be short
 
 
 class Wire:
@@ -59,11 +61,11 @@ class Wire:
         self._client = httpx.Client(
             auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root),
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
+            event_hooks={"response": [bound_failure]},
             follow_redirects=True,
             timeout=_TIMEOUT,
-            transport=transport,
-            trust_env=not reference.is_loopback,  # the proxy variables
-            verify=access.trust.ssl_context(reference.host),
+            transport=transport or ProxyTransport(access.trust.ssl_context(reference.host)),
+            trust_env=False,
         )
 
     def close(self) -> None:
@@ -105,6 +107,7 @@ class Wire:
 
         def send() -> httpx.Response:
             with self.stream(method, url, expect=expect, headers=headers, content=content) as response:
+                bound(response, _MOST_BYTES)
                 response.read()
             return response
 
@@ -131,12 +134,14 @@ class Wire:
                 if response.status_code not in expect:
                     raise self.unexpected(response)
                 yield response
-        except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+        except (httpx.InvalidURL, httpx.TooManyRedirects, UnicodeError) as error:  # a host's name that has no encoding
             raise self.wrong("sends us on and on, or to something that is no address") from error
+        except httpx.DecodingError as error:
+            raise self.wrong("answered with a Content-Encoding that its bytes don't have") from error
 
     def unexpected(self, response: httpx.Response) -> Exception:
         """Return the error that an answer with another status stands for, as `stream` raises it."""
-        body = next(response.iter_raw(_MOST_ERROR_BYTES), b"")
+        body = next(response.iter_raw(MOST_ERROR_BYTES), b"")
         if response.status_code in TRANSIENT_STATUSES:
             return TransientStatusError(response, body)
         return answers.refusal(self.asked, response, body)

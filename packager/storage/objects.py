@@ -22,6 +22,7 @@ from obstore.exceptions import (
 )
 
 from packager.errors import StorageAuthError, StorageError
+from packager.proxies import ProxyTransport
 from packager.storage.checksums import Checksum, from_headers, strongest
 from packager.storage.failures import Access, Answer, TransientError, is_untrusted, refused, shown, unreachable
 from packager.storage.location import is_loopback
@@ -229,9 +230,8 @@ def signed_headers(
         Exception: The store can't sign (it takes a key that signs), or doesn't answer.
     """
     address = url or obstore.sign(store, "HEAD", key, expires_in=timedelta(minutes=5))
-    local = is_loopback(urlsplit(address).hostname or "")
-    context = ssl_context(surroundings.authorities)
-    with httpx.Client(verify=context, trust_env=not local, timeout=READ_SECONDS) as client:
+    transport = ProxyTransport(ssl_context(surroundings.authorities))
+    with httpx.Client(transport=transport, trust_env=False, timeout=READ_SECONDS) as client:
         answer = client.head(address, headers={"Accept-Encoding": "identity"}).raise_for_status()
     if etag and answer.headers.get("etag") != etag:
         return []

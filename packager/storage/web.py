@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from packager.errors import StorageError
+from packager.proxies import ProxyTransport
 from packager.storage.checksums import Checksum, from_headers, strongest
 from packager.storage.failures import Access, Answer, TransientError, changed, is_untrusted, refused, shown, unreachable
 from packager.storage.location import is_loopback
@@ -46,7 +47,6 @@ class WebSource:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Name the archive; `transport` is what stands for the network in tests."""
-        host = httpx.URL(model.url).host
         auth, credential = _login(environ)
         self.access = Access(
             location=str(model),
@@ -64,9 +64,8 @@ class WebSource:
             follow_redirects=True,
             max_redirects=_MOST_REDIRECTS,
             timeout=_TIMEOUT,
-            transport=transport,
-            trust_env=not is_loopback(host),  # the proxy variables
-            verify=context,
+            transport=transport or ProxyTransport(context),
+            trust_env=False,
             event_hooks={"request": [self._check_request]},
         )
 
