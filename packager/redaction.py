@@ -26,8 +26,8 @@ def forms_of(secret: str) -> set[str]:
     What base64 makes of it depends on what stands before it, as in `user:password`: all three possibilities are given,
     without the characters at the ends that its neighbours have a part in.
     """
-    data = secret.encode()
-    forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), shlex.quote(secret)}
+    data = secret.encode(errors="surrogateescape")  # what the environment holds need not be UTF-8 (PEP 383)
+    forms = {secret, quote(data), quote(data, safe=""), quote_plus(data), shlex.quote(secret)}
     forms |= {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         encoded = encode(data).decode()
@@ -44,7 +44,7 @@ def secrets_of_url(url: str) -> list[str]:
     parts = urlsplit(url)
     user, password = parts.username or "", parts.password or ""
     pair = f"{unquote(user)}:{unquote(password)}" if password else ""
-    sent = base64.b64encode(pair.encode()).decode()
+    sent = base64.b64encode(pair.encode(errors="surrogateescape")).decode()
     tokens = _PATH_TOKEN.findall(parts.path)
     found = [password or user, unquote(password or user), sent, *tokens]
     return [secret for secret in found if secret]
@@ -69,9 +69,8 @@ class Redactor(logging.Filter):
             if len(secret) >= _SHORTEST:
                 forms |= forms_of(secret)
         with self._lock:
-            self._forms = sorted(
-                forms.union(self._forms), key=len, reverse=True
-            )  # the longest first: one may hold another
+            # The longest first: one may hold another.
+            self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def clean(self, text: str) -> str:
         """Return the text without the secrets."""

@@ -66,3 +66,9 @@ def test_a_log_record_is_cleaned_with_its_arguments_and_traceback() -> None:
     assert redactor.filter(record)
     assert "hunter2" not in logging.Formatter().format(record)
     assert record.getMessage() == "login *****"
+
+
+def test_a_secret_that_is_no_text_is_masked_too() -> None:
+    redactor = Redactor()
+    redactor.add(["p\udcffssword"])
+    assert redactor.clean("it is p\udcffssword") == f"it is {MASK}"
