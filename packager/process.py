@@ -26,7 +26,7 @@ from packager.interruption import deferred_stop, raise_pending_stop, stop_signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Completed", "Runner", "run_command", "stop_signals"]
+__all__ = ["Completed", "OutOfBoundsError", "Runner", "run_command", "stop_signals"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Completed:
     stdout: str = ""
 
 
+class OutOfBoundsError(Exception):
+    """A command ran longer or wrote more than it may, and was ended; the text says which."""
+
+
 class Runner(Protocol):
     """How a command is run; tests give one that starts nothing."""
 
@@ -84,6 +88,8 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
     capture: bool = False,
     grace: float = 10.0,
     text: str = "",
+    seconds: float | None = None,
+    most: int | None = None,
 ) -> Completed:
     """Run `argv` with exactly the environment `env` and wait for it; with its defaults, a `Runner`.
 
@@ -96,13 +102,17 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         capture: Keep standard output whole in `stdout`; only standard error is made into lines then.
         grace: Seconds between SIGTERM and SIGKILL, when we are interrupted.
         text: A few words for its standard input, which is empty otherwise; a pipe holds them (pipe(7)).
+        seconds: How long it may run; None is without a limit.
+        most: How many bytes of captured output it may write; None is without a limit.
 
     Raises:
         ToolMissingError: There is no such program.
+        OutOfBoundsError: It ran longer or wrote more than it may.
         BaseException: Whatever interrupted us, after every process of the command was ended and reaped.
     """
     log.debug("$ %s", shlex.join(argv))
     lines = _Lines(on_line)
+    bounds = _Bounds(seconds=seconds, most=most)
     process: subprocess.Popen[bytes] | None = None
     with subreaper():
         strangers = children()
@@ -111,7 +121,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
                 process = _start(argv, env=env, cwd=cwd, capture=capture, text=text)
                 family = Family(process.pid, strangers=strangers)
             raise_pending_stop()
-            stdout = _pump(process, family, lines)
+            stdout = _pump(process, family, lines, bounds)
         except BaseException:
             if process is not None:
                 family.end(grace, process.poll)
@@ -159,7 +169,7 @@ def _start(
     return process
 
 
-def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines) -> bytes:
+def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines, bounds: _Bounds) -> bytes:
     """Read the pipes until the process has ended; return its standard output where that is captured."""
     captured = bytearray()
     with selectors.DefaultSelector() as selector:
@@ -181,6 +191,7 @@ def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines) -> by
                 if not data:
                     selector.unregister(key.fileobj)
             now = time.monotonic()
+            bounds.check(len(captured))
             if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
                 break  # a process that it left behind holds the pipe open
             if now > reap_at:
@@ -190,6 +201,21 @@ def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines) -> by
                 ended_at = now
     lines.flush()
     return bytes(captured)
+
+
+class _Bounds:
+    """How long a command may run, and how much it may write."""
+
+    def __init__(self, *, seconds: float | None, most: int | None) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._begin = time.monotonic()
+
+    def check(self, written: int) -> None:
+        if self._seconds is not None and time.monotonic() > self._begin + self._seconds:
+            raise OutOfBoundsError(f"it had not ended after {self._seconds:.0f} s")
+        if self._most is not None and written > self._most:
+            raise OutOfBoundsError(f"it wrote more than {self._most} bytes")
 
 
 class _Lines:

@@ -17,6 +17,9 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_PATH_CHARACTERS = 255
+_MOST_LABEL_CHARACTERS = 63  # RFC 1035
+_MOST_HOST_CHARACTERS = 253
+_MOST_PORT = 65535
 DOCKER_HUB = "docker.io"
 _LAYOUTS = ("oci", "oci-archive")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -24,6 +27,26 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 def _is_host(word: str) -> bool:
     return ("." in word or ":" in word or word == "localhost") and re.fullmatch(_HOST, word) is not None
+
+
+def _refuse_host(word: str, text: str) -> None:
+    """Refuse what stands where a host does and looks like one, and can't be looked up.
+
+    Raises:
+        ValueError: A part of its name is empty or too long, or its port is none.
+    """
+    name, _, port = word.partition(":")
+    if not word.startswith("[") and name.strip(".") and "" in name.split(".") and len(name.split(".")) > 1:
+        raise ValueError(f"the host {word[:80]!r} in {text[:80]!r} has an empty part: two dots, or one at an end")
+    if not _is_host(word) or word.startswith("["):
+        return
+    if len(name) > _MOST_HOST_CHARACTERS or any(len(part) > _MOST_LABEL_CHARACTERS for part in name.split(".")):
+        raise ValueError(
+            f"the host {word[:80]!r}… is too long: {_MOST_LABEL_CHARACTERS} characters between two dots, "
+            f"{_MOST_HOST_CHARACTERS} in all"
+        )
+    if port and int(port[:6]) > _MOST_PORT:
+        raise ValueError(f"the port of {word[:80]!r} is above {_MOST_PORT}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +80,8 @@ class Reference:
         if digest and not _DIGEST.fullmatch(digest):
             raise ValueError(f"{digest!r} is not a digest (sha256: and 64 hex digits)")
         head, slash, tail = rest.partition("/")
+        if slash:
+            _refuse_host(head, text)
         host, path = (head, tail) if slash and _is_host(head) else (DOCKER_HUB, rest)
         path, _, tag = path.partition(":")
         if host == DOCKER_HUB and path and "/" not in path:

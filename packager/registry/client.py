@@ -18,7 +18,7 @@ from packager.registry.retries import Retries
 from packager.registry.wire import CHUNK, Wire, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
@@ -50,9 +50,11 @@ class Repository:
         *,
         transport: httpx.BaseTransport | None = None,
         retries: Retries | None = None,
+        next_place: Callable[[], Wire] | None = None,
     ) -> None:
-        """Name the reference and how its registry is reached."""
+        """Name the reference, how its registry is reached, and where its layers are when it fails in the middle."""
         self.reference = reference
+        self._next_place = next_place
         self._wire = Wire(reference, access, transport=transport, retries=retries)
 
     def close(self) -> None:
@@ -120,16 +122,17 @@ class Repository:
             ImageNotFoundError: It isn't there.
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
-        reading = _Reading(self._wire, blob)
+        reading = _Reading(self._wire, blob, self._next_place)
         try:
             with closing(reading):
                 stream = LayerStream(iter(reading))
                 yield stream
                 if stream.digest() != blob.digest:
-                    raise self._wire.wrong(f"gave a layer that isn't {blob.digest}")
+                    raise reading.wire.wrong(f"gave a layer that isn't {blob.digest}")
         except ImageNotFoundError as error:
+            place = reading.wire.reference
             raise ImageNotFoundError(
-                f"the registry {self.reference.host} has no layer {blob.digest} of {self.reference}",
+                f"the registry {place.host} has no layer {blob.digest} of {place}",
                 hint="push that image again",
             ) from error
 
@@ -182,7 +185,13 @@ def find_image(
     *mirrors, own = access.trust.places(reference)
     few = Retries(seconds=min(access.trust.retry_seconds, _MIRROR_SECONDS))  # another place is left to ask
     for place in mirrors:
-        repository = Repository(place, access, transport=transport, retries=retries or few)
+        repository = Repository(
+            place,
+            access,
+            transport=transport,
+            retries=retries or few,
+            next_place=lambda: Wire(own, access, transport=transport, retries=retries),
+        )
         try:
             image = repository.image(architecture)
         except (ImageNotFoundError, RegistryError, RegistryUnreachableError) as error:
@@ -218,23 +227,38 @@ def _check_config(document: dict[str, Any]) -> None:
 
 
 class _Reading:
-    """The chunks of a blob as they come; after a cut, those that are left."""
+    """The chunks of a blob as they come; after a cut, those that are left, from the next place at the end."""
 
-    def __init__(self, wire: Wire, blob: Descriptor) -> None:
-        self._wire = wire
-        self._url = wire.url(f"blobs/{blob.digest}")
-        self._what = f"GET blobs/{blob.digest}"
+    def __init__(self, wire: Wire, blob: Descriptor, next_place: Callable[[], Wire] | None) -> None:
+        self.wire = wire
+        self._next_place = next_place
+        self._path = f"blobs/{blob.digest}"
+        self._places = ExitStack()
         self._had = 0
         self._stack = ExitStack()
         self._chunks: Iterator[bytes] | None = None
 
     def close(self) -> None:
         self._stack.close()
+        self._places.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._wire.retried(self._next, self._what):
+        while chunk := self._chunk():
             self._had += len(chunk)
             yield chunk
+
+    def _chunk(self) -> bytes:
+        try:
+            return self.wire.retried(self._next, f"GET {self._path}")
+        except (ImageNotFoundError, RegistryError, RegistryUnreachableError) as error:
+            if self._next_place is None:
+                raise
+            log.info("the mirror %s can't give %s: %s", self.wire.reference.host, self._path, error.message)
+        self._stack.close()
+        self._chunks = None
+        self.wire = self._places.enter_context(closing(self._next_place()))
+        self._next_place = None
+        return self._chunk()
 
     def _next(self) -> bytes:
         try:
@@ -249,7 +273,9 @@ class _Reading:
     def _begin(self) -> Iterator[bytes]:
         headers = {"Range": f"bytes={self._had}-"} if self._had else {}
         expect = (200, 206, 416) if self._had else (200,)
-        response = self._stack.enter_context(self._wire.stream("GET", self._url, expect=expect, headers=headers))
+        response = self._stack.enter_context(
+            self.wire.stream("GET", self.wire.url(self._path), expect=expect, headers=headers)
+        )
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # cut off at its very end
             return iter(())
         chunks = response.iter_raw(CHUNK)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packager.errors import ToolMissingError
 from packager.models.reference import DOCKER_HUB
-from packager.process import run_command
+from packager.process import OutOfBoundsError, run_command
 from packager.registry.credentials import TOKEN_USER, Credential
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HUB_ADDRESS = "https://index.docker.io/v1/"
+_SECONDS = 30.0
+_GRACE = 2.0
+_MOST_BYTES = 1 << 20
 _OUR_SETTINGS = "PACKAGER_"
 
 
@@ -52,9 +55,14 @@ def _ask(name: str, host: str, environ: Mapping[str, str], run: Callable[..., Co
     env = {key: value for key, value in environ.items() if not key.startswith(_OUR_SETTINGS)}
     asked = _HUB_ADDRESS if host == DOCKER_HUB else host
     try:
-        done = run([program, "get"], env=env, capture=True, text=f"{asked}\n")
+        done = run(
+            [program, "get"], env=env, capture=True, text=f"{asked}\n", seconds=_SECONDS, most=_MOST_BYTES, grace=_GRACE
+        )
     except ToolMissingError:
         log.warning("the docker configuration keeps the login for %s in %s, which is not installed here", host, program)
+        return None
+    except OutOfBoundsError as error:
+        log.warning("%s was asked for the login for %s and ended by us: %s", program, host, error)
         return None
     if done.returncode != 0:
         log.log(

@@ -16,7 +16,7 @@ import pytest
 
 from packager.descendants import processes
 from packager.errors import Interrupted, ToolMissingError
-from packager.process import run_command, stop_signals
+from packager.process import OutOfBoundsError, run_command, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,3 +242,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep {mark} & sleep {mark}", "had not ended after 1 s"),
+        ("sleep {mark} & while :; do echo y; done", "wrote more than 1000 bytes"),
+        ("sleep {mark} & exec >&- 2>&-; sleep {mark}", "had not ended after 1 s"),
+    ],
+)
+def test_a_command_that_runs_or_writes_without_an_end(mark: str, script: str, words: str) -> None:
+    argv = ["sh", "-c", script.format(mark=mark)]
+    with pytest.raises(OutOfBoundsError, match=words):
+        run_command(argv, env=ENV, capture=True, grace=1.0, seconds=1.0, most=1000)
+    assert with_argument(mark) == []
+    assert zombies() == []

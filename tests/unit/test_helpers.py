@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from packager.errors import ToolMissingError
-from packager.process import Completed
+from packager.process import Completed, OutOfBoundsError
 from packager.registry.credentials import Credential
 from packager.registry.docker_config import DockerConfig
 from packager.registry.helpers import ask_helpers
@@ -25,11 +25,18 @@ class FakeHelper:
     missing: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
     envs: list[dict[str, str]] = field(default_factory=list)
+    bounds: list[tuple[float, int]] = field(default_factory=list)
+    endless: str = ""
 
-    def __call__(self, argv: list[str], *, env: dict[str, str], text: str, **_others: Any) -> Completed:
+    def __call__(
+        self, argv: list[str], *, env: dict[str, str], text: str, seconds: float, most: int, **_others: Any
+    ) -> Completed:
         assert argv[1:] == ["get"]
         self.asked.append((argv[0], text))
         self.envs.append(env)
+        self.bounds.append((seconds, most))
+        if self.endless:
+            raise OutOfBoundsError(self.endless)
         if self.missing:
             raise ToolMissingError("no such program")
         return Completed(argv=tuple(argv), returncode=self.returncode, output="", stdout=self.stdout)
@@ -47,6 +54,7 @@ def test_the_helper_of_a_host_is_asked_and_replaced_by_its_login() -> None:
     assert found.helpers == {"other.io": "desk"}
     assert run.asked == [("docker-credential-desk", "r.io\n")]
     assert run.envs == [{"HOME": "/h"}]
+    assert run.bounds == [(30, 1 << 20)]
 
 
 def test_the_store_is_asked_for_hosts_without_a_login_and_then_left_out() -> None:
@@ -71,6 +79,12 @@ def test_an_identity_token() -> None:
         (FakeHelper(missing=True), logging.WARNING, "docker-credential-pass, which is not installed"),
         (FakeHelper(stdout="credentials not found in native keychain", returncode=1), logging.DEBUG, "has no login"),
         (FakeHelper(stdout="error: s3cret store is locked", returncode=1), logging.WARNING, "exit code 1"),
+        (
+            FakeHelper(endless="it had not ended after 30 s"),
+            logging.WARNING,
+            "docker-credential-pass was asked for the",
+        ),
+        (FakeHelper(stdout="[" * 100_000), logging.WARNING, "something that is no login"),
         (FakeHelper(stdout="s3cret"), logging.WARNING, "something that is no login"),
         (FakeHelper(stdout='{"Username": "s3cret"}'), logging.WARNING, "something that is no login"),
         (FakeHelper(stdout='["s3cret"]'), logging.WARNING, "something that is no login"),

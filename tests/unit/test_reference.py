@@ -16,6 +16,7 @@ DIGEST = "sha256:" + "0" * 64
         ("python:3.6", "docker.io/library/python:3.6"),
         ("ann/wine", "docker.io/ann/wine:latest"),
         ("gcr.io/project/wine:1", "gcr.io/project/wine:1"),
+        ("a" * 63 + ".io:65535/wine:1", "a" * 63 + ".io:65535/wine:1"),
         ("localhost/wine", "localhost/wine:latest"),
         ("localhost:5000/wine:a", "localhost:5000/wine:a"),
         ("127.0.0.1:5000/a/b__c/d-e:T_.-", "127.0.0.1:5000/a/b__c/d-e:T_.-"),
@@ -41,6 +42,15 @@ def test_a_reference_is_read_with_its_host_spelled_out(text: str, full: str) -> 
         ("gcr.io/wine@sha256:12", "not a digest"),
         ("gcr.io/" + "a" * 256, "longer than 255"),
         ("gcr.io/a\nb", "repository path"),
+        ("a..b/wine", "empty part"),
+        (".gcr.io/wine", "empty part"),
+        ("gcr.io./wine", "empty part"),
+        ("gcr..io:5000/wine", "empty part"),
+        ("a" * 64 + ".io/wine", "is too long"),
+        ("a" * 64 + ":5000/wine", "is too long"),
+        ("a." * 127 + "io/wine", "is too long"),
+        ("gcr.io:65536/wine", "above 65535"),
+        ("../wine", "not a repository path"),
     ],
 )
 def test_a_wrong_reference_is_refused_with_the_part_that_is_wrong(text: str, part: str) -> None:

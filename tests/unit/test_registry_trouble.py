@@ -280,6 +280,58 @@ def test_mirrors(access: RegistryAccess, changes: dict[str, Any], name: str, hos
             assert layer.read(5) == b"layer"
 
 
+@pytest.mark.parametrize("status", [404, 401, 400, 503])
+def test_a_mirror_without_a_layer(access: RegistryAccess, status: int) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.host, request.url.path))
+        lacks = request.url.host == "mirror.io" and request.url.path.endswith(digest_of(LAYER))
+        return reply(status) if lacks else honest(request)
+
+    asked: list[tuple[str, str]] = []
+    honest = mirrors()
+    mirrored = RegistryAccess(auth_file=access.auth_file, trust=MIRRORED)
+    with find_image(NAME, mirrored, "amd64", transport=httpx.MockTransport(answer)) as (repository, image):
+        assert repository.reference.host == "mirror.io"
+        with repository.layer(image.layers[0]) as layer:
+            assert b"".join(iter(lambda: layer.read(777), b"")) == LAYER
+    path = f"/v2/team/base/blobs/{digest_of(LAYER)}"
+    assert asked[-2:] == [("mirror.io", path), ("r.io", path)]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_mirror_that_goes_down_within_a_layer(access: RegistryAccess, ranges: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith(digest_of(LAYER)):
+            return honest(request)
+        if request.url.host == "mirror.io":
+            return down(request)
+        return own(request)
+
+    honest, down, own = mirrors(), CutOff(cuts=[1000] + [0] * 100, ranges=ranges), CutOff(cuts=[], ranges=ranges)
+    mirrored = RegistryAccess(auth_file=access.auth_file, trust=MIRRORED)
+    with (
+        find_image(NAME, mirrored, "amd64", transport=httpx.MockTransport(answer)) as (repository, image),
+        repository.layer(image.layers[0]) as layer,
+    ):
+        assert b"".join(iter(lambda: layer.read(777), b"")) == LAYER
+    assert own.asked > 0
+
+
+def test_a_layer_that_is_nowhere(access: RegistryAccess) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return reply(404) if request.url.path.endswith(digest_of(LAYER)) else honest(request)
+
+    honest = mirrors()
+    mirrored = RegistryAccess(auth_file=access.auth_file, trust=MIRRORED)
+    transport = httpx.MockTransport(answer)
+    with (
+        find_image(NAME, mirrored, "amd64", transport=transport) as (repository, image),
+        pytest.raises(ImageNotFoundError, match=r"the registry r\.io has no layer"),
+        repository.layer(image.layers[0]) as layer,
+    ):
+        layer.read(1)
+
+
 def test_no_mirror_and_no_host(access: RegistryAccess) -> None:
     mirrored = RegistryAccess(auth_file=access.auth_file, trust=MIRRORED)
     transport = httpx.MockTransport(lambda _request: reply(404))
