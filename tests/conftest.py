@@ -10,6 +10,7 @@ WITHOUT names (words, separated by spaces).
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -26,6 +27,16 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 PROJECT = Path(__file__).parents[1]
 LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
 TOLD: pytest.StashKey[dict[str, None]] = pytest.StashKey()  # by the processes that tests are spread over
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """The program's log as it was before, whatever a test that runs a command in this process has set up."""
+    log = logging.getLogger("packager")
+    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 def is_there(tool: str) -> bool:

@@ -226,4 +226,4 @@ def test_a_cache_that_may_not_be_written_is_no_failure(desk: Desk, front: Front,
 
 def test_a_cache_that_can_not_be_read_is_no_failure(desk: Desk, front: Front, path: str) -> None:
     front.answers = lambda _method, asked: (403, b"{}") if "/cache/" in asked else None
-    assert_made(build(desk, f"docker://{front.host}/{path}:1"), said="can't be read, and is not used")
+    assert_made(build(desk, f"docker://{front.host}/{path}:1"), said="can't be read, and are not used")
