@@ -14,9 +14,10 @@ from packager.context import write_context
 from packager.dependencies import DependencyMaker, needs_run_step
 from packager.engines.choice import Needs
 from packager.environment_store import EnvironmentStore
+from packager.models.reference import LOCAL_STORAGE
 from packager.plan import LAYER_TIME
 from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
-from packager.registry.access import LOCAL_STORAGE, RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import LoginContext, open_auth_file
 from packager.registry.docker_config import read_user_config
 from packager.registry.preflight import check_push
@@ -132,11 +133,10 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         )
         request = make_request(job.manifest, artifact.manifest.model, job.overrides)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
-        local = request.base.host == LOCAL_STORAGE and not request.base.layout
         engine = tools.choose_engine(
             Needs(
                 run_steps=needs_run_step(request, artifact),
-                local_base=local,
+                local_base=request.base.in_local_storage,
                 local_output=request.destination.transport != "docker",
             )
         )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from packager.errors import RequestError, ToolMissingError, UsageError
+from packager.errors import EntityExistsError, EntityNotFoundError, RequestError, ToolMissingError, UsageError
 from packager.models.documents import Documents, read_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from packager.kube.cluster import Cluster
+
+log = logging.getLogger(__name__)
 
 _Entity = TypeVar("_Entity")
 Kubeconfig = Annotated[
@@ -29,6 +32,43 @@ IgnoreNotFound = Annotated[
 ]
 IgnoreExists = Annotated[bool, typer.Option("--ignore-if-exists", help="Succeed where there is one already.")]
 OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="A file with the one entity that is meant.")]
+
+
+def command_group(about: str) -> typer.Typer:
+    """Make a group of commands on the cluster."""
+    return typer.Typer(help=about, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def create_new(create: Callable[[], object], *, ignore_if_exists: bool) -> bool:
+    """Create an entity; False where there was one already, which is said and left as it is.
+
+    Raises:
+        EntityExistsError: There was one, and that is not to be ignored.
+    """
+    try:
+        create()
+    except EntityExistsError as error:
+        if not ignore_if_exists:
+            raise
+        log.info("%s; it is left as it is", error.message)
+        return False
+    return True
+
+
+def delete_old(delete: Callable[[], None], what: str, *, ignore_not_found: bool) -> None:
+    """Delete an entity, and say so.
+
+    Raises:
+        EntityNotFoundError: There is none, and that is not to be ignored.
+    """
+    try:
+        delete()
+    except EntityNotFoundError as error:
+        if not ignore_not_found:
+            raise
+        log.info("%s", error.message)
+        return
+    typer.echo(f"{what} is deleted")
 
 
 def connect_to(kubeconfig: Path | None, context: str | None, namespace: str | None) -> Cluster:

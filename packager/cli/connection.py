@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,10 @@ from packager.cli.clusters import (
     Kubeconfig,
     Namespace,
     OptionalFile,
+    command_group,
     connect_to,
+    create_new,
+    delete_old,
     id_or_file,
     read_entities,
     the_one,
@@ -24,19 +26,12 @@ from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.session import Session, open_session
 from packager.console import LogFormat
-from packager.errors import EntityExistsError, EntityNotFoundError, UsageError
+from packager.errors import UsageError
 from packager.kube.entities import connection_document
 from packager.kube.shelves import CONNECTIONS
 from packager.models.connection import Connection
 
-log = logging.getLogger(__name__)
-
-connection = typer.Typer(
-    help="The registries and stores that packagings in a cluster name.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+connection = command_group("The registries and stores that packagings in a cluster name.")
 ConnectionFile = Annotated[Path, typer.Option("--file", "-f", help="A file with one `kind: Connection` document.")]
 NewId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id, over the file's.")]
 GivenId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id.")]
@@ -69,14 +64,9 @@ def create(
     with open_session(LogFormat.auto, verbose=verbose) as session:
         checked_format(output)
         new = _read(session, file, connection_id)
-        try:
-            CONNECTIONS.create(connect_to(kubeconfig, context, namespace), new)
-        except EntityExistsError as error:
-            if not ignore_if_exists:
-                raise
-            log.info("%s; it is left as it is", error.message)
-            return
-        print_entities([connection_document(new)], output, _COLUMNS)
+        cluster = connect_to(kubeconfig, context, namespace)
+        if create_new(lambda: CONNECTIONS.create(cluster, new), ignore_if_exists=ignore_if_exists):
+            print_entities([connection_document(new)], output, _COLUMNS)
 
 
 @connection.command()
@@ -132,11 +122,7 @@ def delete(
     """Delete a connection; packagings that run already keep their copy."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(connection_id, file, "Connection")
-        try:
-            CONNECTIONS.delete(connect_to(kubeconfig, context, namespace), wanted)
-        except EntityNotFoundError as error:
-            if not ignore_not_found:
-                raise
-            log.info("%s", error.message)
-            return
-        typer.echo(f"connection {wanted} is deleted")
+        cluster = connect_to(kubeconfig, context, namespace)
+        delete_old(
+            lambda: CONNECTIONS.delete(cluster, wanted), f"connection {wanted}", ignore_not_found=ignore_not_found
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,10 @@ from packager.cli.clusters import (
     Kubeconfig,
     Namespace,
     OptionalFile,
+    command_group,
     connect_to,
+    create_new,
+    delete_old,
     id_or_file,
     read_entities,
     the_one,
@@ -24,20 +26,13 @@ from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.errors import EntityExistsError, EntityNotFoundError, UsageError
+from packager.errors import UsageError
 from packager.kube.entities import integration_document
 from packager.kube.shelves import INTEGRATIONS
 from packager.models.packaging import PackagingIntegration
 from packager.registration import register as register_integrations
 
-log = logging.getLogger(__name__)
-
-integration = typer.Typer(
-    help="The packagers that packagings in a cluster name.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+integration = command_group("The packagers that packagings in a cluster name.")
 IntegrationFile = Annotated[
     Path, typer.Option("--file", "-f", help="A file with one `kind: PackagingIntegration` document.")
 ]
@@ -68,14 +63,9 @@ def create(
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         new = _read(file, integration_id)
-        try:
-            INTEGRATIONS.create(connect_to(kubeconfig, context, namespace), new)
-        except EntityExistsError as error:
-            if not ignore_if_exists:
-                raise
-            log.info("%s; it is left as it is", error.message)
-            return
-        print_entities([integration_document(new)], output, _COLUMNS)
+        cluster = connect_to(kubeconfig, context, namespace)
+        if create_new(lambda: INTEGRATIONS.create(cluster, new), ignore_if_exists=ignore_if_exists):
+            print_entities([integration_document(new)], output, _COLUMNS)
 
 
 @integration.command()
@@ -126,14 +116,10 @@ def delete(
     """Delete an integration; packagings that run already keep their copy."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(integration_id, file, "PackagingIntegration")
-        try:
-            INTEGRATIONS.delete(connect_to(kubeconfig, context, namespace), wanted)
-        except EntityNotFoundError as error:
-            if not ignore_not_found:
-                raise
-            log.info("%s", error.message)
-            return
-        typer.echo(f"integration {wanted} is deleted")
+        cluster = connect_to(kubeconfig, context, namespace)
+        delete_old(
+            lambda: INTEGRATIONS.delete(cluster, wanted), f"integration {wanted}", ignore_not_found=ignore_not_found
+        )
 
 
 @integration.command()

@@ -17,7 +17,10 @@ from packager.cli.clusters import (
     Kubeconfig,
     Namespace,
     OptionalFile,
+    command_group,
     connect_to,
+    create_new,
+    delete_old,
     id_or_file,
 )
 from packager.cli.options import JobEngineOption, SettingsFile, TextFormat, Verbose
@@ -26,8 +29,6 @@ from packager.cli.pack_files import read_packaging, read_settings, with_engine
 from packager.cli.session import open_session
 from packager.console import LogFormat
 from packager.errors import (
-    EntityExistsError,
-    EntityNotFoundError,
     Interrupted,
     PackagingFailedError,
 )
@@ -51,12 +52,7 @@ _COLUMNS = (
     ("CREATED", 20, "createdAt"),
     ("IMAGE OR REASON", 15, "shown"),
 )
-pack = typer.Typer(
-    help="Packagings on a Kubernetes cluster: a Job each.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+pack = command_group("Packagings on a Kubernetes cluster: a Job each.")
 PackagingFiles = Annotated[
     list[Path],
     typer.Option("--file", "-f", help="A file or folder with the packaging; its connections may lie there, too."),
@@ -94,12 +90,9 @@ def create(
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)
         cluster = connect_to(kubeconfig, context, namespace)
         settings = with_engine(_settings(cluster, settings_file), engine)
-        try:
-            packagings.create(cluster, packaging, documents, settings)
-        except EntityExistsError as error:
-            if not ignore_if_exists:
-                raise
-            log.info("%s; it is left as it is", error.message)
+        if not create_new(
+            lambda: packagings.create(cluster, packaging, documents, settings), ignore_if_exists=ignore_if_exists
+        ):
             return
         log.info("packaging %r is started in the namespace %r", packaging.id, cluster.namespace)
         if wait:
@@ -189,14 +182,8 @@ def delete(
     """Remove a packaging with its pods and credentials; its image stays in the registry."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(packaging_id, file, "ModelPackaging")
-        try:
-            packagings.delete(connect_to(kubeconfig, context, namespace), wanted)
-        except EntityNotFoundError as error:
-            if not ignore_not_found:
-                raise
-            log.info("%s", error.message)
-            return
-        typer.echo(f"packaging {wanted} is deleted")
+        cluster = connect_to(kubeconfig, context, namespace)
+        delete_old(lambda: packagings.delete(cluster, wanted), f"packaging {wanted}", ignore_not_found=ignore_not_found)
 
 
 @pack.command()

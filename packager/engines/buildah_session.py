@@ -18,6 +18,7 @@ from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
 from packager.engines.registry_files import certificate_folder
 from packager.errors import BuildError, PackagerError, RegistryUnreachableError
+from packager.models.reference import LOCAL_STORAGE
 from packager.registry.retries import EngineTroubleError, Retries
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Session:
 
     def find(self, reference: Reference, access: RegistryAccess, architecture: str) -> dict[str, Any]:
         """Return what Buildah knows of the base image, pulled where that is needed."""
-        if reference.host == "localhost":
+        if reference.host == LOCAL_STORAGE:
             image = self.inspect(str(reference))
             if image is None:
                 raise image_not_found(Attempt(stage="inspect", subject=str(reference)))

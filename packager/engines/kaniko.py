@@ -21,6 +21,7 @@ from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, ow
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.interruption import private_folder
+from packager.models.reference import LOCAL_STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 EXECUTOR = Path("/kaniko/executor")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_LOCAL_HOST = "localhost"
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -79,7 +79,7 @@ class KanikoEngine:
             BuildError: It's for another platform.
             DiskFullError: There is no space to look into it.
         """
-        if reference.host == _LOCAL_HOST:
+        if reference.host == LOCAL_STORAGE:
             raise ImageNotFoundError(
                 f"the base image {reference} names a local storage, which the Kaniko engine doesn't have",
                 hint="push it to a registry and name it there in dockerfileBaseImage, or use --engine buildah",

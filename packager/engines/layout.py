@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from packager.errors import BuildError
 from packager.interruption import private_folder
+from packager.models.image import REF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_REF_NAME = "org.opencontainers.image.ref.name"
 _ANOTHER_PLACE = "name a new folder, or a layout that is to be extended"
 _BROKEN = "mend the layout, or name a new folder"
 
@@ -102,5 +102,5 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(entry: dict[str, Any]) -> str | None:
-    name = (entry.get("annotations") or {}).get(_REF_NAME)
+    name = (entry.get("annotations") or {}).get(REF_NAME)
     return None if name is None else str(name)

@@ -19,6 +19,14 @@ INDEXES = (OCI_INDEX, DOCKER_INDEX)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+REF_NAME = "org.opencontainers.image.ref.name"  # of an image in an OCI layout: its tag (annotations.md)
+
+
+def blob_path(digest: str) -> str:
+    """Return where a blob lies in an OCI layout (image-layout.md)."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
 def digest_of(data: bytes) -> str:
     """Return `sha256:…` of some bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

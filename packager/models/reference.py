@@ -20,6 +20,7 @@ _MOST_PATH_CHARACTERS = 255
 _MOST_LABEL_CHARACTERS = 63  # RFC 1035
 _MOST_HOST_CHARACTERS = 253
 _MOST_PORT = 65535
+LOCAL_STORAGE = "localhost"  # a host that no registry has: the name of images in an engine's own storage
 DOCKER_HUB = "docker.io"
 _LAYOUTS = ("oci", "oci-archive")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -116,7 +117,7 @@ class Reference:
         if tag and not _TAG.fullmatch(tag):
             raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
         layout = f"{transport}:{Path(path).absolute()}"
-        return cls(host="localhost", path="layout", tag=tag or None, layout=layout)
+        return cls(host=LOCAL_STORAGE, path="layout", tag=tag or None, layout=layout)
 
     @property
     def repository(self) -> str:
@@ -128,6 +129,11 @@ class Reference:
         """Whether the registry runs on this machine, so that plain HTTP is no risk."""
         host = self.host if self.host.endswith("]") else self.host.rsplit(":", 1)[0]
         return host in LOOPBACK_HOSTS
+
+    @property
+    def in_local_storage(self) -> bool:
+        """Whether the image lies in a container storage of this machine, and neither in a registry nor in a layout."""
+        return self.host == LOCAL_STORAGE and not self.layout
 
     def with_digest(self, digest: str) -> str:
         """Return `host/path@sha256:…`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from packager.models.reference import LOCAL_STORAGE
 from packager.proxies import ProxyTransport
 from packager.registry import answers
 from packager.registry.trust import Trust
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from packager.models.reference import Reference
 
-LOCAL_STORAGE = "localhost"  # a host that no registry has: the name of images in an engine's own storage
 _PROBE_SECONDS = 10.0
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packager.models.image import Descriptor
+from packager.models.image import Descriptor, blob_path
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -45,15 +45,11 @@ def push_layout(layout: Path, reference: Reference, access: RegistryAccess) -> s
         RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be pushed; the tag is as it was.
     """
     entry = Descriptor.from_dict(json.loads((layout / "index.json").read_bytes())["manifests"][0])
-    data = _path(layout, entry).read_bytes()
+    data = (layout / blob_path(entry.digest)).read_bytes()
     manifest = json.loads(data)
     with closing(Uploads(reference, access)) as uploads:
         for document in (*manifest["layers"], manifest["config"]):
             blob = Descriptor.from_dict(document)
             if not uploads.has(blob.digest):
-                uploads.send(FileBlob(path=_path(layout, blob), known=blob))
+                uploads.send(FileBlob(path=layout / blob_path(blob.digest), known=blob))
         return uploads.put_manifest(reference.tag or entry.digest, data, entry.media_type)
-
-
-def _path(layout: Path, blob: Descriptor) -> Path:
-    return layout / "blobs" / blob.digest.replace(":", "/")

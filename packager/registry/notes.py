@@ -19,13 +19,10 @@ from packager.registry.copied import CopiedBlob
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
 
 log = logging.getLogger(__name__)
-
 
 _PATIENCE = 5.0  # seconds of further attempts
 
@@ -100,7 +97,7 @@ class Notes:
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
                 "config": config.to_dict(),
-                "layers": _layers(note.blobs or (config,)),  # a manifest should have one (manifest.md)
+                "layers": [blob.to_dict() for blob in note.blobs or (config,)],  # there should be one (manifest.md)
             }
             uploads.put_manifest(tag, json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST)
 
@@ -108,7 +105,3 @@ class Notes:
 def _impatient(access: RegistryAccess) -> RegistryAccess:
     """Return how a registry is reached that may be given up soon: a note only saves time."""
     return replace(access, trust=replace(access.trust, retry_seconds=min(access.trust.retry_seconds, _PATIENCE)))
-
-
-def _layers(blobs: Sequence[Descriptor]) -> list[dict[str, Any]]:
-    return [blob.to_dict() for blob in blobs]

@@ -80,33 +80,33 @@ def test_a_layer_without_a_note_is_sent_at_once(
 ) -> None:
     hints = LayerHints(repository=CACHE, access=access)
     large = blob(weights(tmp_path))
-    assert not hints.may_be_there(large)
-    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
-    assert hints.may_be_there(large)
-    assert not hints.may_be_there(blob(weights(tmp_path, b"b")))
+    assert not hints.of(large).may_be_there()
+    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert hints.of(large).may_be_there()
+    assert not hints.of(blob(weights(tmp_path, b"b"))).may_be_there()
     assert any(path == "models/wine/cache" for path, _name in registry.manifests)
 
 
 @pytest.mark.usefixtures("registry")
 def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAccess, tmp_path: Path) -> None:
     small = blob(weights(tmp_path, size=LARGE - 1))
-    assert LayerHints(repository=CACHE, access=access).may_be_there(small)
+    assert LayerHints(repository=CACHE, access=access).of(small).may_be_there()
     nowhere = LayerHints(repository=None, access=access)
-    assert nowhere.may_be_there(blob(weights(tmp_path)))
-    nowhere.remember(small, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert nowhere.of(blob(weights(tmp_path))).may_be_there()
+    nowhere.of(small).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
 
 
 def test_notes_that_can_not_be_read_make_it_look(
     registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
 ) -> None:
     hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
-    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
     deep = b"[" * 100_000 + b"]" * 100_000
     for key in [key for key in registry.manifests if key[0] == CACHE.path]:
         registry.manifests[key] = ("x", deep)
-    assert hints.may_be_there(large)
+    assert hints.of(large).may_be_there()
     (tmp_path / "weights.bin").unlink()
-    assert hints.may_be_there(large), "whoever reads it says what is wrong"
+    assert hints.of(large).may_be_there(), "whoever reads it says what is wrong"
 
 
 def test_a_cache_that_does_not_answer_is_asked_once(
@@ -121,9 +121,9 @@ def test_a_cache_that_does_not_answer_is_asked_once(
     monkeypatch.setattr(Notes, "read", read)
     monkeypatch.setattr(Notes, "write", lambda *words, **_more: asked.append(words))
     hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
-    assert hints.may_be_there(large)
-    assert hints.may_be_there(large)
-    hints.remember(large, Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert hints.of(large).may_be_there()
+    assert hints.of(large).may_be_there()
+    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
     assert len(asked) == 1
 
 

@@ -28,7 +28,6 @@ from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
 from packager.layers.blob import plan_blobs
 from packager.plan import StoredLayer
-from packager.registry.access import LOCAL_STORAGE
 from packager.registry.copied import CopiedBlob
 from packager.registry.uploads import Uploads
 
@@ -180,7 +179,7 @@ def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> N
 
 
 def _refuse_local_storage(reference: Reference) -> None:
-    if reference.host == LOCAL_STORAGE and not reference.layout:
+    if reference.in_local_storage:
         raise ImageNotFoundError(
             f"the base image {reference} names a local storage, which the oci engine doesn't have",
             hint="push it to a registry, or name a layout with oci:DIR or oci-archive:FILE in dockerfileBaseImage, "

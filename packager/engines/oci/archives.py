@@ -14,6 +14,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from packager.errors import BuildError
+from packager.models.image import blob_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,8 +40,8 @@ def write_docker_archive(layout: Path, file: Path, reference: Reference, timesta
         BuildError: A layer is packed in a way that docker's archives don't know.
     """
     entry = json.loads((layout / "index.json").read_bytes())["manifests"][0]
-    manifest: dict[str, Any] = json.loads(_blob(layout, entry["digest"]).read_bytes())
-    config = _blob(layout, manifest["config"]["digest"])
+    manifest: dict[str, Any] = json.loads((layout / blob_path(entry["digest"])).read_bytes())
+    config = layout / blob_path(manifest["config"]["digest"])
     diff_ids = json.loads(config.read_bytes())["rootfs"]["diff_ids"]
     names = [f"{diff_id.removeprefix('sha256:')}.tar" for diff_id in diff_ids]
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -48,15 +49,11 @@ def write_docker_archive(layout: Path, file: Path, reference: Reference, timesta
         for name, layer in zip(names, manifest["layers"], strict=True):
             if name not in written:  # an image may have the same layer twice
                 written.add(name)
-                _add_unpacked(archive, name, _blob(layout, layer["digest"]), layer["mediaType"], timestamp)
+                _add_unpacked(archive, name, layout / blob_path(layer["digest"]), layer["mediaType"], timestamp)
         _add(archive, f"{config.name}.json", io.BytesIO(config.read_bytes()), timestamp)
         tags = [f"{reference.repository}:{reference.tag}"] if reference.tag else []
         content = json.dumps([{"Config": f"{config.name}.json", "RepoTags": tags, "Layers": names}]).encode()
         _add(archive, "manifest.json", io.BytesIO(content), timestamp)
-
-
-def _blob(layout: Path, digest: str) -> Path:
-    return layout / "blobs" / digest.replace(":", "/")
 
 
 def _add_unpacked(archive: tarfile.TarFile, name: str, layer: Path, media_type: str, timestamp: datetime) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from packager.errors import BuildError, ImageNotFoundError
-from packager.models.image import OCI_MANIFEST, Descriptor, RemoteImage, digest_of
+from packager.models.image import OCI_MANIFEST, REF_NAME, Descriptor, RemoteImage, blob_path, digest_of
 from packager.registry.client import LayerStream, find_image
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
-_REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class Base:
@@ -91,7 +90,7 @@ class _Layout:
     @contextmanager
     def layer(self, blob: Descriptor) -> Iterator[LayerStream]:
         """Give a layer's bytes, checked at the end."""
-        with self._open(_blob_path(blob.digest)) as file:
+        with self._open(blob_path(blob.digest)) as file:
             stream = LayerStream(iter(lambda: file.read(_CHUNK), b""))
             yield stream
             if stream.digest() != blob.digest:
@@ -99,10 +98,10 @@ class _Layout:
 
     def _choose(self, index: dict[str, Any], tag: str | None) -> Descriptor:
         entries = index.get("manifests") or []
-        named = [entry for entry in entries if (entry.get("annotations") or {}).get(_REF_NAME) == tag]
+        named = [entry for entry in entries if (entry.get("annotations") or {}).get(REF_NAME) == tag]
         found = named if tag else entries
         if len(found) != 1:
-            names = ", ".join(str((entry.get("annotations") or {}).get(_REF_NAME)) for entry in entries)
+            names = ", ".join(str((entry.get("annotations") or {}).get(REF_NAME)) for entry in entries)
             raise ImageNotFoundError(
                 f"{self._name} has {len(found)} images that fit; it holds: {names or 'none'}",
                 hint="name one, as oci:DIR:TAG or oci-archive:FILE:TAG",
@@ -119,7 +118,7 @@ class _Layout:
         )
 
     def _document(self, descriptor: Descriptor) -> dict[str, Any]:
-        data = self._read(_blob_path(descriptor.digest))
+        data = self._read(blob_path(descriptor.digest))
         if digest_of(data) != descriptor.digest:
             raise self._broken(f"has something else as {descriptor.digest}")
         return self._json(descriptor.digest, data)
@@ -158,10 +157,6 @@ class _Layout:
 
     def _broken(self, problem: str) -> BuildError:
         return BuildError(f"the base image {self._name} {problem}", hint="name an OCI layout that is whole")
-
-
-def _blob_path(digest: str) -> str:
-    return f"blobs/{digest.replace(':', '/')}"
 
 
 def _member(archive: tarfile.TarFile, path: str) -> tarfile.TarInfo:

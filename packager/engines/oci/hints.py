@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -49,32 +50,54 @@ class LayerHints:
     access: RegistryAccess
     _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
-    def may_be_there(self, blob: LayerBlob) -> bool:
-        """Tell whether to look for a layer before it is sent."""
-        if self.repository is None or self._given_up.is_set() or sum(entry.size for entry in blob.entries) < LARGE:
+    def of(self, blob: LayerBlob) -> LayerHint:
+        """Return the hint of one layer."""
+        noted = self.repository is not None and sum(entry.size for entry in blob.entries) >= LARGE
+        notes = Notes(repository=self.repository, access=self.access, kind=KIND) if noted and self.repository else None
+        return LayerHint(blob=blob, notes=notes, given_up=self._given_up)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerHint:
+    """What is known of one layer without reading all of it.
+
+    Attributes:
+        blob: The layer.
+        notes: Where its note is kept; None where none is.
+        given_up: Set when nobody answers there; shared by all layers of a run.
+    """
+
+    blob: LayerBlob
+    notes: Notes | None
+    given_up: Event
+
+    def may_be_there(self) -> bool:
+        """Tell whether to look for the layer before it is sent."""
+        if self.notes is None or self.given_up.is_set():
             return True
         try:
-            return self._notes(self.repository).read(_tag(blob)) is not None
+            return self.notes.read(self._tag) is not None
         except OSError as error:  # what reads all of the layer says it better
-            log.debug("the layer %s has no fingerprint: %s", blob.name, error)
+            log.debug("the layer %s has no fingerprint: %s", self.blob.name, error)
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
-                self._given_up.set()
-            log.info("the notes in %s can't be read: %s", self.repository, error.message)
+                self.given_up.set()
+            log.info("the notes in %s can't be read: %s", self.notes.repository, error.message)
         return True
 
-    def remember(self, blob: LayerBlob, descriptor: Descriptor) -> None:
-        """Leave a note of a layer that was sent; what goes wrong is said, and no failure."""
-        if self.repository is None or self._given_up.is_set() or sum(entry.size for entry in blob.entries) < LARGE:
+    def remember(self, descriptor: Descriptor) -> None:
+        """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
+        if self.notes is None or self.given_up.is_set():
             return
         try:
             note = Note(document={"digest": descriptor.digest})
-            self._notes(self.repository).write(_tag(blob), note, source=self.repository)
+            self.notes.write(self._tag, note, source=self.notes.repository)
         except (OSError, RegistryError) as error:
-            log.info("no note of the layer %s can be kept: %s", blob.name, error)
+            log.info("no note of the layer %s can be kept: %s", self.blob.name, error)
 
-    def _notes(self, repository: Reference) -> Notes:
-        return Notes(repository=repository, access=self.access, kind=KIND)
+    @cached_property
+    def _tag(self) -> str:
+        return f"layer-{fingerprint(self.blob)}"
 
 
 def fingerprint(blob: LayerBlob) -> str:
@@ -84,10 +107,6 @@ def fingerprint(blob: LayerBlob) -> str:
     ]
     facts = [blob.media_type, blob.timestamp, rows]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _tag(blob: LayerBlob) -> str:
-    return f"layer-{fingerprint(blob)}"
 
 
 def _sample(entry: LayerEntry) -> str:

@@ -97,7 +97,8 @@ class LayerCarrier:
     def _carry(self, blob: LayerBlob) -> LayerOnTop:
         source = PlanBlob(blob=blob)
         stoppable = self._workers.stoppable(source)
-        if self._hints is not None and self._hints.may_be_there(blob):
+        hint = self._hints.of(blob) if self._hints is not None else None
+        if hint is not None and hint.may_be_there():
             for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
                 pass
             known = source.descriptor()
@@ -108,8 +109,8 @@ class LayerCarrier:
         if blob.facts is None:
             raise BuildError(f"the layer {blob.name} ended before all of it was read")
         log.info("layer %s: %d bytes sent", blob.name, known.size)
-        if self._hints is not None:
-            self._hints.remember(blob, known)
+        if hint is not None:
+            hint.remember(known)
         return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
 
     def _take_over(self, step: StoredLayer) -> LayerOnTop:

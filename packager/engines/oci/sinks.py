@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from packager.errors import BuildError
+from packager.models.image import REF_NAME
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.uploads import BlobSource
-
-_REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class Sink(Protocol):
@@ -107,7 +106,7 @@ class LayoutSink:
         """Write the documents and the layout's index."""
         for document in (config, manifest):
             self.send(BytesBlob(data=document.data, known=document.descriptor))
-        entry = {**manifest.descriptor.to_dict(), "annotations": {_REF_NAME: self._tag}}
+        entry = {**manifest.descriptor.to_dict(), "annotations": {REF_NAME: self._tag}}
         index = {"schemaVersion": 2, "manifests": [entry]}
         (self.folder / "index.json").write_text(json.dumps(index))
         (self.folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
