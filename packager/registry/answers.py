@@ -14,6 +14,7 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from packager.redaction import one_line
 from packager.registry.bodies import MOST_ERROR_BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from packager.models.reference import Reference
 
-_MOST_CHARACTERS = 300
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 # X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
@@ -105,7 +105,7 @@ def image_not_found(reference: Reference) -> ImageNotFoundError:
 
 def silence(asked: Asked, error: httpx.TransportError) -> RegistryUnreachableError:
     """Say why no answer came."""
-    host, cause = asked.reference.host, _shown(str(error) or type(error).__name__)
+    host, cause = asked.reference.host, one_line(str(error) or type(error).__name__)
     refused = _find(error, ssl.SSLCertVerificationError)
     if isinstance(refused, ssl.SSLCertVerificationError):
         reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
@@ -136,11 +136,11 @@ def _untrusted(asked: Asked, reason: str, code: int = 0) -> RegistryUnreachableE
         return RegistryUnreachableError(f"{start} is not valid yet", hint="check the clocks here and there")
     if code in (_WRONG_NAME, _WRONG_ADDRESS):
         return RegistryUnreachableError(
-            f"{start} is for another name: {_shown(reason)}",
+            f"{start} is for another name: {one_line(reason)}",
             hint="name the registry as its certificate does, or let it have a certificate for this name",
         )
     return RegistryUnreachableError(
-        f"{start} can't be trusted: {_shown(reason)}",
+        f"{start} can't be trusted: {one_line(reason)}",
         hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
     )
 
@@ -173,16 +173,11 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
         document: Any = json.loads(body)
         first = document["errors"][0]
         code = str(first["code"])
-        return code, _shown(f"{code}: {first.get('message') or response.reason_phrase}")
+        return code, one_line(f"{code}: {first.get('message') or response.reason_phrase}")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return "", _shown(f"{response.status_code} {response.reason_phrase}".strip())
+        return "", one_line(f"{response.status_code} {response.reason_phrase}".strip())
 
 
 def cause(response: httpx.Response) -> str:
     """Return what may be shown of an answer that is no success; reads it."""
     return _cause(response, next(response.iter_raw(MOST_ERROR_BYTES), b""))[1]
-
-
-def _shown(text: str) -> str:
-    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
-    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"

@@ -125,7 +125,11 @@ def read_user_config(environ: Mapping[str, str]) -> DockerConfig:
     file = (Path(named) if named else Path(str(home), ".docker")) / "config.json"
     try:
         config = DockerConfig.from_bytes(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError as error:
+        if named:
+            raise _unusable(file, f"can't be read: {named} is no folder") from error
+        return DockerConfig()
+    except FileNotFoundError:
         return DockerConfig()
     except PermissionError as error:
         if named:

@@ -23,8 +23,8 @@ from botocore.exceptions import (
 )
 
 from packager.errors import PackagerError, RegistryAuthError, RegistryError, RegistryUnreachableError
+from packager.redaction import one_line
 
-_MOST_CHARACTERS = 300
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
 _SERVER_FAULT = 500
 
@@ -157,7 +157,7 @@ def _refusal(error: ClientError, call: EcrCall) -> PackagerError:
         code = "RequestTimeTooSkewed"
     answer = next((each for each in _ANSWERS if code in each.codes), _FAULT if status >= _SERVER_FAULT else _OTHER)
     facts = {"whose": call.whose, "connection": call.connection, "permission": _permission(error, call)}
-    cause = shown(f"{code}: {text}" if text else code)
+    cause = one_line(f"{code}: {text}" if text else code)
     return answer.error(f"{call.what}: {answer.message.format_map(facts)}: {cause}", hint=answer.hint.format_map(facts))
 
 
@@ -171,7 +171,7 @@ def _permission(error: ClientError, call: EcrCall) -> str:
 
 
 def _silence(error: BotoCoreError, call: EcrCall) -> PackagerError:
-    cause = shown(str(error))
+    cause = one_line(str(error))
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return RegistryAuthError(
             f"{call.what}: there are no AWS credentials: {cause}",
@@ -196,9 +196,3 @@ def _silence(error: BotoCoreError, call: EcrCall) -> PackagerError:
     return RegistryError(
         f"{call.what} failed: {cause}", hint="check the AWS_ variables and the AWS configuration files"
     )
-
-
-def shown(text: str) -> str:
-    """Return one line of at most 300 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"

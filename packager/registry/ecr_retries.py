@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from packager.registry.ecr_failures import shown
+from packager.redaction import one_line
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -31,9 +31,9 @@ def tell_retries(client: BaseClient) -> None:
         if response is not None:
             http, parsed = response
             error = parsed.get("Error", {})
-            causes[:] = [shown(f"{error.get('Code', http.status_code)}: {error.get('Message', '')}")]
+            causes[:] = [one_line(f"{error.get('Code', http.status_code)}: {error.get('Message', '')}")]
         else:
-            causes[:] = [shown(str(caught_exception))]
+            causes[:] = [one_line(str(caught_exception))]
 
     def tell(request: AWSPreparedRequest, **_others: object) -> None:
         header = request.headers.get("amz-sdk-request", b"")

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from packager.errors import ArtifactError, PackagerError, StorageAuthError, StorageError, StorageUnreachableError
+from packager.redaction import one_line
 
-_MOST_CHARACTERS = 300
 _QUERY = re.compile(r"(https?://[^\s?\"')]+)\?[^\s\"')]*")
 _TAG = {name: re.compile(rf"<{name}>([^<]*)</{name}>") for name in ("Code", "Message")}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted")
@@ -157,5 +157,4 @@ def is_untrusted(cause: str) -> bool:
 
 def shown(text: str) -> str:
     """Return a text from outside as one short line, without the queries of its URLs: they hold signatures."""
-    line = " ".join(_QUERY.sub(r"\1", text).split())
-    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"
+    return one_line(_QUERY.sub(r"\1", text))

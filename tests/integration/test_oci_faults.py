@@ -248,3 +248,10 @@ def test_a_base_that_is_not_there(bench: Bench, names: tuple[str, str]) -> None:
         bench.build(*names, {"model": b"x"})
     with pytest.raises(ImageNotFoundError, match="has no image"):
         bench.build(names[0].replace(":1", ":2"), names[1], {"model": b"x"})
+
+
+def test_a_docker_archive_of_zstd_layers_is_refused(bench: Bench, names: tuple[str, str]) -> None:
+    bench.settings["layer_compression"] = "zstd"
+    with pytest.raises(BuildError, match="a docker archive has no layers of zstd"):
+        bench.build(names[0], f"docker-archive:{bench.folder}/a.tar", {"model": b"1"})
+    bench.assert_nothing_left()

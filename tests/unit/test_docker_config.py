@@ -137,7 +137,9 @@ def test_where_it_lies(tmp_path: Path) -> None:
     assert read_user_config({"HOME": str(tmp_path)}) == DockerConfig()
     assert read_user_config({}) == DockerConfig()
     (tmp_path / "a-file").touch()
-    assert read_user_config({"DOCKER_CONFIG": str(tmp_path / "a-file")}) == DockerConfig()
+    assert read_user_config({"HOME": str(tmp_path / "a-file")}) == DockerConfig()
+    with pytest.raises(UsageError, match=r"a-file is no folder"):
+        read_user_config({"DOCKER_CONFIG": str(tmp_path / "a-file")})
 
 
 def test_a_file_that_may_not_be_read(

@@ -72,6 +72,6 @@ def test_a_certificate_has_its_own_message() -> None:
 
 
 def test_text_from_outside_is_one_short_line_without_signatures() -> None:
-    text = shown("GET https://acc.blob.core.windows.net/c/k?sv=1&sig=5167\nfailed " + "x" * 500)
+    text = shown("GET https://acc.blob.core.windows.net/c/k?sv=1&sig=5167\nfailed " + "x " * 500)
     assert text.startswith("GET https://acc.blob.core.windows.net/c/k failed x")
-    assert len(text) == 301
+    assert len(text) <= 300

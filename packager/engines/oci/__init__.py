@@ -108,6 +108,12 @@ class OciEngine:
                 f"the oci engine can't run commands, and the image needs `{step.name}`",
                 hint="use --engine buildah or kaniko, or leave dockerfileAddCondaInstallation true",
             )
+        docker_archive = destination.transport == "docker-archive"
+        if docker_archive and self._settings.layer_compression == "zstd":
+            raise BuildError(
+                "a docker archive has no layers of zstd",
+                hint="leave PACKAGER_LAYER_COMPRESSION at auto for this output",
+            )
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
                 sink = RegistrySink(uploads)
@@ -117,7 +123,7 @@ class OciEngine:
             return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
             # An OCI layout with docker's documents in it would be none; its readers don't see them.
-            docker = destination.transport == "docker-archive" and self._settings.image_format == "docker"
+            docker = docker_archive and self._settings.image_format == "docker"
             manifest, _ = self._assemble(plan, access, layout, "docker" if docker else "oci")
         return BuiltImage(destination=destination, digest=manifest.descriptor.digest)
 
