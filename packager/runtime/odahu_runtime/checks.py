@@ -115,7 +115,7 @@ class Checks:
                 if column.required:
                     self._refuse_objects(rows)
             if not _fits(values, kind):
-                _refuse([[value] for value in values], [kind], [column.name])
+                _refuse([[row.get(name) for name in self._names] for row in rows], self._kinds, self._names)
 
     def _refuse_objects(self, rows: List[Any]) -> NoReturn:
         def problems() -> Iterator[str]:
