@@ -124,6 +124,7 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
         ("ODAHU_MODEL_VERSION", model.version),
         ("MODEL_LOCATION", str(MODEL_FOLDER / model.work_dir)),
         ("MODEL_ENTRYPOINT", model.entrypoint),
+        *command.variables,
     ]
     if dependencies.python.startswith("/"):
         # The environment's programs are found first, as after `conda activate`.

@@ -65,12 +65,14 @@ class Command:
     Attributes:
         words: The runtime's arguments that are fixed, for the entrypoint.
         options: Those that a user may replace when the container is started, for the command.
+        variables: What the image sets in the environment.
         port: The port that is listened on, or None.
         user: `uid:gid`, or None to keep the base image's user.
     """
 
     words: tuple[str, ...]
     options: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
     port: int | None = None
     user: str | None = None
 

@@ -29,6 +29,11 @@ DOCUMENTED = {
     },
 }
 DOCUMENTED["docker-rest"] |= {"batchMaxSize": ("integer", 1), "batchMaxLatencyMs": ("integer", 0)}  # ours
+DOCUMENTED["docker-rest"] |= {
+    "maxBodyBytes": ("integer", 67108864),
+    "maxRows": ("integer", 1000000),
+    "checkInput": ("boolean", True),
+}
 DOCUMENTED["docker-cli"] = {
     name: DOCUMENTED["docker-rest"][name]
     for name in ("imageName", "dockerfileBaseImage", "dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation")

@@ -28,6 +28,9 @@ def test_the_minimal_packaging_gets_every_documented_default() -> None:
         "host": "0.0.0.0",
         "batchMaxSize": 1,
         "batchMaxLatencyMs": 0,
+        "maxBodyBytes": 67108864,
+        "maxRows": 1000000,
+        "checkInput": True,
     }
     assert str(made.destination) == f"docker://gcr.io/project/odahuflow/wine-1.0:{UUID}"
     assert str(made.base) == "docker.io/library/python:3.6"

@@ -6,10 +6,14 @@ import json
 import pytest
 
 from packager.runtime.odahu_runtime import coding
+from packager.runtime.odahu_runtime.checks import Checks
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
+from packager.runtime.odahu_runtime.intake import Intake
+from packager.runtime.odahu_runtime.limits import Limits
 from packager.runtime.odahu_runtime.messages import Request, text_reply
 from tests.unit.test_runtime_wsgi import INVOKE, Client, add_up, make_model
 
+ANY = Intake(Limits(), (), Checks(()))
 PACKED = gzip.compress(b'{"data": [[1, 2]]}')
 
 
@@ -31,6 +35,8 @@ def client() -> Client:
         (b"{}", "gzip", 400, "not gzip"),
         (PACKED[:-4], "gzip", 400, "ends too early"),
         (gzip.compress(b" " * 101), "gzip", 413, "larger than 100 bytes"),
+        (gzip.compress(b'{"data": ') + gzip.compress(b"[[1, 2]]}") + b"\0\0", "gzip", 200, None),
+        (PACKED[:-8] + bytes(8), "gzip", 400, "CRC check failed"),
         (PACKED, "zstd", 415, "compressed (zstd)"),
     ],
 )
@@ -68,7 +74,7 @@ def test_compressed_answers(accepted: str, size: int, packed: bool) -> None:
     ],
 )
 def test_csv(text: str, batch: Batch) -> None:
-    assert coding.read_rows(request(content_type="text/csv; charset=utf-8"), text.encode()) == batch
+    assert coding.read_rows(request(content_type="text/csv; charset=utf-8"), text.encode(), ANY) == batch
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,7 @@ def test_csv(text: str, batch: Batch) -> None:
 )
 def test_what_is_no_csv(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        coding.read_rows(request(content_type="text/csv"), text.encode())
+        coding.read_rows(request(content_type="text/csv"), text.encode(), ANY)
 
 
 def test_openapi_describes_what_there_is(client: Client) -> None:

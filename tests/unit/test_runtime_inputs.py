@@ -88,3 +88,18 @@ def test_wrong_shapes(document: object, said: str) -> None:
     with pytest.raises(InputError) as error:
         read_batch(json.loads(json.dumps(document)))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        ({"data": [[1], [2, 3]]}, 422),
+        ({"columns": ["a", "b"], "data": [[1, 2], [3]]}, 422),
+        ({"data": [1]}, 400),
+        ({"data": []}, 400),
+    ],
+)
+def test_rows_of_other_lengths_are_no_malformed_body(document: object, status: int) -> None:
+    with pytest.raises(InputError) as error:
+        read_batch(document)
+    assert error.value.status == status

@@ -153,3 +153,28 @@ def test_health_and_readiness_are_two_things(client: Client) -> None:
     assert [client.ask("GET", path).status for path in paths] == [200, 503, 503]
     assert client.ask("GET", "/v2/models/wine").json["name"] == "wine"
     assert client.ask("GET", "/v2").json["name"] == "odahu-runtime"
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype", "said"),
+    [
+        ([1, [2, [True]], 3], "FP64", "the value 2 is true, which is not of type FP64"),
+        ([[1, None]], "INT64", "the value 1 is null, which is not of type INT64"),
+        ([[True], [0]], "BOOL", "the value 1 is 0, which is not of type BOOL"),
+        ([{"a": 1}], "BYTES", 'the value 0 is {"a": 1}, which is not of type BYTES'),
+    ],
+)
+def test_the_first_value_of_another_type_is_named(data: Any, datatype: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        read({"inputs": [tensor("x", [len(data)], datatype, data)]}, b"", [])
+    assert (error.value.status, str(error.value)) == (422, f'"inputs"[0]: {said}')
+
+
+def test_lists_within_lists_are_read_in_order() -> None:
+    given = tensor("x", [2, 3], "FP64", [1, [2, [3.5]], [[None], 5, 6]])
+    assert read({"inputs": [given]}, b"", []).data == [[1, 2, 3.5], [None, 5, 6]]
+
+
+def test_a_tensor_without_values_has_no_rows() -> None:
+    with pytest.raises(InputError, match="has no rows"):
+        read({"inputs": [tensor("x", [5, 0], "FP64", [])]}, b"", [])

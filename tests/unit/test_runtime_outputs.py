@@ -117,3 +117,19 @@ def test_a_circle_is_an_error() -> None:
     circle.append(circle)
     with pytest.raises(RecursionError):
         outputs.dumps(circle)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([[1.5, "a", None], [float("nan"), "b", True]], [[1.5, "a", None], [None, "b", True]]),
+        ([float("inf"), float("-inf"), 1], [None, None, 1]),
+        ([1e308, 1e308], [1e308, 1e308]),
+        ([[1], [[float("nan")]]], [[1], [[None]]]),
+        ([10**400, 0.5], [10**400, 0.5]),
+        ([], []),
+        ([[], []], [[], []]),
+    ],
+)
+def test_many_values_at_once_are_what_they_are_one_by_one(value: object, expected: object) -> None:
+    assert outputs.plain(value) == expected

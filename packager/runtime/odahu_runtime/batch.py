@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from . import inputs, outputs
 from .inputs import InputError
+from .intake import Intake
+from .limits import Limits
 from .model import Model, ModelError
 
 if TYPE_CHECKING:
@@ -55,8 +57,17 @@ def _predict(input_file: str, output_dir: str) -> str:
         raise OutputError(f"There is no folder {output_dir} to write result.json into; mount one there")
     if not os.access(output_dir, os.W_OK | os.X_OK):
         raise OutputError(f"The user {os.getuid()} may not write into {output_dir}")
+    try:
+        limits = Limits.from_env(os.environ)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     batch = _read(input_file)
-    result = Model.from_env(os.environ).predict(batch, indent=2)
+    model = Model.from_env(os.environ)
+    try:
+        batch = Intake.of_model(model, limits, _say).checks.apply(batch)
+    except InputError as error:
+        raise InputError(f"{input_file}: {error}") from error
+    result = model.predict(batch, indent=2)
     path = os.path.join(output_dir, "result.json")
     _write(path, result + "\n")
     return f"Prediction is successful. Result file: {path}"

@@ -14,8 +14,9 @@ from .inputs import Batch, InputError
 from .messages import NO_BODY, TOO_LARGE
 
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, Callable, List, Optional
 
+    from .intake import Intake
     from .messages import Reply, Request
 
 _CSV = "text/csv"
@@ -36,15 +37,14 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
-    unpacker = zlib.decompressobj(wbits=31)
     try:
-        unpacked = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
+    except EOFError as error:
+        raise InputError("The body is not gzip: it ends too early") from error
+    except (OSError, zlib.error) as error:
         raise InputError(f"The body is not gzip: {error}") from error
     if len(unpacked) > limit:
         raise InputError(TOO_LARGE.format(limit), 413)
-    if not unpacker.eof:
-        raise InputError("The body is not gzip: it ends too early")
     return unpacked
 
 
@@ -59,7 +59,7 @@ def packed(request: Request, reply: Reply) -> Reply:
     return reply._replace(headers=headers, body=body)
 
 
-def read_rows(request: Request, body: bytes) -> Batch:
+def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     """The rows of a body: CSV with a line of names where its type says so, else JSON.
 
     Raises:
@@ -67,7 +67,7 @@ def read_rows(request: Request, body: bytes) -> Batch:
     """
     text = text_of(body)
     if (request.header("content-type") or "").partition(";")[0].strip().lower() == _CSV:
-        return _read_csv(text)
+        return _read_csv(text, intake)
     return inputs.read_batch(inputs.parse_strict(text))
 
 
@@ -81,7 +81,7 @@ def text_of(body: bytes) -> str:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
-    if not text.strip():
+    if not text or text.isspace():
         raise InputError(NO_BODY)
     return text
 
@@ -94,27 +94,34 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def _read_csv(text: str) -> Batch:
+def _read_csv(text: str, intake: Intake) -> Batch:
     reader = csv.reader(io.StringIO(text), strict=True)
     columns: Optional[Any] = None
-    data = []
+    readers: List[Callable[[str], Any]] = []
+    data: List[Any] = []
     try:
         for cells in reader:
             if not cells:
                 continue
             if columns is None:
                 columns = cells
+                readers = [_text if name in intake.checks.text_columns else _value for name in columns]
             elif len(cells) != len(columns):
                 raise InputError(
-                    f"CSV line {reader.line_num} has {len(cells)} cells, and there are {len(columns)} columns"
+                    f"CSV line {reader.line_num} has {len(cells)} cells, and there are {len(columns)} columns", 422
                 )
             else:
-                data.append([_value(cell) for cell in cells])
+                intake.check_count(len(data) + 1)
+                data.append([read(cell) for read, cell in zip(readers, cells)])  # noqa: B905  (of one length)
     except csv.Error as error:
         raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
     if columns is None or not data:
         raise InputError("The CSV has no rows: the first line are the names of the columns")
     return Batch(data, columns)
+
+
+def _text(cell: str) -> Optional[str]:
+    return cell or None
 
 
 def _value(cell: str) -> Any:

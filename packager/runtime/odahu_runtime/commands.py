@@ -9,7 +9,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, batching, ending, fast_json, isolation, log, native, wsgi
+from . import batch, batching, ending, fast_json, isolation, limits, log, native
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -31,7 +31,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     options = parser.parse_args(arguments)
     if options.command == "rest":
         try:
-            wsgi.max_body_bytes(dict(os.environ))
+            limits.Limits.from_env(os.environ)
         except ValueError as error:
             parser.error(str(error))
         style = os.environ.get("ODAHU_LOG_FORMAT") or "text"

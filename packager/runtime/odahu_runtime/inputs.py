@@ -81,13 +81,13 @@ def read_batch(document: Any) -> Batch:
         InputError: It has another shape.
     """
     if not isinstance(document, dict):
-        raise InputError(f'Expected an object like {{"columns": [...], "data": [[...]]}}, got {_kind(document)}')
+        raise InputError(f'Expected an object like {{"columns": [...], "data": [[...]]}}, got {kind_of(document)}')
     columns = document.get("columns") or None
     if columns is not None:
         _check_columns(columns)
     data = document.get("data")
     if not isinstance(data, list):
-        raise InputError(f'"data" must be a list of rows, got {_kind(data)}' if "data" in document else 'No "data"')
+        raise InputError(f'"data" must be a list of rows, got {kind_of(data)}' if "data" in document else 'No "data"')
     if not data:
         raise InputError('"data" has no rows')
     if not _is_table(data, columns):  # then look closer, to say where
@@ -106,30 +106,31 @@ def _is_table(data: List[Any], columns: Optional[List[Any]]) -> bool:
 
 def _check_columns(columns: Any) -> None:
     if not isinstance(columns, list):
-        raise InputError(f'"columns" must be a list of names, got {_kind(columns)}')
+        raise InputError(f'"columns" must be a list of names, got {kind_of(columns)}')
     if set(map(type, columns)) <= {str, int, float}:
         return
     for number, name in enumerate(columns):
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise InputError(f'"columns"[{number}] must be a name, got {_kind(name)}')
+            raise InputError(f'"columns"[{number}] must be a name, got {kind_of(name)}')
 
 
 def _check_row(number: int, row: Any, columns: Optional[List[Any]], first: Any) -> None:
     if not isinstance(row, (list, dict)):
-        raise InputError(f'"data"[{number}] must be a row, that is a list of values, got {_kind(row)}')
+        raise InputError(f'"data"[{number}] must be a row, that is a list of values, got {kind_of(row)}')
     if not isinstance(row, type(first)):
-        raise InputError(f'"data"[{number}] is {_kind(row)}, unlike the first row')
+        raise InputError(f'"data"[{number}] is {kind_of(row)}, unlike the first row')
     if columns is not None and isinstance(row, list) and len(row) != len(columns):
-        raise InputError(f'"data"[{number}] has {len(row)} values, but there are {len(columns)} columns')
+        raise InputError(f'"data"[{number}] has {len(row)} values, but there are {len(columns)} columns', 422)
     if isinstance(row, list) and len(row) != len(first):
-        raise InputError(f'"data"[{number}] has {len(row)} values, but the first row has {len(first)}')
+        raise InputError(f'"data"[{number}] has {len(row)} values, but the first row has {len(first)}', 422)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is called in JSON's terms."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     kinds = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
-    return kinds[type(value)]
+    return kinds.get(type(value), f"of the type {type(value).__name__}")
 
 
 class _ConstantError(Exception):

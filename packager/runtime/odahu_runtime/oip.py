@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+    from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
 
     from .schema import Column
 
@@ -31,6 +32,9 @@ _FORMATS = {
     "FP32": "f",
     "FP64": "d",
 }
+_WHOLE: Set[type] = {int}
+_REAL: Set[type] = {int, float, type(None)}
+_VALUES: Dict[str, Set[type]] = {"BYTES": {str}, "BOOL": {bool}, "FP16": _REAL, "FP32": _REAL, "FP64": _REAL}
 _TYPES = {"integer": "INT64", "number": "FP64", "boolean": "BOOL", "string": "BYTES"}
 
 
@@ -67,7 +71,7 @@ def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
         raise InputError('"inputs" must be a list of tensors, with at least one')
     tensors = list(_tensors(listed, binary))
     rows = tensors[0].shape[0]
-    if rows < 1:
+    if rows < 1 or not tensors[0].data:
         raise InputError('"inputs"[0] has no rows')
     if len(tensors) == 1 and not (tensors[0].name in known and _is_column(tensors[0])):
         return Batch(_nested(tensors[0].data, tensors[0].shape[1:] or [1]))
@@ -84,7 +88,7 @@ def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
 def write(prediction: Any, columns: List[Any]) -> List[Dict[str, Any]]:
     """Turn rows into tensors: one a column where the columns have names, else one for all."""
     rows = prediction if isinstance(prediction, list) else [prediction]
-    table = all(isinstance(row, list) and len(row) == len(columns) for row in rows)
+    table = set(map(type, rows)) <= {list} and set(map(len, rows)) <= {len(columns)}
     if columns and table and len(set(map(str, columns))) == len(columns):
         values = list(zip(*rows)) if rows else [()] * len(columns)  # noqa: B905  (checked)
         return [_tensor(str(name), [len(rows), 1], list(column)) for name, column in zip(columns, values)]  # noqa: B905
@@ -137,25 +141,20 @@ def _flat(data: Any, place: str, kind: str) -> List[Any]:
     """The values in row-major order, whether they came flat or nested; each of the tensor's type."""
     if not isinstance(data, list):
         raise InputError(f'{place} has no "data", a list')
+    # The types of all the values at once: a step of Python's for each would take longer than the model.
     flat: List[Any] = data
-    while any(isinstance(item, list) for item in flat):
-        flat = [value for item in flat for value in (item if isinstance(item, list) else [item])]
-    for number, value in enumerate(flat):
-        if not _fits(value, kind):
-            raise InputError(
-                f"{place}: the value {number} is {json.dumps(value)[:100]}, which is not of type {kind}", 422
-            )
+    types = set(map(type, flat))
+    while list in types:
+        if len(types) == 1:
+            flat = list(chain.from_iterable(flat))
+        else:
+            flat = [value for item in flat for value in (item if isinstance(item, list) else [item])]
+        types = set(map(type, flat))
+    wanted = _VALUES.get(kind, _WHOLE)
+    if not types <= wanted:
+        number, value = next((number, value) for number, value in enumerate(flat) if type(value) not in wanted)
+        raise InputError(f"{place}: the value {number} is {json.dumps(value)[:100]}, which is not of type {kind}", 422)
     return flat
-
-
-def _fits(value: Any, kind: str) -> bool:
-    if kind == "BYTES":
-        return isinstance(value, str)
-    if kind == "BOOL":
-        return isinstance(value, bool)
-    if kind.startswith("FP"):
-        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _unpack(data: bytes, kind: str, place: str) -> List[Any]:
@@ -185,18 +184,16 @@ def _nested(data: List[Any], shape: List[int]) -> List[Any]:
 def _flattened(rows: Any) -> Tuple[List[int], List[Any]]:
     """The shape of nested lists, and their values; a level whose lists differ in length stays as it is."""
     shape, flat = [len(rows)], list(rows)
-    while flat and all(isinstance(item, list) and len(item) == len(flat[0]) for item in flat):
+    while set(map(type, flat)) == {list} and len(set(map(len, flat))) == 1:
         shape.append(len(flat[0]))
-        flat = [value for item in flat for value in item]
+        flat = list(chain.from_iterable(flat))
     return shape, flat
 
 
 def _tensor(name: str, shape: List[int], data: List[Any]) -> Dict[str, Any]:
-    kind: Optional[str] = None
-    for kind, types in (("BOOL", (bool,)), ("INT64", (int,)), ("FP64", (int, float, type(None)))):
-        if all(isinstance(value, types) and (kind == "BOOL") == isinstance(value, bool) for value in data):
-            break
-    else:
-        kind = "BYTES"
+    types = set(map(type, data))
+    kinds = (("BOOL", {bool}), ("INT64", _WHOLE), ("FP64", _REAL))
+    kind = next((kind for kind, known in kinds if types <= known), "BYTES")
+    if kind == "BYTES" and types != {str}:
         data = [value if isinstance(value, str) else json.dumps(value) for value in data]
     return {"name": name, "shape": shape, "datatype": kind, "data": data}

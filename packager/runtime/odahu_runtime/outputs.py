@@ -17,6 +17,7 @@ import pathlib
 import uuid
 from collections import abc
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from . import fast_json
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Optional, Tuple
 
     Default = Callable[[Any], Any]
+
+_SCALARS = {int, float, bool, str, type(None)}
 
 
 def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] = None) -> str:
@@ -69,10 +72,21 @@ def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR091
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
-        return [plain(item, default) for item in value]
+        return list(value) if _is_plain(value) else [plain(item, default) for item in value]
     if isinstance(value, dict):
         return {_key(key, default): plain(item, default) for key, item in value.items()}
     return plain(_step(value, default), default)
+
+
+def _is_plain(values: Any) -> bool:
+    """Whether a list holds JSON's own values, and lists of them, at a few steps of Python's for all of them."""
+    types = set(map(type, values))
+    if types == {list}:
+        return _is_plain(list(chain.from_iterable(values)))
+    if not types <= _SCALARS:
+        return False
+    # A sum is finite only where all that was added is; one of finite numbers that isn't is taken the slower way.
+    return float not in types or math.isfinite(sum([value for value in values if isinstance(value, float)]))
 
 
 def _key(key: Any, default: Optional[Default]) -> str:

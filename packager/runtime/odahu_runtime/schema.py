@@ -17,17 +17,30 @@ _EXAMPLES = {"integer": 0, "number": 0, "string": "", "boolean": False}
 
 
 class Column(NamedTuple):
-    """A column of the model's input or output: its name and its type, `number` where the model says none."""
+    """A column of the model's input or output.
+
+    Its type is `number`, and not `stated`, where the model says none; it is `required` unless the model says false.
+    """
 
     name: str
     type: str
+    required: bool = True
+    stated: bool = True
 
 
 def columns(described: Any) -> List[Column]:
     """The columns of one of the lists that `info()` returns."""
     if hasattr(described, "items"):
         described = [dict({"name": name}, **column) for name, column in described.items()]
-    return [Column(str(column["name"]), str(column.get("type") or "number")) for column in described]
+    return [
+        Column(
+            str(column["name"]),
+            str(column.get("type") or "number"),
+            column.get("required") is not False,
+            bool(column.get("type")),
+        )
+        for column in described
+    ]
 
 
 def input_properties(described: Any) -> Schema:

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import batching, coding, documents, inputs, oip, outputs, schema
 from .batching import Part
 from .inputs import Batch, InputError
+from .intake import Intake
+from .limits import Limits, max_body_bytes
 from .messages import Job, Reply, error_reply, header_text, json_reply, text_reply
 from .metrics import Metrics
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
     from .messages import Request
     from .model import Model
 
     Handler = Callable[[Request], Union[Reply, Job]]
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
+__all__ = ["Surface", "max_body_bytes"]
 
 
 class _Service(NamedTuple):
-    """What the image tells about itself, and its limits."""
+    """What the image tells about itself."""
 
     name: str
     version: str
-    max_body: int
 
 
 class Surface:
@@ -48,18 +48,18 @@ class Surface:
         metrics: Optional[Metrics] = None,
         batches: batching.Limits = batching.Limits(),  # noqa: B008  (it can't change)
     ) -> None:
-        """Serve `model` under the name, the version and the limit that `environ` gives.
+        """Serve `model` under the name, the version and the limits that `environ` gives.
 
         Raises:
-            ValueError: `ODAHU_MAX_BODY_BYTES` is not a number.
+            ValueError: A limit is not a number.
         """
         self._model = model
         self._log_error = log_error
         self._service = _Service(
             environ.get("ODAHU_MODEL_NAME", "model"),
             environ.get("ODAHU_MODEL_VERSION", "unknown"),
-            max_body_bytes(environ),
         )
+        self._intake = Intake.of_model(model, Limits.from_env(environ), log_error)
         self._names = [
             ("Model-Name", header_text(self._service.name)),
             ("Model-Version", header_text(self._service.version)),
@@ -67,7 +67,6 @@ class Surface:
         self.closing = False
         self._batches = batches
         self.metrics = metrics or Metrics.alone()
-        self._known: Sequence[str] = ()
         base = f"/v2/models/{self._service.name}"
         versioned = f"{base}/versions/{self._service.version}"
         self._routes: Dict[str, Tuple[str, Handler]] = {
@@ -100,7 +99,7 @@ class Surface:
     @property
     def max_body(self) -> int:
         """The largest body that is read, in bytes."""
-        return self._service.max_body
+        return self._intake.limits.max_body
 
     def begin(self, request: Request) -> Union[Reply, Job]:
         """Answer what needs neither the body nor the model; else say what is left to do."""
@@ -163,7 +162,8 @@ class Surface:
 
     def _invoke(self, request: Request) -> Job:
         def read(body: bytes) -> Batch:
-            return coding.read_rows(request, coding.plain_body(request, body, self.max_body))
+            plain = coding.plain_body(request, body, self.max_body)
+            return self._intake.take(coding.read_rows(request, plain, self._intake))
 
         def finish(prediction: Any, columns: List[Any]) -> Reply:
             return json_reply(200, self._model.text(prediction, columns), self._headers(request))
@@ -180,10 +180,10 @@ class Surface:
                 raise InputError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
-            batch = oip.read(document, body[len(head) :], self._input_names())
+            batch = oip.read(document, body[len(head) :], [column.name for column in self._intake.columns])
             if isinstance(document.get("id"), str):
                 seen["id"] = document["id"]
-            return batch
+            return self._intake.take(batch)
 
         def finish(prediction: Any, columns: List[Any]) -> Reply:
             service = self._service
@@ -226,12 +226,6 @@ class Surface:
         may_join = self._batches.rows > 1 and self._model.mode == "matrix"
         return Job(True, lambda body: guarded(body, run), join if may_join else None)  # noqa: FBT003
 
-    def _input_names(self) -> Sequence[str]:
-        if not self._known:
-            with suppress(ModelError):
-                self._known = [column.name for column in self._model.columns()[0]]
-        return self._known
-
     def _job(self, request: Request, run: Callable[[bytes], Reply], *, reads: bool, error: str = "message") -> Job:
         return Job(reads, lambda body: self._guarded(request, error, body, run))
 
@@ -256,15 +250,3 @@ class Surface:
     def _headers(self, request: Request) -> List[Tuple[str, str]]:
         request_id = request.header("request-id") or request.header("x-request-id")
         return [*self._names, ("Request-Id", header_text(request_id))] if request_id else self._names
-
-
-def max_body_bytes(environ: Dict[str, str]) -> int:
-    """The largest body that is read, in bytes.
-
-    Raises:
-        ValueError: `ODAHU_MAX_BODY_BYTES` is not a number of bytes.
-    """
-    text = environ.get("ODAHU_MAX_BODY_BYTES") or str(MAX_BODY_BYTES)
-    if not text.isdecimal():
-        raise ValueError(f"ODAHU_MAX_BODY_BYTES must be a number of bytes, not {text!r}")
-    return int(text)
