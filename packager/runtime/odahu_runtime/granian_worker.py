@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 from gunicorn.workers.base import Worker
 
 from . import log
-from .gate import PREDICTING, READING, WAITING, Exchange, Gate
+from .gate import Exchange, Gate, overdue_replies
 from .messages import Job, Request, error_reply, no_body, too_large
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Worker(Worker):  # type: ignore[misc]
         )
         loop = _Loop()
         server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
-        overdue = _overdue_replies(timeout)
+        overdue = overdue_replies(timeout)
         lost = self._watch(overdue)
         self._closing = self.wsgi.closing = True
         if lost:
@@ -230,15 +230,6 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
             self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
 
     return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
-
-
-def _overdue_replies(timeout: float) -> Dict[str, Reply]:
-    seconds = f"{timeout:g} seconds"
-    return {
-        READING: error_reply(408, "The body came too slowly"),
-        WAITING: error_reply(504, f"The model was busy with other requests for {seconds}"),
-        PREDICTING: error_reply(504, f"The model did not answer within {seconds}"),
-    }
 
 
 def _ascii(value: str) -> str:
