@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -152,6 +152,21 @@ def test_a_model_that_finds_no_memory_is_a_500_and_the_worker_lives(runner: Runn
         assert "MemoryError" in answer.payload["message"]
         assert service.invoke("eat", 1).status == 200
         assert pid_of(service) == before
+        assert service.stop()[0] == 0
+
+
+def test_a_model_that_hoards_all_the_memory_there_is_gets_an_answer_or_a_new_worker(runner: Runner) -> None:
+    with runner.serve("unruly", "--timeout", "2") as service:
+        before = pid_of(service)
+        most = mapped(before) + 150 * MEGABYTE
+        resource.prlimit(before, resource.RLIMIT_AS, (most, most))
+        try:
+            answer = service.invoke("hoard", 1000)
+        except (OSError, http.client.HTTPException):  # the core ends the process where it finds none
+            wait_until(lambda: not is_alive(before), "it still lives")
+        else:
+            assert answer.status == 500
+        assert service.invoke("eat", 1).status == 200
         assert service.stop()[0] == 0
 
 

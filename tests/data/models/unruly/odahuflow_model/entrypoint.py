@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, List, Optional, Tuple
 
-_eaten: List[bytearray] = []
+hoarded: List[bytearray] = []
 
 
 def init() -> str:
@@ -20,7 +20,7 @@ def predict_on_matrix(
     provided_columns_names: Optional[List[str]] = None,  # noqa: ARG001
 ) -> Any:
     first = input_matrix[0]
-    harm = HARM.get(first[0]) if len(first) == 2 and isinstance(first[0], str) else None  # noqa: PLR2004
+    harm = HARM.get(first[0]) if len(first) == 2 and isinstance(first[0], str) else None
     return harm(first[1]) if harm else (input_matrix, None)
 
 
@@ -87,13 +87,19 @@ def leak_threads(count: int) -> Any:
 
 
 def eat(megabytes: int) -> Any:
-    _eaten.clear()
-    for _ in range(megabytes):
-        _eaten.append(bytearray(b"x" * 1024 * 1024))
-    return pid(0)
+    eaten = [bytearray(b"x" * 1024 * 1024) for _ in range(megabytes)]
+    return [[os.getpid(), len(eaten)]], ["pid", "megabytes"]
+
+
+def hoard(megabytes: int) -> Any:
+    hoarded.extend(bytearray(b"x" * 1024 * 1024) for _ in range(megabytes))
+    return [[os.getpid(), len(hoarded)]], ["pid", "megabytes"]
 
 
 HARM = {
     function.__name__: function
-    for function in (pid, fail, give, give_alone, say, fork, hang, seize, leave, drop_dead, crash, leak_threads, eat)
+    for function in (
+        *(pid, fail, give, give_alone, say, fork, hang, seize),
+        *(leave, drop_dead, crash, leak_threads, eat, hoard),
+    )
 }
