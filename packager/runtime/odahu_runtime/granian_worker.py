@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -22,7 +23,7 @@ from gunicorn.workers.base import Worker
 
 from . import log
 from .gate import Exchange, Gate, overdue_replies
-from .messages import Job, Request, error_reply, no_body, too_large
+from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Type
@@ -210,6 +211,8 @@ class _Worker(Worker):  # type: ignore[misc]
         return call
 
     def _answer(self, exchange: Exchange, reply: Reply) -> None:
+        if reply.status >= HTTPStatus.BAD_REQUEST:
+            reply = in_terms_of(exchange.request, reply)
         headers = [(name, _ascii(value)) for name, value in reply.headers]
         if self._closing:
             headers.append(("Connection", "close"))

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Callable, Optional
 
 from .inputs import InputError
-from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply
+from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
 from .surface import Surface, max_body_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Application(Surface):
         step = self.begin(request)
         if isinstance(step, Job):
             step = (self.turns or self._finish)(environ, request, step)
+        step = in_terms_of(request, step)
         self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
