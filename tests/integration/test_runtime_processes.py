@@ -360,9 +360,9 @@ def test_a_model_that_never_comes_back_is_replaced(fast: Runner) -> None:
         assert service.stop()[0] == 0
 
 
-def test_requests_that_come_together_share_a_call_and_nobody_gets_anothers_answer(fast: Runner) -> None:
+def test_requests_that_come_together_share_a_call_and_nobody_gets_anothers_answer(runner: Runner) -> None:
     options = ("--batch-max-size", "8", "--batch-max-latency-ms", "200", "--threads", "1")
-    with fast.serve("wine", *options) as service, ThreadPoolExecutor(16) as pool:
+    with runner.serve("wine", *options) as service, ThreadPoolExecutor(16) as pool:
 
         def ask(number: int) -> list[list[float]] | int:
             answer = service.invoke(number, 0, "bad" if number == BAD else 0)

@@ -26,6 +26,9 @@ def page() -> str:
 def openapi(name: str, version: str, properties: Sequence[Document], columns: Sequence[Sequence[Column]]) -> Document:
     """The OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0); both arguments are for input and output."""
     given, returned = properties
+    # The platform's layout, which its clients read in Swagger, says that a prediction is a list of numbers. But it is
+    # what the model gives: rows, as a rule.
+    returned = {**returned, "prediction": {**returned["prediction"], "items": {}}}
     base = f"/v2/models/{name}"
     invoke = _operation("Prediction", "predict", {"$ref": "#/components/schemas/Prediction"})
     invoke["requestBody"] = {

@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from .batching import Limits, Part, collect
+from .messages import error_reply
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Tuple
@@ -141,3 +142,13 @@ class Gate:
             for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
                 self.reply(exchange, reply)
         self._stuck.pop(thread, None)
+
+
+def overdue_replies(timeout: float) -> Dict[str, Reply]:
+    """What those are answered whose time is up, by where they are."""
+    seconds = f"{timeout:g} seconds"
+    return {
+        READING: error_reply(408, "The body came too slowly"),
+        WAITING: error_reply(504, f"The model was busy with other requests for {seconds}"),
+        PREDICTING: error_reply(504, f"The model did not answer within {seconds}"),
+    }

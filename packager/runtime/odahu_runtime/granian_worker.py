@@ -15,14 +15,15 @@ import os
 import select
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 
 from gunicorn.workers.base import Worker
 
 from . import log
-from .gate import PREDICTING, READING, WAITING, Exchange, Gate
-from .messages import Job, Request, error_reply, no_body, too_large
+from .gate import Exchange, Gate, overdue_replies
+from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Type
@@ -90,7 +91,7 @@ class _Worker(Worker):  # type: ignore[misc]
         )
         loop = _Loop()
         server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
-        overdue = _overdue_replies(timeout)
+        overdue = overdue_replies(timeout)
         lost = self._watch(overdue)
         self._closing = self.wsgi.closing = True
         if lost:
@@ -210,6 +211,8 @@ class _Worker(Worker):  # type: ignore[misc]
         return call
 
     def _answer(self, exchange: Exchange, reply: Reply) -> None:
+        if reply.status >= HTTPStatus.BAD_REQUEST:
+            reply = in_terms_of(exchange.request, reply)
         headers = [(name, _ascii(value)) for name, value in reply.headers]
         if self._closing:
             headers.append(("Connection", "close"))
@@ -230,15 +233,6 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
             self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
 
     return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
-
-
-def _overdue_replies(timeout: float) -> Dict[str, Reply]:
-    seconds = f"{timeout:g} seconds"
-    return {
-        READING: error_reply(408, "The body came too slowly"),
-        WAITING: error_reply(504, f"The model was busy with other requests for {seconds}"),
-        PREDICTING: error_reply(504, f"The model did not answer within {seconds}"),
-    }
 
 
 def _ascii(value: str) -> str:

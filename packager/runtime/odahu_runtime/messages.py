@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Tuple, Union
 from urllib.parse import quote
 
@@ -88,6 +89,16 @@ def no_body() -> Reply:
 def too_large(limit: int) -> Reply:
     """The answer to a body of more than `limit` bytes."""
     return error_reply(413, TOO_LARGE.format(limit))
+
+
+def in_terms_of(request: Request, reply: Reply) -> Reply:
+    """An answer as the request's protocol has it: the Open Inference Protocol's errors are `{"error": ...}`."""
+    start, ours = b'{"message":', b'{"error":'
+    if reply.status < HTTPStatus.BAD_REQUEST or not request.path.startswith("/v2") or not reply.body.startswith(start):
+        return reply
+    body = ours + reply.body[len(start) :]
+    headers = [(name, str(len(body)) if name == "Content-Length" else value) for name, value in reply.headers]
+    return Reply(reply.status, headers, body)
 
 
 def header_text(text: str) -> str:

@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import outputs, schema
+from . import ending, outputs, schema
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
@@ -176,13 +176,22 @@ class Model:
 
 @contextmanager
 def _guarded(what: str) -> Iterator[None]:
-    """Whatever the model raises, also SystemExit and KeyboardInterrupt, is a ModelError and ends no process."""
+    """Whatever the model raises, also SystemExit and KeyboardInterrupt, is a ModelError and ends no process.
+
+    A process that the model forked and let come back here ends: it has no answer to give.
+    """
+    process = os.getpid()
     try:
         yield
     except ModelError:
         raise
     except BaseException as error:
+        if isinstance(error, MemoryError):
+            traceback.clear_frames(error.__traceback__)  # what fills the memory is let go of before the answer is made
         raise ModelError(what, error) from error
+    finally:
+        if os.getpid() != process:
+            ending.leave(0)
 
 
 def _add_packages(folder: str) -> None:

@@ -9,7 +9,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, List, Optional
+
+# No name holds them, and what they consist of goes with them: without its module orjson ends the process with a
+# SIGSEGV where it would raise.
+_loaded: List[Any] = []
 
 
 def granian(vendor: str) -> Optional[Any]:
@@ -40,5 +44,6 @@ def _load(vendor: str, package: str, module: str) -> Optional[Any]:
             assert spec.loader is not None  # noqa: S101
             loaded = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(loaded)
+            _loaded.append(loaded)
             return loaded
     return None

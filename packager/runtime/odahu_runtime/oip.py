@@ -106,7 +106,7 @@ def _tensors(listed: List[Dict[str, Any]], binary: bytes) -> Iterator[_Tensor]:
         name, kind, shape = item.get("name"), item.get("datatype"), item.get("shape")
         if not isinstance(name, str):
             raise InputError(f'{place} has no "name"')
-        if kind not in _FORMATS and kind != "BYTES":
+        if not isinstance(kind, str) or (kind not in _FORMATS and kind != "BYTES"):
             raise InputError(f'{place} ({name}) has the "datatype" {kind!r}; known are {", ".join(_FORMATS)}, BYTES')
         if not isinstance(shape, list) or not _are_sizes(shape):
             raise InputError(f'{place} ({name}) needs a "shape", a list of sizes')

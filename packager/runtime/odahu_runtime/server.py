@@ -1,6 +1,6 @@
 """The service: gunicorn's master, and `workers` processes that predict `threads` requests at once.
 
-A worker is granian's Rust core where the image has it, else gunicorn's own with threads.
+A worker is granian's Rust core where the image has it (granian_worker.py), else gunicorn's own (threaded_worker.py).
 
 Every worker loads the model for itself, after the fork. A worker that can't load it ends the service. This module is
 the only one that imports gunicorn, and it is imported only where gunicorn is ours (`isolation.private`).
@@ -23,16 +23,15 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
-from gunicorn.workers.gthread import ThreadWorker
 
-from . import ending, granian_worker, log, outputs
+from . import ending, granian_worker, log, outputs, threaded_worker
 from .batching import Limits
 from .metrics import Shared
 from .model import Model, ModelError
-from .wsgi import CLOSE, Application
+from .wsgi import Application
 
 if TYPE_CHECKING:
-    from typing import Callable, Dict, NoReturn
+    from typing import NoReturn
 
 MODEL_FAILED = 4
 _GRACE_SECONDS = 25  # Kubernetes kills after 30
@@ -40,11 +39,12 @@ _PATIENCE_SECONDS = 5
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 _SPARE_WORKERS = 8  # that a signal may ask for, besides those that are configured
 _BACKLOG = 4096  # connections that the kernel keeps for us
+_STARTED, _FAILED = 1, 2  # what a worker tells the master; to fail is to have said why
 _KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
 
 
 class Settings(NamedTuple):
-    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None: then no batches."""
+    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None."""
 
     host: str
     port: int
@@ -71,19 +71,26 @@ def serve(settings: Settings) -> int:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.drains = settings.core is not None
         self.shared = Shared(settings.workers + _SPARE_WORKERS)
         self.metrics: Any = None
+        self.started: Any = None
         super().__init__()
 
     def load_config(self) -> None:
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        serves = settings.threads, settings.timeout, settings.batches
+        if settings.core is None:
+            worker = threaded_worker.worker_class(*serves)
+        else:
+            worker = granian_worker.worker_class(settings.core, *serves)
         values = {
-            "bind": f"{host}:{self._settings.port}",
-            "workers": self._settings.workers,
-            "threads": self._settings.threads,
-            "timeout": self._settings.timeout,
-            "worker_class": _Worker,
+            "bind": f"{host}:{settings.port}",
+            "workers": settings.workers,
+            "threads": settings.threads + threaded_worker.SPARE_THREADS,
+            # The worker itself watches the model; the master waits for it a little longer.
+            "timeout": settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0,
+            "worker_class": _known_when_started(worker),
             "backlog": _BACKLOG,
             "logger_class": log.Log,
             "graceful_timeout": _GRACE_SECONDS,
@@ -92,16 +99,10 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "child_exit": _check_it_had_started,
             "post_worker_init": _started,
         }
-        settings = self._settings
-        if settings.core is not None:
-            # The worker itself watches the model; the master waits for it a little longer.
-            patience = settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0
-            worker = granian_worker.worker_class(settings.core, settings.threads, settings.timeout, settings.batches)
-            values.update(worker_class=_known_when_started(worker), timeout=patience)
         for name, value in values.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> Application:
         """In a worker: load the model. The service ends where that fails, so this process does at once."""
         try:
             application = Application(
@@ -115,16 +116,10 @@ class _Service(BaseApplication):  # type: ignore[misc]
             if error.details != str(error):
                 sys.stderr.write(error.details + "\n")
             log.write("CRITICAL", str(error))
+            self.started[0] = _FAILED
             ending.leave(MODEL_FAILED)
 
-        if self._settings.core is not None:
-            return application
-
-        def call(environ: Dict[str, Any], start_response: Any) -> Any:
-            environ[CLOSE] = start_response.__self__.force_close
-            return application(environ, start_response)
-
-        return call
+        return application
 
     def run(self) -> None:
         _Arbiter(self).run()
@@ -132,6 +127,8 @@ class _Service(BaseApplication):  # type: ignore[misc]
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
     stopping = False
+    # The master would end with a worker that ends with one of these codes, and a model can end its process with any.
+    WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
     def spawn_worker(self) -> Any:
         try:
@@ -144,11 +141,10 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
         """Stop the workers; those that still load the model have no request to finish, and may not listen."""
         self.stopping = True
-        if self.app.drains:
-            for listener in self.LISTENERS:
-                _turn_away(listener.sock)
+        for listener in self.LISTENERS:
+            _turn_away(listener.sock)
         for pid, worker in list(self.WORKERS.items()):
-            if not worker.started[0]:
+            if worker.started[0] != _STARTED:
                 self.kill_worker(pid, signal.SIGKILL)
         self._reap_all()  # those that died together have sent one signal
         super().stop(graceful)
@@ -179,16 +175,10 @@ def _known_when_started(base: Any) -> Any:
 
         def load_wsgi(self) -> None:
             self.app.metrics = self.metrics
+            self.app.started = self.started
             super().load_wsgi()
 
     return Known
-
-
-class _Worker(_known_when_started(ThreadWorker)):  # type: ignore[misc]
-    def handle(self, conn: Any) -> Any:
-        """A client that stops sending, or reading, holds a thread no longer than the timeout."""
-        conn.sock.settimeout(self.cfg.timeout or None)
-        return super().handle(conn)
 
 
 def _turn_away(listener: socket.socket) -> None:
@@ -205,14 +195,16 @@ def _turn_away(listener: socket.socket) -> None:
 
 def _started(worker: Any) -> None:
     worker.init_signals()  # the model may have set its own
-    worker.started[0] = 1
+    worker.started[0] = _STARTED
     worker.log.info("Worker %s serves the model", worker.pid)
 
 
 def _check_it_had_started(server: Any, worker: Any) -> None:
     """Never start over and over what can't start: a crash of the interpreter, too little memory."""
-    if not worker.started[0] and not server.stopping:
-        raise HaltServer("a worker died while it loaded the model; out of memory?", MODEL_FAILED)
+    if worker.started[0] != _STARTED and not server.stopping:
+        told = worker.started[0] == _FAILED
+        reason = "the model can't be loaded" if told else "a worker died while it loaded the model; out of memory?"
+        raise HaltServer(reason, MODEL_FAILED)
     worker.started.close()
     server.app.shared.give_back(worker.metrics)
 

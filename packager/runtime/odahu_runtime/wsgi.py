@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, Optional
 
 from .inputs import InputError
-from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply
+from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
 from .surface import Surface, max_body_bytes
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Tuple
+    from typing import Any, Dict, Iterable, List, Tuple
+
+    from .messages import Reply
 
     Environ = Dict[str, Any]
     StartResponse = Callable[[str, List[Tuple[str, str]]], Any]
@@ -26,7 +28,13 @@ _DRAIN_SECONDS = 5.0
 
 
 class Application(Surface):
-    """The surface of one model as WSGI wants it (PEP 3333)."""
+    """The surface of one model as WSGI wants it (PEP 3333).
+
+    Attributes:
+        turns: What reads a request's body and has its job done; None: this does, in the thread that it is called in.
+    """
+
+    turns: Optional[Callable[[Environ, Request, Job], Reply]] = None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, for a server of WSGI's kind."""
@@ -34,18 +42,21 @@ class Application(Surface):
         request = Request.from_environ(environ)
         step = self.begin(request)
         if isinstance(step, Job):
-            try:
-                body = _read_body(environ, self.max_body) if step.reads else b""
-            except InputError as error:
-                step = error_reply(error.status, str(error))
-            else:
-                step = step.run(body)
+            step = (self.turns or self._finish)(environ, request, step)
+        step = in_terms_of(request, step)
         self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
 
+    def _finish(self, environ: Environ, _request: Request, job: Job) -> Reply:
+        try:
+            body = read_body(environ, self.max_body) if job.reads else b""
+        except InputError as error:
+            return error_reply(error.status, str(error))
+        return job.run(body)
 
-def _read_body(environ: Environ, limit: int) -> bytes:
+
+def read_body(environ: Environ, limit: int) -> bytes:
     """The whole body, of a known length or chunked.
 
     Raises:

@@ -1,0 +1,99 @@
+"""What the tests of the server share: which interpreters it runs on, and clients that ask without a pause."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.test_runtime_processes import Service
+
+PATIENCE = 30
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What a client that asks on and on has seen.
+
+    `lost` are the requests that were sent and not answered, each with the process that had answered the one before over
+    the same connection; `refused` says that in the end nobody listened.
+    """
+
+    answers: list[tuple[int, Any]] = field(default_factory=list)
+    lost: list[tuple[int | None, str]] = field(default_factory=list)
+    refused: bool = False
+
+
+@contextmanager
+def load(service: Service, clients: int, row: list[Any], *, keep: Callable[[int], bool]) -> Iterator[list[Tally]]:
+    """Clients that ask until the block ends or nobody listens; those that `keep` names reuse their connection."""
+    stop = Event()
+    tallies = [Tally() for _ in range(clients)]
+    with ThreadPoolExecutor(clients) as pool:
+        done = [
+            pool.submit(_ask_on, service.port, row, stop, tally, keep=keep(number))
+            for number, tally in enumerate(tallies)
+        ]
+        try:
+            yield tallies
+        finally:
+            stop.set()
+            for future in done:
+                future.result()
+
+
+def _ask_on(port: int, row: list[Any], stop: Event, tally: Tally, *, keep: bool) -> None:
+    body = json.dumps({"data": [row]})
+    headers = {} if keep else {"Connection": "close"}
+    while not stop.is_set():
+        try:
+            raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        except OSError:  # not made: no request is in it
+            tally.refused = True
+            return
+        connection = http.client.HTTPConnection("127.0.0.1")
+        connection.sock = raw
+        whose: int | None = None
+        try:
+            while not stop.is_set():
+                connection.request("POST", "/api/model/invoke", body, headers)
+                answer = connection.getresponse()
+                payload = json.loads(answer.read())
+                tally.answers.append((answer.status, payload))
+                if answer.status == http.HTTPStatus.OK:
+                    whose = payload["prediction"][0][0]
+                if answer.will_close:
+                    break
+        except (OSError, http.client.HTTPException) as error:
+            tally.lost.append((whose, repr(error)))
+        finally:
+            connection.close()
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+def resident(pid: int) -> int:
+    """The memory of a process in bytes."""
+    status = Path("/proc", str(pid), "status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def mapped(pid: int) -> int:
+    """The addresses that a process has taken, in bytes: what RLIMIT_AS counts."""
+    status = Path("/proc", str(pid), "status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize:"))

@@ -1,0 +1,269 @@
+"""What models and clients can do to the server: the answer, and whether the worker lives, in each case."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.serving import load, mapped, resident, wait_until
+from tests.integration.test_runtime_processes import KINDS, Homes, Runner, make_runner
+
+if TYPE_CHECKING:
+    from tests.integration.test_runtime_processes import Service
+
+MEGABYTE = 1024 * 1024
+LATEST = [kind for kind in KINDS if kind.server == "granian"][-1:]
+SERVERS = [*[kind for kind in KINDS if kind.server == "gunicorn"][:1], *LATEST]
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
+    return Homes(tmp_path_factory.mktemp("images"), {})
+
+
+runner = pytest.fixture(params=SERVERS, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
+fast = pytest.fixture(params=LATEST, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
+
+
+def pid_of(service: Service) -> int:
+    [[pid]] = service.invoke("pid", 0).payload["prediction"]
+    return int(pid)
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def ask_in_vain(service: Service, *row: object) -> str:
+    """The connection ends without an answer."""
+    with pytest.raises((OSError, http.client.HTTPException)) as caught:
+        service.invoke(*row)
+    return repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("fail", "no"), "ValueError: no"),
+        (("leave", 3), "SystemExit: 3"),
+        (("give_alone", None), "not a pair"),
+        (("give_alone", [1, 2, 3]), "not a pair"),
+        (("eat", "much"), "TypeError"),
+    ],
+)
+def test_a_model_that_fails_is_a_500_and_the_worker_lives(
+    runner: Runner, row: tuple[str, object], message: str
+) -> None:
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        answer = service.invoke(*row)
+        assert (answer.status, list(answer.payload)) == (500, ["message"])
+        assert message in answer.payload["message"]
+        assert pid_of(service) == before
+        assert service.stop()[0] == 0
+
+
+def test_a_model_that_gives_other_shapes_than_it_was_asked_for(runner: Runner) -> None:
+    """What is no table is still an answer of this model: it goes out as it is, on both interfaces."""
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        for shape in (7, None, [], [[1], [2, 3]], [[1], [2], [3]], "text", [[[1]]], {"a": [1]}):
+            answer = service.invoke("give", shape)
+            assert (answer.status, answer.payload) == (200, {"prediction": shape, "columns": ["given"]})
+            # The protocol has tensors only, so a shape that isn't one may be refused; the worker goes on.
+            document = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 2], "data": ["give", "text"]}]}
+            assert service.ask("POST", "/v2/models/unruly/infer", document).status == 200
+        assert pid_of(service) == before
+
+
+def test_what_a_model_prints_is_no_part_of_an_answer(runner: Runner) -> None:
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        assert service.invoke("say", MEGABYTE).payload == {"prediction": [[before]], "columns": ["pid"]}
+        assert "o" * MEGABYTE in service.log
+        assert "below Python" in service.log
+        assert pid_of(service) == before
+
+
+@pytest.mark.parametrize("how", ["ends", "comes back"])
+def test_a_model_that_forks_answers_once_and_leaves_nobody(runner: Runner, how: str) -> None:
+    with runner.serve("unruly", "--threads", "2") as service:
+        before = pid_of(service)
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        for _ in range(2):
+            connection.request("POST", "/api/model/invoke", b'{"data": [["fork", "%s"]]}' % how.encode())
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            assert answer.status == 200, text
+            assert f'"prediction":[[{before},' in text.replace(" ", "")
+            child = int(text.partition("]]")[0].rpartition(",")[2])
+            wait_until(lambda child=child: not is_alive(child), "the child lives")  # type: ignore[misc]
+        connection.request("POST", "/api/model/invoke", b'{"data": [["pid", 0]]}')  # the connection is in step
+        assert str(before) in connection.getresponse().read().decode()
+        connection.close()
+        assert service.stop()[0] == 0
+
+
+@pytest.mark.parametrize("row", [("drop_dead", 0), ("drop_dead", 3), ("crash", 0)])
+def test_a_model_that_ends_its_process_is_replaced(runner: Runner, row: tuple[str, object]) -> None:
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        ask_in_vain(service, *row)
+        after = pid_of(service)  # the connection waits for the new one
+        assert after != before
+        assert not is_alive(before)
+        assert service.stop()[0] == 0
+
+
+def test_threads_that_a_model_leaves_behind_hold_nothing_up(runner: Runner) -> None:
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        for _ in range(5):
+            answer = service.invoke("leak_threads", 40)
+            assert answer.status == 200
+        [[pid, threads]] = answer.payload["prediction"]
+        assert pid == before
+        assert threads >= 200
+        code, seconds = service.stop()
+        assert code == 0
+        assert seconds < 10
+        assert not is_alive(before)
+
+
+def test_a_model_that_finds_no_memory_is_a_500_and_the_worker_lives(runner: Runner) -> None:
+    with runner.serve("unruly") as service:
+        before = pid_of(service)
+        most = mapped(before) + 150 * MEGABYTE
+        resource.prlimit(before, resource.RLIMIT_AS, (most, most))
+        answer = service.invoke("eat", 1000)
+        assert answer.status == 500
+        assert "MemoryError" in answer.payload["message"]
+        assert service.invoke("eat", 1).status == 200
+        assert pid_of(service) == before
+        assert service.stop()[0] == 0
+
+
+def test_a_model_that_hoards_all_the_memory_there_is_gets_an_answer_or_a_new_worker(runner: Runner) -> None:
+    with runner.serve("unruly", "--timeout", "2") as service:
+        before = pid_of(service)
+        most = mapped(before) + 150 * MEGABYTE
+        resource.prlimit(before, resource.RLIMIT_AS, (most, most))
+        try:
+            answer = service.invoke("hoard", 1000)
+        except (OSError, http.client.HTTPException):  # the core ends the process where it finds none
+            wait_until(lambda: not is_alive(before), "it still lives")
+        else:
+            assert answer.status == 500
+        assert service.invoke("eat", 1).status == 200
+        assert service.stop()[0] == 0
+
+
+def test_a_model_that_hangs_is_answered_for_and_replaced(runner: Runner) -> None:
+    with (
+        runner.serve("unruly", "--threads", "2", "--timeout", "1") as service,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        before = pid_of(service)
+        hung = [pool.submit(service.invoke, "hang", 600) for _ in range(4)]
+        time.sleep(0.5)
+        assert service.ask("GET", "/healthcheck").status == 200
+        statuses = {future.result().status for future in hung}
+        assert 504 in statuses
+        assert statuses <= {503, 504}
+        service.wait_for("this worker is replaced")
+        wait_until(lambda: pid_of(service) != before, "the worker is not replaced")
+        assert service.stop()[0] == 0
+
+
+def test_one_request_beyond_its_time_is_a_504_and_others_are_not(runner: Runner) -> None:
+    with (
+        runner.serve("unruly", "--threads", "2", "--timeout", "2") as service,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        before = pid_of(service)
+        slow = pool.submit(service.invoke, "hang", 3)
+        assert pid_of(service) == before
+        answer = slow.result()
+        assert (answer.status, answer.payload) == (504, {"message": "The model did not answer within 2 seconds"})
+        time.sleep(1.2)
+        assert pid_of(service) == before
+
+
+def test_a_model_that_keeps_the_interpreter_is_ended(runner: Runner) -> None:
+    with runner.serve("unruly", "--timeout", "1") as service:
+        before = pid_of(service)
+        ask_in_vain(service, "seize", 0)
+        assert pid_of(service) != before
+        assert not is_alive(before)
+
+
+def test_a_killed_worker_takes_only_its_own_requests_with_it(runner: Runner) -> None:
+    with runner.serve("unruly", "--workers", "2") as service:
+        wait_until(lambda: service.log.count("serves the model") == 2, service.log)
+        with load(service, 8, ["hang", 0.02], keep=lambda _: True) as tallies:
+            wait_until(lambda: all(len(tally.answers) > 5 for tally in tallies), "no load")
+            victim = tallies[0].answers[-1][1]["prediction"][0][0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: service.log.count("serves the model") == 3, service.log)
+            seen = [len(tally.answers) for tally in tallies]
+            wait_until(
+                lambda: all(len(tally.answers) > before + 5 for tally, before in zip(tallies, seen, strict=True)),
+                "they are not answered again",
+            )
+        assert {status for tally in tallies for status, _ in tally.answers} == {200}
+        assert any(tally.lost for tally in tallies)
+        for tally in tallies:
+            assert len(tally.lost) <= 1
+            assert {pid for pid, _ in tally.lost} <= {victim, None}
+            assert not tally.refused
+
+
+def test_sigterm_under_load_loses_no_request_that_was_taken(runner: Runner) -> None:
+    with (
+        runner.serve("unruly", "--workers", "2") as service,
+        load(service, 12, ["hang", 0.02], keep=lambda number: number % 3 > 0) as tallies,
+    ):
+        wait_until(lambda: all(len(tally.answers) > 5 for tally in tallies), "no load")
+        assert service.stop()[0] == 0
+        wait_until(lambda: all(tally.refused for tally in tallies), "somebody still listens")
+    assert {status for tally in tallies for status, _ in tally.answers} == {200}
+    assert [tally.lost for tally in tallies if tally.lost] == []
+
+
+def test_ten_thousand_slow_clients_keep_nobody_from_being_answered(fast: Runner) -> None:
+    count = 10_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(count, hard - 500)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 500, hard))
+    part_of_head = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-"
+    part_of_body = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        service = stack.enter_context(fast.serve("unruly", "--timeout", "20"))
+        before = pid_of(service)
+        memory = resident(before)
+        clients = []
+        for number in range(count):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=60))
+            client.sendall(part_of_body if number % 2 else part_of_head)
+            clients.append(client)
+        for _ in range(50):
+            assert pid_of(service) == before
+            assert service.ask("GET", "/v2/health/ready").status == 200
+        assert (resident(before) - memory) / count < 64 * 1024
+        for client in clients[1::2]:
+            assert client.recv(12) == b"HTTP/1.1 408"
+        assert pid_of(service) == before
+        assert service.stop()[0] == 0
