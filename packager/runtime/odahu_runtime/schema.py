@@ -23,16 +23,22 @@ class Column(NamedTuple):
     type: str
 
 
+def described_columns(described: Any) -> List[Dict[str, Any]]:
+    """One of the lists that `info()` returns, or older models' object of columns by name, as a list."""
+    if hasattr(described, "items"):
+        return [dict({"name": name}, **column) for name, column in described.items()]
+    return list(described)
+
+
 def columns(described: Any) -> List[Column]:
     """The columns of one of the lists that `info()` returns."""
-    if hasattr(described, "items"):
-        described = [dict({"name": name}, **column) for name, column in described.items()]
+    described = described_columns(described)
     return [Column(str(column["name"]), str(column.get("type") or "number")) for column in described]
 
 
 def input_properties(described: Any) -> Schema:
     """The properties of a request, from the first list that `info()` returns."""
-    names, examples = _names_and_examples(described)
+    names, examples = names_and_examples(described)
     return {
         "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
         "data": {
@@ -45,7 +51,7 @@ def input_properties(described: Any) -> Schema:
 
 def output_properties(described: Any) -> Schema:
     """The properties of an answer, from the second list that `info()` returns."""
-    names, examples = _names_and_examples(described)
+    names, examples = names_and_examples(described)
     return {
         "prediction": {"example": [examples], "items": {"type": "number"}, "type": "array"},
         "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
@@ -93,10 +99,8 @@ def _get(summary: str, description: str) -> Schema:
     }
 
 
-def _names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
-    """A list of `{name, type, required?, example}`, or older models' object of them by name."""
-    if hasattr(described, "items"):
-        described = [dict({"name": name}, **column) for name, column in described.items()]
-    columns = list(described)
+def names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
+    """The names and the examples of a list of `{name, type, required?, example}`."""
+    columns = described_columns(described)
     names = [column["name"] for column in columns]
-    return names, [column.get("example", _EXAMPLES.get(column.get("type"))) for column in columns]
+    return names, [column.get("example", _EXAMPLES.get(str(column.get("type")))) for column in columns]
