@@ -5,41 +5,79 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import inputs, outputs
+from . import inputs, meter, outputs, parquet, results, tables
 from .inputs import InputError
 from .intake import Intake
 from .limits import Limits
 from .model import Model, ModelError
+from .results import OutputError
+from .tables import Source
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterator
+    from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
+
+    from .checks import Checks
+    from .inputs import Batch
+    from .tables import Chunk, Progress
 
 OK, BAD_INPUT, MODEL_FAILED, NOT_WRITTEN = 0, 3, 4, 5
+CHUNK_ROWS = 10_000
+_STDOUT = "-"
+_EVERYTHING = 1 << 62  # rows
 _SHOWN_LINES = 10
 
 
-class OutputError(Exception):
-    """The result can't be written."""
+class Options(NamedTuple):
+    """What `predict` is asked for.
+
+    Attributes:
+        input_file: A file, or `-`.
+        output: A folder, a file, or `-`.
+        input_format: One of `tables.FORMATS`; empty: by the file's suffix.
+        output_format: The same; empty: by the suffix of a file, else the input's.
+        chunk_rows: The most rows of a call of the model; None: all of a JSON document, else `CHUNK_ROWS`.
+        delimiter: Of CSV, in and out; empty: a tab for `.tsv`, else a comma.
+        header: Whether CSV input has one.
+        progress: Whether a line on the terminal says how far it is.
+    """
+
+    input_file: str
+    output: str
+    input_format: str = ""
+    output_format: str = ""
+    chunk_rows: Optional[int] = None
+    delimiter: str = ""
+    header: bool = True
+    progress: bool = True
 
 
-def predict(input_file: str, output_dir: str) -> int:
-    """Write `OUTPUT_DIR/result.json`: whole, or not at all."""
-    return _run(lambda: _predict(input_file, output_dir))
+class _Target(NamedTuple):
+    path: str
+    form: str
+    delimiter: str
+
+
+def predict(options: Options) -> int:
+    """Write the predictions: whole, or not at all (`-` is written as it comes)."""
+    return run(lambda stdout: _predict(options, stdout))
 
 
 def info() -> int:
     """Print the schemas of the model's input and output."""
-    return _run(_info)
+    return run(_info)
 
 
-def _run(command: Callable[[], str]) -> int:
-    """Print what the command answers; or one message for what went wrong, and the model's traceback before it."""
+def run(command: Callable[[int], str]) -> int:
+    """Print what the command answers; or one message for what went wrong, and the model's traceback before it.
+
+    The command gets the descriptor of the standard output; what it prints goes to stderr.
+    """
     try:
-        with _stdout_is_stderr():
-            answer = command()
-    except InputError as error:
+        with _stdout_is_stderr() as stdout:
+            answer = command(stdout)
+    except (InputError, parquet.MissingError) as error:
         return _fail(error, BAD_INPUT)
     except ModelError as error:
         if error.details != str(error):
@@ -47,80 +85,224 @@ def _run(command: Callable[[], str]) -> int:
         return _fail(error, MODEL_FAILED)
     except OutputError as error:
         return _fail(error, NOT_WRITTEN)
-    sys.stdout.write(answer + "\n")
-    sys.stdout.flush()
+    if answer:
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()
     return OK
 
 
-def _predict(input_file: str, output_dir: str) -> str:
-    if not os.path.isdir(output_dir):
-        raise OutputError(f"There is no folder {output_dir} to write result.json into; mount one there")
-    if not os.access(output_dir, os.W_OK | os.X_OK):
-        raise OutputError(f"The user {os.getuid()} may not write into {output_dir}")
+def _predict(options: Options, stdout: int) -> str:
+    form = options.input_format or tables.format_of(options.input_file)
+    target = _target(options, form)
+    whole = form == target.form == "json" and options.chunk_rows is None
+    source = Source(
+        options.input_file,
+        form,
+        options.chunk_rows or (_EVERYTHING if form == "json" else CHUNK_ROWS),
+        options.delimiter or ("\t" if options.input_file.lower().endswith(".tsv") else ","),
+        options.header,
+    )
+    if form == "parquet" and source.path == tables.STDIN:
+        raise InputError("Parquet can't be read from standard input: it is read from its end; give a file")
+    limits = _limits()
+    with tables.opened(source) as (stream, read):
+        text = _text(stream, source) if form == "json" else ""
+        batch = _batch(text, source) if whole else None
+        model = Model.from_env(os.environ)
+        checks = Intake.of_model(model, limits, _say).checks
+        if batch is not None:
+            batch = _suiting(checks, batch, source.name)
+            result = model.predict(batch, indent=2).encode() + b"\n"
+            with _opened(target, stdout) as out:
+                out.write(result)
+        else:
+            chunks, position = _chunks(stream, text, source, model, read)
+            _stream(
+                model,
+                _all_suiting(checks, tables.checked(chunks, source), source),
+                source,
+                target,
+                stdout,
+                position,
+                options,
+            )
+    return "" if target.path == _STDOUT else f"Prediction is successful. Result file: {target.path}"
+
+
+def _limits() -> Limits:
     try:
-        limits = Limits.from_env(os.environ)
+        return Limits.from_env(os.environ)
     except ValueError as error:
         raise InputError(str(error)) from error
-    batch = _read(input_file)
-    model = Model.from_env(os.environ)
+
+
+def _suiting(checks: Checks, batch: Batch, name: str, first: int = 0) -> Batch:
+    """The rows as the model takes them; `first` is the number of the first one.
+
+    Raises:
+        InputError: They don't suit the model; says where.
+    """
     try:
-        batch = Intake.of_model(model, limits, _say).checks.apply(batch)
+        return checks.apply(batch, first)
     except InputError as error:
-        raise InputError(f"{input_file}: {error}") from error
-    result = model.predict(batch, indent=2)
-    path = os.path.join(output_dir, "result.json")
-    _write(path, result + "\n")
-    return f"Prediction is successful. Result file: {path}"
+        raise InputError(f"{name}: {error}") from error
 
 
-def _info() -> str:
+def _all_suiting(checks: Checks, chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk._replace(batch=_suiting(checks, chunk.batch, source.name, chunk.first))
+
+
+def _target(options: Options, form: str) -> _Target:
+    """Where the result goes, and as what.
+
+    Raises:
+        OutputError: It can't be written there.
+    """
+    path = options.output
+    named = path != _STDOUT and not os.path.isdir(path) and tables.known_suffix(path)
+    out_form = options.output_format or (tables.format_of(path) if named else form)
+    delimiter = options.delimiter or ("\t" if named and path.lower().endswith(".tsv") else ",")
+    if path == _STDOUT:
+        if out_form == "parquet":
+            raise OutputError("Parquet can't be written to standard output; give a folder or a file")
+        return _Target(path, out_form, delimiter)
+    folder = os.path.dirname(path) or "." if named else path
+    if not os.path.isdir(folder):
+        name = os.path.basename(path) if named else f"result.{out_form}"
+        raise OutputError(f"There is no folder {folder} to write {name} into; mount one there")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The user {os.getuid()} may not write into {folder}")
+    return _Target(path if named else os.path.join(path, f"result.{out_form}"), out_form, delimiter)
+
+
+def _chunks(
+    stream: IO[bytes], text: str, source: Source, model: Model, position: Callable[[], Progress]
+) -> Tuple[Iterator[Chunk], Callable[[], Progress]]:
+    if source.form == "parquet":
+        return parquet.read(stream, source)
+    if source.form == "json":
+        return tables.read_document(_parsed(text, source), source), position
+    described = model.columns()[0]
+    if source.form == "csv":
+        return tables.read_csv(stream, source, described), position
+    return tables.read_lines(stream, source, described, model.mode), position
+
+
+def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
+    model: Model,
+    chunks: Iterator[Chunk],
+    source: Source,
+    target: _Target,
+    stdout: int,
+    position: Callable[[], Progress],
+    options: Options,
+) -> None:
+    """Predict chunk by chunk, so that no more than one is in memory."""
+    line = meter.Meter(position, shown=options.progress and meter.on_terminal())
+    try:
+        with _opened(target, stdout) as out:
+            rows = _copy(model, chunks, source, _writer(out, target), line)
+    except BaseException:
+        line.clear()
+        raise
+    line.at(rows, done=True)
+
+
+def _copy(model: Model, chunks: Iterator[Chunk], source: Source, writer: results.Writer, line: meter.Meter) -> int:
+    columns: Optional[List[Any]] = None
+    rows = 0
+    for chunk in chunks:
+        predicted, names = _predicted(model, chunk, source)
+        if columns is not None and names != columns:
+            where = f"{source.name}: rows {chunk.first}-{chunk.last}"
+            raise ModelError(f"{where}: the model returned the columns {names}, and {columns} before")
+        columns = names
+        writer.write(predicted, names)
+        rows = chunk.last
+        line.at(rows)
+    if not rows:
+        raise InputError(f"{source.name} has no rows")
+    writer.finish()
+    return rows
+
+
+def _predicted(model: Model, chunk: Chunk, source: Source) -> Tuple[List[Any], List[Any]]:
+    where = f"{source.name}: rows {chunk.first}-{chunk.last}"
+    try:
+        predicted, names = model.values(*model.predict_raw(chunk.batch))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except ModelError as error:
+        raise ModelError.of(f"{where}: {error}", error) from error
+    if not isinstance(predicted, list) or len(predicted) != len(chunk.batch.data):
+        got = f"{len(predicted)} rows" if isinstance(predicted, list) else type(predicted).__name__
+        raise ModelError(f"{where}: the model returned {got} for {len(chunk.batch.data)}")
+    return predicted, names
+
+
+def _writer(out: IO[bytes], target: _Target) -> results.Writer:
+    if target.form == "csv":
+        return results.CsvWriter(out, target.delimiter)
+    if target.form == "parquet":
+        return parquet.ParquetWriter(out)
+    return results.JsonWriter(out) if target.form == "json" else results.LinesWriter(out)
+
+
+@contextmanager
+def _opened(target: _Target, stdout: int) -> Iterator[IO[bytes]]:
+    if target.path != _STDOUT:
+        with results.written(target.path) as stream:
+            yield stream
+        return
+    try:
+        with open(stdout, "wb", closefd=False) as stream:
+            yield stream
+    except BrokenPipeError as error:
+        raise OutputError("standard output was closed by its reader") from error
+
+
+def _info(_stdout: int) -> str:
     given, returned = Model.from_env(os.environ).schemas()
     return f"Input schema:\n{outputs.dumps(given, indent=4)}\nOutput schema:\n{outputs.dumps(returned, indent=4)}"
 
 
-def _read(path: str) -> inputs.Batch:
+def _text(stream: IO[bytes], source: Source) -> str:
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            text = stream.read()
+        return stream.read().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"The input file {path} can't be read: {error.strerror}") from error
+        raise InputError(f"The input file {source.name} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"The input file {path} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise InputError(f"The input file {source.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _parsed(text: str, source: Source) -> Any:
     try:
         document, lines = inputs.parse_tolerant(text)
-        if lines:
-            shown = ", ".join(map(str, lines[:_SHOWN_LINES])) + (", ..." if len(lines) > _SHOWN_LINES else "")
-            _say(f"Warning: {path}: ignored a comma after the last item, line {shown}")
+    except InputError as error:
+        raise InputError(f"{source.name}: {error}") from error
+    if lines:
+        shown = ", ".join(map(str, lines[:_SHOWN_LINES])) + (", ..." if len(lines) > _SHOWN_LINES else "")
+        _say(f"Warning: {source.name}: ignored a comma after the last item, line {shown}")
+    return document
+
+
+def _batch(text: str, source: Source) -> inputs.Batch:
+    document = _parsed(text, source)
+    try:
         return inputs.read_batch(document)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _write(path: str, text: str) -> None:
-    part = f"{path}.{os.getpid()}.part"
-    try:
-        try:
-            with open(part, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, path)
-        except BaseException:
-            if os.path.exists(part):
-                os.unlink(part)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}") from error
+        raise InputError(f"{source.name}: {error}") from error
 
 
 @contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
-    """What the model prints, in Python or below it, is no part of our answer."""
+def _stdout_is_stderr() -> Iterator[int]:
+    """What the model prints, in Python or below it, is no part of our answer; gives the real standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        yield kept
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)

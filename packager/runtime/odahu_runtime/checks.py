@@ -46,8 +46,8 @@ class Checks:
         self._least = max((place for place, column in enumerate(columns, 1) if column.required), default=0)
         self.text_columns = frozenset(name for name, kind in zip(self._names, self._kinds) if kind == _STRING)  # noqa: B905
 
-    def apply(self, batch: Batch) -> Batch:
-        """The rows as the model takes them.
+    def apply(self, batch: Batch, first: int = 0) -> Batch:
+        """The rows as the model takes them; `first` is the number of the first one.
 
         Raises:
             InputError: Columns or values are others than the model's; names the first few.
@@ -57,7 +57,7 @@ class Checks:
         rows, names = batch
         if isinstance(rows[0], dict):
             if self._objects:
-                self._check_objects(rows)
+                self._check_objects(rows, first)
             return batch
         kinds = self._kinds
         if names is None:
@@ -68,7 +68,7 @@ class Checks:
                 rows, names = list(map(list, map(itemgetter(*order), rows))), [names[place] for place in order]
                 batch = Batch(rows, names)
         if not (self._numbers and kinds is self._kinds and _adds_up(chain.from_iterable(rows))):
-            self._check_values(rows, kinds, names)
+            self._check_values(rows, kinds, names, first)
         return batch
 
     def _check_width(self, width: int) -> None:
@@ -106,32 +106,32 @@ class Checks:
         said = "; ".join(part for part in parts if part)
         raise InputError(f'"columns" are not the model\'s; {said}; the model has {_listed(self._names)}', 422)
 
-    def _check_objects(self, rows: List[Any]) -> None:
+    def _check_objects(self, rows: List[Any], first: int) -> None:
         for column, kind in zip(self._columns, self._kinds):  # noqa: B905  (of one length)
             try:
                 values = list(map(itemgetter(column.name), rows))
             except KeyError:
                 values = [row.get(column.name) for row in rows]
                 if column.required:
-                    self._refuse_objects(rows)
+                    self._refuse_objects(rows, first)
             if not _fits(values, kind):
-                _refuse([[row.get(name) for name in self._names] for row in rows], self._kinds, self._names)
+                _refuse([[row.get(name) for name in self._names] for row in rows], self._kinds, self._names, first)
 
-    def _refuse_objects(self, rows: List[Any]) -> NoReturn:
+    def _refuse_objects(self, rows: List[Any], first: int) -> NoReturn:
         def problems() -> Iterator[str]:
-            for number, row in enumerate(rows):
+            for number, row in enumerate(rows, first):
                 missing = [column.name for column in self._columns if column.required and column.name not in row]
                 if missing:
                     unknown = [name for name in row if name not in self._names]
                     told = f", and unknown: {_few(map(_shown, unknown))}" if unknown else ""
                     yield f"row {number}: missing: {_few(map(_shown, missing))}{told}"
 
-        raise InputError(f"{_few(problems(), '; ')} (rows count from 0); the model has {_listed(self._names)}", 422)
+        raise InputError(f"{_few(problems(), '; ')} {_counted(first)}; the model has {_listed(self._names)}", 422)
 
-    def _check_values(self, rows: List[Any], kinds: List[str], names: Optional[List[Any]]) -> None:
+    def _check_values(self, rows: List[Any], kinds: List[str], names: Optional[List[Any]], first: int) -> None:
         for kind, values in zip(kinds, zip(*rows)):  # noqa: B905  (a row may lack optional columns)
             if not _fits(values, kind):
-                _refuse(rows, kinds, self._names if names is None else names)
+                _refuse(rows, kinds, self._names if names is None else names, first)
 
 
 def _adds_up(values: Any) -> bool:
@@ -162,19 +162,23 @@ def _fits(values: Sequence[Any], kind: str) -> bool:
     return kind != _BOOLEAN or types <= {bool, type(None)} or set(values) <= {0, 1, None}
 
 
-def _refuse(rows: Sequence[Any], kinds: Sequence[str], names: Sequence[Any]) -> NoReturn:
+def _refuse(rows: Sequence[Any], kinds: Sequence[str], names: Sequence[Any], first: int) -> NoReturn:
     def problems() -> Iterator[str]:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             if all(map(_fits, zip(*chunk), kinds)):  # noqa: B905
                 continue
-            for number, row in enumerate(chunk, start):
+            for number, row in enumerate(chunk, first + start):
                 for place, (value, kind, name) in enumerate(zip(row, kinds, names)):  # noqa: B905
                     if not _fits((value,), kind):
                         told = f"{_shown(value)} is {kind_of(value)}, not {_WANTED[kind]}"
                         yield f"row {number}, column {place} ({_shown(str(name))}): {told}"
 
-    raise InputError(f"{_few(problems(), '; ')} (rows count from 0)", 422)
+    raise InputError(f"{_few(problems(), '; ')} {_counted(first)}", 422)
+
+
+def _counted(first: int) -> str:
+    return f"(rows count from {1 if first else 0})"
 
 
 def _few(items: Any, between: str = ", ") -> str:

@@ -9,7 +9,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, batching, ending, fast_json, isolation, limits, log, native
+from . import batch, batching, ending, fast_json, isolation, limits, log, native, results, selfcheck, tables
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -19,6 +19,11 @@ _OPTIONAL = ("setproctitle", "inotify")  # gunicorn would take them from the mod
 _EXIT_CODES = """\
 exit codes: 0 done, 2 wrong arguments, 3 the input file can't be used, 4 the model failed, 5 the result can't be
 written, 130 and 143 stopped by SIGINT and SIGTERM"""
+_PREDICT = """\
+Formats go by the file's suffix: .json, .jsonl or .ndjson (JSON lines), .csv, .tsv, .parquet (with pyarrow in the
+model's environment); anything else is JSON. All but a JSON document are predicted in chunks, so that files of any size
+fit into memory. The result is there whole when the exit code is 0, and otherwise not at all, except on standard output.
+"""
 
 
 def prepare(arguments: Sequence[str]) -> Callable[[], int]:
@@ -47,7 +52,9 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     if options.action == "predict":
-        return _until_done(partial(batch.predict, options.input_file, options.output_dir))
+        return _until_done(partial(batch.predict, _batch_options(parser, options)))
+    if options.action == "self-check":
+        return _until_done(partial(selfcheck.self_check, options.format))
     return _until_done(batch.info)
 
 
@@ -76,11 +83,44 @@ def _add_cli(cli: argparse.ArgumentParser) -> None:
     cli.description = "Make predictions with the model in this image."
     cli.epilog = _EXIT_CODES
     cli.formatter_class = argparse.RawDescriptionHelpFormatter
-    actions = cli.add_subparsers(dest="action", metavar="{predict,info}", required=True)
+    actions = cli.add_subparsers(dest="action", metavar="{predict,info,self-check}", required=True)
     predict = actions.add_parser("predict", help="Make predictions using GPPI model")
-    predict.add_argument("input_file", metavar="INPUT_FILE", help='JSON: {"columns": [...], "data": [[...]]}')
-    predict.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder that result.json is written into")
+    predict.description = _PREDICT
+    predict.epilog = _EXIT_CODES
+    predict.formatter_class = argparse.RawDescriptionHelpFormatter
+    predict.add_argument(
+        "input_file", metavar="INPUT_FILE", help='JSON: {"columns": [...], "data": [[...]]}; or a table; - is stdin'
+    )
+    help_text = "folder that result.json (or .csv, ...) is written into, or a file with such a suffix; - is stdout"
+    predict.add_argument("output_dir", metavar="OUTPUT_DIR", help=help_text)
+    help_text = f"{', '.join(tables.FORMATS)}; default: by the suffix"
+    predict.add_argument("--input-format", choices=tables.FORMATS, default="", metavar="FORMAT", help=help_text)
+    help_text = "the same; default: by the suffix of a file, else the input's"
+    predict.add_argument("--output-format", choices=tables.FORMATS, default="", metavar="FORMAT", help=help_text)
+    help_text = f"the most rows that the model gets at once; default: {batch.CHUNK_ROWS}, of a JSON document all"
+    predict.add_argument("--chunk-rows", type=_number(1), metavar="ROWS", help=help_text)
+    predict.add_argument("--delimiter", default="", help="between the cells of CSV; default: a comma, of .tsv a tab")
+    predict.add_argument("--no-header", action="store_true", help="CSV input has no line with names")
+    predict.add_argument("--no-progress", action="store_true", help="no line about progress, even on a terminal")
     actions.add_parser("info", help="Show model input/output data schema")
+    check = actions.add_parser("self-check", help="Load the model and predict the example of its info()")
+    check.add_argument("--format", choices=("text", "json"), default="text", help="of the report (%(default)s)")
+
+
+def _batch_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> batch.Options:
+    delimiter = options.delimiter.replace("\\t", "\t")
+    if delimiter and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        parser.error(f"argument --delimiter: {options.delimiter!r} is not one character that can stand between cells")
+    return batch.Options(
+        input_file=options.input_file,
+        output=options.output_dir,
+        input_format=options.input_format,
+        output_format=options.output_format,
+        chunk_rows=options.chunk_rows,
+        delimiter=delimiter,
+        header=not options.no_header,
+        progress=not options.no_progress,
+    )
 
 
 def _number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
@@ -109,4 +149,5 @@ def _until_done(action: Callable[[], int]) -> Callable[[], int]:
 
 
 def _stop(number: int, _frame: Any) -> NoReturn:
+    results.remove_parts()
     ending.leave(128 + number)

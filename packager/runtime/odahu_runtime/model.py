@@ -37,6 +37,13 @@ class ModelError(Exception):
         super().__init__(message)
         self.details = message if cause is None else _traceback(cause)
 
+    @classmethod
+    def of(cls, message: str, error: ModelError) -> ModelError:
+        """The same error with another message."""
+        made = cls(message)
+        made.details = error.details
+        return made
+
 
 class Model:
     """A loaded model.
@@ -133,6 +140,22 @@ class Model:
         with _guarded("info() of the model failed"):
             given, returned = self._call("info") or ((), ())
             return schema.columns(given), schema.columns(returned)
+
+    def examples(self) -> Tuple[List[Any], List[Any], List[str]]:
+        """The example of the input that `info()` gives: names, values, and the names of the columns that have none.
+
+        Columns that aren't required and have no example are left out.
+
+        Raises:
+            ModelError: `info()` failed, or did not return two lists of columns.
+        """
+        with _guarded("info() of the model failed"):
+            given, _ = self._call("info") or ((), ())
+            described = schema.described_columns(given)
+            asked = [column for column in described if "example" in column or column.get("required", True)]
+            names, values = schema.names_and_examples(asked)
+            missing = [str(column["name"]) for column in asked if "example" not in column]
+            return outputs.plain(names, self._default), outputs.plain(values, self._default), missing
 
     def _given(self, batch: Batch) -> List[Any]:
         return _as_objects(batch) if self.mode == "objects" else _as_matrix(batch)

@@ -28,10 +28,15 @@ class Column(NamedTuple):
     stated: bool = True
 
 
+def described_columns(described: Any) -> List[Dict[str, Any]]:
+    """One of the lists that `info()` returns, or older models' object of columns by name, as a list."""
+    if hasattr(described, "items"):
+        return [dict({"name": name}, **column) for name, column in described.items()]
+    return list(described)
+
+
 def columns(described: Any) -> List[Column]:
     """The columns of one of the lists that `info()` returns."""
-    if hasattr(described, "items"):
-        described = [dict({"name": name}, **column) for name, column in described.items()]
     return [
         Column(
             str(column["name"]),
@@ -39,13 +44,13 @@ def columns(described: Any) -> List[Column]:
             column.get("required") is not False,
             bool(column.get("type")),
         )
-        for column in described
+        for column in described_columns(described)
     ]
 
 
 def input_properties(described: Any) -> Schema:
     """The properties of a request, from the first list that `info()` returns."""
-    names, examples = _names_and_examples(described)
+    names, examples = names_and_examples(described)
     return {
         "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
         "data": {
@@ -58,7 +63,7 @@ def input_properties(described: Any) -> Schema:
 
 def output_properties(described: Any) -> Schema:
     """The properties of an answer, from the second list that `info()` returns."""
-    names, examples = _names_and_examples(described)
+    names, examples = names_and_examples(described)
     return {
         "prediction": {"example": [examples], "items": {"type": "number"}, "type": "array"},
         "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
@@ -106,10 +111,8 @@ def _get(summary: str, description: str) -> Schema:
     }
 
 
-def _names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
-    """A list of `{name, type, required?, example}`, or older models' object of them by name."""
-    if hasattr(described, "items"):
-        described = [dict({"name": name}, **column) for name, column in described.items()]
-    columns = list(described)
+def names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
+    """The names and the examples of a list of `{name, type, required?, example}`."""
+    columns = described_columns(described)
     names = [column["name"] for column in columns]
-    return names, [column.get("example", _EXAMPLES.get(column.get("type"))) for column in columns]
+    return names, [column.get("example", _EXAMPLES.get(str(column.get("type")))) for column in columns]

@@ -1,0 +1,136 @@
+"""Parquet, by the pyarrow that the model's own environment has."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from . import outputs
+from .inputs import Batch, InputError
+from .results import OutputError, Writer, as_lists, names_for
+from .tables import Chunk, Progress
+
+if TYPE_CHECKING:
+    from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
+
+    from .tables import Source
+
+_MISSING = (
+    "Parquet files need pyarrow, and the model's environment has none: add `pyarrow` to the model's conda file (or its "
+    "pip requirements) and package the model again, or take CSV or JSON lines ({})"
+)
+
+
+class MissingError(Exception):
+    """The model's environment has no pyarrow."""
+
+
+def library() -> Tuple[Any, Any]:
+    """Give pyarrow and its Parquet part. Only for when the model is loaded: its packages are on the path then.
+
+    Raises:
+        MissingError: They can't be imported.
+    """
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except Exception as error:  # whatever a broken one raises
+        raise MissingError(_MISSING.format(f"{type(error).__name__}: {error}")) from error
+
+
+def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[], Progress]]:
+    """Read a Parquet file a batch at a time; gives the chunks, and how far they were read.
+
+    Raises:
+        MissingError: There is no pyarrow.
+        InputError: It's no Parquet file, or damaged.
+    """
+    _, parquet = library()
+    try:
+        file = parquet.ParquetFile(stream)
+        names = [str(name) for name in file.schema_arrow.names]
+        total = int(file.metadata.num_rows)
+    except Exception as error:  # pyarrow's errors are of several kinds
+        raise InputError(f"{source.name} can't be read as Parquet: {error}") from error
+    done = [0]
+
+    def chunks() -> Iterator[Chunk]:
+        batches = file.iter_batches(batch_size=source.rows)
+        while True:
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                columns = [_plain(column) for column in batch.columns]
+            except Exception as error:
+                raise InputError(f"{source.name}: after row {done[0]}: {error}") from error
+            rows = [list(row) for row in zip(*columns)]  # noqa: B905  (columns of a batch have one length)
+            if rows:
+                yield Chunk(done[0] + 1, Batch(rows, names))
+                done[0] += len(rows)
+
+    return chunks(), lambda: Progress(done[0], total)
+
+
+def _plain(column: Any) -> List[Any]:
+    """A column's values as JSON has them, so that a model gets the same from every format."""
+    values: List[Any] = column.to_pylist()
+    kind = str(column.type)
+    return values if kind.startswith(("int", "uint", "bool", "string", "large_string")) else outputs.plain(values)
+
+
+class ParquetWriter(Writer):
+    """A Parquet file, a row group a chunk; the first chunk decides the types."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        """Write to a stream.
+
+        Raises:
+            MissingError: There is no pyarrow.
+        """
+        self._arrow, self._parquet = library()
+        self._stream = stream
+        self._writer: Optional[Any] = None
+        self._rows = 0
+
+    def write(self, rows: List[Any], columns: List[Any]) -> None:
+        """Write the rows of a chunk.
+
+        Raises:
+            OutputError: They don't have the types of the first chunk's, or no types at all.
+        """
+        lists = as_lists(rows)
+        names = names_for(columns, lists)
+        try:
+            table = self._table(lists, names)
+            if self._writer is None:
+                self._writer = self._parquet.ParquetWriter(self._stream, table.schema)
+            self._writer.write_table(table)
+        except (self._arrow.ArrowException, TypeError, ValueError) as error:
+            where = f"rows {self._rows + 1}-{self._rows + len(rows)} of the prediction"
+            raise OutputError(
+                f"{where} can't be written as Parquet: {error}. A column has one type there, that of its values in the "
+                "first chunk; a larger --chunk-rows, CSV or JSON lines may do"
+            ) from error
+        self._rows += len(rows)
+
+    def _table(self, rows: List[List[Any]], names: List[str]) -> Any:
+        wrong = next((number for number, row in enumerate(rows) if len(row) != len(names)), None)
+        if wrong is not None:
+            raise ValueError(f"row {self._rows + wrong + 1} has {len(rows[wrong])} values, not {len(names)}")
+        schema = None if self._writer is None else self._writer.schema
+        values = [[row[number] for row in rows] for number in range(len(names))]
+        types = [self._type(column) for column in values] if schema is None else schema.types
+        arrays = [self._arrow.array(column, type=kind) for column, kind in zip(values, types)]  # noqa: B905
+        return self._arrow.Table.from_arrays(arrays, names=names)
+
+    def _type(self, column: List[Any]) -> Any:
+        """The type that a column keeps: nothing but nulls in the first chunk are numbers; None lets pyarrow tell."""
+        if all(value is None for value in column):
+            return self._arrow.float64()
+        numbers = all(value is None or (type(value) in (int, float)) for value in column)
+        return self._arrow.float64() if numbers and any(type(value) is float for value in column) else None
+
+    def finish(self) -> None:
+        """Write the file's footer."""
+        if self._writer is not None:
+            self._writer.close()

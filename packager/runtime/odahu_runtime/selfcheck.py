@@ -1,0 +1,101 @@
+"""`self-check`: whether the model serves, before anybody asks it to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from . import batch
+from .inputs import Batch, InputError
+from .model import Model, ModelError
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, Optional, Tuple
+
+_SHOWN_NAMES = 5
+
+
+def self_check(form: str) -> int:
+    """Load the model, ask it for its schemas and predict their example; print a report as `text` or `json`.
+
+    Returns: 0, or 4 when it can't serve; its own traceback is then on stderr.
+    """
+    report: Dict[str, Any] = {
+        "status": "failed",
+        "model": os.environ.get("ODAHU_MODEL_NAME", ""),
+        "version": os.environ.get("ODAHU_MODEL_VERSION", ""),
+        "python": platform.python_version(),
+        "seconds": {},
+    }
+
+    def check(_stdout: int) -> str:
+        _check(report)
+        report["status"] = "ok"
+        return ""
+
+    code = batch.run(check)
+    sys.stdout.write((json.dumps(report) if form == "json" else _text(report)) + "\n")
+    sys.stdout.flush()
+    return code
+
+
+def _check(report: Dict[str, Any]) -> None:
+    with _step(report, "load"):
+        model = Model.from_env(os.environ)
+    report["mode"] = model.mode
+    with _step(report, "info"):
+        given, returned = model.columns()
+        model.schemas()
+        batch_, why = _sample(model)
+    report["inputs"], report["outputs"] = len(given), len(returned)
+    if batch_ is None:
+        report["sample"] = f"not predicted: {why}"
+        return
+    with _step(report, "predict"):
+        try:
+            model.predict(batch_)
+        except InputError as error:
+            raise ModelError(f"The example of the model's info() can't be predicted on: {error}") from error
+    report["sample"] = "predicted"
+
+
+@contextmanager
+def _step(report: Dict[str, Any], name: str) -> Iterator[None]:
+    report["step"] = name
+    begin = time.monotonic()
+    try:
+        yield
+    except ModelError as error:
+        report["error"] = str(error)
+        raise
+    finally:
+        report["seconds"][name] = round(time.monotonic() - begin, 3)
+    del report["step"]
+
+
+def _sample(model: Model) -> Tuple[Optional[Batch], str]:
+    """The example of the input that `info()` gives, or why there is none."""
+    names, values, missing = model.examples()
+    if not names:
+        return None, "the model has no info() that describes its input"
+    if missing:
+        more = ", ..." if len(missing) > _SHOWN_NAMES else ""
+        return None, f"info() has no example for {', '.join(missing[:_SHOWN_NAMES])}{more}"
+    return Batch([values], names), ""
+
+
+def _text(report: Dict[str, Any]) -> str:
+    name = " ".join(part for part in (report["model"], report["version"]) if part) or "the model"
+    lines = [f"{name} on Python {report['python']}: {report['status']}"]
+    lines += [f"  {step}: {seconds} s" for step, seconds in report["seconds"].items()]
+    if "mode" in report:
+        lines.append(f"  predicts on {'a matrix' if report['mode'] == 'matrix' else 'objects'}")
+    if "inputs" in report:
+        lines.append(f"  columns: {report['inputs']} in, {report['outputs']} out")
+    lines += [f"  {key}: {report[key]}" for key in ("sample", "error") if key in report]
+    return "\n".join(lines)

@@ -1,0 +1,272 @@
+"""`predict` and `self-check` of docker-cli images, as processes on the oldest Python and on this one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.test_runtime_processes import MODELS, find_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUNTIME = Path(__file__).parents[2] / "packager" / "runtime"
+PYTHONS = {"oldest": find_python("3.8") or sys.executable, "newest": find_python("3.13") or sys.executable}
+_MEMORY = 100 << 20  # of addresses, which the rows of the test have more of than that
+HAS_PYARROW = {"ODAHU_PACKAGES": str(Path(pa.__file__).parents[1])}
+MODEL = """
+import os, time
+
+def init():
+    return "matrix"
+
+def predict_on_matrix(matrix, provided_columns_names=None):
+    with open("calls", "a") as calls:
+        calls.write("%d " % len(matrix))
+    if os.environ.get("MOOD") == "slow" and len(open("calls").read().split()) > 1:
+        open("waits", "w").close()
+        time.sleep(60)
+    if os.environ.get("MOOD") == "short":
+        matrix = matrix[:-1]
+    return [[row[0], row[1], "ü"] for row in matrix], ["first", "second", "third"]
+
+def info():
+    return [{"name": "n", "type": "integer", "example": 1}, {"name": "s", "type": "string", "example": "x"}], []
+"""
+
+
+class Desk(NamedTuple):
+    python: str
+    folder: Path
+
+    def environ(self, more: Mapping[str, str] = {}) -> dict[str, str]:
+        return {"MODEL_LOCATION": str(self.folder / "model"), "MODEL_ENTRYPOINT": "batchy", "LANG": "C", **more}
+
+    def command(self, *words: object) -> list[str]:
+        return [self.python, "-B", str(RUNTIME), "cli", *map(str, words)]
+
+    def run(self, *words: object, given: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words),
+            env=self.environ(more),
+            cwd=self.folder,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=120,
+        )
+
+    @property
+    def names(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()} - {"model", "calls"}
+
+    @property
+    def calls(self) -> list[int]:
+        return [int(word) for word in (self.folder / "calls").read_text().split()]
+
+
+def make_desk(folder: Path, python: str) -> Desk:
+    (folder / "model").mkdir()
+    (folder / "model" / "batchy.py").write_text(MODEL, encoding="utf-8")
+    return Desk(python, folder)
+
+
+@pytest.fixture(params=PYTHONS)
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Desk:
+    return make_desk(tmp_path, PYTHONS[request.param])
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Desk:
+    """With this Python, for which there is a pyarrow."""
+    return make_desk(tmp_path, sys.executable)
+
+
+def test_tables_of_any_kind_become_tables_of_any_kind(desk: Desk) -> None:
+    (desk.folder / "in.csv").write_text("n,s\n1,007\n2,b\n3,c\n")
+    done = desk.run("predict", "in.csv", ".", "--chunk-rows", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Prediction is successful. Result file: ./result.csv\n"
+    assert desk.calls == [2, 1]
+    assert (desk.folder / "result.csv").read_text("utf-8") == "first,second,third\n1,007,ü\n2,b,ü\n3,c,ü\n"
+
+    assert desk.run("predict", "in.csv", "out.jsonl").returncode == 0
+    rows = [json.loads(line) for line in (desk.folder / "out.jsonl").read_text("utf-8").splitlines()]
+    assert rows[0] == {"first": 1, "second": "007", "third": "ü"}
+
+    (desk.folder / "in.jsonl").write_text('{"s": "x", "n": 4}\n{"n": 5, "s": "y"}\n')
+    assert desk.run("predict", "in.jsonl", "out.tsv").returncode == 0
+    assert (desk.folder / "out.tsv").read_text("utf-8") == "first\tsecond\tthird\n4\tx\tü\n5\ty\tü\n"
+
+    (desk.folder / "rows.txt").write_text('{"columns": ["n", "s"], "data": [[1, "x"], [2, "y"]]}')
+    done = desk.run("predict", "rows.txt", "-", "--chunk-rows", 1, "--output-format", "csv")
+    assert (done.returncode, done.stdout) == (0, "first,second,third\n1,x,ü\n2,y,ü\n")
+    assert desk.names == {"in.csv", "result.csv", "out.jsonl", "in.jsonl", "out.tsv", "rows.txt"}
+
+
+def test_a_pipe(desk: Desk) -> None:
+    done = desk.run("predict", "-", "-", "--input-format", "csv", "--delimiter", ";", given="n;s\n1;x\n")
+    assert (done.returncode, done.stdout) == (0, "first;second;third\n1;x;ü\n")
+    done = desk.run("predict", "-", "-", given='{"data": [[1, "x"]]}')
+    assert json.loads(done.stdout)["prediction"] == [[1, "x", "ü"]]
+    assert desk.names == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words", "more", "code", "said"),
+    [
+        ("in.csv", "n,s\n1,a\nx,b\n", [], {}, 3, "in.csv: row 2 (line 3), column n: 'x' is not a whole number"),
+        ("in.csv", "n,s\n", [], {}, 3, "in.csv has no rows"),
+        ("in.jsonl", '[1, "a"]\n[2]\n', [], {}, 3, "in.jsonl: row 2 (line 2) has 1 values"),
+        ("in.csv", "n,s\n1,a\n2,b\n", [], {"MOOD": "short"}, 4, "in.csv: rows 1-2: the model returned 1 rows for 2"),
+        ("in.parquet", "PAR1", [], {}, 3, "add `pyarrow` to the model's conda file"),
+        ("in.csv", "n,s\n1,a\n", ["--output-format", "parquet"], {}, 3, "add `pyarrow` to the model's conda file"),
+        ("in.csv", "n,s\n1,a\n", ["--delimiter", "ab"], {}, 2, "is not one character"),
+        ("in.csv", "n,s\n1,a\n", ["--chunk-rows", "0"], {}, 2, "not a whole number"),
+    ],
+)
+def test_what_is_wrong_is_said_and_leaves_nothing(
+    desk: Desk, name: str, text: str, words: list[str], more: dict[str, str], code: int, said: str
+) -> None:
+    (desk.folder / name).write_text(text)
+    (desk.folder / "result.csv").write_text("of last week")
+    done = desk.run("predict", name, ".", "--chunk-rows", "2", *words, **more)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert desk.names == {name, "result.csv"}
+    assert (desk.folder / "result.csv").read_text() == "of last week"
+
+
+def test_the_rows_that_the_model_fails_on_are_named(desk: Desk) -> None:
+    (desk.folder / "in.jsonl").write_text('["fail", "me"]\n')
+    more = {"MODEL_LOCATION": str(MODELS / "moody" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
+    done = desk.run("predict", "in.jsonl", ".", **more)
+    assert done.returncode == 4
+    assert "Error: in.jsonl: rows 1-1: Exception during prediction: ValueError: me" in done.stderr
+    assert "Traceback" in done.stderr
+    assert desk.names == {"in.jsonl"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing(desk: Desk, number: signal.Signals) -> None:
+    (desk.folder / "in.csv").write_text("n,s\n1,a\n2,b\n")
+    words = desk.command("predict", "in.csv", ".", "--chunk-rows", "1")
+    with subprocess.Popen(words, env=desk.environ({"MOOD": "slow"}), cwd=desk.folder) as process:
+        deadline = time.monotonic() + 60
+        while not (desk.folder / "waits").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert any(name.endswith(".part") for name in desk.names)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert desk.names == {"in.csv", "waits"}
+
+
+def test_parquet(own: Desk) -> None:
+    pq.write_table(pa.table({"n": [1, 2, 3], "s": ["a", "b", "c"]}), own.folder / "in.parquet")
+    done = own.run("predict", "in.parquet", ".", "--chunk-rows", 2, **HAS_PYARROW)
+    assert done.returncode == 0, done.stderr
+    assert own.calls == [2, 1]
+    table = pq.read_table(own.folder / "result.parquet")
+    assert table.to_pydict() == {"first": [1, 2, 3], "second": ["a", "b", "c"], "third": ["ü"] * 3}
+    assert own.run("predict", "in.parquet", "out.csv", **HAS_PYARROW).returncode == 0
+    with (own.folder / "out.csv").open(encoding="utf-8") as stream:
+        assert list(csv.reader(stream))[1:] == [["1", "a", "ü"], ["2", "b", "ü"], ["3", "c", "ü"]]
+    done = own.run("predict", "-", ".", "--input-format", "parquet", **HAS_PYARROW)
+    assert (done.returncode, "can't be read from standard input" in done.stderr) == (3, True)
+    done = own.run("predict", "in.parquet", "-", **HAS_PYARROW)
+    assert (done.returncode, "can't be written to standard output" in done.stderr) == (5, True)
+
+
+def test_memory_is_bounded_by_the_chunk(desk: Desk) -> None:
+    with (desk.folder / "in.csv").open("w") as stream:
+        stream.write("n,s\n")
+        stream.writelines(f"{number},{'x' * 6000}\n" for number in range(20_000))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY}, {_MEMORY}))"
+    limited = [
+        sys.executable,
+        "-c",
+        f"import os, sys; {code}; os.execv(sys.argv[1], sys.argv[1:])",
+        *desk.command("predict", "in.csv", ".", "--chunk-rows", "1000"),
+    ]
+    subprocess.run(limited, env=desk.environ(), cwd=desk.folder, check=True, capture_output=True, timeout=200)
+    assert desk.calls == [1000] * 20
+    with (desk.folder / "result.csv").open(encoding="utf-8") as lines:
+        assert sum(1 for _ in lines) == 20_001
+
+
+def test_a_terminal_sees_how_far_it_is(desk: Desk) -> None:
+    (desk.folder / "in.csv").write_text("n,s\n" + "1,a\n" * 5)
+    shown = {}
+    for words in ((), ("--no-progress",)):
+        ours, theirs = pty.openpty()
+        try:
+            command = desk.command("predict", "in.csv", ".", "--chunk-rows", "2", *words)
+            done = subprocess.run(
+                command,
+                env=desk.environ({"TERM": "xterm"}),
+                cwd=desk.folder,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+                check=True,
+            )
+            assert done.stdout.startswith(b"Prediction is successful.")
+            os.write(theirs, b".")
+            shown[words] = os.read(ours, 65536).decode()
+        finally:
+            os.close(ours)
+            os.close(theirs)
+    assert "] 100% 5 rows, " in shown[()]
+    assert shown[("--no-progress",)] == "."
+
+
+def test_self_check_says_that_the_model_serves(desk: Desk) -> None:
+    done = desk.run("self-check", "--format", "json", ODAHU_MODEL_NAME="wine")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report.pop("seconds")) == {"load", "info", "predict"}
+    assert report.pop("python").startswith("3.")
+    assert report == {
+        "status": "ok",
+        "model": "wine",
+        "version": "",
+        "mode": "matrix",
+        "inputs": 2,
+        "outputs": 0,
+        "sample": "predicted",
+    }
+    assert desk.run("self-check").stdout.startswith("the model on Python 3.")
+    assert desk.calls == [1, 1]
+
+
+def test_self_check_says_why_the_model_does_not_serve(desk: Desk) -> None:
+    more = {"MODEL_LOCATION": str(MODELS / "broken-init" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
+    done = desk.run("self-check", "--format", "json", **more)
+    assert done.returncode == 4
+    assert "in read_weights" in done.stderr
+    report = json.loads(done.stdout)
+    assert (report["status"], report["step"]) == ("failed", "load")
+    assert report["error"] == "init() of the model failed: FileNotFoundError: the weights are not in weights.bin"
+
+
+@pytest.mark.parametrize(("model", "why"), [("no-info", "no info()"), ("objects", "no info()")])
+def test_self_check_without_an_example(desk: Desk, model: str, why: str) -> None:
+    more = {"MODEL_LOCATION": str(MODELS / model / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
+    done = desk.run("self-check", **more)
+    assert done.returncode == 0, done.stderr
+    assert "not predicted: " in done.stdout
+    assert why in done.stdout
