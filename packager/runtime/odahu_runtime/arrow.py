@@ -156,7 +156,18 @@ def _values(pa: Any, column: Any) -> List[Any]:
     if types.is_decimal(kind) or types.is_float16(kind):
         return list(column.cast(pa.float64()).to_pylist())
     if types.is_duration(kind):
+        column = column.cast(pa.duration("us"), safe=kind.unit != "ns")
         return [None if value is None else value.total_seconds() for value in column.to_pylist()]
     if types.is_temporal(kind):
-        return [None if value is None else value.isoformat() for value in column.to_pylist()]
+        return _times(pa, column)
     return list(column.to_pylist())
+
+
+def _times(pa: Any, column: Any) -> List[Any]:
+    """Dates and times in ISO 8601, to microseconds as Python has them; points in time that have a zone in UTC."""
+    kind, zone = column.type, ""
+    if pa.types.is_timestamp(kind):
+        zone = "+00:00" if kind.tz else ""
+        # Without its name no library of time zones is asked for.
+        column = column.cast(pa.timestamp("us", kind.tz), safe=kind.unit != "ns").cast(pa.timestamp("us"))
+    return [None if value is None else value.isoformat() + zone for value in column.to_pylist()]
