@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
 import pytest
 
 from packager.environment.server import fetch_granian
@@ -54,10 +56,10 @@ class Kind(NamedTuple):
 
 def find_kinds(*wanted: tuple[str, str]) -> list[Kind]:
     found = [(find_python(version), version, server) for version, server in wanted]
-    own = Kind(sys.executable, f"{sys.version_info.major}.{sys.version_info.minor}", "granian")
-    return [Kind(python, version, server) for python, version, server in found if python] or [own]
+    return [Kind(python, version, server) for python, version, server in found if python] or [OWN]
 
 
+OWN = Kind(sys.executable, f"{sys.version_info.major}.{sys.version_info.minor}", "granian")
 KINDS = find_kinds(("3.8", "gunicorn"), ("3.10", "granian"), ("3.13", "granian"))
 FASTEST = [kind for kind in KINDS if kind.server == "granian"][-1:]
 
@@ -190,6 +192,7 @@ def make_runner(request: pytest.FixtureRequest, homes: Homes, tmp_path: Path) ->
 
 
 runner = pytest.fixture(params=KINDS, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
+own = pytest.fixture(params=[OWN], ids=["own"])(make_runner)
 fast = pytest.fixture(params=FASTEST, ids=lambda kind: f"{kind.server}-{kind.version}")(make_runner)
 
 
@@ -210,7 +213,7 @@ def test_rest_answers_as_documented(runner: Runner) -> None:
 
 def test_model_and_runtime_can_not_reach_each_other(runner: Runner) -> None:
     with runner.serve("shadowing") as service:
-        rows = service.invoke(1).payload["prediction"]
+        rows = service.invoke("x", 7).payload["prediction"]
         assert {name: whose for name, whose in rows if whose != "mine"} == {"gunicorn": "my own, and broken"}
         assert service.ask("PUT", "/healthcheck").status == 405
         assert service.stop()[0] == 0
@@ -362,7 +365,7 @@ def test_a_model_that_never_comes_back_is_replaced(fast: Runner) -> None:
 
 def test_requests_that_come_together_share_a_call_and_nobody_gets_anothers_answer(runner: Runner) -> None:
     options = ("--batch-max-size", "8", "--batch-max-latency-ms", "200", "--threads", "1")
-    with runner.serve("wine", *options) as service, ThreadPoolExecutor(16) as pool:
+    with runner.serve("wine", *options, ODAHU_CHECK_INPUT="false") as service, ThreadPoolExecutor(16) as pool:
 
         def ask(number: int) -> list[list[float]] | int:
             answer = service.invoke(number, 0, "bad" if number == BAD else 0)
@@ -447,6 +450,60 @@ def test_bodies_without_length_too_large_or_not_http(runner: Runner) -> None:
             assert "message" in json.loads(body)
 
 
+def test_rows_that_do_not_suit_the_model_are_refused_with_their_place(runner: Runner) -> None:
+    with runner.serve("wine", ODAHU_MAX_ROWS="3") as service:
+
+        def refused(document: object, headers: Mapping[str, str] = {}) -> tuple[int, str]:
+            answer = service.ask("POST", "/api/model/invoke", document, headers)
+            return answer.status, answer.payload["message"]
+
+        assert refused({"data": [[1, 2, 3], [1, "2", 3]]}) == (
+            422,
+            'row 1, column 1 ("features"): "2" is a string, not a number (rows count from 0)',
+        )
+        assert refused({"data": [[1, 2, 3], [1, 2]]}) == (422, '"data"[1] has 2 values, but the first row has 3')
+        status, message = refused({"columns": ["features", "other", "features"], "data": [[1, 2, 3]]})
+        assert (status, 'unknown: "other" (column 1)' in message) == (422, True), message
+        assert refused({"data": [[1, 2, 3]] * 4})[0] == 413
+        packed = gzip.compress(b" " * 100_000_000)
+        assert refused(packed, {"Content-Encoding": "gzip"})[0] == 413
+        status, message = refused(b"x", {"Content-Type": "application/vnd.apache.arrow.stream"})
+        assert (status, "add it to the model's conda file" in message) == (415, True), message
+        assert refused(DOCUMENT, {"Accept": "application/vnd.apache.arrow.file"})[0] == 406
+        table = urllib.request.Request(
+            f"http://127.0.0.1:{service.port}/api/model/invoke", b"features,features,features\n1,2,3\n"
+        )
+        table.add_header("Content-Type", "text/csv")
+        table.add_header("Accept", "text/csv")
+        with urllib.request.urlopen(table, timeout=30) as answer:
+            assert answer.read() == b"predictions\r\n1.375\r\n"
+
+
+@pytest.mark.parametrize("kind", ["stream", "file"])
+def test_arrow_goes_in_and_out_where_the_model_has_it(own: Runner, kind: str) -> None:
+    rows = 100_000
+    given = pa.table([pa.array(range(rows), pa.int32()), pa.array([0.5] * rows), pa.nulls(rows)], ["features"] * 3)
+    given = given.set_column(2, "features", pa.array([8] * rows).dictionary_encode())
+    new, opened = (pa.ipc.new_stream, pa.ipc.open_stream) if kind == "stream" else (pa.ipc.new_file, pa.ipc.open_file)
+    sink = pa.BufferOutputStream()
+    with new(sink, given.schema) as writer:
+        writer.write_table(given)
+    media = f"application/vnd.apache.arrow.{kind}"
+    with own.serve("wine") as service:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection.request(
+            "POST", "/api/model/invoke", sink.getvalue().to_pybytes(), {"Content-Type": media, "Accept": media}
+        )
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        assert (response.status, response.headers["Content-Type"]) == (200, media), body[:500]
+        predicted = opened(body).read_all()
+        assert predicted.column_names == ["predictions"]
+        assert predicted.column(0).to_pylist() == [number / 2 + 1.125 for number in range(rows)]
+        assert service.ask("POST", "/api/model/invoke", body, {"Content-Type": media}).status == 422
+
+
 def test_predict_writes_the_result(runner: Runner) -> None:
     (runner.folder / "in.json").write_text('{"columns": ["features", "features", "features",],\n "data": [[1, 2, 3]]}')
     done = runner.cli("wine", "predict", runner.folder / "in.json", runner.folder)
@@ -472,6 +529,7 @@ def test_info_prints_the_schemas_alone(runner: Runner) -> None:
         ("wine", "{", ".", 3, "line 1 column 2"),
         ("wine", None, ".", 3, "can't be read"),
         ("wine", '{"data": [[1, 2, 3]]}', "nowhere", 5, "There is no folder"),
+        ("wine", '{"data": [[1, 2, "3"]]}', ".", 3, 'in.json: row 0, column 2 ("features"): "3" is a string'),
         (
             "moody",
             '{"data": [["fail", "me"]]}',

@@ -54,6 +54,13 @@ class Client:
         request = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO(b"")}
         return b"".join(self.app(request, lambda _status, _headers: None))
 
+    def exchange(self, body: bytes, **environ: object) -> tuple[int, dict[str, str], bytes]:
+        head: dict[str, Any] = {}
+        length = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+        request = {"REQUEST_METHOD": "POST", "PATH_INFO": INVOKE, **length, **environ}
+        answer = self.app(request, lambda status, headers: head.update(status=int(status[:3]), headers=dict(headers)))
+        return head["status"], head["headers"], b"".join(answer)
+
     def invoke(self, document: object, **environ: object) -> SimpleNamespace:
         return self.ask("POST", INVOKE, json.dumps(document).encode(), **environ)
 

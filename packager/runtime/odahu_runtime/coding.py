@@ -9,7 +9,7 @@ import re
 import zlib
 from typing import TYPE_CHECKING
 
-from . import inputs
+from . import arrow, inputs
 from .inputs import Batch, InputError
 from .messages import NO_BODY, TOO_LARGE
 
@@ -60,13 +60,16 @@ def packed(request: Request, reply: Reply) -> Reply:
 
 
 def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
-    """The rows of a body: CSV with a line of names where its type says so, else JSON.
+    """The rows of a body: Arrow, or CSV with a line of names, where its type says so, else JSON.
 
     Raises:
-        InputError: It is neither; says where.
+        InputError: It is none of them; says where.
     """
+    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    if kind in (arrow.STREAM, arrow.FILE):
+        return arrow.read(body, intake)
     text = text_of(body)
-    if (request.header("content-type") or "").partition(";")[0].strip().lower() == _CSV:
+    if kind == _CSV:
         return _read_csv(text, intake)
     return inputs.read_batch(inputs.parse_strict(text))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import batching, coding, documents, inputs, oip, outputs, schema
+from . import answers, batching, coding, documents, inputs, oip, outputs, schema
 from .batching import Part
 from .inputs import Batch, InputError
 from .intake import Intake
@@ -161,12 +161,15 @@ class Surface:
         return self._job(request, run, reads=False, error="error")
 
     def _invoke(self, request: Request) -> Job:
+        chosen: Dict[str, str] = {}
+
         def read(body: bytes) -> Batch:
+            chosen["form"] = answers.form(request.header("accept"))
             plain = coding.plain_body(request, body, self.max_body)
             return self._intake.take(coding.read_rows(request, plain, self._intake))
 
         def finish(prediction: Any, columns: List[Any]) -> Reply:
-            return json_reply(200, self._model.text(prediction, columns), self._headers(request))
+            return answers.reply(chosen["form"], self._model, prediction, columns, self._headers(request))
 
         return self._prediction(request, read, finish, "message")
 

@@ -1,0 +1,173 @@
+"""Rows as Arrow's IPC format, by the pyarrow of the model's environment: ours has none.
+
+Only flat columns are read. Nothing in them unpacks to more than the buffers hold, and those are added up before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import struct
+from typing import TYPE_CHECKING
+
+from . import arrow_sizes
+from .inputs import Batch, InputError
+from .messages import TOO_LARGE
+
+if TYPE_CHECKING:
+    from typing import Any, List, Sequence
+
+    from .intake import Intake
+
+STREAM = "application/vnd.apache.arrow.stream"
+FILE = "application/vnd.apache.arrow.file"
+_MAGIC = b"ARROW1\0\0"
+_OLDEST = (14, 0, 1)  # those before unpickle what a client sends: CVE-2023-47248
+_FORMATS = {
+    "int8": "b",
+    "int16": "h",
+    "int32": "i",
+    "int64": "q",
+    "uint8": "B",
+    "uint16": "H",
+    "uint32": "I",
+    "uint64": "Q",
+    "float": "f",
+    "double": "d",
+}
+_LONGEST = 300  # characters of what Arrow or a client says, in a message
+
+
+def library(status: int) -> Any:
+    """The model's pyarrow.
+
+    Raises:
+        InputError: There is none, or an unsafe one, with `status` for HTTP.
+    """
+    try:
+        pa = importlib.import_module("pyarrow")
+        version = tuple(map(int, str(pa.__version__).split(".")[:3]))
+    except Exception as error:
+        why = f"has none that can be imported ({type(error).__name__}: {str(error)[:_LONGEST]})"
+        raise InputError(_needed(why), status) from error
+    if version < _OLDEST:
+        raise InputError(_needed(f"has {pa.__version__}, which runs code that a client sends"), status)
+    return pa
+
+
+def read(body: bytes, intake: Intake) -> Batch:
+    """The rows of a stream or a file, and the names of its columns.
+
+    Raises:
+        InputError: It is neither, or holds more than the service takes, or columns that aren't flat.
+    """
+    pa = library(415)
+    most = intake.limits.max_body
+    if body.startswith(_MAGIC):  # noqa: FURB188  (3.8 has no `removeprefix`)
+        body = body[len(_MAGIC) :]  # a file is a stream with a table of contents after it
+    try:
+        arrow_sizes.check(pa.ipc.MessageReader.open_stream(body), most)
+        stream = pa.ipc.open_stream(body)
+        _check_types(pa, stream.schema)
+        names = list(stream.schema.names)
+        columns: List[List[Any]] = [[] for _ in names]
+        rows = cells = 0
+        for batch in stream:
+            batch.validate()  # as far as is quick, so that there are columns to look at
+            rows += batch.num_rows
+            intake.check_count(rows)
+            known = sum(len(getattr(column, "dictionary", ())) for column in batch.columns)
+            cells += batch.num_rows * len(names) + known
+            if cells > most:  # nulls take no room in a body, and a dictionary comes back with every batch
+                raise InputError(TOO_LARGE.format(most), 413)
+            batch.validate(full=True)
+            for values, column in zip(columns, batch.columns):  # noqa: B905  (of one length)
+                values.extend(_values(pa, column))
+    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, struct.error) as error:
+        raise InputError(f"The body is not an Arrow stream or file: {str(error)[:_LONGEST]}") from error
+    if not rows or not columns:
+        raise InputError("The Arrow data has no rows")
+    return Batch(list(map(list, zip(*columns))), names)  # noqa: B905  (of one length)
+
+
+def write(names: Sequence[str], columns: Sequence[List[Any]], kind: str) -> bytes:
+    """A stream, or a file, of columns of JSON's own values.
+
+    Raises:
+        InputError: There is no pyarrow.
+    """
+    pa = library(406)
+    table = pa.Table.from_arrays([_array(pa, column) for column in columns], names=list(names))
+    sink = io.BytesIO()
+    with (pa.ipc.new_file if kind == FILE else pa.ipc.new_stream)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _needed(why: str) -> str:
+    return (
+        f"Arrow needs pyarrow {'.'.join(map(str, _OLDEST))} or later in the model's environment, which {why}; "
+        "add it to the model's conda file, or use JSON"
+    )
+
+
+def _array(pa: Any, values: List[Any]) -> Any:
+    """An array; of JSON's text where the values are of several types, lists or objects."""
+    try:
+        made = pa.array(values)
+        if not pa.types.is_nested(made.type):
+            return made
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        pass
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array(texts, pa.string())
+
+
+def _check_types(pa: Any, schema: Any) -> None:
+    types = pa.types
+    known = (
+        *(types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null),
+        *(types.is_string, types.is_large_string, types.is_date, types.is_time, types.is_timestamp, types.is_duration),
+    )
+    for number, field in enumerate(schema):
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if not any(is_kind(kind) for is_kind in known):
+            raise InputError(
+                f"column {number} ({json.dumps(field.name[:_LONGEST])}) has the type {str(field.type)[:_LONGEST]}; "
+                "numbers, truth values, text, dates, times, and dictionaries of them can be read",
+                422,
+            )
+
+
+def _values(pa: Any, column: Any) -> List[Any]:
+    """The values of a column as JSON would have brought them."""
+    kind, types = column.type, pa.types
+    if types.is_dictionary(kind):  # a text that stands there often is one in memory
+        known = _values(pa, column.dictionary)
+        return [None if place is None else known[place] for place in _values(pa, column.indices)]
+    form = _FORMATS.get(str(kind))
+    if form is not None and len(column) and not column.null_count:
+        # Many times faster than value by value, and needs no numpy.
+        size = kind.bit_width // 8
+        start = column.offset * size
+        cells: Any = memoryview(column.buffers()[1]).cast("B")[start : start + len(column) * size]
+        return list(cells.cast(form))
+    if types.is_decimal(kind) or types.is_float16(kind):
+        return list(column.cast(pa.float64()).to_pylist())
+    if types.is_duration(kind):
+        column = column.cast(pa.duration("us"), safe=kind.unit != "ns")
+        return [None if value is None else value.total_seconds() for value in column.to_pylist()]
+    if types.is_temporal(kind):
+        return _times(pa, column)
+    return list(column.to_pylist())
+
+
+def _times(pa: Any, column: Any) -> List[Any]:
+    """Dates and times in ISO 8601, to microseconds as Python has them; points in time that have a zone in UTC."""
+    kind, zone = column.type, ""
+    if pa.types.is_timestamp(kind):
+        zone = "+00:00" if kind.tz else ""
+        # Without its name no library of time zones is asked for.
+        column = column.cast(pa.timestamp("us", kind.tz), safe=kind.unit != "ns").cast(pa.timestamp("us"))
+    return [None if value is None else value.isoformat() + zone for value in column.to_pylist()]
