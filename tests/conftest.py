@@ -1,5 +1,6 @@
 """Which tests can run here: `needs("buildah")` names the real programs that an integration test runs; `root` the user.
 
+`index` is the package index that uv asks, and `python3.x` that interpreter, also where pyenv keeps it.
 `helm` is the one that local/helm.sh builds. `kaniko-executor` is the one that goes into the Job image
 (local/kaniko_executor.sh); it is never run outside of it.
 
@@ -10,14 +11,17 @@ WITHOUT names (words, separated by spaces).
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from uv import find_uv_bin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,12 +46,37 @@ def own_log() -> Iterator[None]:
 def is_there(tool: str) -> bool:
     if tool == "root":
         return os.geteuid() == 0
+    if tool == "index":
+        return index_answers()
+    if tool.startswith("python3."):
+        return find_python(tool.removeprefix("python")) is not None
     if tool == "helm":
         return helm() is not None
     if tool == "kaniko-executor":
         built = PROJECT / ".cache" / "kaniko" / kaniko_version() / "executor"
         return bool(os.environ.get("KANIKO_IMAGE")) or built.exists()
     return shutil.which(tool, path=SEARCH_PATH) is not None
+
+
+@functools.cache
+def index_answers() -> bool:
+    """Whether uv can find a package that is not in its cache, in the time that a test run may wait for it."""
+    words = [find_uv_bin(), "pip", "compile", "--quiet", "--no-cache", "--no-header", "-"]
+    environ = {**os.environ, "UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1"}
+    done = subprocess.run(words, input=b"six\n", env=environ, check=False, capture_output=True)
+    return done.returncode == 0
+
+
+@functools.cache
+def find_python(version: str) -> str | None:
+    """An interpreter of this version that runs: pyenv's, or the one on PATH."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [*sorted(root.glob(f"versions/{version}.*/bin/python")), Path(shutil.which(f"python{version}") or "")]
+    return next((str(path) for path in candidates if path.is_file() and _runs(path)), None)
+
+
+def _runs(python: Path) -> bool:
+    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
 def helm() -> str | None:
@@ -70,7 +99,11 @@ def missing_tools(item: pytest.Item) -> tuple[str, ...]:
 def sentences(config: pytest.Config) -> Iterator[str]:
     for (module, tools), count in config.stash.get(LEFT_OUT, {}).items():
         tests = "1 test" if count == 1 else f"{count} tests"
-        yield f"LEFT OUT: {module} ({tests}): {', '.join(tools)} {'is' if len(tools) == 1 else 'are'} not installed"
+        yield f"LEFT OUT: {module} ({tests}): {', '.join(tools)} {'is' if len(tools) == 1 else 'are'} {_absence(tools)}"
+
+
+def _absence(tools: tuple[str, ...]) -> str:
+    return "out of reach" if "index" in tools else "not installed"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
+import shutil
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
+
+from uv import find_uv_bin
+
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +85,21 @@ def _ask_on(port: int, row: list[Any], stop: Event, tally: Tally, *, keep: bool)
             tally.lost.append((whose, repr(error)))
         finally:
             connection.close()
+
+
+def make_venv(name: str, python: str, *requirements: str) -> Path:
+    """An environment with these packages, made by uv once and kept in the cache; gives its interpreter."""
+    mark = hashlib.sha256("\n".join([python, *requirements]).encode()).hexdigest()[:12]
+    folder = CACHE / "venvs" / f"{name}-{mark}"
+    made, interpreter = folder / "made", folder / "bin" / "python"
+    if not made.exists():
+        uv = find_uv_bin()
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", python, folder], check=True)
+        install = [uv, "pip", "install", "--quiet", "--python", str(interpreter), *requirements]
+        subprocess.run(install, check=True)
+        made.touch()
+    return interpreter
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:

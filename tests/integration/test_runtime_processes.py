@@ -26,6 +26,7 @@ from packager.process import run_command
 from packager.progress import SilentReporter
 from packager.runtime_layer import runtime_contents
 from packager.settings import Settings
+from tests.conftest import find_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,16 +35,6 @@ MODELS = Path(__file__).parents[1] / "data" / "models"
 MODEL_FAILED = 4
 BAD = 40
 DOCUMENT = {"columns": ["features"] * 3, "data": [[1, 2, 3], [4, 5, 6]]}
-
-
-def find_python(version: str) -> str | None:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [*sorted(root.glob(f"versions/{version}.*/bin/python")), Path(shutil.which(f"python{version}") or "")]
-    return next((str(path) for path in candidates if path.is_file() and _runs(path)), None)
-
-
-def _runs(python: Path) -> bool:
-    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
 class Kind(NamedTuple):
