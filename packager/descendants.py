@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1  # these three: linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # all of these: linux/prctl.h
+_PR_GET_DUMPABLE = 3
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _STUCK_SECONDS = 5.0  # how long a process may take to die of SIGKILL before we give up on it
@@ -36,6 +38,20 @@ def subreaper() -> Iterator[None]:
         yield
     finally:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def unreadable() -> Iterator[None]:
+    """Keep our memory and our environment from other processes of our user, for the block (prctl(2), PR_SET_DUMPABLE).
+
+    Programs that we start meanwhile are readable as always. Root with CAP_SYS_PTRACE is not kept out.
+    """
+    before = _libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)
 
 
 def dying_with_parent() -> Callable[[], None]:

@@ -12,6 +12,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── SolveError                21   no set of packages satisfies it
 │   ├── ChannelError              22   a conda channel or package index can't be reached
 │   └── InstallError              23   a package can't be fetched, built or linked
+├── ModelCheckError              24   the model can't serve, or can't be checked where that was asked for
 ├── RegistryError                 30   the registry answered with an error
 │   ├── RegistryAuthError         31   ... it refused the credentials
 │   ├── RegistryUnreachableError  32   ... it can't be reached at all
@@ -153,6 +154,13 @@ class InstallError(DependenciesError):
 
     exit_code = 23
     code = "install"
+
+
+class ModelCheckError(PackagerError):
+    """The model can't serve, or can't be checked where that was asked for."""
+
+    exit_code = 24
+    code = "model-check"
 
 
 class RegistryError(PackagerError):

@@ -14,6 +14,7 @@ from packager.context import write_context
 from packager.dependencies import DependencyMaker, needs_run_step
 from packager.engines.choice import Needs
 from packager.environment_store import EnvironmentStore
+from packager.model_check import ModelCheck
 from packager.models.reference import LOCAL_STORAGE
 from packager.plan import LAYER_TIME
 from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
@@ -175,6 +176,15 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             packager_version=__version__,
         )
         plan = make_plan(request, prepared)
+        if pushes:
+            ModelCheck(
+                settings=settings,
+                environ=tools.environ,
+                reporter=reporter,
+                workspace=work,
+                access=access,
+                withheld=auth.withheld,
+            ).check(plan, prepared)
         auth.refresh()
         yield _PreparedJob(
             request=request,

@@ -45,14 +45,18 @@ def gunicorn_version() -> str:
     return _distribution("gunicorn").version
 
 
+def runtime_folder() -> Path:
+    """Return the folder of this installation that has the runtime's own files."""
+    return Path(str(files("packager") / "runtime"))
+
+
 def runtime_contents(destination: PurePosixPath, vendor: Path | None = None) -> tuple[Content, ...]:
     """Return the files of the runtime layer, sorted, for a folder of the image; those in `vendor` go beside gunicorn.
 
     Raises:
         PackagerError: This installation is damaged: a part of the runtime is missing.
     """
-    own = Path(str(files("packager") / "runtime"))
-    contents = [*_folder(own, destination), *_vendored(destination / "vendor")]
+    contents = [*_folder(runtime_folder(), destination), *_vendored(destination / "vendor")]
     if vendor is not None:
         contents += _folder(vendor, destination / "vendor")
     return tuple(sorted(contents, key=lambda content: content.destination))

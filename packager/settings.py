@@ -148,6 +148,13 @@ class Settings(BaseModel):
         description="What REST images answer with; auto: granian where the image's Python has it, else gunicorn.",
     )
 
+    check: bool | None = Field(
+        default=None,
+        description="Load the model and predict its example before anything is pushed; default: where this machine "
+        "can, `true` makes it an error where it can't, `false` leaves it out.",
+    )
+    check_seconds: float = Field(default=300.0, gt=0, description="How long that may take.")
+
     insecure_registries: Words = Field(
         default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."
     )

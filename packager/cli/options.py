@@ -66,6 +66,14 @@ PlatformOption = Annotated[
 Refresh = Annotated[
     bool, typer.Option("--refresh-environment", help="Solve the dependencies anew, whatever is kept of earlier runs.")
 ]
+Check = Annotated[
+    bool | None,
+    typer.Option(
+        "--check/--no-check",
+        help="Load the model and predict its example before anything is pushed. Default: where this machine can run "
+        "the image's Python, a line in the log elsewhere; --check makes that an error.",
+    ),
+]
 ResultsDir = Annotated[
     Path | None, typer.Option("--results-dir", help="A folder for one file a result (Tekton, Argo).")
 ]

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from packager.cli.options import (
     Arguments,
+    Check,
     EngineOption,
     Files,
     Format,
@@ -52,10 +53,11 @@ class Choices:
     engine: EngineName
     platform: str | None = None
     refresh: bool = False
+    check: bool | None = None
 
     def tools(self, session: Session) -> Tools:
         """Set up what the pipeline works with."""
-        return session.tools(self.engine, platform=self.platform, refresh=self.refresh)
+        return session.tools(self.engine, platform=self.platform, refresh=self.refresh, check=self.check)
 
 
 def _package(job: Job, tools: Tools, outputs: Outputs) -> None:
@@ -119,6 +121,7 @@ def make_run(application: str | None) -> Callable[..., None]:
         engine: EngineOption = EngineName.auto,
         platform: PlatformOption = None,
         refresh_environment: Refresh = False,
+        check: Check = None,
         results_dir: ResultsDir = None,
         termination_log: TerminationLog = None,
         log_format: Format = LogFormat.auto,
@@ -134,7 +137,7 @@ def make_run(application: str | None) -> Callable[..., None]:
             results_dir=results_dir,
             termination_log=termination_log or default_termination_log(),
         )
-        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment)
+        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
         _run(words, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
 
     return run
@@ -149,6 +152,7 @@ def build(
     engine: EngineOption = EngineName.auto,
     platform: PlatformOption = None,
     refresh_environment: Refresh = False,
+    check: Check = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +175,7 @@ def build(
     )
     with open_session(log_format, verbose=verbose, outputs=outputs) as session:
         job = _make_job(session, model, packager, files, packaging_id, arguments, output)
-        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment)
+        choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
         _package(job, choices.tools(session), outputs)
 
 

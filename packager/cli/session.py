@@ -60,7 +60,9 @@ class Session:
         self.redactor.add(opened.secrets())
         return opened
 
-    def tools(self, asked: EngineName, *, platform: str | None = None, refresh: bool = False) -> Tools:
+    def tools(
+        self, asked: EngineName, *, platform: str | None = None, refresh: bool = False, check: bool | None = None
+    ) -> Tools:
         """Set up what the pipeline works with.
 
         Raises:
@@ -69,6 +71,8 @@ class Session:
         changes: dict[str, object] = {"platform": read_platform(platform)} if platform else {}
         if refresh:
             changes["refresh_environment"] = True
+        if check is not None:
+            changes["check"] = check
         settings = self.settings.model_copy(update=changes)
         run = partial(run_command, grace=settings.stop_grace)
         choose = partial(_set_up_engine, asked, settings, run)

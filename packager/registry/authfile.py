@@ -16,6 +16,7 @@ from packager.registry.renewal import Clock, Renewal, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from packager.models.connection import Connection
@@ -55,10 +56,12 @@ class AuthFile:
         path: The file.
         refresh: Renews the logins that are due, and raises RegistryAuthError and its kin where one has expired and
             can't be renewed; costs nothing when none is due.
+        withheld: Takes the file away for a block: a program runs that has no business with it.
     """
 
     path: Path
     refresh: Callable[[], None]
+    withheld: Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -92,7 +95,7 @@ def open_auth_file(
 
         renewal = Renewal(sources, publish, context.clock)
         with renewal.running():
-            yield AuthFile(path=path, refresh=renewal.refresh)
+            yield AuthFile(path=path, refresh=renewal.refresh, withheld=lambda: _withheld(path, renewal))
 
 
 @contextmanager
@@ -102,6 +105,17 @@ def auth_file(
     """Give the path of such a file."""
     with open_auth_file(push, pull, workspace, context) as file:
         yield file.path
+
+
+@contextmanager
+def _withheld(path: Path, renewal: Renewal) -> Iterator[None]:
+    with renewal.held_back():
+        content = path.read_bytes()
+        path.unlink()
+        try:
+            yield
+        finally:
+            _write(path, content)
 
 
 def _source(connection: Connection | None, context: LoginContext) -> Source:

@@ -73,6 +73,12 @@ class Renewal:
         self._renew(must=True)
 
     @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let nothing be published in the block; what is due comes after it."""
+        with self._publishing:
+            yield
+
+    @contextmanager
     def running(self) -> Iterator[None]:
         """Renew in the background for the block; nothing is published after it."""
         try:

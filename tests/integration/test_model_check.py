@@ -1,0 +1,234 @@
+"""The check of a model while it's packaged: real environments, models of every bad kind, nothing pushed."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.oci import pip_desk, push, words
+from tests.integration.packaging import CONDA_FORGE, ROOT, Desk, zip_folder
+from tests.integration.registry import PASSWORD
+from tests.integration.test_environment import CACHE, make_channel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.packaging import Ran
+    from tests.integration.registry import Registry
+
+pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
+
+CANT_SERVE = 24
+GOOD = """
+def predict_on_matrix(matrix, provided_columns_names=None):
+    return [[sum(row)] for row in matrix], ["sum"]
+
+def info():
+    return [{"name": "a", "type": "number", "example": 1}], [{"name": "sum", "type": "number"}]
+
+def init():
+    return "matrix"
+"""
+IN_INIT = "def init():\n"
+
+
+@pytest.fixture(scope="session")
+def base(registry: Registry, storage: dict[str, str], tiny_base: str) -> str:
+    push(storage, tiny_base, registry.host, "check/base:1")
+    return f"{registry.host}/check/base:1"
+
+
+@pytest.fixture
+def pip(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
+    desk = pip_desk(tmp_path, storage, base)
+    desk.environ["PACKAGER_ENVIRONMENT_CACHE"] = "false"
+    return desk
+
+
+@pytest.fixture
+def conda(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
+    ours = {
+        "PACKAGER_WORK_DIR": str(tmp_path / "work"),
+        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{make_channel(CACHE / 'plain-channel')}",
+        "PACKAGER_ENVIRONMENT_CACHE": "false",
+        "PYTHONPATH": str(ROOT),
+    }
+    desk = Desk(folder=tmp_path, environ={**inherited, **storage, **ours}, base=base)
+    desk.put_model()
+    return desk
+
+
+def put(desk: Desk, code: str) -> None:
+    """Put a model's code in the place of the wine model's; what it defines comes after what is good."""
+    (desk.model / "odahuflow_model/entrypoint.py").write_text(GOOD + textwrap.dedent(code))
+
+
+def package(desk: Desk, output: str, *more: str) -> Ran:
+    return desk.packager(*words(desk, output, *more))
+
+
+def assert_refused(desk: Desk, registry: Registry, ran: Ran, repository: str, said: str) -> None:
+    assert ran.code == CANT_SERVE, ran.err
+    assert said in ran.err
+    assert ran.out == ""
+    assert "Building with" not in ran.err
+    assert registry.ask("GET", f"/v2/{repository}/tags/list")[0] == 404
+    assert list(desk.work.iterdir()) == []
+    assert list(desk.processes()) == []
+
+
+def test_a_good_model_is_checked_and_its_image_is_as_without(conda: Desk) -> None:
+    layers = {}
+    for option in ("--check", "--no-check"):
+        ran = package(conda, f"oci:{conda.folder / option[2:]}", option, "--verbose")
+        assert ran.code == 0, ran.err
+        assert ("the model serves: loaded in" in ran.err) == (option == "--check")
+        assert ("a word on stdout" in ran.err) == (option == "--check")
+        assert ("not checked, as asked for" in ran.err) == (option == "--no-check")
+        index = json.loads((conda.folder / option[2:] / "index.json").read_text())
+        layers[option] = index["manifests"][0]["digest"]
+    assert layers["--check"] == layers["--no-check"]
+
+
+def test_a_module_that_the_conda_environment_lacks(conda: Desk, registry: Registry) -> None:
+    put(conda, "import numpy_of_another_age\n")
+    ran = package(conda, f"docker://{registry.host}/check/lacking:1")
+    assert_refused(conda, registry, ran, "check/lacking", "ModuleNotFoundError: No module named 'numpy_of_another_age'")
+    assert 'File "/opt/odahu/model/odahuflow_model/entrypoint.py", line' in ran.err
+
+
+def test_a_model_that_changes_its_environment(conda: Desk, registry: Registry) -> None:
+    put(conda, 'import os\ndef init():\n    open(os.__file__, "a").write("# mine")\n    return "matrix"\n')
+    ran = package(conda, f"docker://{registry.host}/check/changing:1")
+    assert_refused(conda, registry, ran, "check/changing", "the model changes files of its image when it starts: lib/")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        (
+            "init",
+            IN_INIT + "    return read_weights()\ndef read_weights():\n    raise OSError('no weights')",
+            "in read_weights",
+        ),
+        ("info", "def info():\n    return 1", "info() of the model failed: TypeError"),
+        (
+            "sample",
+            "def predict_on_matrix(matrix, provided_columns_names=None):\n    return 1 / 0",
+            "ZeroDivisionError",
+        ),
+        (
+            "form",
+            "def predict_on_matrix(matrix, provided_columns_names=None):\n    return [object()], []",
+            "no form in JSON",
+        ),
+        ("hang", "import time\n" + IN_INIT + "    time.sleep(600)", "it had not ended after 10 s of loading"),
+        ("exit", "import os\n" + IN_INIT + "    os._exit(0)", "ended its process by itself, with the exit code 0"),
+        ("kill", "import os\n" + IN_INIT + "    os.kill(os.getpid(), 9)", "its process was ended by SIGKILL"),
+        ("mode", IN_INIT + "    return 'tensor'", "init() of the model returned 'tensor'"),
+        (
+            "fork",
+            "import os, time\n" + IN_INIT + "    if not os.fork(): time.sleep(600)\n    os._exit(3)",
+            "exit code 3",
+        ),
+    ],
+)
+def test_a_model_that_can_not_serve_is_not_pushed(
+    pip: Desk, registry: Registry, name: str, code: str, said: str
+) -> None:
+    put(pip, code)
+    if name == "hang":
+        pip.environ["PACKAGER_CHECK_SECONDS"] = "10"
+    ran = package(pip, f"docker://{registry.host}/check/{name}:1", "--termination-log", str(pip.termination_log))
+    assert_refused(pip, registry, ran, f"check/{name}", said)
+    error = json.loads(pip.termination_log.read_text())["error"]
+    assert (error["code"], "the model can't serve" in error["message"]) == ("model-check", True)
+    assert "--no-check" in error["hint"]
+
+
+def test_what_the_check_leaves_of_a_zip_is_nothing(pip: Desk) -> None:
+    """Large files stay in the zip for the image, and are there for the check all the same; what it writes is gone."""
+    (pip.model / "odahuflow_model/weights.bin").write_bytes(bytes(5 << 20))
+    put(
+        pip,
+        """
+        import os, pathlib, sys
+        here = pathlib.Path(__file__).parent
+        def init():
+            assert (here / "weights.bin").stat().st_size == 5 << 20
+            (here / "cache.txt").write_text("of mine")
+            assert os.environ["MODEL_LOCATION"] == str(here)
+            assert not [path for path in here.rglob("*.pyc")]
+            return "matrix"
+        """,
+    )
+    archive = zip_folder(pip.model, pip.folder / "model.zip")
+    digests = set()
+    for option in ("--check", "--no-check"):
+        words_ = words(pip, f"oci:{pip.folder / option[2:]}", option)
+        ran = pip.packager(*[str(archive) if word == str(pip.model) else word for word in words_])
+        assert ran.code == 0, ran.err
+        digests.add(ran.out.rpartition("@")[2])
+    assert len(digests) == 1
+    assert not (pip.model / "odahuflow_model/cache.txt").exists()
+
+
+def test_secrets_are_out_of_reach_and_out_of_the_log(pip: Desk, password_registry: Registry) -> None:
+    put(
+        pip,
+        f"""
+        import os, pathlib
+        def init():
+            work = pathlib.Path(__file__).parents[3]
+            print("it is the", {PASSWORD!r}, "that I know")
+            logins = [path.name for path in work.glob("auth-*/*")]
+            secret = [name for name, value in os.environ.items() if "hidden-word" in value]
+            raise RuntimeError(f"{{len(list(work.glob('auth-*')))}} folder, logins: {{logins}}, secrets: {{secret}}")
+        """,
+    )
+    pip.put_manifest(password_registry)
+    pip.environ["PACKAGER_PIP_EXTRA_INDEX_URLS"] = "https://me:hidden-word@packages.invalid/simple"
+    pip.environ["HTTPS_PROXY"] = "http://me:hidden-word@127.0.0.1:9"
+    pip.environ["NO_PROXY"] = "*"
+    pip.environ["MY_OWN"] = "hidden-word"
+    pip.environ["PACKAGER_SERVER"] = "gunicorn"  # needs no index
+    ran = pip.run()
+    assert ran.code == CANT_SERVE, ran.err
+    assert "RuntimeError: 1 folder, logins: [], secrets: []" in ran.err
+    assert "it is the ***** that I know" in ran.err
+    assert PASSWORD not in ran.err + pip.termination_log.read_text()
+
+
+def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: Desk) -> None:
+    put(pip, "import module_of_the_base\n")
+    ran = package(pip, f"oci:{pip.folder / 'image'}")
+    assert ran.code == 0, ran.err
+    assert "not checked: its requirements don't bring the module 'module_of_the_base'; the base image may" in ran.err
+    ran = package(pip, f"oci:{pip.folder / 'image'}", "--check")
+    assert ran.code == CANT_SERVE
+    assert "the model can't be checked here: " in ran.err
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_kept_environment_is_fetched_when_the_check_is_asked_for(
+    conda: Desk, registry: Registry, compression: str
+) -> None:
+    del conda.environ["PACKAGER_ENVIRONMENT_CACHE"]
+    conda.environ["PACKAGER_LAYER_COMPRESSION"] = compression
+    to = f"docker://{registry.host}/check/kept-{compression}:1"
+    first, second = package(conda, to), package(conda, to)
+    assert "the model serves" in first.err
+    assert second.code == 0, second.err
+    assert "not checked: its environment is kept in the registry" in second.err
+    third = package(conda, to, "--check")
+    assert (third.code, "the model serves" in third.err) == (0, True), third.err
+    assert "solving" not in third.err
+    put(conda, IN_INIT + "    return 'tensor'")
+    fourth = package(conda, to, "--check")
+    assert (fourth.code, "init() of the model returned 'tensor'" in fourth.err) == (CANT_SERVE, True)
