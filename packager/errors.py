@@ -30,6 +30,8 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
 └── Interrupted             130, 143   SIGINT, SIGTERM
+
+Without an error of its own ends, with 141, what someone reads who goes before the end, as `head` does.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 
 _SIGNALS = 128
+READER_GONE = _SIGNALS + 13  # SIGPIPE, as the shell counts
 
 
 class PackagerError(Exception):
@@ -227,10 +230,18 @@ class DiskFullError(PackagerError):
 
 
 class ClusterError(PackagerError):
-    """The Kubernetes cluster answered with an error."""
+    """The Kubernetes cluster answered with an error.
+
+    `passing` tells that a moment later the answer may be another.
+    """
 
     exit_code = 60
     code = "cluster"
+
+    def __init__(self, message: str, *, hint: str = "", passing: bool = False) -> None:
+        """Keep the message, the hint and whether it may pass."""
+        super().__init__(message, hint=hint)
+        self.passing = passing
 
 
 class ClusterAccessError(ClusterError):
@@ -319,5 +330,6 @@ def exit_codes() -> dict[int, str]:
     return {
         **dict(sorted(codes.items())),
         130: "Interrupted by SIGINT; nothing was reported as built.",
+        READER_GONE: "Whoever read the output has gone, as `head` does.",
         143: "Interrupted by SIGTERM; nothing was reported as built.",
     }

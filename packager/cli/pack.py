@@ -28,14 +28,12 @@ from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.pack_files import read_packaging, read_settings, with_engine
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.errors import (
-    Interrupted,
-    PackagingFailedError,
-)
-from packager.kube import packagings
+from packager.errors import ClusterError, EntityNotFoundError, Interrupted, PackagingFailedError, WaitTimeoutError
+from packager.kube import packagings, submission
 from packager.kube.following import Follower
 from packager.kube.job import JobRequest, render_job, render_secret
 from packager.kube.job_settings import JobSettings
+from packager.kube.names import check_namespace
 from packager.kube.resolve import FileShelf, resolve
 from packager.kube.status import SUCCEEDED, Status, status_of
 from packager.redaction import MASK
@@ -90,13 +88,15 @@ def create(
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)
         cluster = connect_to(kubeconfig, context, namespace)
         settings = with_engine(_settings(cluster, settings_file), engine)
+        made: list[dict[str, Any]] = []
         if not create_new(
-            lambda: packagings.create(cluster, packaging, documents, settings), ignore_if_exists=ignore_if_exists
+            lambda: made.append(submission.create(cluster, packaging, documents, settings)),
+            ignore_if_exists=ignore_if_exists,
         ):
             return
         log.info("packaging %r is started in the namespace %r", packaging.id, cluster.namespace)
         if wait:
-            _wait(cluster, packaging.id, timeout)
+            _wait(cluster, made[0], timeout)
 
 
 @pack.command()
@@ -118,10 +118,10 @@ def edit(
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)
         cluster = connect_to(kubeconfig, context, namespace)
         settings = with_engine(_settings(cluster, settings_file), engine)
-        packagings.edit(cluster, packaging, documents, settings)
+        job = submission.edit(cluster, packaging, documents, settings)
         log.info("packaging %r runs again in the namespace %r", packaging.id, cluster.namespace)
         if wait:
-            _wait(cluster, packaging.id, timeout)
+            _wait(cluster, job, timeout)
 
 
 @pack.command()
@@ -167,6 +167,8 @@ def logs(
             follower.follow(timeout)
         else:
             follower.read_log()
+        if not follower.lines:
+            log.warning("there is no log: no pod has begun, or it is gone with its pod")
 
 
 @pack.command()
@@ -205,7 +207,8 @@ def render(
         settings = with_engine(read_settings(settings_file), engine)
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)
         manifest = resolve(packaging, FileShelf(documents, settings), settings)
-        request = JobRequest(manifest=manifest, settings=settings, namespace=namespace or "default")
+        where = check_namespace(namespace or "default")
+        request = JobRequest(manifest=manifest, settings=settings, namespace=where)
         bodies = [render_job(request), render_secret(request)]
         if not with_secrets:
             bodies[1]["stringData"] = dict.fromkeys(bodies[1]["stringData"], MASK)
@@ -236,15 +239,21 @@ def _tell(status: Status) -> None:
         log.info("%s%s", status.state, f" in the pod {status.pod_name}" if status.pod_name else "")
 
 
-def _wait(cluster: Cluster, packaging_id: str, timeout: int) -> None:
+def _wait(cluster: Cluster, job: dict[str, Any], timeout: int) -> None:
+    packaging_id, uid = str(job["metadata"]["name"]), str(job["metadata"]["uid"])
+
     def show(line: str) -> None:
         typer.echo(line, err=True)
 
     try:
-        follower = Follower(cluster=cluster, packaging_id=packaging_id, on_line=show, on_status=_tell)
+        follower = Follower(cluster=cluster, packaging_id=packaging_id, uid=uid, on_line=show, on_status=_tell)
         status = follower.follow(timeout)
     except Interrupted:
         log.warning("the packaging goes on in the cluster: packager pack logs --id %s", packaging_id)
+        raise
+    except ClusterError as error:
+        if not isinstance(error, (EntityNotFoundError, WaitTimeoutError)):
+            log.warning("it can't be followed, but goes on in the cluster: packager pack logs --id %s", packaging_id)
         raise
     if status.state != SUCCEEDED:
         raise PackagingFailedError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import sys
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import typer
 from packager.console import set_up_logging
 from packager.engines.choice import EngineName, Place, choose_engine
 from packager.engines.kaniko_paths import JOB_IMAGE_MARK
-from packager.errors import Interrupted, PackagerError
+from packager.errors import READER_GONE, Interrupted, PackagerError
 from packager.pipeline import Tools
 from packager.process import run_command, stop_signals
 from packager.redaction import Redactor
@@ -120,10 +122,32 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
         _fail(interruption.as_error(), redactor, outputs)
     except PackagerError as error:
         _fail(error, redactor, outputs)
+    except BrokenPipeError as error:
+        if not _reader_is_gone():
+            _fail(_unexpected(error), redactor, outputs)
+        raise typer.Exit(READER_GONE) from None
     except Exception as error:  # noqa: BLE001  (the last resort: a bug still ends in one message and exit code 1)
-        log.debug("%s", traceback.format_exc())
-        what = f"unexpected {type(error).__name__}: {error}"
-        _fail(PackagerError(what, hint="this is a bug; run it with --verbose and report it"), redactor, outputs)
+        _fail(_unexpected(error), redactor, outputs)
+
+
+def _unexpected(error: Exception) -> PackagerError:
+    log.debug("%s", traceback.format_exc())
+    what = f"unexpected {type(error).__name__}: {error}"
+    return PackagerError(what, hint="this is a bug; run it with --verbose and report it")
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether standard output is the pipe that broke; what is left for it goes nowhere then.
+
+    docs.python.org/3/library/signal.html, "Note on SIGPIPE".
+    """
+    output = sys.stdout.fileno()
+    watched = select.poll()
+    watched.register(output, 0)  # errors are always told
+    if not any(state & select.POLLERR for _, state in watched.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _fail(error: PackagerError, redactor: Redactor, outputs: Outputs | None) -> None:

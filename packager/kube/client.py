@@ -14,18 +14,23 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.kube_config import KubeConfigMerger
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager import __version__
-from packager.errors import ClusterUnreachableError, PackagerError
+from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
+from packager.kube.causes import shortened
 from packager.kube.cluster import Cluster
 from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
+from packager.kube.names import check_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +40,8 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
 _TRIES = 4
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_WRONG = (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError)
+# What reading a wrong kubeconfig ends in; RuntimeError: nobody's home.
+_WRONG = (*(ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, yaml.YAMLError),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +68,42 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
 
     Raises:
         ClusterUnreachableError: There is no configuration, or it's wrong.
+        UsageError: The namespace is none.
     """
     configuration: Any = Configuration()
-    path = str(access.kubeconfig or environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
-    exists = any(Path(part).expanduser().exists() for part in path.split(os.pathsep))
+    path = str(access.kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config")
     untyped: Any = config
     try:
-        if not exists and access.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environ:
+        exists = any(Path(part).expanduser().exists() for part in path.split(os.pathsep))
+        own_account = not exists and access.kubeconfig is None and not access.context
+        if own_account and "KUBERNETES_SERVICE_HOST" in environ:
             untyped.load_incluster_config(client_configuration=configuration)
             own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
         else:
-            untyped.load_kube_config(path, context=access.context, client_configuration=configuration)
-            contexts, current = untyped.list_kube_config_contexts(path)
-            own = _namespace_of(contexts, current, access.context)
+            path = os.pathsep.join(str(Path(part).expanduser()) for part in path.split(os.pathsep))
+            untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
+            own = _namespace_of(path, access.context)
     except _WRONG as error:
         raise ClusterUnreachableError(
-            f"no cluster is configured by {path}: {error}",
+            f"no cluster is configured by {path}: {shortened(error)}",
             hint="name a kubeconfig with --kubeconfig or KUBECONFIG, and one of its contexts with --context",
         ) from error
+    if "@" in urlsplit(configuration.host).netloc:
+        raise ClusterUnreachableError(
+            f"the cluster's address in {path} holds a user or a password",
+            hint="write `server: https://HOST`, and the login under `users`",
+        )
     configuration.retries = False  # what may be tried again is decided here
-    return Cluster(Client(configuration, pause=pause), access.namespace or own or "default")
+    namespace = check_namespace(access.namespace or own or "default")
+    return Cluster(Client(configuration, pause=pause), namespace)
 
 
-def _namespace_of(contexts: list[dict[str, Any]], current: dict[str, Any], name: str | None) -> str:
-    chosen = next((each for each in contexts if each["name"] == name), current)
-    return str((chosen.get("context") or {}).get("namespace") or "")
+def _namespace_of(path: str, context: str | None) -> str:
+    """Return the namespace of a context that could be loaded; the library's list of them wants a current one."""
+    merge: Any = KubeConfigMerger  # untyped
+    merged = merge(path).config
+    chosen = merged["contexts"].get_with_name(context or merged["current-context"])
+    return str(chosen["context"].safe_get("namespace") or "")
 
 
 class Client:
@@ -108,14 +125,19 @@ class Client:
 
         Raises:
             ClusterUnreachableError
+            ClusterError: The answer is none of an API server.
         """
 
         def once() -> tuple[int, dict[str, Any]]:
             try:
                 with closing(self._send(asked, query or {}, body, _READ_SECONDS)) as response:
-                    status, answer = int(response.status), _object(response.data)
+                    status, data = int(response.status), response.data
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreachable(error) from error
+            answer = _object(data)
+            if status < HTTPStatus.MULTIPLE_CHOICES and not {"kind", "metadata"} & answer.keys():
+                strange = self._strange(asked, answer)
+                raise _Passing(strange) if asked.method == "GET" else strange
             if is_passing(status) and (asked.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
                 raise _Passing(failure(asked, status, answer))
             return status, answer
@@ -188,12 +210,29 @@ class Client:
             return self._api.call_api(*words, _request_timeout=(_CONNECT_SECONDS, read_seconds)).response
         except (urllib3.exceptions.HTTPError, ApiException) as error:  # the latter for a certificate it doesn't trust
             raise self._unreachable(error) from error
+        except ValueError:
+            raise self._unsendable() from None  # its words hold the token
+
+    def _unsendable(self) -> ClusterUnreachableError:
+        return ClusterUnreachableError(
+            f"the login at the cluster {self._host} can't be sent: it holds what no HTTP header can",
+            hint="look for a line break or another odd character in the token of the kubeconfig",
+        )
+
+    def _strange(self, asked: Asked, answer: Mapping[str, Any]) -> ClusterError:
+        return ClusterError(
+            f"what answers at {self._host} for the {asked.subject} is no Kubernetes: "
+            f"{shortened(answer.get('message'))}",
+            hint="a proxy or a login page may stand before the cluster: check the kubeconfig's server and the proxy",
+            passing=True,
+        )
 
     def _unreachable(self, error: Exception) -> ClusterUnreachableError:
         cause = error.reason if isinstance(error, ApiException) else error
         return ClusterUnreachableError(
             f"the cluster at {self._host} can't be reached: {cause}",
             hint="check the context, the network and the proxy",
+            passing=True,
         )
 
 

@@ -39,13 +39,14 @@ class Cluster:
         """
         return self._answer(self._asked("GET", kind, name))
 
-    def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object and return it as the cluster has it.
+    def create(self, kind: Kind, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Create an object and return it as the cluster has it; a `dry_run` only asks whether it would take it.
 
         Raises:
             EntityExistsError, RequestError, ClusterError
         """
-        return self._answer(self._asked("POST", kind, body["metadata"]["name"]), body=body)
+        query = {"dryRun": "All"} if dry_run else {}
+        return self._answer(self._asked("POST", kind, body["metadata"]["name"]), query=query, body=body)
 
     def replace(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace an object.
@@ -112,7 +113,8 @@ class Cluster:
         """Give the changes since a resource version, each `{"type", "object"}`, for about that many seconds.
 
         It just ends when the time is over, when the connection breaks and when the version is too old (410): who
-        watches then lists anew, so nothing is missed.
+        watches then lists anew, so nothing is missed. It ends as well at a line that is no event, such as half of one
+        from a proxy that closes the stream.
 
         Raises:
             ClusterAccessError, ClusterUnreachableError, ClusterError
@@ -124,7 +126,10 @@ class Cluster:
         lines = self._client.lines(asked, query, read_seconds=whole + _GRACE_SECONDS, bears=HTTPStatus.GONE)
         with suppress(BrokenOffError):
             for line in lines:
-                event = json.loads(line)
+                event = _event(line)
+                if event is None:
+                    log.debug("the watch on %s gave no event: %.200s", asked.subject, line)
+                    return
                 if event.get("type") != "ERROR":
                     yield event
                     continue
@@ -151,8 +156,18 @@ class Cluster:
     def _asked(self, method: str, kind: Kind, name: str = "", part: str = "") -> Asked:
         return Asked(method=method, kind=kind, namespace=self.namespace, name=name, part=part)
 
-    def _answer(self, asked: Asked, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        status, answer = self._client.ask(asked, body=body)
+    def _answer(
+        self, asked: Asked, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        status, answer = self._client.ask(asked, query=query, body=body)
         if status >= HTTPStatus.MULTIPLE_CHOICES:
             raise failure(asked, status, answer)
         return answer
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("object"), dict) else None

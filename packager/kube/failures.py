@@ -30,6 +30,11 @@ _BUSY = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
+# `User "ann" cannot create resource "jobs" in API group "batch"`; a policy may say "cannot", too.
+_BY_RBAC = re.compile(r"\bcannot \w+ (resource|path)\b")
+_STRANGE = "no API server answers so: check the kubeconfig's server and the proxy"
+_ENTITIES = frozenset({"secrets", "configmaps"})
+_OF_USERS = frozenset({"get secrets", "create secrets", "get configmaps"})  # of those, what the chart lets users do
 
 
 class BrokenOffError(Exception):
@@ -95,8 +100,9 @@ def failure(asked: Asked, status: int, body: dict[str, Any]) -> PackagerError:
         return _conflict(asked, message, str(body.get("reason")))
     if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
         return RequestError.from_problems(f"the cluster refuses the {asked.subject}", _problems(body) or [message])
-    hint = "the API server is busy or not well; run it again" if is_passing(status) else ""
-    return ClusterError(f"the cluster can't {asked.permission}: {message}", hint=hint)
+    passing = is_passing(status)
+    hint = "the API server is busy or not well; run it again" if passing else _STRANGE
+    return ClusterError(f"the cluster can't {asked.permission}: {message}", hint=hint, passing=passing)
 
 
 def _missing(asked: Asked, message: str) -> PackagerError:
@@ -117,10 +123,12 @@ def _forbidden(asked: Asked, message: str) -> PackagerError:
             f"the quota of the namespace {asked.namespace!r} allows no more: {message}",
             hint="wait until others have ended, delete finished packagings, or have the quota raised",
         )
-    if " cannot " in message:
+    if _BY_RBAC.search(message):
+        for_admins = asked.kind.plural in _ENTITIES and asked.permission not in _OF_USERS
+        role = "packager-admin" if for_admins else "packager-user"
         return ClusterAccessError(
             f"you may not {asked.permission} in the namespace {asked.namespace!r}: {message}",
-            hint=f"have this permission granted by a Role (the chart's packager-user has it); "
+            hint=f"have this permission granted by a Role (the chart's {role} has it); "
             f"`kubectl auth can-i {asked.permission} -n {asked.namespace}` tells",
         )
     return ClusterError(

@@ -1,17 +1,26 @@
 """Following a packaging to its end: its states as they change, and its log as it's written.
 
 Every round looks at the whole state anew and then waits for any change of it. So a watch that expires, that is cut, or
-whose version is too old costs nothing but a round.
+whose version is too old costs nothing but a round. A cluster that stops answering is given some minutes, because
+control planes are upgraded while their pods go on.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError, RequestError, WaitTimeoutError
+from packager.errors import (
+    ClusterAccessError,
+    ClusterError,
+    ClusterUnreachableError,
+    EntityNotFoundError,
+    RequestError,
+    WaitTimeoutError,
+)
 from packager.kube.failures import BrokenOffError
 from packager.kube.names import CONTAINER, JOBS, PACKAGING_ID, PODS
 from packager.kube.packagings import keep_results, observe
@@ -28,6 +37,8 @@ _ROUND_SECONDS = 10.0  # events come by no watch of ours, so they are looked for
 _LOG_SECONDS = 60.0  # without a line; then the state is looked at
 _BREAKS = 5  # of one log in a row, then it is left
 _PAUSE_SECONDS = 0.5  # before the next round, where a watch or a log ended at once
+_PATIENCE_SECONDS = 300.0  # with a cluster that answered before and now doesn't
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 
 
 @dataclass(kw_only=True)
@@ -40,6 +51,8 @@ class Follower:
         on_line: Gets each line of its log, once, from all attempts.
         on_status: Gets each status that differs from the last.
         clock: Gives seconds.
+        uid: Of the packaging's Job; the first that is seen, when it isn't known.
+        lines: How many lines of its log were given.
     """
 
     cluster: Cluster
@@ -47,6 +60,11 @@ class Follower:
     on_line: Callable[[str], None]
     on_status: Callable[[Status], None] = lambda _status: None
     clock: Callable[[], float] = time.monotonic
+    uid: str = ""
+    lines: int = 0
+    _last: Status | None = None
+    _lost_since: float | None = None
+    _odd: set[tuple[str, str]] = field(default_factory=set)
     _ended: set[str] = field(default_factory=set)
     _broken: dict[str, int] = field(default_factory=dict)
     _last_times: dict[str, str] = field(default_factory=dict)
@@ -56,29 +74,57 @@ class Follower:
 
         Raises:
             WaitTimeoutError: It has not ended; it goes on.
-            EntityNotFoundError: It was deleted.
+            EntityNotFoundError: It was deleted, or run again by someone.
             ClusterError: The cluster refuses, or can't be reached any more.
         """
         end = self.clock() + seconds
-        last: Status | None = None
         while True:
-            seen = observe(self.cluster, self.packaging_id)
-            status = status_of(seen)
-            if status != last:
-                self.on_status(status)
-            last = status
-            read = self._read_logs(seen, end)
+            try:
+                status = self._round(end, seconds)
+                self._lost_since = None
+            except ClusterError as error:
+                self._bear(error, end)
+                continue
             if status.is_final and not self._broken:
-                keep_results(self.cluster, seen, status)
                 return status
-            if self.clock() >= end:
-                raise WaitTimeoutError(
-                    f"packaging {self.packaging_id!r} has not ended in {seconds:.0f} s; it is {status.state}"
-                    + (f": {status.reason}: {status.message}" if status.reason else ""),
-                    hint=status.hint or f"it goes on: packager pack logs --id {self.packaging_id}",
-                )
-            if not read:
-                self._wait_for_change(seen, min(_ROUND_SECONDS, end - self.clock()))
+
+    def _round(self, end: float, seconds: float) -> Status:
+        """Look at it, read on in its log, and wait for a change where there is nothing to read."""
+        seen = observe(self.cluster, self.packaging_id)
+        uid = str(seen.job["metadata"]["uid"])
+        if self.uid not in {"", uid}:
+            raise EntityNotFoundError(
+                f"the packaging {self.packaging_id!r} was put in the place of the one that was followed",
+                hint="someone ran `packager pack edit`; `packager pack logs` follows the new one",
+            )
+        self.uid = uid
+        status = status_of(seen)
+        if status != self._last:
+            self.on_status(status)
+        self._last = status
+        read = self._read_logs(seen, end)
+        if status.is_final and not self._broken:
+            keep_results(self.cluster, seen, status)
+        elif self.clock() >= end:
+            raise WaitTimeoutError(
+                f"packaging {self.packaging_id!r} has not ended in {seconds:.0f} s; it is {status.state}"
+                + (f": {status.reason}: {status.message}" if status.reason else ""),
+                hint=status.hint or f"it goes on: packager pack logs --id {self.packaging_id}",
+            )
+        elif not read:
+            self._wait_for_change(seen, min(_ROUND_SECONDS, end - self.clock()))
+        return status
+
+    def _bear(self, error: ClusterError, end: float) -> None:
+        """Pause after an error that may pass; raise it when it's none, or has lasted too long."""
+        if not error.passing or not self.uid:
+            raise error
+        if self._lost_since is None:
+            self._lost_since = self.clock()
+            log.warning("%s; the packaging goes on, and so does the waiting", error.message)
+        if self.clock() >= min(end, self._lost_since + _PATIENCE_SECONDS):
+            raise error
+        time.sleep(_PAUSE_SECONDS)
 
     def read_log(self) -> None:
         """Read the log up to now, of all attempts.
@@ -118,13 +164,22 @@ class Follower:
         seconds = min(_LOG_SECONDS, max(1.0, end - self.clock()))
         for line in self.cluster.log_lines(name, CONTAINER, follow=follow, since=last, seconds=seconds):
             moment, _, text = line.partition(" ")
+            if not _MOMENT.fullmatch(moment):  # the node's own words in the log's place, e.g. that it's gone
+                if (uid, line) not in self._odd:
+                    self._odd.add((uid, line))
+                    self._give(line)
+                continue
             if last and _order(moment) <= _order(last):
                 continue
             self._last_times[uid] = last = moment
-            self.on_line(text)
+            self._give(text)
             if follow and self.clock() >= end:
                 break
         return last != before
+
+    def _give(self, text: str) -> None:
+        self.lines += 1
+        self.on_line(text)
 
     def _wait_for_change(self, seen: Observation, seconds: float) -> None:
         pod = seen.newest_pod

@@ -40,7 +40,7 @@ PROGRAM = ("packager", "run")
 TERMINATION_LOG = "/dev/termination-log"
 # What another try may mend: a store, a channel, an index or a registry that is down, and a pod that someone deleted.
 RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
-_CLUSTER_CODES = range(60, 70)  # of the commands that talk to a cluster; no Job ends with one
+_FIRST_OF_OTHERS = 60  # from here on the codes are of commands that talk to a cluster, and of signals
 _OWN_CONDA = "dockerfileAddCondaInstallation"
 _NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
 _KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget
@@ -135,7 +135,7 @@ def render_secret(request: JobRequest, *, job_uid: str = "") -> dict[str, Any]:
 
 def failure_rules() -> list[dict[str, Any]]:
     """Return the pod failure policy: Kubernetes' own doings don't count, what a user has to mend isn't tried again."""
-    final = [code for code in exit_codes() if code and code not in RETRIED_CODES and code not in _CLUSTER_CODES]
+    final = [code for code in exit_codes() if 0 < code < _FIRST_OF_OTHERS and code not in RETRIED_CODES]
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {

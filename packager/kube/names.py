@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from packager.errors import RequestError
+from packager.errors import RequestError, UsageError
 
 DOMAIN = "packager.odahu.org"
 ENTITY = f"{DOMAIN}/entity"  # packaging, connection or integration
@@ -62,6 +62,17 @@ def check_id(entity_id: str, what: str) -> str:
             hint="use at most 63 lower-case letters, digits and '-', with a letter or digit first and last",
         )
     return entity_id
+
+
+def check_namespace(name: str) -> str:
+    """Return a namespace when it can be one (RFC 1123, as Kubernetes has it).
+
+    Raises:
+        UsageError: It has other characters, or too many.
+    """
+    if not _ID.fullmatch(name):
+        raise UsageError(f"{name!r} is no name of a namespace", hint="`kubectl get namespaces` lists them")
+    return name
 
 
 def secret_name(packaging_id: str, attempt: str) -> str:

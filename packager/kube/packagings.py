@@ -1,20 +1,19 @@
-"""Packagings in a cluster: create, change, look, remove. Their state lives in the cluster alone.
-
-The Job comes first and its Secret, which it owns, right after; a pod waits for a Secret that is not there yet. So a
-kill between the two leaves a Job without credentials that its own deadline ends and that then goes, and never a Secret
-without an owner.
-"""
+"""Packagings in a cluster: what they name, how they stand, how they go. Their state lives in the cluster alone."""
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
+import re
 from typing import TYPE_CHECKING, Any
 
-from packager.errors import ClusterAccessError, ClusterError, EntityExistsError, EntityNotFoundError
+from packager.errors import (
+    ClusterAccessError,
+    ClusterError,
+    EntityNotFoundError,
+    RequestError,
+)
 from packager.kube.entities import connection_of, integration_of
-from packager.kube.job import JobRequest, render_job, render_secret
 from packager.kube.job_settings import JobSettings
 from packager.kube.names import (
     CONFIG_MAPS,
@@ -33,7 +32,7 @@ from packager.kube.names import (
     connection_name,
     integration_name,
 )
-from packager.kube.resolve import FileShelf, resolve
+from packager.kube.resolve import FileShelf
 from packager.kube.status import Observation, Status, kept_results, status_of
 
 if TYPE_CHECKING:
@@ -42,11 +41,11 @@ if TYPE_CHECKING:
     from packager.kube.cluster import Cluster
     from packager.models.connection import Connection
     from packager.models.documents import Documents
-    from packager.models.packaging import ModelPackaging, PackagingIntegration
+    from packager.models.packaging import PackagingIntegration
 
 log = logging.getLogger(__name__)
 
-_REMOVAL_SECONDS = 120
+_POD_PREFIX = 58  # characters of a pod's name before its own five, as Kubernetes cuts it (apiserver/storage/names)
 
 
 class ClusterShelf:
@@ -94,57 +93,6 @@ def read_cluster_settings(cluster: Cluster) -> JobSettings:
         return JobSettings()
     text = (config_map.get("data") or {}).get(SETTINGS_KEY, "")
     return JobSettings.from_yaml(text, f"{SETTINGS_KEY} in the ConfigMap {SETTINGS_NAME!r} of {cluster.namespace!r}")
-
-
-def create(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> dict[str, Any]:
-    """Start a packaging and return its Job; leaves nothing behind when it can't.
-
-    Raises:
-        RequestError: The packaging is wrong; nothing was sent.
-        EntityExistsError: There is one of that id, or another Job of that name.
-        ClusterError: The cluster refuses.
-    """
-    return _submit(cluster, _request(cluster, packaging, documents, settings))
-
-
-def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> dict[str, Any]:
-    """Run a packaging again with a new spec, in the place of its old Job, whose results go.
-
-    Raises:
-        RequestError: The new packaging is wrong; the old one was not touched.
-        EntityNotFoundError: There is none of that id.
-        ClusterError: The cluster refuses, or doesn't get rid of the old Job.
-    """
-    request = _request(cluster, packaging, documents, settings)
-    render_job(request)
-    old = find_job(cluster, packaging.id)
-    cluster.delete(JOBS, packaging.id, uid=old["metadata"]["uid"], propagation="Foreground")
-    _wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
-    return _submit(cluster, request)
-
-
-def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> JobRequest:
-    check_id(packaging.id, "packaging")
-    manifest = resolve(packaging, ClusterShelf(cluster, documents, settings), settings)
-    return JobRequest(manifest=manifest, settings=settings, namespace=cluster.namespace, attempt=secrets.token_hex(3))
-
-
-def _submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
-    try:
-        job = cluster.create(JOBS, render_job(request))
-    except EntityExistsError as error:
-        raise EntityExistsError(
-            f"the cluster has a packaging, or another Job, {request.packaging_id!r} already",
-            hint="`packager pack edit` runs it again, `packager pack delete` removes it, or choose another --id",
-        ) from error
-    uid = job["metadata"]["uid"]
-    try:
-        cluster.create(SECRETS, render_secret(request, job_uid=uid))
-    except BaseException:
-        log.info("taking the Job back: its Secret could not be made")
-        cluster.delete(JOBS, request.packaging_id, uid=uid)
-        raise
-    return job
 
 
 def delete(cluster: Cluster, packaging_id: str) -> None:
@@ -214,12 +162,12 @@ def _events(cluster: Cluster, seen: Observation) -> list[dict[str, Any]]:
         return [event for selector in selectors for event in cluster.list(EVENTS, fields=selector)[0]]
     if status.state == "failed" and pod is None:
         events, _ = cluster.list(EVENTS, fields="involvedObject.kind=Pod,type=Warning")
-        own = f"{metadata['name']}-"
+        own = re.compile(re.escape(f"{metadata['name']}-"[:_POD_PREFIX]) + "[a-z0-9]+")  # `wine-2-x` is another's
         since = str(metadata.get("creationTimestamp", ""))
         return [
             event
             for event in events
-            if str(event["involvedObject"].get("name", "")).startswith(own)
+            if own.fullmatch(str(event["involvedObject"].get("name", "")))
             and str(event.get("lastTimestamp") or event["metadata"].get("creationTimestamp", "")) >= since
         ]
     return []
@@ -232,6 +180,7 @@ def document(job: dict[str, Any], status: Status) -> dict[str, Any]:
         own = json.loads(text)
     except ValueError:
         own = {}
+    own = own if isinstance(own, dict) else {}
     return {
         "kind": "ModelPackaging",
         "id": job["metadata"]["name"],
@@ -255,25 +204,16 @@ def every(cluster: Cluster) -> Iterator[tuple[dict[str, Any], Status]]:
 
 
 def keep_results(cluster: Cluster, seen: Observation, status: Status) -> None:
-    """Write the results into the Job, so that they outlive the pod; whoever may do that and sees them first does."""
+    """Write the results into the Job, so that they outlive the pod; whoever may do that and sees them first does.
+
+    Where the cluster refuses, for whatever reason, they are seen all the same, as long as the pod is there.
+    """
     if not status.results or kept_results(seen.job):
         return
     try:
-        body = {"metadata": {"annotations": {RESULTS: json.dumps(status.results)}}}
+        # With its uid, for someone may have put another Job into its place meanwhile.
+        body = {"metadata": {"uid": seen.job["metadata"]["uid"], "annotations": {RESULTS: json.dumps(status.results)}}}
         cluster.patch(JOBS, seen.job["metadata"]["name"], body)
-    except (ClusterAccessError, EntityNotFoundError) as error:
-        log.debug("the results are not kept in the Job: %s", error.message)
-
-
-def _wait_until_gone(cluster: Cluster, packaging_id: str, uid: str) -> None:
-    selector = f"metadata.name={packaging_id}"
-    for _ in range(_REMOVAL_SECONDS // 10):
-        jobs, version = cluster.list(JOBS, fields=selector)
-        if not any(job["metadata"]["uid"] == uid for job in jobs):
-            return
-        for event in cluster.watch(JOBS, fields=selector, version=version, seconds=10):
-            if event.get("type") == "DELETED":
-                return
-    raise ClusterError(
-        f"the old Job of {packaging_id!r} is still being removed", hint="run it again in a moment; nothing was started"
-    )
+    except (ClusterError, RequestError) as error:
+        tell = log.debug if isinstance(error, (ClusterAccessError, EntityNotFoundError)) else log.warning
+        tell("the results are not kept in the Job: %s", error.message)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from packager.errors import EntityExistsError, EntityNotFoundError, RequestError
+from packager.errors import ClusterError, EntityExistsError, EntityNotFoundError, RequestError
 from packager.kube import entities
 from packager.kube.names import CONFIG_MAPS, ENTITY, ID, SECRETS, Kind, check_id, connection_name, integration_name
 from packager.models.connection import Connection
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from packager.kube.cluster import Cluster
+
+log = logging.getLogger(__name__)
 
 _Entity = TypeVar("_Entity", Connection, PackagingIntegration)
 
@@ -46,13 +49,19 @@ class EntityShelf(Generic[_Entity]):
         return self.read(self._object(cluster, entity_id))
 
     def every(self, cluster: Cluster) -> Iterator[_Entity]:
-        """Give all entities, a page at a time.
+        """Give all entities, a page at a time; an object that is only labelled as one is told and left out.
 
         Raises:
             ClusterError
         """
         for page, _ in cluster.pages(self.kind, labels=f"{ENTITY}={self.what}"):
-            yield from (self.read(each) for each in page)
+            for each in page:
+                try:
+                    entity = self.read(each)
+                except ClusterError as error:
+                    log.warning("%s; %s", error.message, error.hint)
+                    continue
+                yield entity
 
     def create(self, cluster: Cluster, entity: _Entity) -> None:
         """Create an entity.

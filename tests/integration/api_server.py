@@ -90,6 +90,8 @@ class ApiServer:
         self.cuts = 0  # the next so many watches or logs are cut after their first line
         self.expiries = 0  # the next so many watches are told that their version is too old
         self.list_expiries = 0  # the next so many lists are told the same about their `continue`
+        self.lost_answers = 0  # the next so many objects are made, but the answer breaks off
+        self.pages: list[tuple[str, bytes]] = []  # what comes in the place of an answer: of a `GET` or a `watch`
         self.failed: list[BaseException] = []
         self.allowed: set[Permission] | None = None  # None: everything
         self.used: set[Permission] = set()
@@ -270,8 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        if self.command == "GET" and (found := discovery(parts.path)):
-            self._json(200, found)
+        if self._in_its_place(query) or (self.command == "GET" and self._discovery(parts.path)):
             return
         route = _ROUTE.fullmatch(unquote(parts.path))
         if not route:
@@ -314,15 +315,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  (the library's names)
 
+    def _in_its_place(self, query: dict[str, str]) -> bool:
+        """Give what a proxy would, if the test says so."""
+        pages, way = self.api.pages, "watch" if query.get("watch") == "true" else self.command
+        if not pages or pages[0][0] != way:
+            return False
+        self._begin_chunks("text/html")
+        self._chunk(pages.pop(0)[1])
+        self._chunk(b"")
+        return True
+
+    def _discovery(self, path: str) -> bool:
+        found = discovery(path)
+        if found:
+            self._json(200, found)
+        return bool(found)
+
     # Answers
 
-    def _json(self, code: int, body: dict[str, Any]) -> None:
+    def _json(self, code: int, body: dict[str, Any], *, whole: bool = True) -> None:
         data = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data if whole else data[:9])
+        self.close_connection |= not whole
 
     def _status(self, code: int, message: str, reason: str = "", **more: Any) -> None:
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason}
@@ -343,6 +361,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._status(409, "the object has been modified", "Conflict")
                 return
             self._json(200, api.put(asked.plural, _as_stored(asked.body)))
+        elif asked.method == "PATCH" and asked.body["metadata"].get("uid") not in (None, found["metadata"]["uid"]):
+            self._status(409, "Precondition failed: UID in precondition", "Conflict")
         elif asked.method == "PATCH":
             self._json(200, api.put(asked.plural, _merged(found, asked.body)))
         elif asked.body.get("preconditions", {}).get("uid") not in (None, found["metadata"]["uid"]):
@@ -358,8 +378,15 @@ class _Handler(BaseHTTPRequestHandler):
         if (asked.plural, name) in api.objects:
             self._status(409, f'{asked.plural} "{name}" already exists', "AlreadyExists")
             return
+        if asked.query.get("dryRun") == "All":
+            self._json(201, asked.body)
+            return
         stored = api.put(asked.plural, _as_stored(asked.body))
-        self._json(201, stored)
+        if api.lost_answers:
+            api.lost_answers -= 1
+            self._json(201, stored, whole=False)
+        else:
+            self._json(201, stored)
         if asked.plural == "jobs":
             api.play(stored)
 

@@ -102,7 +102,7 @@ def test_times_of_log_lines_are_ordered_with_any_number_of_digits() -> None:
 )
 def test_a_permission_is_named_as_kubectl_names_it(asked: Asked, permission: str) -> None:
     assert asked.permission == permission
-    message = 'User "ann" cannot do that'
+    message = 'User "ann" cannot do resource "that" in API group ""'
     assert f"you may not {permission}" in failure(asked, 403, {"message": message}).message
 
 
