@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.test_runtime_processes import MODELS, find_python
+from tests.conftest import find_python
+from tests.integration.test_runtime_processes import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
