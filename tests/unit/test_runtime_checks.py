@@ -112,6 +112,24 @@ def test_other_values_are_named(described: Any, rows: list[Any], said: str) -> N
     assert refused(described, rows) == f"{said} (rows count from 0)"
 
 
+def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
+    checks = Checks(columns(MIXED))
+    for value, fits in ((1, True), (2, True), ("x", False), (1.0, True), (1.5, False), (None, True)):
+        batch = Batch([[0, value, True, "s", 0, 0]], None)
+        if fits:
+            assert checks.apply(batch) is batch
+        else:
+            with pytest.raises(InputError, match="not a whole number"):
+                checks.apply(batch)
+    checks = Checks(columns(NUMBERS))
+    for number in range(200):
+        names = ["c", "b", "a"] if number % 2 else ["a", "b", "c", f"more{number}"]
+        row = [3, 2, 1] if number % 2 else [1, 2, 3, 4]
+        assert checks.apply(Batch([row], names)).data[0][:3] == [1, 2, 3]
+        with pytest.raises(InputError, match=r'row 0, column 1 \("b"\)'):
+            checks.apply(Batch([[row[0], "x", *row[2:]]], names))
+
+
 def test_the_first_few_problems_are_told_in_the_order_of_the_rows() -> None:
     rows: list[Any] = [[1, 2, 3] for _ in range(5000)]
     rows[2500] = ["x", 2, "y" * 1000]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from packager.runtime.odahu_runtime import coding
+from packager.runtime.odahu_runtime import arrow, coding
 from packager.runtime.odahu_runtime.checks import Checks
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
 from packager.runtime.odahu_runtime.intake import Intake
@@ -96,6 +96,10 @@ def test_openapi_describes_what_there_is(client: Client) -> None:
     for path, methods in document["paths"].items():
         for method in methods:
             assert path == "/metrics" or client.ask(method.upper(), path, b"{}").status != 404, path
+    invoke = document["paths"][INVOKE]["post"]
+    forms = {"application/json", "text/csv", arrow.STREAM, arrow.FILE}
+    assert set(invoke["requestBody"]["content"]) == set(invoke["responses"]["200"]["content"]) == forms
+    assert {"400", "406", "413", "415", "422"} < set(invoke["responses"])
     page = client.raw("GET", "/docs")
     assert b"openapi.json" in page
     assert b"http" not in page.replace(b'lang="en"', b"").lower()

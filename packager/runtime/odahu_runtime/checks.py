@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .inputs import Batch, InputError, kind_of
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
+    from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
 
     from .schema import Column
 
@@ -23,6 +23,15 @@ _NUMBER, _INTEGER, _BOOLEAN, _STRING = "number", "integer", "boolean", "string"
 _WANTED = {_NUMBER: "a number", _INTEGER: "a whole number", _BOOLEAN: "true or false", _STRING: "text"}
 _NUMERIC = {int, float, bool, type(None)}
 _NESTED = {list, dict}
+# The types that suit whatever their value is.
+_SURE: Dict[str, Set[type]] = {
+    _NUMBER: _NUMERIC,
+    _INTEGER: {int, bool, type(None)},
+    _BOOLEAN: {bool, type(None)},
+    _STRING: {*_NUMERIC, str},
+}
+_FEW = 8  # rows that are looked at one by one
+_REMEMBERED = 64  # at most, of what clients may send in any number
 _SHOWN = 5  # problems in a message
 _LONGEST = 60  # characters of a value or a name in it
 _CHUNK = 1000  # rows that are searched for problems at once
@@ -43,6 +52,8 @@ class Checks:
         self._names = [column.name for column in columns]
         self._kinds = [column.type if column.stated and column.type in _WANTED else "" for column in columns]
         self._numbers = bool(columns) and set(self._kinds) == {_NUMBER}
+        self._known: Set[Tuple[type, ...]] = set()
+        self._matches: Dict[Tuple[str, ...], Tuple[Optional[List[int]], List[str]]] = {}
         self._least = max((place for place, column in enumerate(columns, 1) if column.required), default=0)
         self.text_columns = frozenset(name for name, kind in zip(self._names, self._kinds) if kind == _STRING)  # noqa: B905
 
@@ -63,30 +74,55 @@ class Checks:
         if names is None:
             self._check_width(len(rows[0]))
         elif names != self._names:
-            order, kinds = self._match(list(map(str, names)))
+            key = tuple(map(str, names))
+            order, kinds = self._matches.get(key) or self._match(key)
             if order:
                 rows, names = list(map(list, map(itemgetter(*order), rows))), [names[place] for place in order]
                 batch = Batch(rows, names)
-        if not (self._numbers and kinds is self._kinds and _adds_up(chain.from_iterable(rows))):
+        own = kinds is self._kinds
+        if not (own and ((self._numbers and _adds_up(chain.from_iterable(rows))) or self._are_known(rows))):
             self._check_values(rows, kinds, names, first)
         return batch
+
+    def _are_known(self, rows: List[Any]) -> bool:
+        """Whether these are a few rows of types that suited the model before, whatever their values were."""
+        if len(rows) > _FEW:
+            return False
+        for row in rows:
+            types = tuple(map(type, row))
+            if types not in self._known:
+                if not all(not kind or known in _SURE[kind] for known, kind in zip(types, self._kinds)):  # noqa: B905
+                    return False
+                if len(self._known) < _REMEMBERED:
+                    self._known.add(types)
+        return True
 
     def _check_width(self, width: int) -> None:
         if not self._least <= width <= len(self._names):
             raise InputError(f"Every row has {width} values, and the model has {_listed(self._names)}", 422)
 
-    def _match(self, given: List[str]) -> Tuple[Optional[List[int]], List[str]]:
+    def _match(self, given: Tuple[str, ...]) -> Tuple[Optional[List[int]], List[str]]:
         """Where the model's columns are among those that are given, if elsewhere; and what each that is given takes."""
         wanted, there = Counter(self._names), Counter(given)
         more, missing = there - wanted, wanted - there
         needed = [column.name for column in self._columns if column.required and column.name in missing]
         if needed or (more and missing) or any(name in wanted for name in more):
             self._refuse_names(given, needed or list(missing), more)
+        made = self._order(given, more, wanted)
+        if not more and len(self._matches) < _REMEMBERED:
+            self._matches[given] = made
+        return made
+
+    def _order(
+        self, given: Tuple[str, ...], more: Counter[str], wanted: Counter[str]
+    ) -> Tuple[Optional[List[int]], List[str]]:
+        if list(given) == self._names:
+            return None, self._kinds
         kinds = self._kinds_by_name()
         if not more and len(wanted) == len(self._names):
-            order = [given.index(name) for name in self._names if name in there]
+            order = [given.index(name) for name in self._names if name in given]
             if order != list(range(len(given))):
-                return order, [kinds[given[place]] for place in order]
+                return order, [kinds[given[place]] for place in order] if len(order) < len(self._names) else self._kinds
         return None, [kinds.get(name, "") for name in given]
 
     def _kinds_by_name(self) -> Dict[str, str]:
@@ -95,7 +131,7 @@ class Checks:
             found[name] = kind if found.get(name, kind) == kind else ""
         return found
 
-    def _refuse_names(self, given: List[str], missing: List[str], more: Counter[str]) -> NoReturn:
+    def _refuse_names(self, given: Sequence[str], missing: List[str], more: Counter[str]) -> NoReturn:
         twice = [name for name in more if name in self._names]
         unknown = [f"{_shown(name)} (column {given.index(name)})" for name in more if name not in self._names]
         parts = [

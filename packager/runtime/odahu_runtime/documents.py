@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from . import arrow
+
 if TYPE_CHECKING:
     from typing import Any, Dict, Sequence
 
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
 
 _JSON = "application/json"
 _PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "docs.html")
+_ERROR = "#/components/schemas/Error"
+_REFUSALS = {
+    "400": "The body can't be read; says where",
+    "406": "Arrow is asked for, and the model's environment has no pyarrow",
+    "413": "The body is larger, or has more rows, than the service takes at once",
+    "415": "Compressed otherwise than with gzip; or Arrow, and the model's environment has no pyarrow",
+    "422": "The columns or the values are not the model's; names row and column",
+}
 _TYPES = ("integer", "number", "boolean", "string")
 
 
@@ -32,12 +42,16 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
     base = f"/v2/models/{name}"
     invoke = _operation("Prediction", "predict", {"$ref": "#/components/schemas/Prediction"})
     invoke["requestBody"] = {
+        "description": "Arrow, in and out, is for models whose environment has pyarrow.",
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object", "required": ["data"], "properties": given}},
-            "text/csv": {"schema": {"type": "string"}},
+            _JSON: {"schema": {"type": "object", "required": ["data"], "properties": given}},
+            **_other_forms(),
         },
     }
+    invoke["responses"]["200"]["content"].update(_other_forms())
+    for status, said in _REFUSALS.items():
+        invoke["responses"][status] = {"$ref": "#/components/responses/Refused", "description": said}
     infer = _operation("Prediction by the Open Inference Protocol", "infer", {"type": "object"}, error="OipError")
     infer["requestBody"] = {
         "required": True,
@@ -62,6 +76,9 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
             f"{base}/infer": {"post": infer},
         },
         "components": {
+            "responses": {
+                "Refused": {"description": "What is wrong", "content": {_JSON: {"schema": {"$ref": _ERROR}}}},
+            },
             "schemas": {
                 "Prediction": {"type": "object", "required": ["prediction", "columns"], "properties": returned},
                 "Error": {"type": "object", "properties": {"message": {"type": "string"}}},
@@ -69,7 +86,7 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
                 "InferRequest": _infer_request(),
                 "Input": _row(columns[0]),
                 "Output": _row(columns[1]),
-            }
+            },
         },
     }
 
@@ -84,6 +101,10 @@ def _operation(summary: str, name: str, answer: Document, error: str = "Error", 
             "default": {"description": "What is wrong", "content": {_JSON: {"schema": wrong}}},
         },
     }
+
+
+def _other_forms() -> Document:
+    return {"text/csv": {"schema": {"type": "string"}}, **{kind: {"schema": {}} for kind in (arrow.STREAM, arrow.FILE)}}
 
 
 def _row(columns: Sequence[Column]) -> Document:
