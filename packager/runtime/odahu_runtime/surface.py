@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Handler = Callable[[Request], Union[Reply, Job]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+_DIGITS = 20  # of a length; Python refuses to read a number of thousands
 
 
 class _Service(NamedTuple):
@@ -176,8 +177,10 @@ class Surface:
         def read(body: bytes) -> Batch:
             body = coding.plain_body(request, body, self.max_body)
             length = request.header("inference-header-content-length")
-            if length is not None and not (length.isdecimal() and int(length) <= len(body)):
-                raise InputError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
+            if length is not None and not (length.isdecimal() and len(length) < _DIGITS and int(length) <= len(body)):
+                raise InputError(
+                    f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
+                )
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
             batch = oip.read(document, body[len(head) :], self._input_names())
