@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 from gunicorn.workers.base import Worker
 
 from . import log
-from .gate import Exchange, Gate, overdue_replies
+from .gate import READING, Exchange, Gate, overdue_replies
 from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
 
 if TYPE_CHECKING:
@@ -211,10 +211,12 @@ class _Worker(Worker):  # type: ignore[misc]
         return call
 
     def _answer(self, exchange: Exchange, reply: Reply) -> None:
+        close = self._closing
         if reply.status >= HTTPStatus.BAD_REQUEST:
             reply = in_terms_of(exchange.request, reply)
+            close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
         headers = [(name, _ascii(value)) for name, value in reply.headers]
-        if self._closing:
+        if close:
             headers.append(("Connection", "close"))
         request = exchange.request
         exchange.proto.proto.response_bytes(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
@@ -233,6 +235,11 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
             self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
 
     return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
+
+
+def _has_body(request: Request) -> bool:
+    length = request.header("content-length")
+    return request.header("transfer-encoding") is not None or length not in (None, "0")
 
 
 def _ascii(value: str) -> str:

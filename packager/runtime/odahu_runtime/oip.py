@@ -73,6 +73,8 @@ def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
     rows = tensors[0].shape[0]
     if rows < 1 or not tensors[0].data:
         raise InputError('"inputs"[0] has no rows')
+    if not tensors[0].data:
+        raise InputError(f'"inputs"[0] has no values: its shape is {tensors[0].shape}')
     if len(tensors) == 1 and not (tensors[0].name in known and _is_column(tensors[0])):
         return Batch(_nested(tensors[0].data, tensors[0].shape[1:] or [1]))
     for number, tensor in enumerate(tensors):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Surface", "max_body_bytes"]
 
+_DIGITS = 20  # of a length; Python refuses to read a number of thousands
+
 
 class _Service(NamedTuple):
     """What the image tells about itself."""
@@ -179,8 +181,10 @@ class Surface:
         def read(body: bytes) -> Batch:
             body = coding.plain_body(request, body, self.max_body)
             length = request.header("inference-header-content-length")
-            if length is not None and not (length.isdecimal() and int(length) <= len(body)):
-                raise InputError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
+            if length is not None and not (length.isdecimal() and len(length) < _DIGITS and int(length) <= len(body)):
+                raise InputError(
+                    f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
+                )
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
             batch = oip.read(document, body[len(head) :], [column.name for column in self._intake.columns])
