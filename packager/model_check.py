@@ -7,18 +7,17 @@ failure.
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import re
 import shutil
-import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from packager.check_folder import guarded, lay_out
+from packager.check_verdict import REPORT_WORDS, UnavailableError, judge, show
 from packager.descendants import unreadable
 from packager.errors import ModelCheckError, ToolMissingError, is_disk_full
 from packager.interruption import private_folder
@@ -47,16 +46,6 @@ _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL
 _OF_THE_PLACE = re.compile(r"PATH|HOME|TMPDIR|LD_.*|PYTHON.*|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MACHINES = {"linux-64": ("x86_64", "amd64"), "linux-aarch64": ("aarch64", "arm64")}
-# What glibc's loader says; the base image is another machine, which may have it.
-_NOT_HERE = re.compile(
-    r"[^\s:']+: cannot open shared object file|version [`'](?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found"
-)
-_NO_MODULE = re.compile(r"No module named '([^']+)'")
-_HINT = "mend the model, whose traceback is above, or package it unchecked with --no-check (PACKAGER_CHECK=false)"
-
-
-class _UnavailableError(Exception):
-    """It can't be told here whether the model serves; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +56,7 @@ class ModelCheck:
         environ: Where certificates and proxies without a password are taken from; nothing else of it reaches the model.
         workspace: A private folder.
         access: How the registry of a kept environment is reached.
+        in_image: Whether the engine checks an image that it has run commands in.
         withheld: Takes the logins off the disk for a block.
         run: Runs a command as `run_command` does.
     """
@@ -77,6 +67,7 @@ class ModelCheck:
     workspace: Path
     access: RegistryAccess
     withheld: Callable[[], AbstractContextManager[None]]
+    in_image: bool = False
     run: Callable[..., Completed] = run_command
 
     def check(self, plan: ImagePlan, prepared: Prepared) -> None:
@@ -89,6 +80,9 @@ class ModelCheck:
         if wanted is False:
             log.info("the model is not checked, as asked for")
             return
+        if plan.run_steps and self.in_image:
+            log.info("the model is checked in the image, when that is built")
+            return
         if prepared.dependencies.stored is not None and not wanted:
             log.info("the model is not checked: its environment is kept in the registry (--check fetches it)")
             return
@@ -99,7 +93,7 @@ class ModelCheck:
                 python = self._python(prepared.dependencies)
                 with self.reporter.stage("Checking that the model serves"):
                     self._check(python, plan, prepared, folder)
-        except _UnavailableError as error:
+        except UnavailableError as error:
             if wanted:
                 raise ModelCheckError(
                     f"the model can't be checked here: {error}",
@@ -110,9 +104,9 @@ class ModelCheck:
     def _python(self, dependencies: Dependencies) -> list[str]:
         """Return the command that runs the image's Python on this machine."""
         if dependencies.root is None:
-            raise _UnavailableError("the base's own conda makes its environment, when the image is built")
+            raise UnavailableError("the base's own conda makes its environment, when the image is built")
         if platform.machine() not in _MACHINES[self.settings.platform]:
-            raise _UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
+            raise UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
         if dependencies.packages is None:
             command = [str(dependencies.root / "bin" / "python"), "-B"]
         else:
@@ -120,9 +114,9 @@ class ModelCheck:
         try:
             done = self.run([*command, "-c", "pass"], env={}, cwd=self.workspace)
         except ToolMissingError as error:
-            raise _UnavailableError(f"its Python doesn't run here: {error.message}") from error
+            raise UnavailableError(f"its Python doesn't run here: {error.message}") from error
         if done.returncode != 0:
-            raise _UnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
+            raise UnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
         return command
 
     def _check(self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path) -> None:
@@ -133,11 +127,11 @@ class ModelCheck:
             lay_out(prepared.model, prepared.packed, model, linked=ours)
         moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
         env = self._environment(plan, prepared, moved, scratch)
-        argv = [*python, str(runtime_folder()), "cli", "self-check", "--format", "json"]
+        argv = [*python, str(runtime_folder()), *REPORT_WORDS]
         roots = [root for root in (prepared.dependencies.root, prepared.model) if root is not None]
         with guarded(roots), self.withheld(), unreadable():
             done = self._run(argv, env, model, moved)
-        _judge(done, moved, pip=prepared.dependencies.packages is not None)
+        judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 
     def _with_files(self, prepared: Prepared, folder: Path) -> Prepared:
         """Fetch the files of an environment that lies in a registry."""
@@ -157,7 +151,7 @@ class ModelCheck:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            raise _UnavailableError(f"there is no room for its files in {self.workspace}") from error
+            raise UnavailableError(f"there is no room for its files in {self.workspace}") from error
 
     def _run(self, argv: list[str], env: dict[str, str], model: Path, moved: _Moved) -> Completed:
         seconds = self.settings.check_seconds
@@ -173,7 +167,7 @@ class ModelCheck:
                 argv, env=env, cwd=model, on_line=take, capture=True, grace=_GRACE, seconds=seconds, most=_MOST_BYTES
             )
         except OutOfBoundsError as error:
-            _show(lines)
+            show(lines)
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",
                 hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
@@ -229,7 +223,7 @@ def _check_memory(size: int) -> None:
     """Leave a model alone whose files alone don't fit: it would take the whole container down."""
     memory = available_memory()
     if memory is not None and size > memory:
-        raise _UnavailableError(f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory")
+        raise UnavailableError(f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory")
 
 
 def _own_python(version: str) -> str:
@@ -238,49 +232,5 @@ def _own_python(version: str) -> str:
         return sys.executable
     found = shutil.which(f"python{version}")
     if found is None:
-        raise _UnavailableError(f"the base image's Python {version} is not on this machine")
+        raise UnavailableError(f"the base image's Python {version} is not on this machine")
     return found
-
-
-def _judge(done: Completed, moved: _Moved, *, pip: bool) -> None:
-    """Log that the model serves, or say why it doesn't."""
-    report = _report(done.stdout)
-    if done.returncode == 0 and report.get("status") == "ok":
-        took = sum(value for value in report.get("seconds", {}).values() if isinstance(value, int | float))
-        log.info("the model serves: loaded in %.1f s, its example %s", took, report.get("sample"))
-        return
-    error = moved.back(str(report.get("error", "")))
-    if found := _NOT_HERE.search(error):
-        raise _UnavailableError(f"this machine is not the base image: {found[0]}")
-    if pip and (missing := _NO_MODULE.search(error)):
-        raise _UnavailableError(f"its requirements don't bring the module {missing[1]!r}; the base image may")
-    _show([moved.back(line) for line in done.output.splitlines()])
-    if error:
-        raise ModelCheckError(f"the model can't serve: {error}", hint=_HINT)
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        memory = name == "SIGKILL"
-        raise ModelCheckError(
-            f"the model can't serve: its process was ended by {name}",
-            hint="most likely the memory ran out: give the packaging more, or package it unchecked with --no-check"
-            if memory
-            else _HINT,
-        )
-    raise ModelCheckError(
-        f"the model can't serve: it ended its process by itself, with the exit code {done.returncode}",
-        hint=_HINT,
-    )
-
-
-def _report(text: str) -> dict[str, Any]:
-    """Read the report, which is the last line."""
-    try:
-        report = json.loads(text.strip().rpartition("\n")[2])
-    except ValueError:
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _show(lines: list[str]) -> None:
-    if lines:
-        log.error("the model wrote:\n%s", "\n".join(lines))

@@ -184,6 +184,7 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
                 workspace=work,
                 access=access,
                 withheld=auth.withheld,
+                in_image=engine.checks_model,
             ).check(plan, prepared)
         auth.refresh()
         yield _PreparedJob(

@@ -33,6 +33,7 @@ class Engine(Protocol):
 
     name: str
     reads_context: bool  # whether `build` wants the context folder of the plan
+    checks_model: bool  # whether `build` checks the model in an image that it has run commands in
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
         """Return the registry repositories that a build for this destination writes to, the image's own first."""

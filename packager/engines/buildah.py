@@ -47,6 +47,7 @@ class BuildahEngine:
 
     name = "buildah"
     reads_context = True
+    checks_model = True
 
     def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:
         """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
@@ -105,6 +106,7 @@ class BuildahEngine:
 
         Raises:
             BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
+            ModelCheckError: The model can't serve in the image; it's looked for where commands have run in that.
             ImageNotFoundError: The base was removed since.
             RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed.
             ToolMissingError: Buildah is not installed.
@@ -121,6 +123,8 @@ class BuildahEngine:
                     has_run_steps=bool(plan.run_steps),
                 )
                 image_id = session.build(plan, context, isolation)
+                if plan.run_steps and self._settings.check is not False:
+                    session.check(image_id, plan, isolation, self._settings.check_seconds)
                 session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
                 digest = _deliver(session, image_id, destination, access)
             with lock.removing() as alone:

@@ -9,20 +9,23 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from packager.check_verdict import REPORT_WORDS, judge
 from packager.engines import rootfs
 from packager.engines.failures import Attempt, failure, image_not_found, may_be_full, may_pass
 from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
 from packager.engines.registry_files import certificate_folder
-from packager.errors import BuildError, PackagerError, RegistryUnreachableError
+from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
 from packager.models.reference import LOCAL_STORAGE
+from packager.process import OutOfBoundsError
 from packager.registry.retries import EngineTroubleError, Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from packager.models.reference import Reference
     from packager.plan import ImagePlan
@@ -157,6 +160,31 @@ class Session:
         if done.returncode != 0:
             raise self._failure(Attempt(stage="build", subject=str(plan.base.reference)), done, context)
         return iid_file.read_text("ascii").strip().removeprefix("sha256:")
+
+    def check(self, image_id: str, plan: ImagePlan, isolation: str, seconds: float) -> None:
+        """See that the model serves in the image, in a container of it that is gone afterwards.
+
+        Raises:
+            ModelCheckError: It doesn't.
+            BuildError: There is no such container to be had.
+        """
+        container = f"{self.folder.name}-check"
+        done = self.buildah("from", "--pull=never", "--name", container, image_id, capture=True)
+        if done.returncode != 0:
+            raise failure(Attempt(stage="inspect", subject=image_id[:12]), done)
+        limited = replace(self, run=partial(cast("Callable[..., Completed]", self.run), seconds=seconds))
+        words = ("run", "--isolation", isolation, "--env", "PYTHONDONTWRITEBYTECODE=1", container, "--")
+        log.info("checking that the model serves in the image")
+        try:
+            done = limited.buildah(*words, *plan.config.entrypoint[:2], *REPORT_WORDS, capture=True)
+        except OutOfBoundsError as error:
+            raise ModelCheckError(
+                f"the model can't serve: {error} of loading and predicting its example",
+                hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
+            ) from error
+        finally:
+            self.buildah("rm", container, capture=True)
+        judge(done, in_image=True)
 
     def push(
         self, image_id: str, where: str, words: Sequence[str] = (), *, host: str = "", cwd: Path | None = None

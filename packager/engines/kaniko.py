@@ -44,6 +44,7 @@ class KanikoEngine:
 
     name = "kaniko"
     reads_context = True
+    checks_model = False
 
     def __init__(
         self, settings: Settings, run: Runner, environ: Mapping[str, str], *, mark: Path = JOB_IMAGE_MARK

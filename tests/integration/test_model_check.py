@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import textwrap
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from packager.descendants import unreadable
+from packager.process import run_command
 from tests.integration.oci import pip_desk, push, words
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk, zip_folder
 from tests.integration.registry import PASSWORD
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
 CANT_SERVE = 24
+PR_SET_DUMPABLE = 4
 GOOD = """
 def predict_on_matrix(matrix, provided_columns_names=None):
     return [[sum(row)] for row in matrix], ["sum"]
@@ -232,3 +236,25 @@ def test_a_kept_environment_is_fetched_when_the_check_is_asked_for(
     put(conda, IN_INIT + "    return 'tensor'")
     fourth = package(conda, to, "--check")
     assert (fourth.code, "init() of the model returned 'tensor'" in fourth.err) == (CANT_SERVE, True)
+
+
+@pytest.mark.needs("root")
+def test_our_environment_is_kept_from_processes_of_our_user() -> None:
+    """By a child that is nobody: root may read everything."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # a change of user has taken that away
+            words_ = ["/bin/cat", f"/proc/{os.getpid()}/environ"]
+            before = run_command(words_, env={})
+            with unreadable():
+                meanwhile = run_command(words_, env={})
+            after = run_command(words_, env={})
+            code = 0 if [before.returncode, meanwhile.returncode, after.returncode] == [0, 1, 0] else 1
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

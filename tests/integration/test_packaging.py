@@ -280,6 +280,17 @@ def test_a_base_with_its_own_conda_updates_its_environment_during_the_build(
     with image(desk, password_registry, ran.out.strip()) as run, run("info") as info:
         assert info.communicate()[0].startswith("Input schema:\n{")
         assert info.returncode == 0
+    assert "the model serves: loaded in" in ran.err
+
+    code = desk.model / "odahuflow_model/entrypoint.py"
+    good = code.read_text()
+    code.write_text(good + "\nimport a_module_that_nobody_has\n")
+    failed = desk.run()
+    assert failed.code == 24
+    assert "No module named 'a_module_that_nobody_has'" in failed.err
+    assert 'File "/opt/odahu/model/odahuflow_model/entrypoint.py"' in failed.err
+    desk.assert_nothing_left()
+    code.write_text(good)
 
     (desk.model / "odahuflow_model/conda.yaml").write_text(CONDA_FILE.replace("name: wine", "name: other"))
     failed = desk.run()
@@ -455,6 +466,7 @@ STAGES = [
     "solving the conda environment",
     "linking 1 conda packages",
     "compiling modules",
+    "Checking that the model serves",
     "Writing the build context",
     "Building with buildah",
     "build --isolation",

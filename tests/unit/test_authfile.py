@@ -14,7 +14,7 @@ import pytest
 from packager.errors import DiskFullError, RequestError
 from packager.models.connection import Connection
 from packager.models.reference import Reference
-from packager.registry.authfile import LoginContext, auth_config, auth_file, login_for
+from packager.registry.authfile import LoginContext, auth_config, auth_file, login_for, open_auth_file
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import DockerConfig
 
@@ -146,3 +146,16 @@ def test_every_secret_is_known_before_the_file_is_there(tmp_path: Path) -> None:
 def test_a_login_does_not_show_its_password() -> None:
     assert "s3cret" not in repr(docker_credential(connection("r.io", "u", "s3cret")))
     assert b"s3cret" not in auth_config([Credential(host="r.io", username="u", password="s3cret")])
+
+
+def test_the_file_is_away_for_a_while_and_comes_back(tmp_path: Path) -> None:
+    with open_auth_file(connection("r.io", "u", "p"), None, tmp_path) as file:
+        before = file.path.read_bytes()
+        with file.withheld():
+            assert list(file.path.parent.iterdir()) == []
+        assert file.path.read_bytes() == before
+        assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+        with pytest.raises(ZeroDivisionError), file.withheld():
+            raise ZeroDivisionError
+        assert file.path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == []

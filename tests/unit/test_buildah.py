@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,18 @@ from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
 from packager.engines.layer_cache import UseLock, cache_name, stale_names
 from packager.engines.machine import Isolation, Machine, choose_isolation, scrubbed
 from packager.engines.session_folder import PREFIX, locked
-from packager.errors import BuildError, BuildStepError, DiskFullError, ImageNotFoundError, PackagerError, RegistryError
+from packager.errors import (
+    BuildError,
+    BuildStepError,
+    DiskFullError,
+    ImageNotFoundError,
+    ModelCheckError,
+    PackagerError,
+    RegistryError,
+)
 from packager.models.reference import Destination, Reference
-from packager.plan import BaseImage, ImageConfig, ImagePlan
-from packager.process import Completed
+from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
+from packager.process import Completed, OutOfBoundsError
 from packager.registry.access import RegistryAccess
 from packager.settings import Settings
 
@@ -282,6 +290,68 @@ def test_a_failed_build_is_not_pushed(tmp_path: Path) -> None:
     with pytest.raises(BuildStepError):
         engine(run, tmp_path).build(PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
     assert run.names() == ["build", "containers"]
+
+
+@dataclass
+class Checking(FakeBuildah):
+    """A Buildah that runs the model's check in a container, with an end of the test's choice."""
+
+    end: Completed | Exception = field(default_factory=lambda: Completed(argv=(), returncode=0, output=""))
+
+    def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
+        seconds = options.pop("seconds", None)
+        done = super().__call__(argv, **options)
+        if argv[3] != "run":
+            return done
+        assert seconds == 300
+        if isinstance(self.end, Exception):
+            raise self.end
+        return self.end
+
+
+RUNS = replace(
+    PLAN,
+    steps=(RunStep(name="conda", argv=("conda",)),),
+    config=ImageConfig(entrypoint=("/envs/x/bin/python", "/opt/odahu/runtime", "rest")),
+)
+
+
+def checked(code: int, stdout: str = "") -> Completed:
+    return Completed(argv=(), returncode=code, output="its traceback", stdout=stdout)
+
+
+def test_a_model_is_checked_in_an_image_that_ran_commands(tmp_path: Path) -> None:
+    run = Checking(end=checked(0, '{"status": "ok", "seconds": {}}'))
+    to = Destination(reference=Reference.parse("r.io/wine:1"))
+    engine(run, tmp_path, buildah_isolation="chroot").build(RUNS, tmp_path, to, ACCESS)
+    assert run.names() == ["build", "from", "run", "rm", "tag", "push", "images"]
+    container = run.commands[1][3]
+    assert run.commands[2] == [
+        "run", "--isolation", "chroot", "--env", "PYTHONDONTWRITEBYTECODE=1", container, "--",
+        "/envs/x/bin/python", "/opt/odahu/runtime", "cli", "self-check", "--format", "json",
+    ]  # fmt: skip
+    run = Checking()
+    engine(run, tmp_path, check=False).build(RUNS, tmp_path, to, ACCESS)
+    assert run.names() == ["build", "tag", "push", "images"]
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (checked(4, '{"status": "failed", "error": "No module named \'torch\'"}'), "No module named 'torch'"),
+        (checked(0), "with the exit code 0"),
+        (checked(137), "ended by SIGKILL"),
+        (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
+    ],
+)
+def test_a_model_that_can_not_serve_in_its_image_is_not_pushed(
+    tmp_path: Path, end: Completed | Exception, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Checking(end=end)
+    with pytest.raises(ModelCheckError, match=said):
+        engine(run, tmp_path).build(RUNS, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), ACCESS)
+    assert run.names() == ["build", "from", "run", "rm", "containers"]
+    assert isinstance(end, Exception) or "its traceback" in caplog.text
 
 
 def test_a_digest_file_that_is_none(tmp_path: Path) -> None:

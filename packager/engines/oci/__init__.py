@@ -54,6 +54,7 @@ class OciEngine:
 
     name = "oci"
     reads_context = False
+    checks_model = False
 
     def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:  # noqa: ARG002
         """Take the settings; no command is run."""
