@@ -39,7 +39,7 @@ class Application(Surface):
             except InputError as error:
                 step = error_reply(error.status, str(error))
             else:
-                step = step.run(body)
+                step = step.run(request, body)
         self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
