@@ -36,10 +36,11 @@ def ask(model: Model, *documents: Any, rows: int = 100, path: str = INVOKE) -> l
     surface = Surface(made, {}, lambda _: None, batches=Limits(rows, 0))
     steps = []
     for document in documents:
-        job = surface.begin(Request("POST", path, "-", lambda _: None))
+        request = Request("POST", path, "-", lambda _: None)
+        job = surface.begin(request)
         assert isinstance(job, Job)
         assert job.join is not None
-        steps.append(job.join(json.dumps(document).encode()))
+        steps.append(job.join(request, json.dumps(document).encode()))
     parts = [step for step in steps if isinstance(step, Part)]
     replies = iter(surface.predict_together(parts))
     answers = [next(replies) if isinstance(step, Part) else step for step in steps]

@@ -81,9 +81,11 @@ def text_of(body: bytes) -> str:
         InputError: It isn't UTF-8, or empty.
     """
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
+    if text.startswith("\ufeff"):  # noqa: FURB188  (`removeprefix` is newer than 3.8)
+        text = text[1:]
     if not text or text.isspace():
         raise InputError(NO_BODY)
     return text

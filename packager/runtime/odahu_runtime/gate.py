@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from .batching import Limits, Part, collect
 from .messages import error_reply
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Tuple
+    from typing import Any, Callable, Deque, Dict, List, Tuple
 
     from .messages import Job, Reply, Request
+
+    Item = Tuple["Exchange", Job, bytes]
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
 
@@ -41,7 +44,11 @@ class Exchange:
 
 
 class Gate:
-    """The requests of a worker that are not answered yet. Every method may be called from any thread."""
+    """The requests of a worker that are not answered yet. Every method may be called from any thread.
+
+    A request is predicted by the thread that submits it: to hand it to another takes as long as a small model. Where
+    requests are to share a call, threads of the gate's own take them from a line instead, so that they can meet there.
+    """
 
     def __init__(
         self,
@@ -53,24 +60,33 @@ class Gate:
     ) -> None:
         """Run `threads` requests at once; one may take `timeout` seconds in all (0: any number).
 
-        What is due is sent through `answer`, once for a request. Those that may share a call, within the limits of
-        `batches`, are predicted by `together`.
+        What is due is sent through `answer`, once for a request. With limits of more than one row in `batches` those
+        that may share a call are predicted by `together`.
         """
         self._together = together
         self._batches = batches
         self._threads = threads
         self._timeout = timeout
         self._answer = answer
-        self._line: SimpleQueue[Tuple[Exchange, Job, bytes]] = SimpleQueue()
+        self._line: SimpleQueue[Item] = SimpleQueue()
+        self._waiting: Deque[Item] = deque()
+        self._free = list(range(threads))  # the numbers that a thread which predicts may take
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
         self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
+
+    @property
+    def borrowed(self) -> int:
+        """How many threads of those who submit may be predicting at once."""
+        return 0 if self._batches.rows > 1 else self._threads
 
     def __len__(self) -> int:
         """How many are not answered."""
         return len(self._open)
 
     def start(self) -> None:
-        """Start the threads; they end with the process."""
+        """Start the threads where there are any; they end with the process."""
+        if self.borrowed:
+            return
         for number in range(self._threads):
             Thread(target=self._work, args=(number,), name=f"model-{number}", daemon=True).start()
 
@@ -79,9 +95,30 @@ class Gate:
         self._open[exchange] = None
 
     def submit(self, exchange: Exchange, job: Job, body: bytes) -> None:
-        """Let a request have its turn."""
+        """Let a request have its turn: now in this thread, or as soon as one of the others is done with its own."""
         exchange.state = WAITING
-        self._line.put((exchange, job, body))
+        if not self.borrowed:
+            self._line.put((exchange, job, body))
+            return
+        # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
+        self._waiting.append((exchange, job, body))
+        while self._waiting:
+            try:
+                thread = self._free.pop()
+            except IndexError:
+                return  # who has the last number takes this one too
+            try:
+                self._serve_waiting(thread)
+            finally:
+                self._free.append(thread)
+
+    def _serve_waiting(self, thread: int) -> None:
+        while True:
+            try:
+                item = self._waiting.popleft()
+            except IndexError:
+                return
+            self._predict([item], thread)
 
     def reply(self, exchange: Exchange, reply: Reply) -> bool:
         """Answer a request and say whether this was it: it may have been answered already."""
@@ -132,7 +169,8 @@ class Gate:
                 continue  # its time was up before its turn came
             exchange.thread = thread
             exchange.state = PREDICTING
-            step = job.run(body) if job.join is None else job.join(body)
+            request = exchange.request
+            step = job.run(request, body) if job.join is None else job.join(request, body)
             if isinstance(step, Part):
                 parts.append((exchange, step))
             else:

@@ -1,8 +1,9 @@
 """A gunicorn worker that leaves HTTP to granian's Rust core: gunicorn starts, watches and replaces the processes.
 
 The core reads heads and bodies and writes answers without the interpreter, in a thread of its own. It tells of a
-request by calling the scheduler's `_schedule_fn`, and of a body that has come by calling what was left with its future.
-Both must be quick, since no other request is heard meanwhile: the work is the gate's threads'. Slow clients hold none.
+request by calling the scheduler's `_schedule_fn`, and of a body that has come by calling what was left with its future,
+in one of its threads for Python. Such a thread predicts what it has heard of, as far as the gate lets it: one is always
+left to hear of other requests, so that health checks are answered meanwhile. Slow clients hold none.
 
 These classes have no promise of stability: the version is pinned, and this module is the only one that knows them. The
 interface is RSGI (github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md), without an event loop.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from .messages import Reply
 
 _TICK_SECONDS = 0.25
+_IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
+_STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python starts, since the model runs in them
 _QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
 _CONNECTIONS = 65536  # in hand at once; the kernel keeps more
 _KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
@@ -79,7 +82,7 @@ class _Worker(Worker):  # type: ignore[misc]
             self.age,
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
-            *(1, 1, 1, 30),  # threads: of its runtime, for files, for Python, and the seconds that those may be idle
+            *(1, 1, self._gate.borrowed + 1, _IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
             _CONNECTIONS,
             "1",
             _Http1(),
@@ -90,7 +93,9 @@ class _Worker(Worker):  # type: ignore[misc]
             (None, None),
         )
         loop = _Loop()
+        os.environ["RUST_MIN_STACK"] = str(_STACK_BYTES)
         server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
+        del os.environ["RUST_MIN_STACK"]
         overdue = overdue_replies(timeout)
         lost = self._watch(overdue)
         self._closing = self.wsgi.closing = True
@@ -103,11 +108,13 @@ class _Worker(Worker):  # type: ignore[misc]
         while not stopped.wait(_TICK_SECONDS / 5) and time.monotonic() < until:
             if lost:  # else the threads still answer what comes over connections that were there already
                 self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
+        log.flush()
 
     def _watch(self, overdue: Dict[str, Reply]) -> bool:
         """Live, until it is time to stop; true when it is for a model that doesn't come back."""
         while self.alive and self.ppid == os.getppid():
             self.notify()
+            log.flush()
             if self._gate.expire(overdue):
                 return True
             if select.select([self.PIPE[0]], [], [], _TICK_SECONDS)[0]:
@@ -132,11 +139,13 @@ class _Worker(Worker):  # type: ignore[misc]
         """A request came."""
         scope = watcher.scope
         path = scope.path
+        # Of headers that are there twice the first; to ask the core for each takes longer.
+        headers = dict(scope.headers.items()[::-1])
         request = Request(
             scope.method,
             unquote(path) if "%" in path else path,
             scope.client.rpartition(":")[0],
-            scope.headers.get,
+            headers.get,
         )
         exchange = Exchange(watcher, request)
         self._gate.enter(exchange)
@@ -223,7 +232,7 @@ class _Worker(Worker):  # type: ignore[misc]
         seconds = time.monotonic() - exchange.began
         self.wsgi.metrics.answered(request.path, reply.status, seconds)
         self.wsgi.metrics.in_flight(len(self._gate))
-        log.access(request, reply.status, len(reply.body), seconds)
+        log.access(request, reply.status, len(reply.body), seconds, last=not len(self._gate))
 
 
 def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:

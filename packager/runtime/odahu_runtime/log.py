@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 import traceback
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from .messages import Request
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Any, Callable, Dict, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
 STDERR = 2
 _LONGEST_ID = 200
@@ -23,6 +24,10 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a
 
 
 _style = {"json": False}
+_pending: List[bytes] = []  # lines of requests, written together with others that are answered at the same time
+_MOST_PENDING = 64
+_writing = Lock()
+_second: List[Any] = [0, ""]  # the last second, and how it is written
 
 
 def use_json(*, use: bool) -> None:
@@ -32,26 +37,50 @@ def use_json(*, use: bool) -> None:
 
 def write(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> None:
     """Write one entry to stderr; as text it has more than one line only when `text` has, and no fields."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if _style["json"]:
-        entry = {"time": stamp, "pid": os.getpid(), "level": level, "message": text, **(fields or {})}
-        data = (json.dumps(entry) + "\n").encode()
-    else:
-        data = f"{stamp} [{os.getpid()}] {level} {text}\n".encode("utf-8", "backslashreplace")
-    try:
-        while data:
-            data = data[os.write(STDERR, data) :]
-    except OSError:
-        pass  # nobody reads it: no reason to stop serving
+    _pending.append(_entry(level, text, fields))
+    flush()
 
 
-def access(request: Request, status: int, size: int, seconds: float) -> None:
+def flush() -> None:
+    """Write what was kept back, unless another thread is about to."""
+    while _pending and _writing.acquire(blocking=False):
+        try:
+            data = b"".join(_pending.pop(0) for _ in range(len(_pending)))
+            while data:
+                data = data[os.write(STDERR, data) :]
+        except OSError:  # noqa: PERF203
+            pass  # nobody reads it: no reason to stop serving
+        finally:
+            _writing.release()
+
+
+def access(request: Request, status: int, size: int, seconds: float, *, last: bool = True) -> None:
     """Write one line for a request: who, what, the status, the bytes of the answer and the milliseconds.
 
-    The id that the client gave the request, and the trace it belongs to (w3.org/TR/trace-context), stand behind.
+    The id that the client gave the request, and the trace it belongs to (w3.org/TR/trace-context), stand behind. Unless
+    it is the `last` for now, the line may be kept back until `flush`, or for some others.
     """
+    _pending.append(_access(request, status, size, seconds))
+    if last or len(_pending) >= _MOST_PENDING:
+        flush()
+
+
+def _entry(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> bytes:
+    now = int(time.time())
+    second, stamp = _second
+    if second != now:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        _second[:] = now, stamp
+    if _style["json"]:
+        entry = {"time": stamp, "pid": os.getpid(), "level": level, "message": text, **(fields or {})}
+        return (json.dumps(entry) + "\n").encode()
+    return f"{stamp} [{os.getpid()}] {level} {text}\n".encode("utf-8", "backslashreplace")
+
+
+def _access(request: Request, status: int, size: int, seconds: float) -> bytes:
     line = f"{request.client} {request.method} {request.path} {status} {size} {seconds * 1000:.1f}ms"
-    request_id, trace = request.header("request-id") or request.header("x-request-id"), _trace(request)
+    request_id = request.header("request-id") or request.header("x-request-id")
+    trace = _trace(request)
     if request_id:
         line += f" request-id={request_id[:_LONGEST_ID]}"
     if trace:
@@ -59,8 +88,7 @@ def access(request: Request, status: int, size: int, seconds: float) -> None:
     if not line.isprintable():
         line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
     if not _style["json"]:
-        write("ACCESS", line)
-        return
+        return _entry("ACCESS", line)
     fields: Dict[str, Any] = {
         "client": request.client,
         "method": request.method,
@@ -71,11 +99,12 @@ def access(request: Request, status: int, size: int, seconds: float) -> None:
         **({"request_id": request_id[:_LONGEST_ID]} if request_id else {}),
         **trace,
     }
-    write("ACCESS", line, fields)
+    return _entry("ACCESS", line, fields)
 
 
 def _trace(request: Request) -> Dict[str, str]:
-    found = _TRACEPARENT.fullmatch(request.header("traceparent") or "")
+    given = request.header("traceparent")
+    found = _TRACEPARENT.fullmatch(given) if given else None
     return {"trace_id": found.group(1), "span_id": found.group(2)} if found else {}
 
 

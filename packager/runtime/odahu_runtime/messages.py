@@ -60,13 +60,13 @@ class Job(NamedTuple):
     """
 
     reads: bool
-    run: Callable[[bytes], Reply]
-    join: Optional[Callable[[bytes], Union[Reply, Part]]] = None
+    run: Callable[[Request, bytes], Reply]
+    join: Optional[Callable[[Request, bytes], Union[Reply, Part]]] = None
 
 
-def json_reply(status: int, text: str, headers: Sequence[Tuple[str, str]] = ()) -> Reply:
+def json_reply(status: int, text: Union[str, bytes], headers: Sequence[Tuple[str, str]] = ()) -> Reply:
     """An answer of JSON text."""
-    body = text.encode()
+    body = text.encode() if isinstance(text, str) else text
     return Reply(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers], body)
 
 

@@ -32,6 +32,16 @@ _CALLS = _SIZES + _SIZES_SIZE
 _CALLS_SIZE = _SIZES_SIZE
 _IN_FLIGHT = _CALLS + _CALLS_SIZE
 _SIZE = _IN_FLIGHT + 1
+_LAST = len(_STATUSES) - 1
+_COLUMNS = {int(status): column for column, status in enumerate(_STATUSES[:_LAST])}
+_PLACES = {
+    name: (
+        _REQUESTS + row * len(_STATUSES),
+        _LATENCY + row * _LATENCY_SIZE if name in _PREDICTING else 0,
+    )
+    for row, name in enumerate(_ROUTES)
+}
+_OTHER = _PLACES["other"]
 
 
 class Shared:
@@ -67,7 +77,7 @@ class Metrics:
         self._own = own
         self.slot = slot
         self._lock = Lock()
-        self._routes: Dict[str, int] = {}
+        self._routes: Dict[str, Tuple[int, int]] = {}  # where a path's requests and its latency begin
 
     @classmethod
     def alone(cls) -> Metrics:
@@ -76,20 +86,17 @@ class Metrics:
 
     def name_routes(self, names: Dict[str, str]) -> None:
         """Say what the paths are called here; those without a name are `other`."""
-        self._routes = {path: _ROUTES.index(name) for path, name in names.items()}
+        self._routes = {path: _PLACES[name] for path, name in names.items()}
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        route = self._routes.get(path, len(_ROUTES) - 1)
-        text = str(status)
-        column = _STATUSES.index(text) if text in _STATUSES else len(_STATUSES) - 1
+        requests, latency = self._routes.get(path, _OTHER)
         own = self._own
         with self._lock:
-            own[_REQUESTS + route * len(_STATUSES) + column] += 1
-            if route < len(_PREDICTING):
-                start = _LATENCY + route * _LATENCY_SIZE
-                own[start + bisect_left(_SECONDS, seconds)] += 1
-                own[start + _LATENCY_SIZE - 1] += seconds
+            own[requests + _COLUMNS.get(status, _LAST)] += 1
+            if latency:
+                own[latency + bisect_left(_SECONDS, seconds)] += 1
+                own[latency + _LATENCY_SIZE - 1] += seconds
 
     def asked(self, rows: int) -> None:
         """Count the rows of a request."""

@@ -110,8 +110,10 @@ class Model:
             ModelError: The model failed.
         """
         given = self._given(batch)
-        with _guarded("Exception during prediction"):
+        try:  # as `_guarded` has it, without what a context manager takes
             return self._answer(given, batch.columns)
+        except BaseException as error:
+            raise _failed(error) from error
 
     def text(self, prediction: Any, columns: List[Any]) -> str:
         """A prediction as `predict` writes it.
@@ -119,8 +121,12 @@ class Model:
         Raises:
             ModelError: It has no form in JSON.
         """
-        with _guarded("Exception during prediction"):
+        try:
+            if self._default is None and type(prediction).__name__ == "ndarray":
+                prediction = _numbers(prediction)
             return outputs.dumps({"prediction": prediction, "columns": columns}, None, self._default)
+        except BaseException as error:
+            raise _failed(error) from error
 
     def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
         """A prediction as JSON's own values.
@@ -215,6 +221,18 @@ def _guarded(what: str) -> Iterator[None]:
     finally:
         if os.getpid() != process:
             ending.leave(0)
+
+
+def _failed(error: BaseException) -> ModelError:
+    return error if isinstance(error, ModelError) else ModelError("Exception during prediction", error)
+
+
+def _numbers(array: Any) -> Any:
+    """An array of numpy's numbers as Python's own, any other as it is: what `outputs` does, without its questions."""
+    dtype = array.dtype
+    if dtype.kind in "iub" or (dtype.kind == "f" and dtype.itemsize <= 8):  # noqa: PLR2004  (a float of Python's)
+        return array.tolist()
+    return array
 
 
 def _add_packages(folder: str) -> None:

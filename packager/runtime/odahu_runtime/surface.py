@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import answers, batching, coding, documents, inputs, oip, outputs, schema
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from .messages import Request
     from .model import Model
 
-    Handler = Callable[[Request], Union[Reply, Job]]
+    Handler = Callable[[Request], Reply]
+    Note = Dict[str, Any]  # what of a request its answer repeats
 
 __all__ = ["Surface", "max_body_bytes"]
 
@@ -71,11 +73,14 @@ class Surface:
         self.metrics = metrics or Metrics.alone()
         base = f"/v2/models/{self._service.name}"
         versioned = f"{base}/versions/{self._service.version}"
-        self._routes: Dict[str, Tuple[str, Handler]] = {
-            "/api/model/invoke": ("POST", self._invoke),
-            "/api/model/info": ("GET", self._info),
+        # What is there for each is made once, and not for each request.
+        info, metadata, infer, document = self._info(), self._model_metadata(), self._infer(), self._openapi()
+        invoke = self._invoke()
+        self._routes: Dict[str, Tuple[str, Union[Handler, Job]]] = {
+            "/api/model/invoke": ("POST", invoke),
+            "/api/model/info": ("GET", info),
             "/healthcheck": ("GET", self._health),
-            "/openapi.json": ("GET", self._openapi),
+            "/openapi.json": ("GET", document),
             "/docs": ("GET", self._docs),
             "/metrics": ("GET", self._metrics),
             "/v2": ("GET", self._server),
@@ -83,16 +88,16 @@ class Surface:
             "/v2/health/ready": ("GET", self._ready),
         }
         for place in (base, versioned):
-            self._routes[place] = ("GET", self._model_metadata)
+            self._routes[place] = ("GET", metadata)
             self._routes[f"{place}/ready"] = ("GET", self._model_ready)
-            self._routes[f"{place}/infer"] = ("POST", self._infer)
-        names = {
-            self._invoke: "invoke",
-            self._infer: "infer",
-            self._info: "info",
-            self._model_metadata: "metadata",
+            self._routes[f"{place}/infer"] = ("POST", infer)
+        names: Dict[Union[Handler, Job], str] = {
+            invoke: "invoke",
+            infer: "infer",
+            info: "info",
+            metadata: "metadata",
             self._server: "metadata",
-            self._openapi: "documents",
+            document: "documents",
             self._docs: "documents",
             self._metrics: "metrics",
         }
@@ -113,7 +118,7 @@ class Surface:
             methods = ("GET", "HEAD") if allowed == "GET" else (allowed,)
             message = f"{method} is not allowed for {path}, only {' and '.join(methods)}"
             return error_reply(405, message, ("Allow", ", ".join(methods)))
-        return handle(request)
+        return handle if isinstance(handle, Job) else handle(request)
 
     def _health(self, _request: Request) -> Reply:
         return json_reply(200, outputs.dumps({"status": True}))
@@ -140,45 +145,43 @@ class Surface:
         document = {"name": self._service.name, "ready": not self.closing}
         return json_reply(503 if self.closing else 200, outputs.dumps(document))
 
-    def _info(self, request: Request) -> Job:
-        def run(_: bytes) -> Reply:
+    def _info(self) -> Job:
+        def run(request: Request, _: bytes) -> Reply:
             document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
             return json_reply(200, outputs.dumps(document), self._headers(request))
 
-        return self._job(request, run, reads=False)
+        return self._job(run)
 
-    def _openapi(self, request: Request) -> Job:
-        def run(_: bytes) -> Reply:
+    def _openapi(self) -> Job:
+        def run(_: Request, __: bytes) -> Reply:
             service, model = self._service, self._model
             document = documents.openapi(service.name, service.version, model.schemas(), model.columns())
             return json_reply(200, outputs.dumps(document))
 
-        return self._job(request, run, reads=False)
+        return self._job(run)
 
-    def _model_metadata(self, request: Request) -> Job:
-        def run(_: bytes) -> Reply:
+    def _model_metadata(self) -> Job:
+        def run(_: Request, __: bytes) -> Reply:
             service = self._service
             return json_reply(200, outputs.dumps(oip.metadata(service.name, service.version, *self._model.columns())))
 
-        return self._job(request, run, reads=False, error="error")
+        return self._job(run, error="error")
 
-    def _invoke(self, request: Request) -> Job:
-        chosen: Dict[str, str] = {}
-
-        def read(body: bytes) -> Batch:
-            chosen["form"] = answers.form(request.header("accept"))
+    def _invoke(self) -> Job:
+        def read(request: Request, body: bytes) -> Tuple[Batch, Note]:
+            note = {"form": answers.form(request.header("accept"))}
             plain = coding.plain_body(request, body, self.max_body)
-            return self._intake.take(coding.read_rows(request, plain, self._intake))
+            return self._intake.take(coding.read_rows(request, plain, self._intake)), note
 
-        def finish(prediction: Any, columns: List[Any]) -> Reply:
-            return answers.reply(chosen["form"], self._model, prediction, columns, self._headers(request))
+        def finish(request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
+            return answers.reply(note["form"], self._model, prediction, columns, self._headers(request))
 
-        return self._prediction(request, read, finish, "message")
+        return self._prediction(read, finish, "message")
 
-    def _infer(self, request: Request) -> Job:
-        seen: Dict[str, Any] = {}
+    def _infer(self) -> Job:
+        names = [column.name for column in self._intake.columns]
 
-        def read(body: bytes) -> Batch:
+        def read(request: Request, body: bytes) -> Tuple[Batch, Note]:
             body = coding.plain_body(request, body, self.max_body)
             length = request.header("inference-header-content-length")
             if length is not None and not (length.isdecimal() and len(length) < _DIGITS and int(length) <= len(body)):
@@ -187,59 +190,58 @@ class Surface:
                 )
             head = body if length is None else body[: int(length)]
             document = inputs.parse_strict(coding.text_of(head))
-            batch = oip.read(document, body[len(head) :], [column.name for column in self._intake.columns])
-            if isinstance(document.get("id"), str):
-                seen["id"] = document["id"]
-            return self._intake.take(batch)
+            batch = oip.read(document, body[len(head) :], names)
+            note = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
+            return self._intake.take(batch), note
 
-        def finish(prediction: Any, columns: List[Any]) -> Reply:
-            service = self._service
-            answer = {"model_name": service.name, "model_version": service.version, **seen}
+        def finish(request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
+            answer = {"model_name": self._service.name, "model_version": self._service.version, **note}
             answer["outputs"] = oip.write(*self._model.values(prediction, columns))
             return json_reply(200, outputs.dumps(answer), self._headers(request))
 
-        return self._prediction(request, read, finish, "error")
+        return self._prediction(read, finish, "error")
 
     def _prediction(
-        self, request: Request, read: Callable[[bytes], Batch], finish: Callable[[Any, List[Any]], Reply], error: str
+        self,
+        read: Callable[[Request, bytes], Tuple[Batch, Note]],
+        finish: Callable[[Request, Note, Any, List[Any]], Reply],
+        error: str,
     ) -> Job:
-        """A job that reads rows and predicts: alone, or as a part of a batch."""
+        """A job that reads rows and predicts: alone, or as a part of a batch. `finish` gets what `read` noted."""
 
-        def predict(batch: Batch) -> Reply:
+        def predict(request: Request, batch: Batch, note: Note) -> Reply:
             self.metrics.called(len(batch.data))
-            return finish(*self._model.predict_raw(batch))
+            return finish(request, note, *self._model.predict_raw(batch))
 
-        def run(body: bytes) -> Reply:
-            batch = read(body)
+        def run(request: Request, body: bytes) -> Reply:
+            batch, note = read(request, body)
             self.metrics.asked(len(batch.data))
-            return predict(batch)
+            return predict(request, batch, note)
 
-        def join(body: bytes) -> Union[Reply, Part]:
-            def part(_: bytes) -> Part:
-                batch = read(body)
-                self.metrics.asked(len(batch.data))
-                return Part(
-                    batch,
-                    lambda *shares: guarded(b"", lambda _: finish(*shares)),
-                    lambda: guarded(b"", lambda _: predict(batch)),
-                )
-
-            made: Union[Reply, Part] = guarded(body, part)
-            return made
-
-        def guarded(body: bytes, step: Callable[[bytes], Any]) -> Any:
-            return self._guarded(request, error, body, step)
+        def join(request: Request, body: bytes) -> Part:
+            batch, note = read(request, body)
+            self.metrics.asked(len(batch.data))
+            guarded = partial(self._guarded, error)
+            return Part(
+                batch,
+                lambda *share: guarded(lambda *_: finish(request, note, *share), request, b""),
+                lambda: guarded(lambda *_: predict(request, batch, note), request, b""),
+            )
 
         may_join = self._batches.rows > 1 and self._model.mode == "matrix"
-        return Job(True, lambda body: guarded(body, run), join if may_join else None)  # noqa: FBT003
+        return Job(
+            True,  # noqa: FBT003
+            partial(self._guarded, error, run),
+            partial(self._guarded, error, join) if may_join else None,
+        )
 
-    def _job(self, request: Request, run: Callable[[bytes], Reply], *, reads: bool, error: str = "message") -> Job:
-        return Job(reads, lambda body: self._guarded(request, error, body, run))
+    def _job(self, run: Callable[[Request, bytes], Reply], error: str = "message") -> Job:
+        return Job(False, partial(self._guarded, error, run))  # noqa: FBT003
 
-    def _guarded(self, request: Request, key: str, body: bytes, step: Callable[[bytes], Any]) -> Any:
+    def _guarded(self, key: str, step: Callable[[Request, bytes], Any], request: Request, body: bytes) -> Any:
         """What `step` gives; its failures are answers: an object with the text under `key`."""
         try:
-            made = step(body)
+            made = step(request, body)
             return coding.packed(request, made) if isinstance(made, Reply) else made
         except InputError as wrong:
             return json_reply(wrong.status, outputs.dumps({key: str(wrong)}))

@@ -48,12 +48,12 @@ class Application(Surface):
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
 
-    def _finish(self, environ: Environ, _request: Request, job: Job) -> Reply:
+    def _finish(self, environ: Environ, request: Request, job: Job) -> Reply:
         try:
             body = read_body(environ, self.max_body) if job.reads else b""
         except InputError as error:
             return error_reply(error.status, str(error))
-        return job.run(body)
+        return job.run(request, body)
 
 
 def read_body(environ: Environ, limit: int) -> bytes:
