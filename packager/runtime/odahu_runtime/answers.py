@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from . import arrow
@@ -82,7 +83,7 @@ def _table(rows: Any, columns: Any) -> Tuple[List[str], List[List[Any]]]:
     widths = set(map(len, rows)) if set(map(type, rows)) == {list} else set()
     if len(widths) != 1 or widths == {0}:
         return ["prediction"], [rows]
-    values = list(map(list, zip(*rows)))  # noqa: B905  (of one length)
+    values = [list(map(itemgetter(place), rows)) for place in range(len(rows[0]))]
     if len(names) != len(values):
         names = ["prediction"] if len(values) == 1 else list(map(str, range(len(values))))
     return names, values
