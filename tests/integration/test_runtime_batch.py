@@ -121,6 +121,18 @@ def test_tables_of_any_kind_become_tables_of_any_kind(desk: Desk) -> None:
 def test_a_pipe(desk: Desk) -> None:
     done = desk.run("predict", "-", "-", "--input-format", "csv", "--delimiter", ";", given="n;s\n1;x\n")
     assert (done.returncode, done.stdout) == (0, "first;second;third\n1;x;ü\n")
+    with Path("/dev/full").open("w") as full:
+        words = desk.command("predict", "-", "-", "--input-format", "csv")
+        ended = subprocess.run(
+            words,
+            env=desk.environ(),
+            cwd=desk.folder,
+            input=b"n,s\n1,x\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (ended.returncode, b"Error: Standard output can't be written: No space left" in ended.stderr) == (5, True)
     done = desk.run("predict", "-", "-", given='{"data": [[1, "x"]]}')
     assert json.loads(done.stdout)["prediction"] == [[1, "x", "ü"]]
     assert desk.names == set()

@@ -258,8 +258,8 @@ def _opened(target: _Target, stdout: int) -> Iterator[IO[bytes]]:
     try:
         with open(stdout, "wb", closefd=False) as stream:
             yield stream
-    except BrokenPipeError as error:
-        raise OutputError("standard output was closed by its reader") from error
+    except OSError as error:
+        raise OutputError(f"Standard output can't be written: {error.strerror}") from error
 
 
 def _info(_stdout: int) -> str:
