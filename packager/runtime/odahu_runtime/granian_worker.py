@@ -12,6 +12,7 @@ interface is RSGI (github.com/emmett-framework/granian/blob/master/docs/spec/RSG
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import select
 import threading
@@ -72,6 +73,7 @@ def worker_class(core: Any, threads: int, timeout: int, batches: Limits) -> Type
 class _Worker(Worker):  # type: ignore[misc]
     def serve(self, core: Any, timeout: int) -> None:
         """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
+        gc.freeze()  # what the model has loaded stays: no collection needs to look through it again
         self._context = contextvars.copy_context()
         self._closing = False
         self._gate.start()

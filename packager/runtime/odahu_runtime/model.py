@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = {"matrix": "predict_on_matrix", "objects": "predict_on_objects"}
 _LONGEST = 2000  # characters of a model's own message that we show to a client
+_FLOAT_BYTES = 8  # of a number of Python's; numpy has longer ones
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -122,9 +123,7 @@ class Model:
             ModelError: It has no form in JSON.
         """
         try:
-            if self._default is None and type(prediction).__name__ == "ndarray":
-                prediction = _numbers(prediction)
-            return outputs.dumps({"prediction": prediction, "columns": columns}, None, self._default)
+            return outputs.dumps({"prediction": self._simple(prediction), "columns": columns}, None, self._default)
         except BaseException as error:
             raise _failed(error) from error
 
@@ -135,7 +134,15 @@ class Model:
             ModelError: It has no form in JSON.
         """
         with _guarded("Exception during prediction"):
-            return outputs.plain(prediction, self._default), outputs.plain(columns, self._default)
+            return outputs.plain(self._simple(prediction), self._default), outputs.plain(columns, self._default)
+
+    def _simple(self, prediction: Any) -> Any:
+        """An array of numpy's numbers as Python's own, as `outputs` would make it; any other value as it is."""
+        if self._default is not None or type(prediction).__name__ != "ndarray":
+            return prediction
+        dtype = prediction.dtype
+        plain = dtype.kind in "iub" or (dtype.kind == "f" and dtype.itemsize <= _FLOAT_BYTES)
+        return prediction.tolist() if plain else prediction
 
     def columns(self) -> Tuple[List[schema.Column], List[schema.Column]]:
         """The columns of input and output as `info()` describes them, none for a model that has no `info()`.
@@ -225,14 +232,6 @@ def _guarded(what: str) -> Iterator[None]:
 
 def _failed(error: BaseException) -> ModelError:
     return error if isinstance(error, ModelError) else ModelError("Exception during prediction", error)
-
-
-def _numbers(array: Any) -> Any:
-    """An array of numpy's numbers as Python's own, any other as it is: what `outputs` does, without its questions."""
-    dtype = array.dtype
-    if dtype.kind in "iub" or (dtype.kind == "f" and dtype.itemsize <= 8):  # noqa: PLR2004  (a float of Python's)
-        return array.tolist()
-    return array
 
 
 def _add_packages(folder: str) -> None:
