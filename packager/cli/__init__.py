@@ -93,6 +93,7 @@ def _exit_after(program: Callable[[], object]) -> None:
     except SystemExit as exit_:
         code = exit_.code
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as it is where the caller has closed it
+            stream.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)

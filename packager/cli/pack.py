@@ -212,10 +212,10 @@ def render(
         bodies = [render_job(request), render_secret(request)]
         if not with_secrets:
             bodies[1]["stringData"] = dict.fromkeys(bodies[1]["stringData"], MASK)
-    if output is TextFormat.json:
-        typer.echo(json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies}, indent=2))
-    else:
-        typer.echo(yaml.safe_dump_all(bodies, sort_keys=False, width=120), nl=False)
+        if output is TextFormat.json:
+            typer.echo(json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies}, indent=2))
+        else:
+            typer.echo(yaml.safe_dump_all(bodies, sort_keys=False, width=120), nl=False)
 
 
 def _settings(cluster: Cluster, file: Path | None) -> JobSettings:

@@ -18,7 +18,7 @@ import typer
 from packager.console import set_up_logging
 from packager.engines.choice import EngineName, Place, choose_engine
 from packager.engines.kaniko_paths import JOB_IMAGE_MARK
-from packager.errors import READER_GONE, Interrupted, PackagerError
+from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, is_disk_full
 from packager.pipeline import Tools
 from packager.process import run_command, stop_signals
 from packager.redaction import Redactor
@@ -126,6 +126,9 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
         if not _reader_is_gone():
             _fail(_unexpected(error), redactor, outputs)
         raise typer.Exit(READER_GONE) from None
+    except OSError as error:
+        full = DiskFullError("no space is left where something was to be written", hint="make room there")
+        _fail(full if is_disk_full(error) else _unexpected(error), redactor, outputs)
     except Exception as error:  # noqa: BLE001  (the last resort: a bug still ends in one message and exit code 1)
         _fail(_unexpected(error), redactor, outputs)
 

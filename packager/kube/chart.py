@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,14 +51,22 @@ class ServiceAccountValues(_Values):
     )
 
 
+class Subject(_Values):
+    """Who gets a role."""
+
+    kind: Literal["User", "Group", "ServiceAccount"]
+    name: str = Field(min_length=1)
+    namespace: str = Field(default="", description="Of a service account; empty: the release's.")
+
+
 class RbacValues(_Values):
     """What people and programs may do."""
 
     create: bool = Field(default=True, description="Create the roles packager-user and packager-admin.")
-    users: tuple[dict[str, str], ...] = Field(
+    users: tuple[Subject, ...] = Field(
         default=(), description="Subjects that may package, such as `{kind: Group, name: data-scientists}`."
     )
-    admins: tuple[dict[str, str], ...] = Field(
+    admins: tuple[Subject, ...] = Field(
         default=(), description="Subjects that may change connections and integrations besides."
     )
 
@@ -67,10 +75,11 @@ class NetworkPolicyValues(_Values):
     """What packaging pods may speak to; nothing may speak to them."""
 
     enabled: bool = Field(default=True, description="Install it; it works where the cluster's network knows policies.")
-    ports: tuple[int, ...] = Field(
-        default=(443, 80, 5000), description="TCP ports of registries, channels, stores and proxies."
+    # Kubernetes takes an empty list for every port.
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        default=(443, 80, 5000), min_length=1, description="TCP ports of registries, channels, stores and proxies."
     )
-    blocked: tuple[str, ...] = Field(
+    blocked: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")], ...] = Field(
         default=("169.254.169.254/32", "fd00:ec2::254/128"),
         description="Ranges that stay closed; by default the places where a node's cloud credentials can be had.",
     )

@@ -24,6 +24,7 @@ from packager.kube.names import (
     check_id,
     secret_name,
 )
+from packager.kube.resources import container_resources
 from packager.kube.security import security
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _container(request: JobRequest) -> dict[str, Any]:
         "args": [*([str(model)] if model else []), str(MANIFEST_FILE), "--engine", request.engine],
         "workingDir": str(WORK_FOLDER),
         "env": environment(settings),
-        "resources": _resources(request),
+        "resources": container_resources(request.manifest.model_packaging.spec.resources, settings),
         "securityContext": security(request.engine).container,
         "terminationMessagePath": TERMINATION_LOG,
         # After a kill nobody has written it; the log's last lines say the most then.
@@ -246,21 +247,6 @@ def environment(settings: JobSettings) -> list[dict[str, str]]:
     cache = CACHE_FOLDER if settings.cache_claim else WORK_FOLDER / "cache"
     own = {"HOME": work, "TMPDIR": work, "PACKAGER_WORK_DIR": work, "PACKAGER_CACHE_DIR": str(cache)}
     return [{"name": name, "value": value} for name, value in {**own, **settings.env}.items()]
-
-
-def _resources(request: JobRequest) -> dict[str, Any]:
-    settings, own = request.settings, request.manifest.model_packaging.spec.resources
-    if own:
-        chosen = {
-            part: {settings.gpu_resource if name == "gpu" else name: str(value) for name, value in given.items()}
-            for part in ("requests", "limits")
-            if isinstance(given := own.get(part), dict)
-        }
-    else:
-        chosen = settings.resources.model_dump()
-    # The node must have the room that the work volume may take.
-    chosen["requests"] = {"ephemeral-storage": settings.work_size, **chosen.get("requests", {})}
-    return {part: values for part, values in chosen.items() if values}
 
 
 def _secret_name(request: JobRequest) -> str:

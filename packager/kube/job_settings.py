@@ -10,19 +10,10 @@ from pydantic.alias_generators import to_camel
 
 from packager import __version__
 from packager.errors import UsageError
+from packager.kube.resources import QUANTITY, Resources
 from packager.models.documents import describe
 
 EngineOfJobs = Literal["kaniko", "oci"]
-_QUANTITY = r"^\d+(\.\d+)?(m|k|[KMGTPE]i?)?$"
-
-
-class Resources(BaseModel):
-    """Quantities of a container, as Kubernetes writes them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requests: dict[str, str] = Field(default_factory=dict)
-    limits: dict[str, str] = Field(default_factory=dict)
 
 
 class JobSettings(BaseModel):
@@ -68,7 +59,7 @@ class JobSettings(BaseModel):
     )
     work_size: str = Field(
         default="20Gi",
-        pattern=_QUANTITY,
+        pattern=QUANTITY,
         description="Space on the node for the model, twice, its environment and the layers.",
     )
     model_claim: str = Field(

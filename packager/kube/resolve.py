@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration as integration_document
 from packager.errors import RequestError
+from packager.kube.resources import resource_problems
 from packager.models.manifest import ModelSection
 from packager.models.packaging import PackagingIntegration, PackagingManifest, Target
 from packager.request import make_request
+from packager.storage.location import held_model
 
 if TYPE_CHECKING:
     from packager.kube.job_settings import JobSettings
@@ -73,13 +75,16 @@ def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> P
     names = {schema.name: schema.default for schema in integration.spec.integration_schema.targets if schema.default}
     names |= {target.name: target.connection_name for target in spec.targets}
     problems = [] if spec.artifact_name else ["spec.artifactName is empty: name the model's archive"]
+    problems += resource_problems(spec.resources)
     targets = [_target(name, connection, shelf, problems) for name, connection in names.items()]
     holder_name = spec.output_connection or ("" if settings.model_claim else settings.output_connection)
     holder = shelf.connection(holder_name) if holder_name else None
     if holder_name and holder is None:
         problems.append(f"the connection {holder_name!r}, where its model is stored, is not in {shelf.place}")
     if problems:
-        raise RequestError.from_problems(subject, problems, hint="create connections with `packager connection create`")
+        lacks = [problem for problem in problems if shelf.place in problem]
+        hint = "create connections with `packager connection create`" if lacks else ""
+        raise RequestError.from_problems(subject, problems, hint=hint)
     manifest = PackagingManifest(
         model_packaging=packaging,
         packaging_integration=integration,
@@ -88,6 +93,8 @@ def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> P
         training_zip_name=spec.artifact_name,
     )
     make_request(manifest, _ANY_MODEL)
+    if holder is not None:
+        held_model(manifest)
     return manifest
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from packager.kube.job import MANIFEST_FILE, PACKAGING_FOLDER, PROGRAM, RETRIED_CODES, WORK_FOLDER, environment
 from packager.kube.job_settings import EngineOfJobs, JobSettings
 from packager.kube.names import COMMON_LABELS, ENTITY
+from packager.kube.resources import container_resources
 from packager.kube.security import security
 
 _RESULTS = {"image": "The image by its tag.", "imageDigest": "The image by its digest."}
@@ -53,7 +54,7 @@ def _argo_step(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
         "volumes": _volumes(settings, f"{{{{inputs.parameters.{_SECRET}}}}}"),
         "container": {
             **_step(settings, engine, str(_ARGO_RESULTS)),
-            "resources": _resources(settings),
+            "resources": container_resources({}, settings),
             "securityContext": contexts.container,
         },
     }
@@ -83,7 +84,7 @@ def _tekton_task(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
                     **_step(settings, engine, _TEKTON_RESULTS),
                     "name": "package",
                     "timeout": f"{settings.active_deadline_seconds}s",
-                    "computeResources": _resources(settings),
+                    "computeResources": container_resources({}, settings),
                     "securityContext": {**own, **contexts.container},
                 }
             ],
@@ -111,8 +112,3 @@ def _volumes(settings: JobSettings, secret: str) -> list[dict[str, Any]]:
         {"name": "packaging", "secret": {"secretName": secret, "defaultMode": 0o444}},
         {"name": "work", "emptyDir": {"sizeLimit": settings.work_size}},
     ]
-
-
-def _resources(settings: JobSettings) -> dict[str, Any]:
-    own = settings.resources.model_dump()
-    return {**own, "requests": {"ephemeral-storage": settings.work_size, **own["requests"]}}

@@ -370,8 +370,20 @@ def test_a_reader_that_goes_is_no_bug(desk: Desk, server: ApiServer, words: list
     assert "Broken pipe" not in errors
 
 
-def test_a_connection_of_a_log_in_the_cluster_is_in_the_secret_alone(desk: Desk, server: ApiServer) -> None:
-    """What the packaging may know is in its Secret, never in the Job, its labels or its annotations."""
+def test_an_output_that_is_full_or_closed_is_no_bug(desk: Desk) -> None:
+    command = [sys.executable, "-m", "packager", "pack", "render"]
+    command += ["-f", str(desk.pack_file), "-f", str(desk.connections)]
+    with open("/dev/full", "w") as full:  # noqa: PTH123  (a device)
+        done = subprocess.run(command, cwd=ROOT, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 50
+    assert "no space is left" in done.stderr
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_what_a_packaging_may_know_is_in_its_secret_alone(desk: Desk, server: ApiServer) -> None:
     assert desk.create("--no-wait").exit_code == 0
     job = yaml.safe_dump(server.objects["jobs", "wine"])
     for secret in ("pass-word", "the-key-secret", "the-key-id"):

@@ -134,12 +134,41 @@ def test_the_default_settings_are_the_codes(tmp_path: Path) -> None:
         ({"rest": {"targets": {"docker-pusch": "x"}}}, "docker-pusch"),
         ({"quota": {"pods": 3}}, "/quota/pods"),
         ({"apiUrl": "odahu.example"}, "/apiUrl"),
+        ({"rbac": {"users": [{"name": "ann"}]}}, "/rbac/users/0"),
+        ({"rbac": {"admins": [{"kind": "group", "name": "ann"}]}}, "/rbac/admins/0/kind"),
+        ({"networkPolicy": {"ports": []}}, "/networkPolicy/ports"),  # which Kubernetes takes for every port
+        ({"networkPolicy": {"ports": [65536]}}, "/networkPolicy/ports/0"),
+        ({"networkPolicy": {"blocked": ["169.254.169.254"]}}, "/networkPolicy/blocked/0"),
+        ({"jobs": {"resources": {"limits": {"memory": "4gb"}}}}, "/jobs/resources/limits/memory"),
+        ({"jobs": {"workSize": "20K"}}, "/jobs/workSize"),
     ],
 )
 def test_helm_refuses_values_that_are_wrong(tmp_path: Path, values: dict[str, Any], told: str) -> None:
     done = helm("template", "packagers", str(CHART), "-f", values_file(tmp_path, values), check=False)
     assert done.returncode != 0
     assert told in done.stderr
+
+
+@pytest.mark.needs("helm")
+def test_a_service_account_is_the_releases_where_it_names_no_namespace(tmp_path: Path) -> None:
+    subjects = [{"kind": "ServiceAccount", "name": "ci"}, {"kind": "ServiceAccount", "name": "ci", "namespace": "ops"}]
+    subjects.append({"kind": "User", "name": "ann"})
+    bindings = template(tmp_path, {"rbac": {"users": subjects}})["RoleBinding", "packager-user"]
+    assert bindings["subjects"] == [
+        {"kind": "ServiceAccount", "name": "ci", "namespace": "ml"},
+        {"kind": "ServiceAccount", "name": "ci", "namespace": "ops"},
+        {"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"},
+    ]
+
+
+@pytest.mark.needs("helm")
+def test_the_registration_runs_where_jobs_do_and_only_with_something_to_register(tmp_path: Path) -> None:
+    jobs = {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "build", "operator": "Exists"}]}
+    values: dict[str, Any] = {"apiUrl": "https://odahu.example", "jobs": jobs}
+    pod = template(tmp_path, values)["Job", "packager-registration"]["spec"]["template"]["spec"]
+    assert {name: pod[name] for name in jobs} == jobs
+    off = {"enabled": False}
+    assert ("Job", "packager-registration") not in template(tmp_path, {**values, "rest": off, "cli": off})
 
 
 @pytest.mark.needs("helm")

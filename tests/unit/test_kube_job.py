@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from packager.applications import APPLICATIONS
@@ -19,6 +21,7 @@ from packager.errors import RequestError, UsageError, exit_codes
 from packager.kube.job import RETRIED_CODES, JobRequest, failure_rules, render_job, render_secret
 from packager.kube.job_settings import JobSettings
 from packager.kube.names import ENGINE
+from packager.kube.resources import Resources, resource_problems
 from packager.models.documents import read_packaging_manifest
 from packager.models.packaging import PackagingManifest
 from tests.unit.builders import REGISTRY
@@ -330,3 +333,64 @@ def test_a_packaging_that_is_wrong_is_told_before_anything_is_sent(
     assert printed.exit_code == 12
     assert told in printed.stderr
     assert printed.stdout == ""
+
+
+# What a packaging asks for
+
+
+def resources_of(own: dict[str, Any], settings: JobSettings | None = None) -> dict[str, Any]:
+    resources: dict[str, Any] = container_of(render_job(request(settings, resources=own)))["resources"]
+    return resources
+
+
+def test_null_resources_are_absent_ones() -> None:
+    assert resources_of({"limits": {"memory": None}, "requests": None}) == resources_of({})
+    assert "memory" not in resources_of({"limits": {"memory": None, "cpu": 1}})["limits"]
+
+
+def test_a_limit_of_the_disk_is_never_below_our_own_request() -> None:
+    limits = {"ephemeral-storage": "5Gi", "memory": "1Gi"}
+    assert resources_of({"limits": limits}) == {"limits": limits}
+    assert resources_of({}, JobSettings(resources=Resources(limits=limits))) == {"limits": limits}
+    given = {"limits": limits, "requests": {"ephemeral-storage": "2Gi"}}
+    assert resources_of(given) == given
+
+
+@pytest.mark.parametrize("value", ["4 GB", "4gb", "20K", "-1", -1, True, ["x"], "", "1Gi\n"])
+def test_a_quantity_that_is_none_is_told(value: Any) -> None:
+    (problem,) = resource_problems({"limits": {"memory": value}})
+    assert problem.startswith(f"spec.resources.limits.memory: {value!r} is no quantity")
+
+
+@pytest.mark.parametrize("value", [2, 0.5, 1e-7, "500m", "4Gi", "1e3", "100M", "0"])
+def test_a_quantity_is_taken(value: Any) -> None:
+    assert resource_problems({"requests": {"cpu": value}}) == []
+
+
+def test_resources_of_a_wrong_shape_are_told() -> None:
+    assert len(resource_problems({"limits": "2Gi", "requests": {"a b": "1"}})) == 2
+    with pytest.raises(ValidationError):
+        Resources(limits={"memory": "4gb"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"resources": {"limits": {"memory": "4 GB"}}}, "'4 GB' is no quantity"),
+        ({"outputConnection": "registry"}, "type 'docker' holds no models"),
+        ({"artifactName": "../wine.zip"}, "trainingZipName"),
+    ],
+)
+def test_what_would_fail_in_the_cluster_fails_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    spec: dict[str, Any] = {"integrationName": "docker-rest", "artifactName": "wine.zip", "outputConnection": "models"}
+    spec |= {"targets": [{"name": "docker-push", "connectionName": "registry"}]}
+    encoded = {"type": "docker", "uri": "registry.example/ml"}
+    store = {"type": "s3", "uri": "s3://models/prefix"}
+    documents: list[dict[str, Any]] = [{"id": "wine", "spec": {**spec, **changes}}]
+    documents += [{"kind": "Connection", "id": "registry", "spec": encoded}]
+    documents += [{"kind": "Connection", "id": "models", "spec": store}]
+    file = tmp_path / "pack.yaml"
+    file.write_text(yaml.safe_dump_all(documents))
+    done = CliRunner().invoke(app, ["pack", "render", "-f", str(file)])
+    assert done.exit_code == 12
+    assert told in done.stderr
