@@ -267,3 +267,20 @@ def test_ten_thousand_slow_clients_keep_nobody_from_being_answered(fast: Runner)
             assert client.recv(12) == b"HTTP/1.1 408"
         assert pid_of(service) == before
         assert service.stop()[0] == 0
+
+
+def test_more_clients_than_the_process_may_have_files_wait_and_end_nothing(runner: Runner) -> None:
+    part = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+    few = runner.folder / "python"
+    few.write_text(f'#!/bin/sh\nulimit -n 100 && exec {runner.python} "$@"\n')
+    few.chmod(0o755)
+    with (
+        runner._replace(python=str(few)).serve("unruly", "--timeout", "2") as service,
+        ExitStack() as stack,
+    ):
+        before = pid_of(service)
+        for _ in range(150):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=60))
+            client.sendall(part)
+        assert pid_of(service) == before
+        assert service.stop()[0] == 0

@@ -28,11 +28,12 @@ class Exchange:
         proto: What the server sends the answer with.
         request: What came before the body.
         began: When it came, by the monotonic clock.
+        body: What the server still reads the body with, where it can be told to stop.
         state: Where it is: its body is being read, it waits for its turn, or the model has it.
         thread: The number of the thread that predicts for it.
     """
 
-    __slots__ = ("began", "proto", "request", "state", "thread")
+    __slots__ = ("began", "body", "proto", "request", "state", "thread")
 
     def __init__(self, proto: Any, request: Request) -> None:
         """Begin now."""
@@ -40,6 +41,7 @@ class Exchange:
         self.request = request
         self.began = time.monotonic()
         self.state = READING
+        self.body: Any = None
         self.thread = -1
 
 

@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from gunicorn.workers.base import Worker
 
-from . import log
+from . import descriptors, log
 from .gate import READING, Exchange, Gate, overdue_replies
 from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
 
@@ -85,7 +85,7 @@ class _Worker(Worker):  # type: ignore[misc]
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
             *(1, 1, self._gate.borrowed + 1, _IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
-            _CONNECTIONS,
+            descriptors.connections(_CONNECTIONS),
             "1",
             _Http1(),
             None,
@@ -174,7 +174,8 @@ class _Worker(Worker):  # type: ignore[misc]
             def come(future: Any) -> None:
                 self._gate.submit(exchange, job, future.result())
 
-            exchange.proto.proto().add_done_callback(self._unless_gone(exchange, come), context=self._context)
+            exchange.body = exchange.proto.proto()
+            exchange.body.add_done_callback(self._unless_gone(exchange, come), context=self._context)
         elif header("transfer-encoding") is None:
             self._gate.reply(exchange, no_body())
         else:
@@ -187,7 +188,7 @@ class _Worker(Worker):  # type: ignore[misc]
 
         def ask() -> None:
             try:
-                future = iterator.__anext__()
+                future = exchange.body = iterator.__anext__()
             except StopAsyncIteration:
                 done()
                 return
@@ -227,6 +228,8 @@ class _Worker(Worker):  # type: ignore[misc]
             reply = in_terms_of(exchange.request, reply)
             close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
         headers = [(name, _ascii(value)) for name, value in reply.headers]
+        if exchange.state == READING and exchange.body is not None:
+            exchange.body.cancel()  # else the core reads on, and the connection stays as long as the client likes
         if close:
             headers.append(("Connection", "close"))
         request = exchange.request

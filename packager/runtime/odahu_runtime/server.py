@@ -24,7 +24,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from . import ending, granian_worker, log, outputs, threaded_worker
+from . import descriptors, ending, granian_worker, log, outputs, threaded_worker
 from .batching import Limits
 from .metrics import Shared
 from .model import Model, ModelError
@@ -39,6 +39,7 @@ _PATIENCE_SECONDS = 5
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 _SPARE_WORKERS = 8  # that a signal may ask for, besides those that are configured
 _BACKLOG = 4096  # connections that the kernel keeps for us
+_CONNECTIONS = 1000  # of a worker without granian
 _STARTED, _FAILED = 1, 2  # what a worker tells the master; to fail is to have said why
 _KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
 
@@ -63,6 +64,7 @@ def serve(settings: Settings) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    descriptors.raise_limit()
     util.write_error = _write_error  # gunicorn's own answers are HTML
     _Service(settings).run()
     return 0
@@ -88,6 +90,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads + threaded_worker.SPARE_THREADS,
+            "worker_connections": descriptors.connections(_CONNECTIONS),
             # The worker itself watches the model; the master waits for it a little longer.
             "timeout": settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0,
             "worker_class": _known_when_started(worker),
