@@ -79,6 +79,9 @@ FILES = {
         import sys
         import net
         from kserve import InferOutput, InferResponse, Model, ModelServer
+        from kserve.protocol.rest.multiprocess.server import RESTServerProcess
+        # It kills a worker that has not started after 5 seconds; a busy machine needs more.
+        RESTServerProcess.is_alive.__defaults__ = (60,)
         class Net(Model):
             def load(self):
                 self.ready = True

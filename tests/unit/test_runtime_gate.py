@@ -106,3 +106,22 @@ def test_without_a_limit_nothing_is_late() -> None:
     desk.enter(age=1e6)
     assert not desk.gate.expire({})
     assert len(desk.gate) == 1
+
+
+def test_who_submits_predicts_and_takes_those_along_that_came_meanwhile() -> None:
+    desk = Desk(1)
+    first, second = desk.enter(), desk.enter()
+    threads = []
+
+    def one() -> Reply:
+        threads.append(threading.get_ident())
+        if len(threads) == 1:
+            # While the only number is taken, so that it has to wait for this one's end.
+            desk.gate.submit(second, Job(False, lambda *_: one()), b"")  # noqa: FBT003
+            assert second.state == WAITING
+        return OK
+
+    desk.gate.submit(first, Job(False, lambda *_: one()), b"")  # noqa: FBT003
+    assert threads == [threading.get_ident()] * 2
+    assert list(desk.answers) == [first, second]
+    assert desk.gate.borrowed == 1
