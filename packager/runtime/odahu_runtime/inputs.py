@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import fast_json
@@ -43,8 +42,10 @@ def parse_strict(text: str) -> Any:
     Raises:
         InputError: It isn't, with the line and the column.
     """
-    with suppress(fast_json.Refused):
+    try:
         return fast_json.loads(text)
+    except fast_json.Refused:
+        pass
     try:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:

@@ -106,6 +106,14 @@ class Metrics:
         """Count the rows that the model was called with at once."""
         self._count(_CALLS, rows)
 
+    def predicted(self, rows: int) -> None:
+        """Count the rows of a request that has a call of the model to itself."""
+        place, own = bisect_left(_ROWS, rows), self._own
+        with self._lock:
+            for start in (_SIZES, _CALLS):
+                own[start + place] += 1
+                own[start + _SIZES_SIZE - 1] += rows
+
     def in_flight(self, number: int) -> None:
         """Note how many requests have no answer yet."""
         self._own[_IN_FLIGHT] = number

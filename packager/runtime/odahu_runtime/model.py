@@ -111,10 +111,16 @@ class Model:
             ModelError: The model failed.
         """
         given = self._given(batch)
+        process = os.getpid()
         try:  # as `_guarded` has it, without what a context manager takes
             return self._answer(given, batch.columns)
+        except ModelError:
+            raise
         except BaseException as error:
             raise _failed(error) from error
+        finally:
+            if os.getpid() != process:
+                ending.leave(0)
 
     def text(self, prediction: Any, columns: List[Any]) -> str:
         """A prediction as `predict` writes it.
@@ -124,6 +130,8 @@ class Model:
         """
         try:
             return outputs.dumps({"prediction": self._simple(prediction), "columns": columns}, None, self._default)
+        except ModelError:
+            raise
         except BaseException as error:
             raise _failed(error) from error
 
@@ -222,16 +230,16 @@ def _guarded(what: str) -> Iterator[None]:
     except ModelError:
         raise
     except BaseException as error:
-        if isinstance(error, MemoryError):
-            traceback.clear_frames(error.__traceback__)  # what fills the memory is let go of before the answer is made
-        raise ModelError(what, error) from error
+        raise _failed(error, what) from error
     finally:
         if os.getpid() != process:
             ending.leave(0)
 
 
-def _failed(error: BaseException) -> ModelError:
-    return error if isinstance(error, ModelError) else ModelError("Exception during prediction", error)
+def _failed(error: BaseException, what: str = "Exception during prediction") -> ModelError:
+    if isinstance(error, MemoryError):
+        traceback.clear_frames(error.__traceback__)  # what fills the memory is let go of before the answer is made
+    return ModelError(what, error)
 
 
 def _add_packages(folder: str) -> None:

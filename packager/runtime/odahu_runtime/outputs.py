@@ -16,7 +16,6 @@ import numbers
 import pathlib
 import uuid
 from collections import abc
-from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -36,20 +35,27 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
     Raises:
         TypeError: The value, or one within it, has no form in JSON.
     """
+    if indent is None and default is None:
+        try:
+            return fast_json.dumps(value, _step_once)
+        except fast_json.Refused:
+            pass
 
     def step(item: Any) -> Any:
-        if isinstance(item, abc.Iterator):
-            raise TypeError("can be read only once")
-        return _step(item, default)
+        return _step_once(item, default)
 
-    if indent is None and default is None:
-        with suppress(fast_json.Refused):
-            return fast_json.dumps(value, step)
     try:
         # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
         return json.dumps(value, indent=indent, allow_nan=False, default=step)
     except (TypeError, ValueError):
         return json.dumps(plain(value, default), indent=indent, allow_nan=False)
+
+
+def _step_once(item: Any, default: Optional[Default] = None) -> Any:
+    """As `_step`, for who may have to begin anew."""
+    if isinstance(item, abc.Iterator):
+        raise TypeError("can be read only once")
+    return _step(item, default)
 
 
 def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR0911  (a case, a return)

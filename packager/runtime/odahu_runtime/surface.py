@@ -215,8 +215,8 @@ class Surface:
 
         def run(request: Request, body: bytes) -> Reply:
             batch, note = read(request, body)
-            self.metrics.asked(len(batch.data))
-            return predict(request, batch, note)
+            self.metrics.predicted(len(batch.data))
+            return finish(request, note, *self._model.predict_raw(batch))
 
         def join(request: Request, body: bytes) -> Part:
             batch, note = read(request, body)
