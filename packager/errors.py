@@ -28,6 +28,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── EntityExistsError        64   ... it has one of that id already
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
+├── DatabaseError                70   the API service's database can't be reached, or refuses
 └── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
@@ -271,6 +272,13 @@ class WaitTimeoutError(ClusterError):
 
     exit_code = 66
     code = "wait-timeout"
+
+
+class DatabaseError(PackagerError):
+    """The API service's database can't be reached, or refuses."""
+
+    exit_code = 70
+    code = "database"
 
 
 class Interrupted(KeyboardInterrupt):
