@@ -20,8 +20,8 @@ PACKAGING, INTEGRATION = "/api/v1/model/packaging", "/api/v1/packaging/integrati
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with furnish(make_client(make_service(tmp_path_factory.mktemp("service")))) as ours:
-        yield ours
+    with make_client(make_service(tmp_path_factory.mktemp("service"))) as ours:
+        yield furnish(ours)
 
 
 PUSH = {"name": "docker-push", "connectionName": "registry"}
@@ -88,7 +88,8 @@ def test_every_problem_is_in_one_message(client: httpx.Client) -> None:
 
 
 def test_no_output_connection_is_wrong_unless_models_are_at_hand(tmp_path: Path) -> None:
-    with furnish(make_client(make_service(tmp_path, output_connection=""))) as client:
+    with make_client(make_service(tmp_path, output_connection="")) as client:
+        furnish(client)
         assert "outputConnection is missing" in client.post(PACKAGING, json=packaging()).json()["message"]
         assert client.post(PACKAGING, json=packaging(outputConnection="store")).status_code == 201
     with make_client(make_service(tmp_path, output_connection="", models_dir=tmp_path)) as client:
