@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The client takes seconds to start, and is started a hundred times.
-pytestmark = [pytest.mark.needs("pg_ctlcluster"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.needs("postgres"), pytest.mark.timeout(900)]
 SECRET = base64.b64encode(b"s3cret-marker-of-the-client").decode()
 
 REGISTRY = {
