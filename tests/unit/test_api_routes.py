@@ -270,6 +270,9 @@ def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> No
     assert (client.get("/api/v1/none").status_code, list(client.get("/api/v1/none").json())) == (404, ["message"])
     answer = client.patch(PACKAGING, json={})
     assert (answer.status_code, list(answer.json())) == (405, ["message"])
+    assert answer.headers["Allow"] == "GET, POST, PUT"
+    assert client.patch(f"{PACKAGING}/x").headers["Allow"] == "DELETE, GET"
+    assert client.post("/metrics").headers["Allow"] == "GET"
 
 
 @pytest.mark.parametrize("entity_id", ["%00", "A", "a%0ab", "..%2f..", "%ed%a0%80", "x" * 5000])
