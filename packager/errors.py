@@ -29,6 +29,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── EntityExistsError        64   ... it has one of that id already
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
+├── DatabaseError                70   the API service's database can't be reached, or refuses
 └── Interrupted             130, 143   SIGINT, SIGTERM
 
 Without an error of its own ends, with 141, what someone reads who goes before the end, as `head` does.
@@ -99,15 +100,21 @@ class RequestError(PackagerError):
     """The packaging, its arguments, targets or connections are wrong.
 
     The message lists every problem, one a line.
+
+    Attributes:
+        problems: The problems by themselves, where there may be several.
     """
 
     exit_code = 12
     code = "request"
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
         """Make one error of all that is wrong with `subject`."""
-        return cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error = cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error.problems = tuple(problems)
+        return error
 
 
 class StorageError(PackagerError):
@@ -290,6 +297,13 @@ class WaitTimeoutError(ClusterError):
 
     exit_code = 66
     code = "wait-timeout"
+
+
+class DatabaseError(PackagerError):
+    """The API service's database can't be reached, or refuses."""
+
+    exit_code = 70
+    code = "database"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -50,6 +50,8 @@ def is_there(tool: str) -> bool:
         return index_answers()
     if tool.startswith("python3."):
         return find_python(tool.removeprefix("python")) is not None
+    if tool == "postgres":  # beside the PATH, a folder a version
+        return any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if tool == "helm":
         return helm() is not None
     if tool == "kaniko-executor":

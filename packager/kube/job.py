@@ -41,7 +41,7 @@ PROGRAM = ("packager", "run")
 TERMINATION_LOG = "/dev/termination-log"
 # What another try may mend: a store, a channel, an index or a registry that is down, and a pod that someone deleted.
 RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
-_FIRST_OF_OTHERS = 60  # from here on the codes are of commands that talk to a cluster, and of signals
+_FIRST_OF_OTHERS = 60  # from here on: codes of what talks to a cluster, of the service, and of signals
 _OWN_CONDA = "dockerfileAddCondaInstallation"
 _NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
 _KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget
