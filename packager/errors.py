@@ -28,6 +28,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── EntityExistsError        64   ... it has one of that id already
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
+├── ServiceError                  1   JupyterLab's panel: the API service refused something, or can't be reached
 └── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
@@ -271,6 +272,21 @@ class WaitTimeoutError(ClusterError):
 
     exit_code = 66
     code = "wait-timeout"
+
+
+class ServiceError(PackagerError):
+    """The API service refused something, or can't be reached; shown in JupyterLab's panel, never an exit code.
+
+    Attributes:
+        status: The HTTP status that the panel's own server answers with.
+    """
+
+    code = "service"
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 502) -> None:
+        """Keep the message, the hint and the status."""
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class Interrupted(KeyboardInterrupt):
