@@ -34,7 +34,7 @@ _CONNECTIONS = {
         (
             ("uri", "registry.example.com/team", "host, maybe with a path; no https://"),
             ("username", "robot", ""),
-            ("password", "", "base64: printf %s \"$PASSWORD\" | base64"),
+            ("password", "", 'base64: printf %s "$PASSWORD" | base64'),
         ),
     ),
     "ecr": (
@@ -116,18 +116,22 @@ def _packaging(entity: Mapping[str, Any]) -> str:
         "spec:",
         f"  integrationName: {_scalar(entity['id'])}",
         "  artifactName: my-model-1.0.zip   # the trained model's archive",
-        "  arguments:" if required.intersection(str(each.get("name")) for each in arguments) else "  arguments: {}",
     ]
+    if arguments:
+        lines.append(
+            "  arguments:" if required.intersection(str(each["name"]) for each in arguments) else "  # arguments:"
+        )
     for argument in arguments:
         lines += _argument(argument, required)
     targets = schema.get("targets") or ()
-    lines += ["  targets:" if any(target.get("required") for target in targets) else "  targets: []"]
+    if targets:
+        lines.append("  targets:" if any(target.get("required") for target in targets) else "  # targets:")
     for target in targets:
-        comment = "" if target.get("required") else "# "
+        indent = "    " if target.get("required") else "  #   "
         types = " or ".join(target.get("connectionTypes") or ())
         lines += [
-            f"    {comment}- name: {_scalar(target['name'])}" + (f"   # a connection of type {types}" if types else ""),
-            f"    {comment}  connectionName: {_scalar(target.get('default') or 'my-connection')}",
+            f"{indent}- name: {_scalar(target['name'])}" + (f"   # a connection of type {types}" if types else ""),
+            f"{indent}  connectionName: {_scalar(target.get('default') or 'my-connection')}",
         ]
     lines += [
         "  # resources:",
@@ -141,11 +145,11 @@ def _argument(argument: Mapping[str, Any], required: set[str]) -> Iterator[str]:
     """Write an argument out as a comment, or as a line to fill in when it must be given."""
     words = {parameter["name"]: parameter.get("value") for parameter in argument.get("parameters") or ()}
     name = str(argument["name"])
-    comment = "" if name in required else "# "
     if words.get("description"):
-        yield f"    # {_line(str(words['description']))}"
-    type_ = f"   # {_line(str(words['type']))}" if words.get("type") else ""
-    yield f"    {comment}{_scalar(name)}: {json.dumps(words.get('default'), ensure_ascii=False)}{type_}"
+        yield f"  #   # {_line(str(words['description']))}"
+    note = f"   # {_line(str(words['type']))}" if words.get("type") else ""
+    value = json.dumps(words.get("default"), ensure_ascii=False)
+    yield f"{'    ' if name in required else '  #   '}{_scalar(name)}: {value}{note}"
 
 
 def _connection(type_: str) -> str:

@@ -1,5 +1,7 @@
-"""The packager in JupyterLab: a prebuilt extension (`labextension/`, made from the folder of that name at the top of the
-sources) and the Jupyter server's part, which speaks to the API service with a token that no browser sees.
+"""The packager in JupyterLab: what the browser loads (`labextension/`), and the Jupyter server's part.
+
+The browser's is built from the folder `labextension` at the top of the sources. The server's speaks to the API service,
+with a token that no browser sees.
 """
 
 from __future__ import annotations
@@ -29,5 +31,5 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
     from packager.jupyterlab.service import Service  # noqa: PLC0415
 
     service = Service(partial(find_access, dict(os.environ)))
-    server.web_app.add_handlers(".*$", routes(server.web_app.settings["base_url"], service))
+    server.web_app.add_handlers(".*$", routes(server.web_app.settings["base_url"], service))  # type: ignore[no-untyped-call]
     server.log.info("packager: the panel's server is loaded")

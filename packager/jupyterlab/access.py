@@ -56,7 +56,9 @@ def find_access(environ: Mapping[str, str]) -> Access:
             raise ServiceError(f"{path}: can't be read: {error.strerror}", hint=_HINT, status=503) from error
         except (configparser.Error, UnicodeDecodeError):  # neither is quoted: the file holds a token
             raise ServiceError(
-                f"{path}: is no configuration of the ODAHU client", hint="log in anew by `odahuflowctl login`", status=503
+                f"{path}: is no configuration of the ODAHU client",
+                hint="log in anew by `odahuflowctl login`",
+                status=503,
             ) from None
         if url := parser.get("general", "api_url", fallback="").strip():
             token = parser.get("general", "api_token", fallback="").strip()

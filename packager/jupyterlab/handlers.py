@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
@@ -33,7 +33,7 @@ _PATHS = {
 _SHELF = r"(packagings|integrations|connections)"
 _ID = r"([A-Za-z0-9][A-Za-z0-9_.-]*)"
 _PAGE = "100"
-_P = ParamSpec("_P")
+_Method = TypeVar("_Method", bound="Callable[..., Awaitable[None]]")
 
 
 class PanelHandler(APIHandler):
@@ -52,21 +52,18 @@ class PanelHandler(APIHandler):
         self.finish({"message": error.message, "hint": error.hint})
 
 
-_Handler = Callable[Concatenate[Any, _P], Awaitable[None]] if TYPE_CHECKING else None
-
-
-def answering(method: _Handler[_P]) -> _Handler[_P]:
+def answering(method: _Method) -> _Method:
     """Let only who may use this Jupyter server in, and turn errors into answers."""
 
     @wraps(method)
-    async def answer(self: PanelHandler, *args: _P.args, **kwargs: _P.kwargs) -> None:
+    async def answer(self: PanelHandler, *args: str) -> None:
         try:
-            await method(self, *args, **kwargs)
+            await method(self, *args)
         except PackagerError as error:
             log.warning("the packager's panel: %s", error.message)
             self.refuse(error)
 
-    return cast("_Handler[_P]", web.authenticated(authorized(answer)))
+    return cast("_Method", web.authenticated(authorized(answer)))
 
 
 class ServiceHandler(PanelHandler):

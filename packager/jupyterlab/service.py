@@ -19,7 +19,10 @@ BASE = "/api/v1"
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _SHOWN = 2000
 _REFUSED = {
-    401: ("the API service doesn't accept the token", "log in anew, or renew the token that JupyterLab is started with"),
+    401: (
+        "the API service doesn't accept the token",
+        "log in anew, or renew the token that JupyterLab is started with",
+    ),
     403: ("the API service doesn't allow this", "the token may be for reading only; ask who runs the service"),
 }
 
@@ -37,7 +40,7 @@ class Service:
         """The service's address; raises ServiceError where there is none."""
         return self._find_access().url
 
-    async def ask(self, method: str, path: str, *, params: dict[str, str] | None = None, body: object = None) -> Any:
+    async def ask(self, method: str, path: str, *, params: dict[str, str] | None = None, body: object = None) -> Any:  # noqa: ANN401  (JSON)
         """Send a request below the API's base path and return the answer's JSON.
 
         Raises:
@@ -75,32 +78,33 @@ class Service:
         method: str,
         path: str,
         *,
-        timeout: httpx.Timeout,  # noqa: ASYNC109  (httpx's, not asyncio's)
+        timeout: httpx.Timeout,
         params: dict[str, str] | None = None,
         body: object = None,
     ) -> AsyncIterator[httpx.Response]:
         access = self._find_access()
         headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+        url = f"{access.url}{BASE}{path}"
         try:
             request = self._client.build_request(
-                method, f"{access.url}{BASE}{path}", params=params, headers=headers, timeout=timeout,
-                **({} if body is None else {"json": body}),
+                method, url, params=params, headers=headers, timeout=timeout, json=body
             )
             answer = await self._client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            # httpx quotes a header that it can't send, so only what the network said is passed on
-            reason = str(error) if isinstance(error, httpx.TransportError) and str(error) else type(error).__name__
+            try:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _refusal(answer)
+                yield answer
+            finally:
+                await answer.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            # Only what the network said is passed on: httpx quotes a header that it can't send, and with it the token.
+            told = isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError)
+            reason = str(error) if told and str(error) else type(error).__name__
             raise ServiceError(
                 f"the API service at {access.url} can't be reached: {reason}",
-                hint="is it running, and is its address right?",
-            ) from error
-        try:
-            if not answer.is_success:
-                await answer.aread()
-                raise _refusal(answer)
-            yield answer
-        finally:
-            await answer.aclose()
+                hint="is it running, and are its address and the token right?",
+            ) from None
 
 
 def _refusal(answer: httpx.Response) -> ServiceError:

@@ -200,6 +200,7 @@ button.jp-packager-open {
 }
 
 .jp-packager-log pre {
+  box-sizing: border-box;
   font-family: var(--jp-code-font-family);
   font-size: var(--jp-code-font-size);
   margin: 0;
