@@ -104,7 +104,7 @@ labextension: ## Build JupyterLab's extension anew from labextension/ (needs npm
 
 .PHONY: lock
 lock: venv ## Resolve the pinned versions anew
-	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 --extra dev pyproject.toml \
+	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 --extra dev --extra api pyproject.toml \
 		-o requirements.lock
 	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 \
 		examples/wine/requirements.in -o examples/wine/requirements.txt
@@ -143,7 +143,7 @@ install-kaniko:
 .venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned packages into .venv ..."
 	@test -x $(UV) || $(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
-	@$(UV) pip install -q --python $(BIN)/python -r requirements.lock -e '.[dev]'
+	@$(UV) pip install -q --python $(BIN)/python -r requirements.lock -e '.[dev,api]'
 	@touch $@
 
 .venv/bin/python:

@@ -29,6 +29,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
 ├── ServiceError                  1   JupyterLab's panel: the API service refused something, or can't be reached
+├── DatabaseError                70   the API service's database can't be reached, or refuses
 └── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
@@ -96,15 +97,21 @@ class RequestError(PackagerError):
     """The packaging, its arguments, targets or connections are wrong.
 
     The message lists every problem, one a line.
+
+    Attributes:
+        problems: The problems by themselves, where there may be several.
     """
 
     exit_code = 12
     code = "request"
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
         """Make one error of all that is wrong with `subject`."""
-        return cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error = cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error.problems = tuple(problems)
+        return error
 
 
 class StorageError(PackagerError):
@@ -287,6 +294,13 @@ class ServiceError(PackagerError):
         """Keep the message, the hint and the status."""
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class DatabaseError(PackagerError):
+    """The API service's database can't be reached, or refuses."""
+
+    exit_code = 70
+    code = "database"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -14,7 +14,7 @@ BUILT = PROJECT / "packager" / "jupyterlab" / "labextension"
 
 def test_the_bundle_was_built_from_these_sources() -> None:
     """`make labextension` writes both; a source that changed since, or a bundle that was edited, is found here."""
-    kept = dict(reversed(line.split()) for line in (SOURCES / "built.sha256").read_text().splitlines())
+    lines = [line.split() for line in (SOURCES / "built.sha256").read_text().splitlines()]
     files = [*(SOURCES / "src").iterdir(), *(SOURCES / "style").iterdir(), *BUILT.rglob("*")]
     files += [SOURCES / name for name in ("package.json", "package-lock.json", "tsconfig.json")]
     now = {
@@ -22,7 +22,7 @@ def test_the_bundle_was_built_from_these_sources() -> None:
         for file in files
         if file.is_file()
     }
-    then = {(SOURCES / name).resolve().relative_to(PROJECT).as_posix(): sum_ for name, sum_ in kept.items()}
+    then = {(SOURCES / name).resolve().relative_to(PROJECT).as_posix(): sum_ for sum_, name in lines}
     assert now == then, "run `make labextension`"
 
 

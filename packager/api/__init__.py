@@ -1,0 +1,1 @@
+"""The API service: packagings, connections and integrations for a whole team, over HTTP."""

@@ -1,0 +1,1 @@
+"""What runs packagings, behind one small protocol."""

@@ -1,0 +1,160 @@
+"""The database: an engine for SQLite (WAL, one file) or PostgreSQL, and the repositories on it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event, func, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from packager.api.store.repository import Packagings
+from packager.api.store.shelves import Connections, Integrations
+from packager.errors import DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Connection, Engine
+
+    from packager.api.store.sealing import Sealer
+
+_BUSY_MILLISECONDS = 30_000
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+
+
+class Database:
+    """Transactions on an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self.engine = engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that reads."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that writes; SQLite has one of them at a time."""
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def now(self, connection: Connection) -> datetime:
+        """Return the time by which leases are counted: PostgreSQL's own, as replicas' clocks may differ."""
+        if connection.dialect.name == "postgresql":
+            found: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return found.astimezone(timezone.utc)
+        return datetime.now(timezone.utc)
+
+
+class Store:
+    """All that the service keeps.
+
+    Attributes:
+        packagings, connections, integrations: The repositories.
+        database: What they are on.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        """Set up the repositories."""
+        self.database = database
+        self.connections = Connections(database, sealer)
+        self.integrations = Integrations(database)
+        self.packagings = Packagings(database, self.connections, self.integrations)
+
+    def check(self) -> None:
+        """Ask the database for nothing.
+
+        Raises:
+            SQLAlchemyError: It doesn't answer.
+        """
+        with self.database.reading() as connection:
+            connection.execute(select(1))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.engine.dispose()
+
+
+def read_url(text: str) -> URL:
+    """Read a database's address: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`.
+
+    Raises:
+        UsageError: It is none; the message has no password in it.
+    """
+    hint = "write sqlite:////var/lib/packager/packager.db or postgresql://USER:PASSWORD@HOST:5432/NAME"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise UsageError("the database's address can't be read", hint=hint) from error
+    name = url.drivername.partition("+")[0]
+    if name not in _DRIVERS:
+        raise UsageError(f"a database of the kind {name!r} is not supported", hint=hint)
+    return url.set(drivername=_DRIVERS[name])
+
+
+def make_engine(url: URL) -> Engine:
+    """Return an engine; nothing is connected yet."""
+    try:
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, pool_recycle=1800)
+    except NoSuchModuleError as error:
+        raise UsageError("the database's driver is not installed", hint="pip install 'packager[api]'") from error
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401  (the driver's own)
+    connection.isolation_level = None  # transactions begin as `_begin_sqlite` says, not before the first change
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        f"busy_timeout = {_BUSY_MILLISECONDS}",
+        "secure_delete = ON",  # what is deleted is overwritten
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock first: a transaction that reads, then writes, would fail if another one wrote in between."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def open_store(url_text: str, sealer: Sealer) -> Store:
+    """Open the database, bring its schema up to date and check that the key fits.
+
+    Raises:
+        UsageError: The address is wrong, the database is a newer version's, or the key is another database's.
+        DatabaseError: It can't be reached.
+    """
+    from packager.api.store.migration import migrate  # noqa: PLC0415  (its imports take a moment, and only here)
+
+    url = read_url(url_text)
+    engine = make_engine(url)
+    store = Store(Database(engine), sealer)
+    try:
+        migrate(engine)
+        store.connections.check_key()
+    except DBAPIError as error:
+        engine.dispose()
+        raise DatabaseError(
+            f"the database {url.render_as_string(hide_password=True)} can't be used: {_first_line(error)}",
+            hint="check PACKAGER_API_DATABASE_URL, and that the database runs and lets this user in",
+        ) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return store
+
+
+def _first_line(error: DBAPIError) -> str:
+    lines = str(error.orig).splitlines()
+    return lines[0] if lines else type(error.orig).__name__

@@ -1,0 +1,220 @@
+"""Connections and integrations in the database; each method is a transaction of its own."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from packager.api import entities
+from packager.api.store.tables import CONNECTIONS, FACTS, INTEGRATIONS
+from packager.errors import EntityExistsError, EntityNotFoundError, RequestError
+from packager.kube.entities import keep_masked
+from packager.models.connection import SECRET_FIELDS, Connection
+from packager.models.packaging import PackagingIntegration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection as Transaction
+    from sqlalchemy import Row, Table
+
+    from packager.api.store.database import Database
+    from packager.api.store.sealing import Sealer
+
+_Value = TypeVar("_Value")
+_KEY_CHECK = "key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Generic[_Value]):
+    """An entity with the times of its creation and of its last change."""
+
+    value: _Value
+    created_at: datetime
+    updated_at: datetime
+
+
+def not_found(entity_id: str) -> EntityNotFoundError:
+    """Return the error that the public clients know."""
+    return EntityNotFoundError(f'entity "{entity_id}" is not found')
+
+
+def already_there(entity_id: str) -> EntityExistsError:
+    """Return the error that the public clients know."""
+    return EntityExistsError(f'entity "{entity_id}" already exists')
+
+
+class Shelf(ABC, Generic[_Value]):
+    """One kind of entities."""
+
+    _table: Table
+
+    def __init__(self, database: Database) -> None:
+        """Take where they are kept."""
+        self._database = database
+
+    @abstractmethod
+    def _values(self, entity: _Value) -> dict[str, Any]:
+        """Return the columns of an entity."""
+
+    @abstractmethod
+    def _read(self, row: Row[Any]) -> _Value:
+        """Read an entity."""
+
+    def create(self, entity: _Value) -> Kept[_Value]:
+        """Keep a new entity.
+
+        Raises:
+            EntityExistsError: There is one of that id.
+        """
+        now = datetime.now(timezone.utc)
+        values = self._values(entity)
+        try:
+            with self._database.writing() as transaction:
+                transaction.execute(insert(self._table).values(**values, created_at=now, updated_at=now))
+        except IntegrityError as error:
+            raise already_there(values["id"]) from error
+        return Kept(value=entity, created_at=now, updated_at=now)
+
+    def edit(self, entity: _Value) -> Kept[_Value]:
+        """Replace an entity.
+
+        Raises:
+            EntityNotFoundError: There is none of that id.
+        """
+        now = datetime.now(timezone.utc)
+        wanted = self._table.c.id == self._values(entity)["id"]
+        with self._database.writing() as transaction:
+            row = transaction.execute(select(self._table).where(wanted).with_for_update()).one_or_none()
+            if row is None:
+                raise not_found(self._values(entity)["id"])
+            merged = self._merged(entity, row)
+            transaction.execute(update(self._table).where(wanted).values(**self._values(merged), updated_at=now))
+        return Kept(value=merged, created_at=row.created_at, updated_at=now)
+
+    def _merged(self, entity: _Value, _row: Row[Any]) -> _Value:
+        return entity
+
+    def get(self, entity_id: str) -> Kept[_Value]:
+        """Return an entity.
+
+        Raises:
+            EntityNotFoundError: There is none of that id.
+        """
+        with self._database.reading() as transaction:
+            row = transaction.execute(select(self._table).where(self._table.c.id == entity_id)).one_or_none()
+        if row is None:
+            raise not_found(entity_id)
+        return self._kept(row)
+
+    def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[Kept[_Value]]:
+        """Return a page of entities, the newest first; `filters` are allowed values by column."""
+        query = select(self._table).order_by(self._table.c.created_at.desc(), self._table.c.id)
+        for name, allowed in filters.items():
+            query = query.where(self._table.c[name].in_(list(allowed)))
+        with self._database.reading() as transaction:
+            rows = transaction.execute(query.limit(size).offset(page * size)).all()
+        return [self._kept(row) for row in rows]
+
+    def delete(self, entity_id: str) -> None:
+        """Remove an entity.
+
+        Raises:
+            EntityNotFoundError: There is none of that id.
+            RequestError: It must not be removed.
+        """
+        wanted = self._table.c.id == entity_id
+        with self._database.writing() as transaction:
+            row = transaction.execute(select(self._table).where(wanted).with_for_update()).one_or_none()
+            if row is None:
+                raise not_found(entity_id)
+            self._check_removal(row)
+            transaction.execute(delete(self._table).where(wanted))
+
+    def _check_removal(self, row: Row[Any]) -> None:
+        """Refuse what must stay."""
+
+    def find(self, transaction: Transaction, ids: Iterable[str]) -> dict[str, _Value]:
+        """Return those of some entities that exist, within a transaction."""
+        rows = transaction.execute(select(self._table).where(self._table.c.id.in_(set(ids)))).all()
+        return {row.id: self._read(row) for row in rows}
+
+    def find_all(self, ids: Iterable[str]) -> dict[str, _Value]:
+        """Return those of some entities that exist."""
+        with self._database.reading() as transaction:
+            return self.find(transaction, ids)
+
+    def _kept(self, row: Row[Any]) -> Kept[_Value]:
+        return Kept(value=self._read(row), created_at=row.created_at, updated_at=row.updated_at)
+
+
+class Integrations(Shelf[entities.NewIntegration]):
+    """The integrations."""
+
+    _table = INTEGRATIONS
+
+    def _values(self, entity: entities.NewIntegration) -> dict[str, Any]:
+        return {"id": entity.id, "spec": json.dumps(entity.spec.model_dump(by_alias=True, mode="json"))}
+
+    def _read(self, row: Row[Any]) -> entities.NewIntegration:
+        return entities.NewIntegration.model_validate({"id": row.id, "spec": json.loads(row.spec)})
+
+
+def as_integration(entity: entities.NewIntegration) -> PackagingIntegration:
+    """Return an integration as the packager reads it."""
+    return PackagingIntegration.model_validate(entity.model_dump(by_alias=True, mode="json"))
+
+
+class Connections(Shelf[Connection]):
+    """The connections, with their secrets in clear in memory and sealed in the database."""
+
+    _table = CONNECTIONS
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        """Take where they are kept, and what seals their secrets."""
+        super().__init__(database)
+        self._sealer = sealer
+
+    def check_key(self) -> None:
+        """See that the key fits this database; a new database takes it as its own.
+
+        Raises:
+            UsageError: It doesn't fit.
+        """
+        with self._database.writing() as transaction:
+            sealed = transaction.execute(select(FACTS.c.value).where(FACTS.c.name == _KEY_CHECK)).scalar_one_or_none()
+            if sealed is None:
+                transaction.execute(insert(FACTS).values(name=_KEY_CHECK, value=self._sealer.seal({})))
+        if sealed is not None:
+            self._sealer.open(sealed)
+
+    def _values(self, entity: Connection) -> dict[str, Any]:
+        spec = entity.spec.model_dump(by_alias=True, mode="python")
+        secrets = {name: spec.pop(name).get_secret_value() for name in SECRET_FIELDS}
+        held = {name: value for name, value in secrets.items() if value}
+        return {
+            "id": entity.id,
+            "type": entity.spec.type,
+            "spec": json.dumps(spec),
+            "sealed": self._sealer.seal(held) if held else "",
+        }
+
+    def _read(self, row: Row[Any]) -> Connection:
+        secrets = self._sealer.open(row.sealed) if row.sealed else {}
+        return Connection.model_validate({"id": row.id, "spec": {**json.loads(row.spec), **secrets}})
+
+    def _merged(self, entity: Connection, row: Row[Any]) -> Connection:
+        """Keep the secrets in whose place the mask was sent back."""
+        return keep_masked(entity, self._read(row))
+
+    def _check_removal(self, row: Row[Any]) -> None:
+        if json.loads(row.spec).get("vital"):
+            raise RequestError(
+                f'connection "{row.id}" is vital and can\'t be deleted', hint="edit it to `vital: false`"
+            )
