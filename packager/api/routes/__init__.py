@@ -1,0 +1,1 @@
+"""The routes, a module each group of paths."""
