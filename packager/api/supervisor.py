@@ -81,6 +81,7 @@ class Supervisor:
         self._rules = rules
         self._held: dict[str, _Held] = {}
         self._ending: dict[int, Future[None]] = {}
+        self._end_after: dict[int, float] = {}  # when to try again to end what didn't end
         self._renew_at = self._sweep_at = 0.0
         self._sweeping: Future[None] | None = None
         self._sweeper = Sweeper(packagings, executor, is_busy=self._held.__contains__, log_days=rules.log_days)
@@ -150,6 +151,7 @@ class Supervisor:
             if ending.done():
                 del self._ending[number]
                 _outcome(ending, "what was abandoned", default=None)
+                self._end_after[number] = time.monotonic() + _SHORTEST_PAUSE
 
     def _renew(self) -> None:
         now = time.monotonic()
@@ -163,8 +165,13 @@ class Supervisor:
                 self._sweep_at = min(self._sweep_at, now + self._rules.lease.total_seconds())
 
     def _end_abandoned(self) -> None:
-        for abandoned in self._packagings.abandoned():
-            if abandoned.number in self._ending or not self._is_ours_to_end(abandoned):
+        all_abandoned = self._packagings.abandoned()
+        now, numbers = time.monotonic(), {abandoned.number for abandoned in all_abandoned}
+        self._end_after = {number: after for number, after in self._end_after.items() if number in numbers}
+        for abandoned in all_abandoned:
+            if abandoned.number in self._ending or self._end_after.get(abandoned.number, 0.0) > now:
+                continue
+            if not self._is_ours_to_end(abandoned):
                 continue
             held = self._held.get(abandoned.packaging_id)
             if held is not None and held.claim.generation == abandoned.generation:

@@ -121,7 +121,7 @@ class RunFolder:
         Raises:
             FileNotFoundError: It is gone.
         """
-        return max(self.path.stat().st_mtime, *(path.stat().st_mtime for path in self.log.glob("*")))
+        return max(path.stat().st_mtime for path in (self.path, *self.log.glob("*")))
 
     def take_secrets_away(self) -> None:
         """Remove what the run needed and nobody needs after it."""
