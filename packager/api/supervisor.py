@@ -143,9 +143,9 @@ class Supervisor:
             if held.job is None or not held.job.done():
                 continue
             job, held.job = held.job, None
-            if _outcome(job, f"packaging {packaging_id!r}", default=True):
-                held.look_at = max(held.look_at, time.monotonic() + self._executor.resync_seconds)
-            else:
+            if job.exception() is not None:
+                held.look_at = time.monotonic() + _SHORTEST_PAUSE
+            if not _outcome(job, f"packaging {packaging_id!r}", default=True):
                 del self._held[packaging_id]
         for number, ending in list(self._ending.items()):
             if ending.done():
@@ -204,6 +204,7 @@ class Supervisor:
         now = time.monotonic()
         for held in self._held.values():
             if held.job is None and held.look_at <= now:
+                held.look_at = now + self._executor.resync_seconds  # a change that is told meanwhile sets it back
                 held.job = self._pool.submit(self._work, held)
 
     def _work(self, held: _Held) -> bool:
