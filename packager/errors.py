@@ -96,15 +96,21 @@ class RequestError(PackagerError):
     """The packaging, its arguments, targets or connections are wrong.
 
     The message lists every problem, one a line.
+
+    Attributes:
+        problems: The problems by themselves, where there may be several.
     """
 
     exit_code = 12
     code = "request"
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
         """Make one error of all that is wrong with `subject`."""
-        return cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error = cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
+        error.problems = tuple(problems)
+        return error
 
 
 class StorageError(PackagerError):

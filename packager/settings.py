@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "PACKAGER_"
+API_PREFIX = f"{PREFIX}API_"  # the API service's own, which `packager api` reads
 # What Kubernetes puts into every pod for a Service named packager or packager-something (kubernetes.io, "Environment
 # variables" of Services); no setting is named like that.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _words(value: object) -> object:
@@ -244,21 +247,37 @@ class Settings(BaseModel):
         Raises:
             UsageError: A `PACKAGER_` variable is unknown or its value is wrong; lists every problem.
         """
-        values: dict[str, Any] = {
-            name.removeprefix(PREFIX).lower(): value
-            for name, value in environ.items()
-            if name.startswith(PREFIX) and value and not _SERVICE_LINK.search(name)
-        }
-        if environ.get("SOURCE_DATE_EPOCH"):
-            values.setdefault("source_date_epoch", environ["SOURCE_DATE_EPOCH"])
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            problems = [
-                f"{PREFIX}{'.'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
-                for problem in error.errors(include_input=False, include_url=False)
-            ]
-            raise UsageError(
-                "the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems),
-                hint="`packager settings` lists every setting with its meaning and default",
-            ) from error
+        return read_environment(
+            cls,
+            {name: value for name, value in environ.items() if not name.startswith(API_PREFIX)},
+            prefix=PREFIX,
+            listed_by="packager settings",
+        )
+
+
+def read_environment(model: type[_Model], environ: Mapping[str, str], *, prefix: str, listed_by: str) -> _Model:
+    """Read settings from the variables whose names begin with the prefix; an empty one counts as absent.
+
+    Raises:
+        UsageError: A variable is unknown or its value is wrong; lists every problem.
+    """
+    values: dict[str, Any] = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in environ.items()
+        if name.startswith(prefix) and value and not _SERVICE_LINK.search(name)
+    }
+    if environ.get("SOURCE_DATE_EPOCH") and "source_date_epoch" in model.model_fields:
+        values.setdefault("source_date_epoch", environ["SOURCE_DATE_EPOCH"])
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            prefix
+            + "".join(f"{part}: ".upper() for part in problem["loc"][:1])  # a rule over several names them itself
+            + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise UsageError(
+            "the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            hint=f"`{listed_by}` lists every setting with its meaning and default",
+        ) from error

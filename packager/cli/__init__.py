@@ -13,6 +13,7 @@ import typer
 
 from packager import __version__
 from packager.applications import APPLICATIONS
+from packager.cli.api import api
 from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
 from packager.cli.integration import integration
@@ -57,6 +58,9 @@ for _group, _name, *_others in (
     app.add_typer(_group, name=_name, epilog=EXIT_CODES)
     for _other in _others:
         app.add_typer(_group, name=_other, epilog=EXIT_CODES, hidden=True)
+
+
+app.add_typer(api, name="api", epilog=EXIT_CODES)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # The model's own names are not known before its archive is read.
-_ANY_MODEL = ModelSection(name="model", version="1", work_dir=".", entrypoint="model")
+ANY_MODEL = ModelSection(name="model", version="1", work_dir=".", entrypoint="model")
 
 
 class Shelf(Protocol):
@@ -87,7 +87,7 @@ def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> P
         model_holder=holder,
         training_zip_name=spec.artifact_name,
     )
-    make_request(manifest, _ANY_MODEL)
+    make_request(manifest, ANY_MODEL)
     return manifest
 
 

@@ -132,7 +132,7 @@ def read_documents(paths: Iterable[Path], *, keep_mask: bool = False) -> Documen
             if kind not in KINDS:
                 raise RequestError(f"{where}: kind {kind!r} is unknown", hint=f"supported: {', '.join(KINDS)}")
             if kind == "Connection":
-                document = _decode_secrets(document, where, keep_mask=keep_mask)  # noqa: PLW2901  (the same document, readable)
+                document = decode_secrets(document, where, keep_mask=keep_mask)  # noqa: PLW2901  (the same document, readable)
             entity = _validate(KINDS[kind], document, where)
             shelf, entity_id = shelves[kind], str(getattr(entity, "id", ""))
             if entity_id in shelf:
@@ -179,7 +179,12 @@ def _parse(path: Path, text: str) -> list[Any]:
         raise RequestError(f"{path}{where}: neither JSON nor YAML: {what}") from error
 
 
-def _decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) -> dict[str, Any]:
+def decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) -> dict[str, Any]:
+    """Return a `kind: Connection` document with its secrets in clear; `keep_mask` lets one be the mask.
+
+    Raises:
+        RequestError: A secret is no base64 text.
+    """
     spec = document.get("spec")
     if not isinstance(spec, dict):
         return document

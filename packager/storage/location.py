@@ -149,7 +149,7 @@ def held_model(manifest: PackagingManifest) -> RemoteModel:
         problems.append(
             f"connection {holder.id!r}: type {holder.spec.type!r} holds no models; use s3, gcs or azureblob"
         )
-    if problem := _check_zip_name(name):
+    if problem := check_zip_name(name):
         problems.append(f"trainingZipName {problem}")
     bucket, prefix, account = _holder_place(holder)
     key = f"{prefix}/{name}" if prefix else name
@@ -258,7 +258,8 @@ def _check_place(bucket: str, key: str) -> str:
     return ""
 
 
-def _check_zip_name(name: str) -> str:
+def check_zip_name(name: str) -> str:
+    """Say what is wrong with the path of a zip below a connection's URI; nothing, if it is right."""
     if not name:
         return "is empty or missing"
     if name.startswith("/") or "\\" in name:

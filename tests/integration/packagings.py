@@ -1,16 +1,11 @@
-"""The service's store and supervisor in a process of their own, to be killed; and quick packagings for them.
-
-`python -m tests.integration.packagings DATABASE KEY FOLDER MODELS MOST_RUNNING` runs packagings till it is ended.
-"""
+"""The service as its users start it, to be killed; its store, to look into; and quick packagings for it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +13,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from packager.api.entities import NewIntegration, NewPackaging
 from packager.api.executors.local import LocalExecutor, LocalSettings
 from packager.api.executors.run_processes import MARK
 from packager.api.store.database import open_store
-from packager.api.store.sealing import make_key_file
+from packager.api.store.sealing import make_key_file, read_key_file
 from packager.api.supervisor import Rules, Supervisor
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.descendants import processes
 from tests.integration.packaging import ROOT, zip_folder
+from tests.integration.registry import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,26 +38,50 @@ LEASE = timedelta(seconds=5)
 
 @dataclass(kw_only=True)
 class Place:
-    """Where a service has what it keeps."""
+    """Where one service has what it keeps, and how it is started."""
 
-    database: str
-    key: Path
-    folder: Path
+    data: Path
     models: Path
     environ: dict[str, str]
+    database: str = ""
     most_running: int = 6
+    settings: dict[str, str] = field(default_factory=dict)
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    port: int = field(default_factory=free_port)
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs lie."""
+        return self.data / "runs"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
 
     def open_store(self) -> Store:
-        return open_store(self.database, make_key_file(self.key))
+        self.data.mkdir(exist_ok=True)
+        key = self.data / "key"
+        sealer = read_key_file(key) if key.exists() else make_key_file(key)
+        return open_store(self.database or f"sqlite:///{self.data}/packager.db", sealer)
 
     def start(self) -> subprocess.Popen[bytes]:
-        words = [self.database, str(self.key), str(self.folder), str(self.models), str(self.most_running)]
-        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as output:
+        """Start `packager api`."""
+        own = {
+            "DATA_DIR": str(self.data),
+            "MODELS_DIR": str(self.models),
+            "WORKERS": str(self.most_running),
+            "LISTEN": f"127.0.0.1:{self.port}",
+            "LEASE_SECONDS": str(LEASE.total_seconds()),
+            "ENGINE": "oci",
+            **({"DATABASE_URL": self.database, "KEY_FILE": str(self.data / "key")} if self.database else {}),
+            **self.settings,
+        }
+        environ = {**self.environ, **{f"PACKAGER_API_{name}": value for name, value in own.items()}}
+        with self._output.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.packagings", *words],
+                [sys.executable, "-m", "packager", "api"],
                 cwd=ROOT,
-                env=self.environ,
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -67,8 +89,22 @@ class Place:
         self.services.append(process)
         return process
 
+    def wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
+        def is_up() -> bool:
+            assert process.poll() is None, self.log()
+            try:
+                return httpx.get(f"{self.url}/configuration").status_code < 500
+            except httpx.TransportError:
+                return False
+
+        wait_until(is_up, 60)
+
+    @property
+    def _output(self) -> Path:
+        return self.data.with_suffix(".log")
+
     def log(self) -> str:
-        return (self.folder.parent / f"{self.folder.name}.log").read_text()
+        return self._output.read_text()
 
     def close(self) -> None:
         for process in self.services:
@@ -139,27 +175,3 @@ def supervisor(place: Place, store: Store) -> Iterator[Supervisor]:
     finally:
         running.close()
         executor.close()
-
-
-def main() -> None:
-    database, key, folder, models, most_running = sys.argv[1:]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    place = Place(
-        database=database,
-        key=Path(key),
-        folder=Path(folder),
-        models=Path(models),
-        environ=dict(os.environ),
-        most_running=int(most_running),
-    )
-    store = place.open_store()
-    with supervisor(place, store):
-        logging.getLogger("ready").info("ready")
-        ended.wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -47,13 +45,7 @@ def place(tmp_path: Path, storage: dict[str, str], base: str) -> Iterator[Place]
     desk = pip_desk(tmp_path, storage, base)
     put_model(desk.model, tmp_path / "models")
     environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
-    running = Place(
-        database=f"sqlite:///{tmp_path}/store.db",
-        key=tmp_path / "key",
-        folder=tmp_path / "runs",
-        models=tmp_path / "models",
-        environ=environ,
-    )
+    running = Place(data=tmp_path / "data", models=tmp_path / "models", environ=environ)
     yield running
     running.close()
 
@@ -176,7 +168,7 @@ def test_a_service_that_is_killed_at_any_moment_loses_nothing(
     moments = random.Random(7)  # noqa: S311  (any moments will do)
     for _ in range(10):
         service = place.start()
-        time.sleep(moments.uniform(0.6, 4.0))
+        time.sleep(moments.uniform(2.0, 6.0))
         service.kill()
         service.wait()
     place.start()

@@ -142,7 +142,7 @@ def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: Ku
 def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.longest_watch = 60
     executor.resync_seconds = 3600
-    server.scene = lambda server, job: runs(server, job)
+    server.scene = runs
     create(store)
     with supervisor(store, executor):
         wait_until(lambda: status_of(store).state == "running", 20)
@@ -171,7 +171,7 @@ def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: Kub
     with supervisor(store, executor) as running:
         wait_until(lambda: status_of(store).state == "running", 20)
         old = server.objects["jobs", "wine"]["metadata"]["uid"]
-        server.scene = lambda server, job: succeeds(server, job)
+        server.scene = succeeds
         server.logs.clear()
         spec = {**SPEC, "artifactName": "wine-2.0.zip"}
         store.packagings.edit(NewPackaging.model_validate({"id": "wine", "spec": spec}))

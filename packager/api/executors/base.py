@@ -87,5 +87,8 @@ class Executor(Protocol):
     def runs(self) -> Iterator[LeftRun]:
         """Give every run of which something is left on this machine."""
 
+    def close(self) -> None:
+        """Let go of what this process alone may have; what runs goes on."""
+
     def watch(self, on_change: Callable[[str], None]) -> None:
         """Call `on_change` with a packaging's id whenever its run has changed, from now on; or never."""

@@ -188,6 +188,9 @@ class KubernetesExecutor:
                     changed = max(each.stat().st_mtime for each in (path, *path.glob("log/*")))
                     yield LeftRun(packaging_id=name, generation=None, handle=str(handle), changed=changed)
 
+    def close(self) -> None:
+        """Do nothing: Jobs are the cluster's."""
+
     def watch(self, on_change: Callable[[str], None]) -> None:
         """Call `on_change` with a packaging's id whenever its Job or one of its pods has changed, from now on."""
         for kind in (JOBS, PODS):

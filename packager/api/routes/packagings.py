@@ -1,0 +1,78 @@
+"""`/model/packaging`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+
+from packager.api.entities import ModelPackaging, NamedValue, NewPackaging
+from packager.api.routes.common import (
+    CHANGES,
+    CREATES,
+    PREFIX,
+    READS,
+    READS_ONE,
+    Message,
+    Page,
+    StrictRoute,
+    audit,
+    service_of,
+)
+
+router = APIRouter(prefix=f"{PREFIX}/model/packaging", tags=["Packaging"], route_class=StrictRoute)
+
+
+class PackagingPage(Page):
+    """Which packagings."""
+
+    integration_name: list[str] = Field(default_factory=list, alias="integrationName")
+
+
+@router.get("", responses=READS, response_model_exclude_none=True)
+def list_packagings(request: Request, asked: Annotated[PackagingPage, Query()]) -> list[ModelPackaging]:
+    """Return packagings, the newest first."""
+    filters = {"integration_name": asked.integration_name} if asked.integration_name else {}
+    return service_of(request).store.packagings.list(asked.page, asked.size, filters)
+
+
+@router.post("", status_code=201, responses=CREATES, response_model_exclude_none=True)
+def create_packaging(request: Request, packaging: NewPackaging) -> ModelPackaging:
+    """Create a packaging and run it."""
+    service = service_of(request)
+    created = service.store.packagings.create(service.complete(packaging))
+    audit(request, "created", "packaging", created.id)
+    return created
+
+
+@router.put("", responses=CHANGES, response_model_exclude_none=True)
+def edit_packaging(request: Request, packaging: NewPackaging) -> ModelPackaging:
+    """Replace a packaging and run it again; its results are gone."""
+    service = service_of(request)
+    service.store.packagings.get(packaging.id)  # a missing one is told first
+    edited = service.store.packagings.edit(service.complete(packaging))
+    audit(request, "edited", "packaging", edited.id)
+    return edited
+
+
+@router.get("/{packaging_id}", responses=READS_ONE, response_model_exclude_none=True)
+def get_packaging(request: Request, packaging_id: str) -> ModelPackaging:
+    """Return a packaging."""
+    return service_of(request).store.packagings.get(packaging_id)
+
+
+@router.delete("/{packaging_id}", responses=CHANGES)
+def delete_packaging(request: Request, packaging_id: str) -> Message:
+    """Delete a packaging; one that runs is stopped."""
+    service_of(request).store.packagings.delete(packaging_id)
+    audit(request, "deleted", "packaging", packaging_id)
+    return Message(message=f"Model packaging {packaging_id} was deleted")
+
+
+@router.put("/{packaging_id}/result", responses=CHANGES)
+def put_results(request: Request, packaging_id: str, results: list[NamedValue]) -> list[NamedValue]:
+    """Set a packaging's results."""
+    changed = service_of(request).store.packagings.put_results(packaging_id, results)
+    audit(request, "set the results of", "packaging", packaging_id)
+    return changed.status.results

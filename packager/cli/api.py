@@ -1,0 +1,86 @@
+"""`packager api`: the service, and the tokens that its callers are known by."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from packager.cli.options import Format, Verbose
+from packager.cli.session import open_session
+from packager.console import LogFormat
+from packager.errors import UsageError
+from packager.redaction import secrets_of_url
+from packager.settings import API_PREFIX
+
+api = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@api.callback(invoke_without_command=True)
+def _serve(
+    context: typer.Context,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Default: PACKAGER_API_LISTEN, 127.0.0.1:8080.")
+    ] = None,
+    verbose: Verbose = False,
+    log_format: Format = LogFormat.auto,
+) -> None:
+    """Start the API service, which the ODAHU client, its SDK and a browser speak to; SIGTERM ends it.
+
+    Every setting is an environment variable: `packager api settings` lists them.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with open_session(log_format, verbose=verbose) as session:
+        _check_installed()
+        from packager.api import server  # noqa: PLC0415  (the extra's packages, and only here)
+        from packager.api.config import ApiSettings  # noqa: PLC0415
+
+        environ = {**os.environ, **({f"{API_PREFIX}LISTEN": listen} if listen else {})}
+        settings = ApiSettings.from_env(environ)
+        keys = settings.key.get_secret_value() if settings.key else ""
+        url = settings.database_url.get_secret_value() if settings.database_url else ""
+        session.redactor.add([*keys.replace(",", " ").split(), *secrets_of_url(url)])
+        server.serve(server.open_service(settings, session.settings.ca_file))
+
+
+@api.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose token it is, as the log will name them.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="The token file; default: PACKAGER_API_TOKENS_FILE.")
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="It may neither change anything nor see secrets.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a token, add its digest to the token file, and print the token, which is kept nowhere."""
+    with open_session(LogFormat.auto, verbose=verbose):
+        _check_installed()
+        from packager.api.identity.tokens import add_token  # noqa: PLC0415
+
+        named = file or Path(os.environ.get(f"{API_PREFIX}TOKENS_FILE", ""))
+        if named == Path():
+            raise UsageError("no token file is named", hint="give --file, or set PACKAGER_API_TOKENS_FILE")
+        typer.echo(add_token(named, name, may_write=not read_only))
+
+
+@api.command()
+def settings() -> None:
+    """List every setting of the service: the environment variable, its default and its meaning."""
+    from packager.api.config import ApiSettings  # noqa: PLC0415
+
+    for name, field in ApiSettings.model_fields.items():
+        default = "" if field.default_factory or field.default in (None, (), "") else f" (default: {field.default})"
+        typer.echo(f"{API_PREFIX}{name.upper()}\n    {field.description}{default}")
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("fastapi", "sqlalchemy", "cryptography", "jwt") if find_spec(name) is None]
+    if missing:
+        what = f"the service needs {', '.join(missing)}, not installed here"
+        raise UsageError(what, hint="pip install 'packager[api]'")
