@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,15 @@ from packager.api.routes import ROUTERS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from packager.api.runner import Runner
     from packager.api.service import Service
 
 OPENAPI = "/openapi.json"
 _ABOUT = "Packages trained models into container images. Errors are `{message}`; secrets of connections are base64."
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the ASGI application of a service; the store is closed when it ends."""
+def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
+    """Return the ASGI application of a service; what runs packagings, and the store, are closed when it ends."""
     metrics = Metrics(service.store)
     hosts = service.settings.hosts or ["*"]
     app = FastAPI(
@@ -44,7 +46,7 @@ def create_app(service: Service) -> FastAPI:
             Middleware(Guard, identity=service.identity),
         ],
     )
-    app.state.service, app.state.metrics = service, metrics
+    app.state.service, app.state.metrics, app.state.runner = service, metrics, runner
     handle_failures(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -53,7 +55,12 @@ def create_app(service: Service) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    runner: Runner | None = app.state.runner
     try:
+        if runner is not None:
+            runner.start()
         yield
     finally:
+        if runner is not None:
+            await asyncio.to_thread(runner.close)
         app.state.service.store.close()

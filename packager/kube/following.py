@@ -11,7 +11,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError, RequestError, WaitTimeoutError
+from packager.errors import (
+    ClusterAccessError,
+    ClusterError,
+    ClusterUnreachableError,
+    EntityNotFoundError,
+    RequestError,
+    WaitTimeoutError,
+)
 from packager.kube.failures import BrokenOffError
 from packager.kube.names import CONTAINER, JOBS, PACKAGING_ID, PODS
 from packager.kube.packagings import keep_results, observe
@@ -38,6 +45,7 @@ class Follower:
         cluster: Where it runs.
         packaging_id: Which.
         on_line: Gets each line of its log, once, from all attempts.
+        uid: Of its Job, where only that one is meant and none that follows it under the same id.
         on_status: Gets each status that differs from the last.
         clock: Gives seconds.
     """
@@ -46,6 +54,7 @@ class Follower:
     packaging_id: str
     on_line: Callable[[str], None]
     on_status: Callable[[Status], None] = lambda _status: None
+    uid: str = ""
     clock: Callable[[], float] = time.monotonic
     _ended: set[str] = field(default_factory=set)
     _broken: dict[str, int] = field(default_factory=dict)
@@ -62,7 +71,7 @@ class Follower:
         end = self.clock() + seconds
         last: Status | None = None
         while True:
-            seen = observe(self.cluster, self.packaging_id)
+            seen = self._observe()
             status = status_of(seen)
             if status != last:
                 self.on_status(status)
@@ -87,8 +96,14 @@ class Follower:
             EntityNotFoundError: There is no such packaging.
             ClusterError: The cluster refuses.
         """
-        seen = observe(self.cluster, self.packaging_id)
+        seen = self._observe()
         self._read_logs(seen, self.clock() + _LOG_SECONDS, follow=False)
+
+    def _observe(self) -> Observation:
+        seen = observe(self.cluster, self.packaging_id)
+        if self.uid and seen.job["metadata"]["uid"] != self.uid:
+            raise EntityNotFoundError(f"the Job of {self.packaging_id!r} was replaced by another")
+        return seen
 
     def _read_logs(self, seen: Observation, end: float, *, follow: bool = True) -> bool:
         """Read on in the logs of pods that have begun; tells whether anything came."""

@@ -104,7 +104,7 @@ def create(cluster: Cluster, packaging: ModelPackaging, documents: Documents, se
         EntityExistsError: There is one of that id, or another Job of that name.
         ClusterError: The cluster refuses.
     """
-    return _submit(cluster, _request(cluster, packaging, documents, settings))
+    return submit(cluster, _request(cluster, packaging, documents, settings))
 
 
 def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> dict[str, Any]:
@@ -119,8 +119,8 @@ def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, sett
     render_job(request)
     old = find_job(cluster, packaging.id)
     cluster.delete(JOBS, packaging.id, uid=old["metadata"]["uid"], propagation="Foreground")
-    _wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
-    return _submit(cluster, request)
+    wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
+    return submit(cluster, request)
 
 
 def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> JobRequest:
@@ -129,7 +129,12 @@ def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, 
     return JobRequest(manifest=manifest, settings=settings, namespace=cluster.namespace, attempt=secrets.token_hex(3))
 
 
-def _submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
+def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
+    """Make the Job of a request and its Secret, and return the Job; leaves nothing behind when it can't.
+
+    Raises:
+        RequestError, EntityExistsError, ClusterError: The cluster doesn't take it.
+    """
     try:
         job = cluster.create(JOBS, render_job(request))
     except EntityExistsError as error:
@@ -265,7 +270,12 @@ def keep_results(cluster: Cluster, seen: Observation, status: Status) -> None:
         log.debug("the results are not kept in the Job: %s", error.message)
 
 
-def _wait_until_gone(cluster: Cluster, packaging_id: str, uid: str) -> None:
+def wait_until_gone(cluster: Cluster, packaging_id: str, uid: str) -> None:
+    """Wait till the cluster has removed a Job, and what it owns where the removal was one in the foreground.
+
+    Raises:
+        ClusterError: It has not in two minutes.
+    """
     selector = f"metadata.name={packaging_id}"
     for _ in range(_REMOVAL_SECONDS // 10):
         jobs, version = cluster.list(JOBS, fields=selector)

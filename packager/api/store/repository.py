@@ -190,6 +190,12 @@ class Packagings:
         """Give a claim back, so that another owner can take over at once; False: no longer ours."""
         return self._write(claim, {"lease_until": datetime.fromtimestamp(0, timezone.utc)})
 
+    def release_all(self, owner: str) -> None:
+        """Give all claims of an owner back: they are an earlier process's of the same service."""
+        past = datetime.fromtimestamp(0, timezone.utc)
+        with self._database.writing() as transaction:
+            transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.owner == owner).values(lease_until=past))
+
     def _write(self, claim: Claim, changes: dict[str, Any]) -> bool:
         with self._database.writing() as transaction:
             return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(**changes)).rowcount == 1
