@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -92,8 +94,13 @@ spec:
 """
 
 
-def document_templates(integrations: Iterable[Mapping[str, Any]]) -> list[Template]:
-    """Return a packaging for each of these PackagingIntegration entities, then connections and an integration."""
+def document_templates(
+    integrations: Iterable[Mapping[str, Any]], own: Iterable[Mapping[str, Any]] = ()
+) -> list[Template]:
+    """Return a packaging for each of these PackagingIntegration entities, connections, and integrations.
+
+    `own` are integrations that can be taken as they are.
+    """
     packagings = [
         Template(name=f"packaging-{entity['id']}", kind="ModelPackaging", text=_packaging(entity))
         for entity in integrations
@@ -101,7 +108,16 @@ def document_templates(integrations: Iterable[Mapping[str, Any]]) -> list[Templa
     connections = [
         Template(name=f"connection-{type_}", kind="Connection", text=_connection(type_)) for type_ in _CONNECTIONS
     ]
-    return [*packagings, *connections, Template(name="integration", kind="PackagingIntegration", text=_INTEGRATION)]
+    taken = [
+        Template(
+            name=f"integration-{entity['id']}",
+            kind="PackagingIntegration",
+            text=yaml.safe_dump(dict(entity), sort_keys=False, allow_unicode=True, width=110),
+        )
+        for entity in own
+    ]
+    other = Template(name="integration", kind="PackagingIntegration", text=_INTEGRATION)
+    return [*packagings, *connections, *taken, other]
 
 
 def _packaging(entity: Mapping[str, Any]) -> str:

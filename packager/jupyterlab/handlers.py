@@ -12,6 +12,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import iostream, web
 
+from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.document_templates import document_templates
@@ -159,8 +160,9 @@ class TemplatesHandler(PanelHandler):
         except ServiceError as error:
             log.warning("templates of the packager's own integrations, as %s", error.message)
             integrations = []
-        own = [integration(application, "") for application in APPLICATIONS.values()]
-        self.finish({"templates": [asdict(template) for template in document_templates(integrations or own)]})
+        own = [integration(application, f"packager:{__version__}") for application in APPLICATIONS.values()]
+        templates = document_templates(integrations or own, own)
+        self.finish({"templates": [asdict(template) for template in templates]})
 
 
 def routes(base_url: str, service: Service) -> list[tuple[str, type[PanelHandler], dict[str, Any]]]:

@@ -32,7 +32,7 @@ ODD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("template", document_templates([*OWN, ODD]), ids=lambda template: template.name)
+@pytest.mark.parametrize("template", document_templates([*OWN, ODD], OWN), ids=lambda template: template.name)
 def test_a_template_reads_as_its_kind(template: Any, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_text(template.text)
     found = read_documents([tmp_path / "file.yaml"])

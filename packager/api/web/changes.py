@@ -17,6 +17,8 @@ from packager.api.routes.common import Page, service_of
 from packager.api.web.checking import Document, Problem, check, problems_of
 from packager.api.web.rendering import render
 from packager.api.web.session import PageRoute, form_of
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
 from packager.document_templates import document_templates
 from packager.errors import EntityExistsError, EntityNotFoundError, RequestError
 
@@ -154,7 +156,10 @@ def _text(form: dict[str, str]) -> str:
 
 def _templates(request: Request) -> dict[str, str]:
     known = [each.model_dump(by_alias=True) for each in integrations.list_integrations(request, Page(size=100))]
-    return {template.name: template.text for template in document_templates(sorted(known, key=lambda each: each["id"]))}
+    image = service_of(request).settings.packager_image
+    own = [integration(application, image) for application in APPLICATIONS.values()]
+    templates = document_templates(sorted(known, key=lambda each: str(each["id"])), own)
+    return {template.name: template.text for template in templates}
 
 
 def _apply(request: Request, document: Document) -> None:

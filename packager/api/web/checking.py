@@ -142,6 +142,8 @@ def _path(text: str) -> list[Any]:
     """Return where in an entity the words of a problem point to."""
     if found := _ARGUMENT.match(text):
         return ["spec", "arguments", found[1]]
+    if " is no id of a " in text:
+        return ["id"]
     if text.startswith(("target ", "the target ", "required target")):
         return ["spec", "targets"]
     first = found[1].split(".") if (found := _FIELD.match(text)) else []

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from packager.api.routes import connections, integrations, logs, packagings
-from packager.api.routes.common import Page, service_of
+from packager.api.routes.common import Page
 from packager.api.web.rendering import render
 from packager.api.web.session import PageRoute
 
@@ -75,8 +75,7 @@ def show_integrations(request: Request, page: PageNumber = 0) -> Response:
         )
         for each in found
     ]
-    own = service_of(request).settings.packager_image
-    return render(request, "integrations", integrations=described, own=own, page=page, more=len(found) == _SIZE)
+    return render(request, "integrations", integrations=described, page=page, more=len(found) == _SIZE)
 
 
 def _text(value: object) -> str:
