@@ -102,7 +102,7 @@ class Place:
             except httpx.TransportError:
                 return False
 
-        wait_until(is_up, 60)
+        wait_until(is_up, 180)
 
     @property
     def _output(self) -> Path:

@@ -1,77 +1,99 @@
-"""A real PostgreSQL on this machine: the distribution's server on a free loopback port, with a folder of its own."""
+"""A PostgreSQL server on a free loopback port: Debian's, in a folder of its own, run by a user who isn't root."""
 
 from __future__ import annotations
 
 import os
+import pwd
+import secrets
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.integration.registry import free_port
+import psycopg
+from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PASSWORD = "postgres-pass-word"
+_OWNER = "postgres"  # the package makes it; the server refuses to run as root
 
 
-def programs() -> Path | None:
-    """The folder of the newest version's programs, which the distribution puts beside the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    return found[-1].parent if found else None
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    port: int
+    password: str
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make a database of its own and return its address."""
+        name = f"packager_{secrets.token_hex(4)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+
+def programs() -> Path:
+    """Return the folder with the newest server's programs, which Debian keeps out of PATH."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
 
 
 @contextmanager
-def serve_postgres(folder: Path) -> Iterator[str]:
-    """Run a server and give the address of its database, with a password in it."""
-    place = programs()
-    assert place is not None
-    # It refuses to run as root.
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    data, sockets, port = folder / "data", folder / "sockets", free_port()
-    for path in (data, sockets):
-        path.mkdir(mode=0o700)
-    password = folder / "password"
-    password.write_text(_PASSWORD)
-    if user:
-        for path in (data, sockets, password):
-            shutil.chown(path, "postgres", "postgres")
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o001)  # so that it comes to its own folder
-    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-    words = ["--username=packager", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync", str(data)]
-    subprocess.run([*user, str(place / "initdb"), *words], env=environ, cwd="/", check=True, capture_output=True)
-    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": sockets, "fsync": "off"}
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    with (folder / "log").open("wb") as output:
-        server = subprocess.Popen(
-            [*user, str(place / "postgres"), "-D", str(data), *options, "-c", "max_connections=300"],
-            env=environ,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+def serve_postgres() -> Iterator[Postgres]:
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders are nobody else's to enter
+    process = None
     try:
-        _wait_until_up(place, port, server)
-        yield f"postgresql://packager:{_PASSWORD}@127.0.0.1:{port}/postgres"
+        password = secrets.token_hex(12)
+        (folder / "password").write_text(password)
+        owner = pwd.getpwnam(_OWNER) if os.geteuid() == 0 else None
+        if owner:
+            for path in (folder, folder / "password"):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        run_as: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
+        words = ["--auth=scram-sha-256", "--username=postgres", f"--pwfile={folder / 'password'}", "--no-sync"]
+        made = [str(programs() / "initdb"), "--encoding=UTF8", "--locale=C", *words, "-D", str(folder / "data")]
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, **run_as)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = [str(programs() / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", "", "-F"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*server, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"],
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                **run_as,
+            )
+        running = Postgres(port=port, password=password)
+        _wait_for(running, folder / "log")
+        yield running
     finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:  # it waits for its clients on SIGTERM
-            server.send_signal(3)
-            server.wait(10)
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_up(place: Path, port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(server: Postgres, log: Path) -> None:
     deadline = time.monotonic() + 60
-    words = [str(place / "pg_isready"), "--host=127.0.0.1", f"--port={port}", "--quiet"]
-    while subprocess.run(words, check=False).returncode:
-        assert server.poll() is None, "the database has ended"
-        assert time.monotonic() < deadline, "the database does not start"
-        time.sleep(0.1)
+    while True:
+        try:
+            psycopg.connect(server.url("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:  # noqa: PERF203  (it is waited for)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"PostgreSQL doesn't start: {log.read_text()}") from None
+            time.sleep(0.1)
+        else:
+            return

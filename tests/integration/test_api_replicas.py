@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -27,17 +26,15 @@ if TYPE_CHECKING:
     from packager.api.store.database import Store
     from tests.integration.registry import Registry
 
-pytestmark = pytest.mark.needs("postgres", "buildah", "docker-registry", "htpasswd")
+pytestmark = [pytest.mark.needs("postgres", "buildah", "docker-registry", "htpasswd"), pytest.mark.timeout(900)]
 
 _FINAL = ("succeeded", "failed")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "postgres"
-    folder.mkdir()
-    with serve_postgres(folder) as url:
-        yield url
+def database() -> Iterator[str]:
+    with serve_postgres() as server:
+        yield server.url("postgres")
 
 
 @pytest.fixture
@@ -138,16 +135,16 @@ def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
 def test_an_edit_waits_for_the_old_run_on_the_other_replica(
     replicas: list[Place], store: Store, registry: Registry, base: str
 ) -> None:
-    one, two = replicas
-    one.wait_until_up(one.start())
+    for place in replicas:
+        place.wait_until_up(place.start())
     store.packagings.create(packaging("wine", base))
-    wait_until(lambda: state_of(store, "wine") == "running" and one.processes())
-    two.wait_until_up(two.start())
+    wait_until(lambda: state_of(store, "wine") == "running" and any(place.processes() for place in replicas))
     store.packagings.edit(packaging("wine", base, imageName="wine:2"))
-    deadline = time.monotonic() + 120
-    while state_of(store, "wine") not in _FINAL and time.monotonic() < deadline:
-        alive = [place for place in replicas if place.processes()]
-        assert len(alive) <= 1, "both runs are at work"
-        time.sleep(0.05)
+
+    def has_ended() -> bool:
+        assert len([place for place in replicas if place.processes()]) <= 1, "both runs are at work"
+        return state_of(store, "wine") in _FINAL
+
+    wait_until(has_ended)
     assert state_of(store, "wine") == "succeeded"
     assert registry.digest("api/wine", "2")
