@@ -11,6 +11,7 @@ from fastapi.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from packager import __version__
+from packager.api.body_limit import BodyLimit
 from packager.api.failures import handle_failures
 from packager.api.identity.guard import Guard
 from packager.api.metrics import Measure, Metrics
@@ -40,12 +41,12 @@ def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
         docs_url=None,  # their assets come from elsewhere; Swagger UI is served from the package
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=service.settings.max_body_bytes,
         lifespan=_lifespan,
         middleware=[
             Middleware(Measure, metrics=metrics),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(Guard, identity=service.identity),
+            Middleware(BodyLimit, most=service.settings.max_body_bytes),
         ],
     )
     app.state.service, app.state.metrics, app.state.runner = service, metrics, runner

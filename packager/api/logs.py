@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 64 << 10
+BLOCK_BYTES = 64 << 10  # what a follower holds at most
+_WHOLE_BYTES = 256 << 10  # the same for who reads a log once
 _EMPTY = Block(start=0, data=b"")
 
 
@@ -195,7 +196,7 @@ async def _whole(folder: Path | None) -> AsyncGenerator[bytes, None]:
     """Give a log as it is now."""
     place, size = 0, await asyncio.to_thread(log_size, folder) if folder else 0
     while folder is not None and place < size:
-        block = await asyncio.to_thread(read_log, folder, place, most=min(BLOCK_BYTES, size - place))
+        block = await asyncio.to_thread(read_log, folder, place, most=min(_WHOLE_BYTES, size - place))
         if block.start > place:
             yield _gap(block.start - place)
         if not block.data:

@@ -47,6 +47,7 @@ class Place:
     most_running: int = 6
     settings: dict[str, str] = field(default_factory=dict)
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    key: Path | None = None
     port: int = field(default_factory=free_port)
 
     @property
@@ -55,12 +56,16 @@ class Place:
         return self.data / "runs"
 
     @property
+    def key_file(self) -> Path:
+        return self.key or self.data / "key"
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/api/v1"
 
     def open_store(self) -> Store:
         self.data.mkdir(exist_ok=True)
-        key = self.data / "key"
+        key = self.key_file
         sealer = read_key_file(key) if key.exists() else make_key_file(key)
         return open_store(self.database or f"sqlite:///{self.data}/packager.db", sealer)
 
@@ -73,7 +78,7 @@ class Place:
             "LISTEN": f"127.0.0.1:{self.port}",
             "LEASE_SECONDS": str(LEASE.total_seconds()),
             "ENGINE": "oci",
-            **({"DATABASE_URL": self.database, "KEY_FILE": str(self.data / "key")} if self.database else {}),
+            **({"DATABASE_URL": self.database, "KEY_FILE": str(self.key_file)} if self.database else {}),
             **self.settings,
         }
         environ = {**self.environ, **{f"PACKAGER_API_{name}": value for name, value in own.items()}}
@@ -97,7 +102,7 @@ class Place:
             except httpx.TransportError:
                 return False
 
-        wait_until(is_up, 60)
+        wait_until(is_up, 180)
 
     @property
     def _output(self) -> Path:

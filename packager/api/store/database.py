@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event, func, select
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from packager.api.store.sealing import Sealer
 
 _BUSY_MILLISECONDS = 30_000
+# As many connections as there are threads that answer requests; parameters, such as sealed secrets, are in no error.
+_POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "hide_parameters": True}
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -95,18 +99,32 @@ def read_url(text: str) -> URL:
     name = url.drivername.partition("+")[0]
     if name not in _DRIVERS:
         raise UsageError(f"a database of the kind {name!r} is not supported", hint=hint)
+    if name == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UsageError("the database's address names no file", hint=hint)
     return url.set(drivername=_DRIVERS[name])
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of a new database, which is nobody else's to read; SQLite's other files get its mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise UsageError(
+            f"the database file {path} can't be opened: {error.strerror}",
+            hint="name a file in a folder that is there and can be written, in PACKAGER_API_DATABASE_URL",
+        ) from error
 
 
 def make_engine(url: URL) -> Engine:
     """Return an engine; nothing is connected yet."""
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False})
+            arguments = {"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False}
+            engine = create_engine(url, connect_args=arguments, **_POOL)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, pool_recycle=1800)
+        return create_engine(url, pool_pre_ping=True, pool_recycle=1800, **_POOL)
     except NoSuchModuleError as error:
         raise UsageError("the database's driver is not installed", hint="pip install 'packager[api]'") from error
 
@@ -138,6 +156,8 @@ def open_store(url_text: str, sealer: Sealer) -> Store:
     from packager.api.store.migration import migrate  # noqa: PLC0415  (its imports take a moment, and only here)
 
     url = read_url(url_text)
+    if url.get_backend_name() == "sqlite":
+        _make_file(Path(str(url.database)))
     engine = make_engine(url)
     store = Store(Database(engine), sealer)
     try:

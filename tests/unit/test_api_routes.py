@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.api_builders import (
+    DOCKER_REST,
+    connection,
+    encoded,
+    furnish,
+    make_client,
+    make_service,
+    packaging,
+    store_connection,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import httpx
+
+PACKAGING, INTEGRATION, CONNECTION = "/api/v1/model/packaging", "/api/v1/packaging/integration", "/api/v1/connection"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
+    with make_client(make_service(tmp_path)) as ours:
+        yield ours
+
+
+@pytest.mark.parametrize(
+    ("path", "entity", "deleted"),
+    [
+        (PACKAGING, packaging("x"), "Model packaging x was deleted"),
+        (INTEGRATION, {**DOCKER_REST, "id": "x"}, "Packaging integration x was deleted"),
+        (CONNECTION, connection("x"), "Connection x was deleted"),
+    ],
+    ids=["packaging", "integration", "connection"],
+)
+def test_the_life_of_an_entity(client: httpx.Client, path: str, entity: dict[str, Any], deleted: str) -> None:
+    furnish(client)
+    missing = {"message": 'entity "x" is not found'}
+    for answer in (client.get(f"{path}/x"), client.put(path, json=entity), client.delete(f"{path}/x")):
+        assert (answer.status_code, answer.json()) == (404, missing)
+    created = client.post(path, json=entity)
+    assert created.status_code == 201, created.text
+    again = client.post(path, json=entity)
+    assert (again.status_code, again.json()) == (409, {"message": 'entity "x" already exists'})
+    found = client.get(f"{path}/x")
+    assert (found.status_code, found.json()) == (200, created.json())
+    assert found.json()["createdAt"].endswith("Z")
+    # What a client read is what it may send back.
+    edited = client.put(path, json={"kind": "Any", **found.json()})
+    assert edited.status_code == 200, edited.text
+    assert edited.json()["createdAt"] == found.json()["createdAt"]
+    assert edited.json()["updatedAt"] >= found.json()["updatedAt"]
+    assert edited.json()["spec"] == found.json()["spec"]
+    assert edited.json() in client.get(path).json()
+    gone = client.delete(f"{path}/x")
+    assert (gone.status_code, gone.json()) == (200, {"message": deleted})
+    assert client.get(f"{path}/x").status_code == 404
+
+
+def test_nulls_are_absent_as_the_sdk_sends_them(client: httpx.Client) -> None:
+    furnish(client)
+    nothing: dict[str, Any] = {
+        "image": None,
+        "resources": None,
+        "nodeSelector": None,
+        "outputConnection": None,
+        "arguments": None,
+    }
+    sent = {**packaging(**nothing), "status": None, "createdAt": None, "kind": "ModelPackaging"}
+    answer = client.post(PACKAGING, json=sent)
+    assert answer.status_code == 201, answer.text
+
+
+def test_the_defaults_are_written_back(client: httpx.Client) -> None:
+    furnish(client)
+    created = client.post(PACKAGING, json=packaging(arguments={"workers": 2}, resources={"limits": {"cpu": 1}})).json()
+    spec = created["spec"]
+    assert spec["arguments"]["workers"] == 2
+    assert spec["arguments"]["port"] == 5000
+    assert spec["arguments"]["imageName"] == "{{ Name }}-{{ Version }}:{{ RandomUUID }}"
+    assert spec["image"] == "packager:1"
+    assert spec["outputConnection"] == "store"
+    assert spec["resources"] == {"limits": {"cpu": "1"}, "requests": {}}
+    assert created["status"] == {"state": "scheduling", "podName": "", "reason": "", "message": "", "results": []}
+
+
+def test_lists_have_pages_and_filters(client: httpx.Client) -> None:
+    furnish(client)
+    cli = {**json.loads(json.dumps(DOCKER_REST)), "id": "mine"}
+    client.post(INTEGRATION, json=cli)
+    for number in range(5):
+        name = "mine" if number % 2 else "docker-rest"
+        assert client.post(PACKAGING, json=packaging(f"p{number}", integrationName=name)).status_code == 201
+
+    def ids(path: str) -> list[str]:
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json()]
+
+    assert sorted(ids(PACKAGING)) == ["p0", "p1", "p2", "p3", "p4"]
+    pages = [ids(f"{PACKAGING}?size=2&page={page}") for page in range(4)]
+    assert [len(page) for page in pages] == [2, 2, 1, 0]
+    assert sorted(each for page in pages for each in page) == ["p0", "p1", "p2", "p3", "p4"]
+    assert sorted(ids(f"{PACKAGING}?integrationName=mine")) == ["p1", "p3"]
+    assert ids(f"{PACKAGING}?integrationName=none%00") == []
+    assert ids(f"{CONNECTION}?type=s3") == ["store"]
+    assert sorted(ids(f"{CONNECTION}?type=s3&type=docker")) == ["registry", "store"]
+
+
+@pytest.mark.parametrize("query", ["colour=red", "size=0", "size=10001", "size=x", "page=-1", "page=1&follow=1"])
+@pytest.mark.parametrize("path", [PACKAGING, INTEGRATION, CONNECTION])
+def test_a_wrong_query_is_refused(client: httpx.Client, path: str, query: str) -> None:
+    answer = client.get(f"{path}?{query}")
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["message"]
+
+
+def test_the_unknown_parameter_is_named(client: httpx.Client) -> None:
+    assert "colour: this parameter is unknown" in client.get(f"{PACKAGING}?colour=red&size=x").json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "field required"),
+        (b"{", "no JSON"),
+        (b"[]", "dictionary"),
+        (b'{"id": 1, "spec": {}}', "id: input should be a valid string"),
+        (b'{"id": "x"}', "spec: field required"),
+        (b'{"id": "x", "spec": {"arguments": {"port": NaN}}}', "NaN is no number"),
+        (b'{"id": "x", "spec": {"arguments": {"port": 1e999}}}', "too large"),
+        (b'{"id": "x", "spec": {"arguments": {"host": "\\ud800"}}}', "surrogate"),
+        (b'{"id": "x", "spec": {"arguments": {"host\\u0000": ""}}}', "NUL"),
+        (b'{"id": "\xff"}', "no JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"id": ' + b"1" * 5000 + b"}", "no JSON"),
+    ],
+)
+def test_a_wrong_body_is_refused(client: httpx.Client, body: bytes, why: str) -> None:
+    answer = client.post(PACKAGING, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert why.lower() in answer.json()["message"].lower()
+
+
+def test_a_body_must_call_itself_json(client: httpx.Client) -> None:
+    answer = client.post(CONNECTION, content=json.dumps(connection()), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 400
+    assert client.get(CONNECTION).json() == []
+
+
+def test_a_large_body_is_refused(tmp_path: Path) -> None:
+    with make_client(make_service(tmp_path, max_body_bytes=2000)) as client:
+        body = json.dumps(connection(description="x" * 3000))
+        for content in (body, iter([body.encode()])):
+            answer = client.post(CONNECTION, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 413
+            assert list(answer.json()) == ["message"]
+        assert client.get(CONNECTION).json() == []
+
+
+def test_another_host_is_refused_where_nobody_says_who_they_are(client: httpx.Client) -> None:
+    answer = client.get(CONNECTION, headers={"Host": "evil.example"})
+    assert answer.status_code == 400
+    assert client.get(CONNECTION, headers={"Host": "127.0.0.1:8080"}).status_code == 200
+
+
+def test_secrets_are_shown_at_decrypted_only(client: httpx.Client, tmp_path: Path) -> None:
+    sent = connection(username="ann", password=encoded("s3cret-marker"))
+    assert client.post(CONNECTION, json=sent).json()["spec"]["password"] == "*****"
+    for answer in (client.get(f"{CONNECTION}/registry"), client.get(CONNECTION), client.put(CONNECTION, json=sent)):
+        assert "s3cret-marker" not in answer.text
+        assert encoded("s3cret-marker") not in answer.text
+        assert "*****" in answer.text
+    assert client.get(f"{CONNECTION}/registry/decrypted").json()["spec"]["password"] == encoded("s3cret-marker")
+    for file in tmp_path.iterdir():
+        assert b"s3cret-marker" not in file.read_bytes()
+        assert encoded("s3cret-marker").encode() not in file.read_bytes()
+
+
+def test_the_mask_keeps_a_secret(client: httpx.Client) -> None:
+    client.post(CONNECTION, json=store_connection())
+    seen = client.get(f"{CONNECTION}/store").json()
+    seen["spec"]["keyID"] = encoded("another")
+    seen["spec"]["region"] = "eu-west-1"
+    assert client.put(CONNECTION, json=seen).json()["spec"]["keySecret"] == "*****"
+    found = client.get(f"{CONNECTION}/store/decrypted").json()["spec"]
+    assert (found["keySecret"], found["keyID"], found["region"]) == (encoded("hush"), encoded("another"), "eu-west-1")
+
+
+def test_a_vital_connection_stays(client: httpx.Client) -> None:
+    client.post(CONNECTION, json=connection(vital=True))
+    answer = client.delete(f"{CONNECTION}/registry")
+    assert answer.status_code == 400
+    assert "vital" in answer.json()["message"]
+    client.put(CONNECTION, json=connection(vital=False))
+    assert client.delete(f"{CONNECTION}/registry").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({"type": "ftp"}, ["type 'ftp' is unknown"]),
+        ({"uri": ""}, ["uri is empty"]),
+        ({"uri": "https://host/x"}, ["has the scheme 'https'"]),
+        ({"type": "s3", "uri": ""}, ["uri is empty or missing"]),
+        ({"password": "no base64!"}, ["spec.password is not base64"]),
+        ({"password": "*****", "uri": ""}, ["password is *****", "uri is empty"]),
+        ({"password": encoded("a\0b")}, ["NUL"]),
+    ],
+)
+def test_a_wrong_connection_is_refused(client: httpx.Client, changes: dict[str, Any], problems: list[str]) -> None:
+    answer = client.post(CONNECTION, json=connection(**changes))
+    assert answer.status_code == 400
+    for problem in problems:
+        assert problem in answer.json()["message"]
+    assert client.get(CONNECTION).json() == []
+
+
+def test_results_are_set_and_gone_after_an_edit(client: httpx.Client) -> None:
+    furnish(client)
+    client.post(PACKAGING, json=packaging())
+    results = [{"name": "image", "value": "localhost:5000/models/wine:1"}]
+    answer = client.put(f"{PACKAGING}/wine/result", json=results)
+    assert (answer.status_code, answer.json()) == (200, results)
+    assert client.get(f"{PACKAGING}/wine").json()["status"]["results"] == results
+    client.put(PACKAGING, json=client.get(f"{PACKAGING}/wine").json())
+    assert client.get(f"{PACKAGING}/wine").json()["status"]["results"] == []
+    assert client.put(f"{PACKAGING}/none/result", json=results).status_code == 404
+
+
+def test_each_change_leaves_a_line(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "packager.audit"):
+        furnish(client)
+        client.get(CONNECTION)
+        client.get(f"{CONNECTION}/store/decrypted")
+        client.delete(f"{CONNECTION}/store")
+        client.delete(f"{CONNECTION}/store")
+    lines = [record.getMessage() for record in caplog.records if record.name == "packager.audit"]
+    assert lines == [
+        "audit: anonymous created integration docker-rest from 192.0.2.7",
+        "audit: anonymous created connection registry from 192.0.2.7",
+        "audit: anonymous created connection store from 192.0.2.7",
+        "audit: anonymous read the secrets of connection store from 192.0.2.7",
+        "audit: anonymous deleted connection store from 192.0.2.7",
+    ]
+
+
+def test_what_is_told_of_the_service(client: httpx.Client) -> None:
+    assert client.get("/api/v1/user/info").json() == {"username": "anonymous", "email": ""}
+    assert client.get("/api/v1/configuration").json()["packaging"]["outputConnectionID"] == "store"
+    assert client.get("/health").json() == {"message": "ok"}
+    assert client.get("/ready").status_code == 200
+    furnish(client)
+    client.post(PACKAGING, json=packaging())
+    metrics = client.get("/metrics").text
+    assert 'packager_api_packagings{state="scheduling"} 1.0' in metrics
+    assert 'packager_api_requests_total{method="POST",route="/api/v1/connection",status="201"} 2.0' in metrics
+
+
+def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> None:
+    assert (client.get("/api/v1/none").status_code, list(client.get("/api/v1/none").json())) == (404, ["message"])
+    answer = client.patch(PACKAGING, json={})
+    assert (answer.status_code, list(answer.json())) == (405, ["message"])
+
+
+@pytest.mark.parametrize("entity_id", ["%00", "A", "a%0ab", "..%2f..", "%ed%a0%80", "x" * 5000])
+def test_a_strange_id_is_not_found(client: httpx.Client, entity_id: str) -> None:
+    for path in (PACKAGING, INTEGRATION, CONNECTION):
+        assert client.get(f"{path}/{entity_id}").status_code == 404
+        assert client.delete(f"{path}/{entity_id}").status_code == 404
+
+
+def test_an_unexpected_failure_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    service = make_service(tmp_path)
+    with make_client(service) as client:
+        service.store.packagings.get = None  # type: ignore[method-assign,assignment]
+        answer = client.get(f"{PACKAGING}/x")
+    assert answer.status_code == 500
+    assert answer.json() == {"message": "an unexpected error; the service's log says more"}
+    assert "unexpected TypeError at GET /api/v1/model/packaging/x" in caplog.text
