@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,7 +19,6 @@ PATHS = {
     "Connection": "/connection",
 }
 MOST_BYTES = 4 << 20
-_EXISTS = 409
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,10 @@ async def submit(service: Service, text: str) -> list[Outcome]:
 
 async def _apply(service: Service, path: str, entity: dict[str, Any]) -> str:
     try:
-        await service.ask("POST", path, body=entity)
+        await service.ask("PUT", path, body=entity)  # first, as masked secrets are kept only of what is there
     except ServiceError as error:
-        if error.status != _EXISTS:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
-        await service.ask("PUT", path, body=entity)
-        return "edited"
-    return "created"
+        await service.ask("POST", path, body=entity)
+        return "created"
+    return "edited"

@@ -156,8 +156,8 @@ class TestSubmission:
 
         def answer(request: httpx.Request) -> httpx.Response:
             asked.append((request.method, request.url.path, json.loads(request.content)))
-            if request.method == "POST" and request.url.path.endswith("/connection"):
-                return httpx.Response(409, json={"message": "exists"})
+            if request.method == "PUT" and request.url.path.endswith("/packaging"):
+                return httpx.Response(404, json={"message": 'entity "wine" is not found'})
             return httpx.Response(200, json={})
 
         outcomes = asyncio.run(submit(service_of(answer), f"{CONNECTION}---\n{PACKAGING}"))
@@ -166,10 +166,11 @@ class TestSubmission:
             (2, "wine", "created"),
         ]
         connection = {"id": "ci", "spec": {"type": "docker", "password": "cGFzcw=="}}
+        packaging = {"id": "wine", "spec": {"integrationName": "docker-rest"}}
         assert asked == [
-            ("POST", "/api/v1/connection", connection),
             ("PUT", "/api/v1/connection", connection),
-            ("POST", "/api/v1/model/packaging", {"id": "wine", "spec": {"integrationName": "docker-rest"}}),
+            ("PUT", "/api/v1/model/packaging", packaging),
+            ("POST", "/api/v1/model/packaging", packaging),
         ]
 
     def test_the_first_refusal_ends_it(self) -> None:

@@ -20,7 +20,7 @@ from packager.api.web.session import PageRoute, form_of
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.document_templates import document_templates
-from packager.errors import EntityExistsError, EntityNotFoundError, RequestError
+from packager.errors import EntityNotFoundError, RequestError
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Form = Annotated[dict[str, str], Depends(form_of)]
@@ -165,9 +165,9 @@ def _templates(request: Request) -> dict[str, str]:
 def _apply(request: Request, document: Document) -> None:
     shelf = _BY_KIND[document.kind]
     try:
+        shelf.edit(request, document.entity)  # first, as only who has the secrets may be told to keep them
+    except EntityNotFoundError:
         shelf.create(request, document.entity)
-    except EntityExistsError:
-        shelf.edit(request, document.entity)
 
 
 def _notes(request: Request, documents: list[Document]) -> list[str]:
