@@ -110,7 +110,11 @@ def answers() -> list[Response]:
 def page(browser: Browser, answers: list[Response]) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(_PATIENCE * 1000)
-    page.on("response", answers.append)
+
+    def keep(answer: Response) -> None:  # a function of our own: a list's method is none that can be registered
+        answers.append(answer)
+
+    page.on("response", keep)
     yield page
     page.close()
 
