@@ -16,7 +16,7 @@ needs_of() {
             newuidmap:uidmap update-ca-certificates:ca-certificates ;;
         test) echo \
             docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl busybox:busybox-static file:file \
-            git:git shellcheck:shellcheck kubectl:kubernetes-client pg_ctlcluster:postgresql ;;
+            git:git shellcheck:shellcheck kubectl:kubernetes-client pg_lsclusters:postgresql ;;
         registry) echo docker-registry:docker-registry ;;
         *)
             echo "usage: local/install.sh build|test|registry..." >&2
@@ -64,6 +64,11 @@ quiet_registry=false
 if [[ " ${packages[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
     quiet_registry=true
     "${as_root[@]}" systemctl mask --runtime --quiet docker-registry.service
+fi
+# Debian's package of PostgreSQL makes and starts a server; the tests start their own (README of postgresql-common).
+if [[ " ${packages[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    "${as_root[@]}" mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
 apt update || cannot "apt-get update failed"
 apt install -y --no-install-recommends "${packages[@]}" >/dev/null || cannot "apt-get install failed"

@@ -42,6 +42,8 @@ def own_log() -> Iterator[None]:
 def is_there(tool: str) -> bool:
     if tool == "root":
         return os.geteuid() == 0
+    if tool == "postgres":  # beside the PATH, a folder a version
+        return any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if tool == "helm":
         return helm() is not None
     if tool == "kaniko-executor":
