@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from packager.api.store.database import Store
     from tests.integration.registry import Registry
 
-pytestmark = [pytest.mark.needs("pg_lsclusters", "buildah", "docker-registry", "htpasswd"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.needs("postgres", "buildah", "docker-registry", "htpasswd"), pytest.mark.timeout(900)]
 
 _FINAL = ("succeeded", "failed")
 
