@@ -65,6 +65,11 @@ if [[ " ${packages[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; 
     quiet_registry=true
     "${as_root[@]}" systemctl mask --runtime --quiet docker-registry.service
 fi
+# Debian's package of PostgreSQL makes and starts a server; the tests start their own (README of postgresql-common).
+if [[ " ${packages[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    "${as_root[@]}" mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
 apt update || cannot "apt-get update failed"
 apt install -y --no-install-recommends "${packages[@]}" >/dev/null || cannot "apt-get install failed"
 if $quiet_registry; then

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\*|\[[0-9A-Fa-f:.]+\]")
 _MOST_PORTS = 65535
 
 
@@ -110,6 +111,13 @@ class ApiSettings(BaseModel):
         match = _LISTEN.fullmatch(value)
         if not match or int(match["port"]) > _MOST_PORTS:
             raise ValueError("is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [host for host in value if not _HOST.fullmatch(host)]:
+            raise ValueError(f"{wrong[0]!r} is no host name; write names without ports, *.example.org for subdomains")
         return value
 
     @field_validator("oidc_issuer")

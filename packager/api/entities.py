@@ -8,10 +8,13 @@ same. A connection's secrets are base64 here, or the mask; in the rest of the pr
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
+
+from packager.models.connection import REGISTRY_TYPES
+from packager.storage.location import HOLDER_SCHEMES
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 State = Literal["", "scheduling", "running", "succeeded", "failed"]
 FINAL: tuple[State, ...] = ("succeeded", "failed")
 Quantity = str | int | float
+CONNECTION_TYPES = (*REGISTRY_TYPES, *HOLDER_SCHEMES, "git")
+# Described here, and checked where every problem of an entity is told at once.
+_ID_RULE = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "minLength": 1, "maxLength": 63}
+EntityId = Annotated[str, WithJsonSchema({"type": "string", **_ID_RULE})]
 
 
 class ApiModel(BaseModel):
@@ -115,7 +122,7 @@ class PackagingStatus(ApiModel):
 class NewPackaging(ApiModel):
     """A packaging as a client writes it."""
 
-    id: str
+    id: EntityId
     spec: PackagingSpec
 
 
@@ -176,7 +183,7 @@ class IntegrationSpec(ApiModel):
 class NewIntegration(ApiModel):
     """An integration as a client writes it."""
 
-    id: str
+    id: EntityId
     spec: IntegrationSpec
 
 
@@ -190,7 +197,7 @@ class PackagingIntegration(NewIntegration):
 class ConnectionSpec(ApiModel):
     """A registry or a store with its credentials; secrets are base64, or ***** in every answer but `/decrypted`."""
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": list(CONNECTION_TYPES)})
     uri: str = ""
     username: str = ""
     password: str = ""
@@ -208,7 +215,7 @@ class ConnectionSpec(ApiModel):
 class NewConnection(ApiModel):
     """A connection as a client writes it."""
 
-    id: str
+    id: EntityId
     spec: ConnectionSpec
 
 

@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from packager.api.arguments import check_arguments, check_schema, schema_of
+from packager.api.entities import CONNECTION_TYPES
 from packager.api.store.shelves import as_integration
 from packager.api.validation import check_entity_id
 from packager.errors import RequestError
 from packager.models.connection import MASK, REGISTRY_TYPES, SECRET_FIELDS, Connection
 from packager.models.documents import decode_secrets, describe
 from packager.request import check_registry_uri
-from packager.storage.location import HOLDER_SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from packager.api.entities import NewConnection, NewIntegration
-
-CONNECTION_TYPES = (*REGISTRY_TYPES, *HOLDER_SCHEMES, "git")
 
 
 def read_connection(new: NewConnection, *, keep_mask: bool) -> Connection:

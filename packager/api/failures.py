@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from packager.errors import EntityExistsError, EntityNotFoundError, PackagerError, RequestError
 
@@ -64,10 +65,22 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     return answer(HTTPStatus.BAD_REQUEST, "\n".join(["the request is wrong:", *(f"  - {line}" for line in clean)]))
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    return answer(error.status_code, str(error.detail), dict(error.headers) if error.headers else None)
+    headers = dict(error.headers or {})
+    if (
+        error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    ):  # the router names those of the first route of that path only
+        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+    return answer(error.status_code, str(error.detail), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    paths = request.app.openapi()["paths"].items()
+    return sorted(
+        method.upper() for path, methods in paths if compile_path(path)[0].match(request.url.path) for method in methods
+    )
 
 
 async def _database(_request: Request, error: Exception) -> JSONResponse:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.needs("pg_ctlcluster")
+# The client takes seconds to start, and is started a hundred times.
+pytestmark = [pytest.mark.needs("postgres"), pytest.mark.timeout(900)]
 SECRET = base64.b64encode(b"s3cret-marker-of-the-client").decode()
 
 REGISTRY = {

@@ -47,6 +47,8 @@ def test_without_identities_nothing_else_is(listen: str) -> None:
         ("OIDC_ISSUER", "https://x", "PACKAGER_API_OIDC_ISSUER and OIDC_AUDIENCE: give both"),
         ("OIDC_ISSUER", "http://example.org/x", "is no https:// address"),
         ("OIDC_WRITE_CLAIM", "groups", "PACKAGER_API_OIDC_WRITE_CLAIM"),
+        ("ALLOWED_HOSTS", "a.org b:80", "PACKAGER_API_ALLOWED_HOSTS: 'b:80' is no host name"),
+        ("ALLOWED_HOSTS", "*x", "PACKAGER_API_ALLOWED_HOSTS"),
         ("EXECUTOR", "docker", "PACKAGER_API_EXECUTOR"),
         ("WORKERS", "0", "PACKAGER_API_WORKERS"),
     ],

@@ -169,7 +169,8 @@ def test_a_large_body_is_refused(tmp_path: Path) -> None:
 def test_another_host_is_refused_where_nobody_says_who_they_are(client: httpx.Client) -> None:
     answer = client.get(CONNECTION, headers={"Host": "evil.example"})
     assert answer.status_code == 400
-    assert client.get(CONNECTION, headers={"Host": "127.0.0.1:8080"}).status_code == 200
+    for host in ("127.0.0.1:8080", "localhost", "[::1]:80"):
+        assert client.get(CONNECTION, headers={"Host": host}).status_code == 200
 
 
 def test_secrets_are_shown_at_decrypted_only(client: httpx.Client, tmp_path: Path) -> None:
@@ -269,6 +270,9 @@ def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> No
     assert (client.get("/api/v1/none").status_code, list(client.get("/api/v1/none").json())) == (404, ["message"])
     answer = client.patch(PACKAGING, json={})
     assert (answer.status_code, list(answer.json())) == (405, ["message"])
+    assert answer.headers["Allow"] == "GET, POST, PUT"
+    assert client.patch(f"{PACKAGING}/x").headers["Allow"] == "DELETE, GET"
+    assert client.post("/metrics").headers["Allow"] == "GET"
 
 
 @pytest.mark.parametrize("entity_id", ["%00", "A", "a%0ab", "..%2f..", "%ed%a0%80", "x" * 5000])
@@ -281,7 +285,7 @@ def test_a_strange_id_is_not_found(client: httpx.Client, entity_id: str) -> None
 def test_an_unexpected_failure_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     service = make_service(tmp_path)
     with make_client(service) as client:
-        service.store.packagings.get = None  # type: ignore[method-assign,assignment]
+        service.store.packagings.get_json = None  # type: ignore[method-assign,assignment]
         answer = client.get(f"{PACKAGING}/x")
     assert answer.status_code == 500
     assert answer.json() == {"message": "an unexpected error; the service's log says more"}

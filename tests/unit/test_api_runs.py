@@ -323,7 +323,7 @@ def test_a_run_that_is_started_in_vain_is_stopped(
 
     create(store)
     memory.on_start = change
-    go_on(supervisor, lambda: memory.started and not store.packagings.abandoned())
+    go_on(supervisor, lambda: memory.forgotten and not store.packagings.abandoned())
     first = memory.started[0]
     assert first in memory.stopped
     assert first in memory.forgotten
@@ -413,3 +413,18 @@ def test_logs_are_kept_for_a_time(store: Store, memory: Memory) -> None:
     sweeper.sweep()
     assert memory.forgotten == [handle]
     assert memory.stopped == []
+
+
+def test_what_is_answered_is_what_is_stored(store: Store) -> None:
+    create(store, "barley")
+    create(store)
+    (claim, _) = store.packagings.claim("one", 2, LEASE)
+    results = [{"name": "image", "value": 'r.io/"ä\n'}]
+    store.packagings.record(claim, PackagingStatus.model_validate({"state": "succeeded", "results": results}))
+    entities = store.packagings.list(0, 10, {})
+    assert len(entities) == 2
+    assert json.loads(store.packagings.list_json(0, 10, {})) == [
+        each.model_dump(by_alias=True, mode="json", exclude_none=True) for each in entities
+    ]
+    assert json.loads(store.packagings.get_json("wine")) == json.loads(store.packagings.list_json(0, 10, {}))[0]
+    assert store.packagings.list_json(1, 10, {}) == "[]"

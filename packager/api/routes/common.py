@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fastapi import Response
 
     from packager.api.identity import Principal
-    from packager.api.runner import Runner
     from packager.api.service import Service
 
 PREFIX = "/api/v1"
@@ -57,18 +56,6 @@ CHANGES = _problem(*_CHANGE, HTTPStatus.NOT_FOUND)
 def service_of(request: Request) -> Service:
     """Return what the route works with."""
     found: Service = request.app.state.service
-    return found
-
-
-def runner_of(request: Request) -> Runner:
-    """Return what runs packagings.
-
-    Raises:
-        HTTPException: Nothing does in this process.
-    """
-    found: Runner | None = request.app.state.runner
-    if found is None:
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "no packaging is run here")
     return found
 
 

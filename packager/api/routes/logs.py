@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from packager.api.logs import TooManyStreamsError
-from packager.api.routes.common import PREFIX, READS_ONE, Message, runner_of, service_of
+from packager.api.routes.common import PREFIX, READS_ONE, Message, service_of
 from packager.api.store.shelves import not_found
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ class LogQuery(BaseModel):
 @router.get("/{packaging_id}/log", responses={**READS_ONE, **_BUSY}, response_class=PlainTextResponse)
 async def read_log(request: Request, packaging_id: str, asked: Annotated[LogQuery, Query()]) -> Response:
     """Return a packaging's log, line by line as it is written."""
-    service, runner = service_of(request), runner_of(request)
+    service, runner = service_of(request), request.app.state.runner
+    if runner is None:
+        await asyncio.to_thread(service.store.packagings.run, packaging_id)  # a missing one is told first
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "no packaging is run here")
     try:
         stream = await runner.logs.open(packaging_id, follow=asked.follow)
     except TooManyStreamsError as error:

@@ -11,7 +11,7 @@ import yaml
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from packager.api.entities import NewConnection, NewIntegration, NewPackaging
+from packager.api.entities import ModelPackaging, NewConnection, NewIntegration, NewPackaging
 from packager.api.routes import connections, integrations, packagings
 from packager.api.routes.common import Page, service_of
 from packager.api.web.checking import Document, Problem, check, problems_of
@@ -49,13 +49,17 @@ class _Messages:
     done: list[str] = field(default_factory=list)
 
 
+def _get_packaging(request: Request, packaging_id: str) -> ModelPackaging:
+    return service_of(request).store.packagings.get(packaging_id)
+
+
 _NONE = _Messages()
 _SHELVES = (
     _Shelf(
         kind="ModelPackaging",
         word="packaging",
         page="/",
-        get=packagings.get_packaging,
+        get=_get_packaging,
         create=packagings.create_packaging,
         edit=packagings.edit_packaging,
         delete=packagings.delete_packaging,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from packager.api.routes import connections, integrations, logs, packagings
-from packager.api.routes.common import Page
+from packager.api.routes import connections, integrations, logs
+from packager.api.routes.common import Page, service_of
 from packager.api.web.rendering import render
 from packager.api.web.session import PageRoute
 
@@ -21,9 +21,8 @@ PageNumber = Annotated[int, Query(ge=0, le=100_000)]
 @router.get("/")
 def show_packagings(request: Request, page: PageNumber = 0, integration: str = "") -> Response:
     """Show packagings, the newest first."""
-    chosen = {"integrationName": [integration]} if integration else {}
-    asked = packagings.PackagingPage.model_validate({"page": page, "size": _SIZE, **chosen})
-    found = packagings.list_packagings(request, asked)
+    filters = {"integration_name": [integration]} if integration else {}
+    found = service_of(request).store.packagings.list(page, _SIZE, filters)
     known = sorted(each.id for each in integrations.list_integrations(request, Page()))
     return render(
         request,
@@ -39,7 +38,7 @@ def show_packagings(request: Request, page: PageNumber = 0, integration: str = "
 @router.get("/ui/packagings/{packaging_id}")
 def show_packaging(request: Request, packaging_id: str) -> Response:
     """Show a packaging: its state, image and arguments, and its log as it is written."""
-    packaging = packagings.get_packaging(request, packaging_id)
+    packaging = service_of(request).store.packagings.get(packaging_id)
     given = {name: _text(value) for name, value in packaging.spec.arguments.items()}
     resources = (
         packaging.spec.resources.model_dump(by_alias=True, exclude_none=True) if packaging.spec.resources else {}

@@ -1,0 +1,94 @@
+"""Schemathesis on the running service: whatever its OpenAPI document allows is asked, and answered as it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
+from tests.integration.api_service import KEY, serve_api
+from tests.integration.postgres import serve_postgres
+from tests.integration.test_api_client import PACKAGING, REGISTRY, STORE
+
+if TYPE_CHECKING:
+    from tests.integration.api_service import ApiService
+
+pytestmark = [pytest.mark.needs("postgres"), pytest.mark.timeout(1800)]
+
+# What a document can't say, the service checks all the same: that a URI is one of a registry, that a name is known.
+_LEFT_OUT = "positive_data_acceptance"
+_CONFIG = """
+[parameters]
+"path.connection_id" = "test-docker-registry"
+"path.packaging_id" = "docker-rest-packager-example"
+"path.integration_id" = "docker-rest"
+"""
+
+
+def furnish(service: ApiService) -> None:
+    with service.client() as client:
+        for path, document in (
+            ("packaging/integration", integration(APPLICATIONS["docker-rest"], "packager:1")),
+            ("connection", REGISTRY),
+            ("connection", STORE),
+            ("model/packaging", PACKAGING),
+        ):
+            answer = client.post(f"/api/v1/{path}", json=document)
+            assert answer.status_code == 201, answer.text
+
+
+def examine(service: ApiService, *words: str) -> str:
+    """Run Schemathesis, which fails at any answer that is not as described, and return what it wrote."""
+    config = service.folder / "schemathesis.toml"
+    config.write_text(_CONFIG)
+    program = Path(sys.executable).with_name("schemathesis")
+    command = [
+        str(program),
+        "--config-file",
+        str(config),
+        "run",
+        f"{service.url}/openapi.json",
+        "--no-color",
+        "--seed",
+        "7",
+    ]
+    header = ["--header", f"Authorization: Bearer {service.token}"]
+    checks = ["--checks", "all", "--exclude-checks", _LEFT_OUT, "--continue-on-failure", "--request-timeout", "60"]
+    ended = subprocess.run(
+        [*command, *header, *checks, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=service.folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(service.folder), "NO_PROXY": "127.0.0.1"},
+    )
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{service.log.read_text()[-4000:]}"
+    return ended.stdout
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_every_answer_is_as_the_document_says(tmp_path: Path, database: str) -> None:
+    settings = {"OUTPUT_CONNECTION": "models-output"}
+    if database == "sqlite":
+        with serve_api(tmp_path / "data", **settings) as service:
+            check(service)
+        return
+    with serve_postgres() as server:
+        settings |= {"DATABASE_URL": server.new_database(), "KEY": KEY}
+        with serve_api(tmp_path / "data", **settings) as service:
+            check(service)
+
+
+def check(service: ApiService) -> None:
+    furnish(service)
+    told = examine(service, "--phases", "coverage,fuzzing", "--max-examples", "15")
+    assert "No issues found" in told or "passed" in told
+    log = service.log.read_text()
+    assert "unexpected" not in log
+    assert "Traceback" not in log
