@@ -17,6 +17,7 @@ from packager.api.identity.guard import Guard
 from packager.api.metrics import Measure, Metrics
 from packager.api.routes import ROUTERS
 from packager.api.web import PAGES
+from packager.api.web.swagger import describe_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,6 +53,8 @@ def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
     handle_failures(app)
     for router in (*ROUTERS, *PAGES):
         app.include_router(router)
+    if service.settings.has_identity:
+        describe_tokens(app)
     return app
 
 

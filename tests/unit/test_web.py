@@ -172,9 +172,15 @@ class TestPages:
         assert client.post("/ui/delete/connection/registry", headers=OWN).status_code == 404
         assert client.get("/ui/delete/secret/registry").status_code == 400
 
-    def test_the_apis_description_has_no_pages_in_it(self, client: httpx.Client) -> None:
-        paths = client.get("/openapi.json").json()["paths"]
-        assert not [path for path in paths if path == "/" or path.startswith(("/ui", "/static", "/swagger"))]
+    def test_the_description_asks_for_tokens_where_the_service_does(
+        self, client: httpx.Client, guarded: tuple[httpx.Client, str, str]
+    ) -> None:
+        assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+        for _ in range(2):
+            document = guarded[0].get("/openapi.json").json()
+            assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+            assert document["paths"]["/api/v1/user/info"]["get"]["security"] == [{"token": []}]
+            assert not [path for path in document["paths"] if path.startswith(("/ui", "/static", "/swagger"))]
 
 
 class TestChecking:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
+from packager.api.routes.common import PREFIX
 from packager.api.web.assets import answer_file
 from packager.api.web.rendering import security_headers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 router = APIRouter(include_in_schema=False)
 
@@ -52,3 +57,21 @@ def asset(request: Request, name: str) -> Response:
         raise HTTPException(404, "there is no such file")
     content = (files("fastapi_swagger") / "resources" / name).read_bytes()
     return answer_file(request, name, content, _TYPES[name])
+
+
+def describe_tokens(app: FastAPI) -> None:
+    """Let the OpenAPI document say that the API wants a bearer token, so that Swagger UI asks for one."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = describe()
+            schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes["token"] = {"type": "http", "scheme": "bearer"}
+            for path, operations in document["paths"].items():
+                if path.startswith(PREFIX):
+                    for operation in operations.values():
+                        operation["security"] = [{"token": []}]
+        return app.openapi_schema or document
+
+    app.openapi = openapi  # type: ignore[method-assign]
