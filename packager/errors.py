@@ -28,8 +28,8 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── EntityExistsError        64   ... it has one of that id already
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
-├── ServiceError                  1   JupyterLab's panel: the API service refused something, or can't be reached
 ├── DatabaseError                70   the API service's database can't be reached, or refuses
+├── ServiceError                 71   the API service refused something, or can't be reached (JupyterLab's panel)
 └── Interrupted             130, 143   SIGINT, SIGTERM
 """
 
@@ -282,12 +282,13 @@ class WaitTimeoutError(ClusterError):
 
 
 class ServiceError(PackagerError):
-    """The API service refused something, or can't be reached; shown in JupyterLab's panel, never an exit code.
+    """The API service refused something, or can't be reached; shown in JupyterLab's panel.
 
     Attributes:
         status: The HTTP status that the panel's own server answers with.
     """
 
+    exit_code = 71
     code = "service"
 
     def __init__(self, message: str, *, hint: str = "", status: int = 502) -> None:
