@@ -98,6 +98,10 @@ format: venv ## Format the code and mend what ruff can mend
 manifests: venv ## Write what is generated of manifests/: of the chart, for Argo and Tekton, and the plain manifests
 	$(BIN)/python local/manifests.py
 
+.PHONY: labextension
+labextension: ## Build JupyterLab's extension anew from labextension/ (needs npm and Node.js 20.19 or newer)
+	cd labextension && npm ci --ignore-scripts --no-audit --no-fund && npm run format && npm run build
+
 .PHONY: lock
 lock: venv ## Resolve the pinned versions anew
 	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 --extra dev --extra api pyproject.toml \

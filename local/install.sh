@@ -16,7 +16,7 @@ needs_of() {
             newuidmap:uidmap update-ca-certificates:ca-certificates ;;
         test) echo \
             docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl busybox:busybox-static file:file \
-            git:git shellcheck:shellcheck kubectl:kubernetes-client pg_lsclusters:postgresql ;;
+            git:git shellcheck:shellcheck kubectl:kubernetes-client pg_lsclusters:postgresql chromium:chromium ;;
         registry) echo docker-registry:docker-registry ;;
         *)
             echo "usage: local/install.sh build|test|registry..." >&2

@@ -30,6 +30,7 @@ PackagerError                     1   something failed that has no class of its 
 │   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
 │   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
 ├── DatabaseError                70   the API service's database can't be reached, or refuses
+├── ServiceError                 71   the API service refused something, or can't be reached (JupyterLab's panel)
 └── Interrupted             130, 143   SIGINT, SIGTERM
 
 Without an error of its own ends, with 141, what someone reads who goes before the end, as `head` does.
@@ -297,6 +298,22 @@ class WaitTimeoutError(ClusterError):
 
     exit_code = 66
     code = "wait-timeout"
+
+
+class ServiceError(PackagerError):
+    """The API service refused something, or can't be reached; shown in JupyterLab's panel.
+
+    Attributes:
+        status: The HTTP status that the panel's own server answers with.
+    """
+
+    exit_code = 71
+    code = "service"
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 502) -> None:
+        """Keep the message, the hint and the status."""
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class DatabaseError(PackagerError):

@@ -1,7 +1,8 @@
 """The only place that starts processes.
 
 A command runs in a session of its own. While it runs, this process is a child subreaper, so that whatever a command
-leaves behind, even what has left its process group, becomes our child and can be found and ended.
+leaves behind, even what has left its process group, becomes our child and can be found and ended. What is detached
+lives on without us.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import selectors
 import shlex
+import signal
 import subprocess
 import time
 from collections import deque
@@ -26,10 +28,11 @@ from packager.interruption import deferred_stop, raise_pending_stop, stop_signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Completed", "OutOfBoundsError", "Runner", "run_command", "stop_signals"]
+__all__ = ["Completed", "OutOfBoundsError", "Runner", "run_command", "start_detached", "stop_signals"]
 
 log = logging.getLogger(__name__)
 
+HELD = 3  # the descriptor of the file that a detached program holds
 _MOST_LINES = 200
 _MOST_CHARACTERS = 4000
 _POLL_SECONDS = 0.1
@@ -139,6 +142,31 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         output="\n".join(lines.last),
         stdout=stdout.decode("utf-8", "replace"),
     )
+
+
+def start_detached(argv: Sequence[str], *, env: Mapping[str, str], held: int, errors: Path) -> int:
+    """Start a program that lives on when we end, in a session of its own, and return its process id.
+
+    It is our child as long as we live: who starts it reaps it (waitpid(2)).
+
+    Args:
+        argv: The program's path, and its arguments.
+        env: The whole environment.
+        held: An open file that it gets as its descriptor 3, with the locks that are on it (flock(2)).
+        errors: The file that its standard error is added to; the other two standard streams are empty.
+
+    Raises:
+        OSError: It can't be started.
+    """
+    log.debug("$ %s", shlex.join(argv))
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(errors), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+        (os.POSIX_SPAWN_DUP2, held, HELD),
+    ]
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE]
+    return os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=signals, setsigmask=())
 
 
 def _start(

@@ -24,7 +24,7 @@ import pytest
 from uv import find_uv_bin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Debian puts runc and its like into folders that an ordinary user's PATH does not have.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -44,16 +44,16 @@ def own_log() -> Iterator[None]:
 
 
 def is_there(tool: str) -> bool:
-    if tool == "root":
-        return os.geteuid() == 0
-    if tool == "index":
-        return index_answers()
+    special: dict[str, Callable[[], bool]] = {
+        "root": lambda: os.geteuid() == 0,
+        "index": index_answers,
+        "postgres": lambda: any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),  # beside the PATH
+        "helm": lambda: helm() is not None,
+    }
+    if tool in special:
+        return special[tool]()
     if tool.startswith("python3."):
         return find_python(tool.removeprefix("python")) is not None
-    if tool == "postgres":  # beside the PATH, a folder a version
-        return any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if tool == "helm":
-        return helm() is not None
     if tool == "kaniko-executor":
         built = PROJECT / ".cache" / "kaniko" / kaniko_version() / "executor"
         return bool(os.environ.get("KANIKO_IMAGE")) or built.exists()

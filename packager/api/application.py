@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,21 @@ from packager.api.failures import handle_failures
 from packager.api.identity.guard import Guard
 from packager.api.metrics import Measure, Metrics
 from packager.api.routes import ROUTERS
+from packager.api.web import PAGES
+from packager.api.web.swagger import describe_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from packager.api.runner import Runner
     from packager.api.service import Service
 
 OPENAPI = "/openapi.json"
 _ABOUT = "Packages trained models into container images. Errors are `{message}`; secrets of connections are base64."
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the ASGI application of a service; the store is closed when it ends."""
+def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
+    """Return the ASGI application of a service; what runs packagings, and the store, are closed when it ends."""
     metrics = Metrics(service.store)
     hosts = service.settings.hosts or ["*"]
     app = FastAPI(
@@ -45,16 +49,23 @@ def create_app(service: Service) -> FastAPI:
             Middleware(BodyLimit, most=service.settings.max_body_bytes),
         ],
     )
-    app.state.service, app.state.metrics = service, metrics
+    app.state.service, app.state.metrics, app.state.runner = service, metrics, runner
     handle_failures(app)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *PAGES):
         app.include_router(router)
+    if service.settings.has_identity:
+        describe_tokens(app)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    runner: Runner | None = app.state.runner
     try:
+        if runner is not None:
+            runner.start()
         yield
     finally:
+        if runner is not None:
+            await asyncio.to_thread(runner.close)
         app.state.service.store.close()

@@ -71,6 +71,15 @@ class ApiSettings(BaseModel):
         default="local", description="What runs packagings: processes on this machine, or Jobs in a cluster."
     )
     workers: int = Field(default=2, ge=1, le=1000, description="How many packagings run at once on this machine.")
+    engine: Literal["auto", "kaniko", "buildah", "oci"] = Field(
+        default="auto", description="The engine of packagings on this machine, as `packager run --engine` has it."
+    )
+    namespace: str = Field(
+        default="", description="Where Jobs run (default: as kubectl and KUBECONFIG say, or the pod's own namespace)."
+    )
+    lease_seconds: float = Field(
+        default=30.0, ge=3, description="After what silence of a replica another takes its packagings over."
+    )
     output_connection: str = Field(
         default="", description="The connection of the store of models, where a packaging names none."
     )
@@ -83,6 +92,13 @@ class ApiSettings(BaseModel):
 
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest body of a request.")
     max_log_streams: int = Field(default=500, ge=1, description="How many logs may be followed at once.")
+    log_stall_seconds: float = Field(
+        default=60.0, gt=0, description="Who reads nothing of a log for so long is dropped."
+    )
+    log_bytes: int = Field(
+        default=256 << 20, ge=1 << 16, description="How much is kept of each packaging's log: its last part."
+    )
+    log_days: float = Field(default=30.0, gt=0, description="How long the logs of packagings that have ended are kept.")
     stop_seconds: float = Field(default=10.0, gt=0, description="How long open requests may take after a stop.")
     allowed_hosts: Words = Field(
         default=(),

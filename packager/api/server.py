@@ -13,6 +13,7 @@ import uvicorn
 
 from packager.api.application import create_app
 from packager.api.identity import identity_from
+from packager.api.runner import Runner
 from packager.api.service import Service
 from packager.api.store import open_store
 from packager.api.store.sealing import Sealer, make_key_file, read_key_file
@@ -85,7 +86,7 @@ def serve(service: Service) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Raises:
-        UsageError: The address can't be listened on.
+        UsageError: The address can't be listened on, or packagings can't be run as it is set.
     """
     settings = service.settings
     with _listening(settings) as listener:
@@ -93,7 +94,8 @@ def serve(service: Service) -> None:
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         if not settings.has_identity:
             log.warning("whoever reaches this address may do everything; PACKAGER_API_TOKENS_FILE asks for tokens")
-        _Server(_configuration(create_app(service), settings)).run(sockets=[listener])
+        runner = Runner.from_settings(settings, service.store.packagings, os.environ)
+        _Server(_configuration(create_app(service, runner), settings)).run(sockets=[listener])
     log.info("stopped")
 
 
@@ -114,6 +116,8 @@ def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        # Whoever reads nothing for so long is cut off by the kernel, and what is held for it freed (tcp(7)).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.log_stall_seconds * 1000))
     except OSError as error:
         raise UsageError(
             f"can't listen on {settings.listen}: {error.strerror or error}",

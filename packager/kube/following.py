@@ -90,14 +90,7 @@ class Follower:
 
     def _round(self, end: float, seconds: float) -> Status:
         """Look at it, read on in its log, and wait for a change where there is nothing to read."""
-        seen = observe(self.cluster, self.packaging_id)
-        uid = str(seen.job["metadata"]["uid"])
-        if self.uid not in {"", uid}:
-            raise EntityNotFoundError(
-                f"the packaging {self.packaging_id!r} was put in the place of the one that was followed",
-                hint="someone ran `packager pack edit`; `packager pack logs` follows the new one",
-            )
-        self.uid = uid
+        seen = self._observe()
         status = status_of(seen)
         if status != self._last:
             self.on_status(status)
@@ -133,8 +126,19 @@ class Follower:
             EntityNotFoundError: There is no such packaging.
             ClusterError: The cluster refuses.
         """
-        seen = observe(self.cluster, self.packaging_id)
+        seen = self._observe()
         self._read_logs(seen, self.clock() + _LOG_SECONDS, follow=False)
+
+    def _observe(self) -> Observation:
+        seen = observe(self.cluster, self.packaging_id)
+        uid = str(seen.job["metadata"]["uid"])
+        if self.uid not in {"", uid}:
+            raise EntityNotFoundError(
+                f"the packaging {self.packaging_id!r} was put in the place of the one that was followed",
+                hint="someone ran `packager pack edit`; `packager pack logs` follows the new one",
+            )
+        self.uid = uid
+        return seen
 
     def _read_logs(self, seen: Observation, end: float, *, follow: bool = True) -> bool:
         """Read on in the logs of pods that have begun; tells whether anything came."""

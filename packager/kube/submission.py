@@ -41,7 +41,7 @@ def create(cluster: Cluster, packaging: ModelPackaging, documents: Documents, se
         EntityExistsError: There is one of that id, or another Job of that name.
         ClusterError: The cluster refuses.
     """
-    return _submit(cluster, _request(cluster, packaging, documents, settings))
+    return submit(cluster, _request(cluster, packaging, documents, settings))
 
 
 def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, sett
     for kind, body in ((JOBS, render_job(request)), (SECRETS, render_secret(request))):
         _rehearse(cluster, kind, body)
     cluster.delete(JOBS, packaging.id, uid=old["metadata"]["uid"], propagation="Foreground")
-    _wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
-    return _submit(cluster, request)
+    wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
+    return submit(cluster, request)
 
 
 def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> JobRequest:
@@ -69,7 +69,12 @@ def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, 
     return JobRequest(manifest=manifest, settings=settings, namespace=cluster.namespace, attempt=secrets.token_hex(3))
 
 
-def _submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
+def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
+    """Make the Job of a request and its Secret, and return the Job; leaves nothing behind when it can't.
+
+    Raises:
+        RequestError, EntityExistsError, ClusterError: The cluster doesn't take it.
+    """
     body = render_job(request)
     try:
         job = cluster.create(JOBS, body)
@@ -126,7 +131,12 @@ def _take_back(cluster: Cluster, packaging_id: str, uid: str) -> None:
         log.warning("hint: it waits for its Secret in vain; remove it: packager pack delete --id %s", packaging_id)
 
 
-def _wait_until_gone(cluster: Cluster, packaging_id: str, uid: str) -> None:
+def wait_until_gone(cluster: Cluster, packaging_id: str, uid: str) -> None:
+    """Wait till the cluster has removed a Job, and what it owns where the removal was one in the foreground.
+
+    Raises:
+        ClusterError: It has not in two minutes.
+    """
     selector = f"metadata.name={packaging_id}"
     end = time.monotonic() + _REMOVAL_SECONDS
     while time.monotonic() < end:

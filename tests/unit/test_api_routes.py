@@ -285,7 +285,7 @@ def test_a_strange_id_is_not_found(client: httpx.Client, entity_id: str) -> None
 def test_an_unexpected_failure_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     service = make_service(tmp_path)
     with make_client(service) as client:
-        service.store.packagings.get = None  # type: ignore[method-assign,assignment]
+        service.store.packagings.get_json = None  # type: ignore[method-assign,assignment]
         answer = client.get(f"{PACKAGING}/x")
     assert answer.status_code == 500
     assert answer.json() == {"message": "an unexpected error; the service's log says more"}

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from packager.api.identity.base import Identity
 
 HEALTH = "/health"
-# What holds nothing of anyone's: probes, counts, the routes' description, and the pages, which ask like any client.
+# What holds nothing of anyone's: probes, counts, the routes' description; and the pages, which have their own door.
 PUBLIC_PATHS = {"/", HEALTH, "/ready", "/metrics", "/openapi.json", "/favicon.ico"}
-PUBLIC_PREFIXES = ("/swagger/", "/static/")
+PUBLIC_PREFIXES = ("/swagger/", "/static/", "/ui/")
 _READING = {"GET", "HEAD", "OPTIONS"}
 _SECRETS = "/decrypted"
 

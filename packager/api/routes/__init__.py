@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from packager.api.routes import about, connections, health, integrations, packagings
+from packager.api.routes import about, connections, health, integrations, logs, packagings
 
-ROUTERS = (packagings.router, integrations.router, connections.router, about.router, health.router)
+ROUTERS = (packagings.router, logs.router, integrations.router, connections.router, about.router, health.router)
 
 __all__ = ["ROUTERS"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from packager.api.entities import ModelPackaging, NamedValue, NewPackaging
@@ -30,11 +30,12 @@ class PackagingPage(Page):
     integration_name: list[str] = Field(default_factory=list, alias="integrationName")
 
 
-@router.get("", responses=READS, response_model_exclude_none=True)
-def list_packagings(request: Request, asked: Annotated[PackagingPage, Query()]) -> list[ModelPackaging]:
+@router.get("", responses=READS, response_model=list[ModelPackaging])
+def list_packagings(request: Request, asked: Annotated[PackagingPage, Query()]) -> Response:
     """Return packagings, the newest first."""
     filters = {"integration_name": asked.integration_name} if asked.integration_name else {}
-    return service_of(request).store.packagings.list(asked.page, asked.size, filters)
+    text = service_of(request).store.packagings.list_json(asked.page, asked.size, filters)
+    return Response(text, media_type="application/json")
 
 
 @router.post("", status_code=201, responses=CREATES, response_model_exclude_none=True)
@@ -56,10 +57,11 @@ def edit_packaging(request: Request, packaging: NewPackaging) -> ModelPackaging:
     return edited
 
 
-@router.get("/{packaging_id}", responses=READS_ONE, response_model_exclude_none=True)
-def get_packaging(request: Request, packaging_id: str) -> ModelPackaging:
+@router.get("/{packaging_id}", responses=READS_ONE, response_model=ModelPackaging)
+def get_packaging(request: Request, packaging_id: str) -> Response:
     """Return a packaging."""
-    return service_of(request).store.packagings.get(packaging_id)
+    text = service_of(request).store.packagings.get_json(packaging_id)
+    return Response(text, media_type="application/json")
 
 
 @router.delete("/{packaging_id}", responses=CHANGES)

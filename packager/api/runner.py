@@ -1,0 +1,110 @@
+"""What runs packagings in this service, put together from its settings: executor, supervisor, and their logs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from packager.api.entities import FINAL
+from packager.api.logs import LogHub, Look
+from packager.api.supervisor import Rules, Supervisor
+from packager.errors import EntityNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from packager.api.config import ApiSettings
+    from packager.api.executors.base import Executor
+    from packager.api.store.repository import Packagings
+
+_MOST_JOBS = 10_000  # in a cluster its own quotas decide
+
+
+class Runner:
+    """Runs the packagings of a store from `start` to `close`, and opens their logs."""
+
+    def __init__(self, packagings: Packagings, executor: Executor, rules: Rules, settings: ApiSettings) -> None:
+        """Take what to run, with what and how."""
+        self.executor = executor
+        self.supervisor = Supervisor(packagings, executor, rules)
+        self.logs = LogHub(RunLogs(packagings, executor), most_streams=settings.max_log_streams)
+
+    @classmethod
+    def from_settings(cls, settings: ApiSettings, packagings: Packagings, environ: Mapping[str, str]) -> Runner:
+        """Set up the executor that is asked for.
+
+        Raises:
+            UsageError: Its folder can't be used.
+            ClusterUnreachableError: No cluster is configured.
+        """
+        executor: Executor
+        if settings.executor == "local":
+            executor, owner, most = *_local(settings, environ), settings.workers
+        else:
+            executor, owner, most = *_kubernetes(settings, environ), _MOST_JOBS
+        lease = timedelta(seconds=settings.lease_seconds)
+        rules = Rules(owner=owner, most_running=most, lease=lease, log_days=settings.log_days)
+        return cls(packagings, executor, rules, settings)
+
+    def start(self) -> None:
+        """Begin to run packagings, first those that an earlier process of this service had begun."""
+        self.supervisor.start()
+
+    def close(self) -> None:
+        """Run nothing more; what runs goes on by itself, and the next process of this service finds it."""
+        self.supervisor.close()
+        self.executor.close()
+
+
+class RunLogs:
+    """Where the log of each packaging is."""
+
+    def __init__(self, packagings: Packagings, executor: Executor) -> None:
+        """Take where runs are noted, and who has their logs."""
+        self._packagings = packagings
+        self._executor = executor
+
+    def __call__(self, packaging_id: str) -> Look | None:
+        """Look for the log of a packaging; None: there is no such packaging.
+
+        Raises:
+            PackagerError: It can't be had now.
+        """
+        try:
+            run = self._packagings.run(packaging_id)
+        except EntityNotFoundError:
+            return None
+        folder = self._executor.log(run.handle) if run.handle else None
+        return Look(generation=run.generation, is_over=run.state in FINAL, folder=folder)
+
+
+def _local(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:
+    from packager.api.executors.local import LocalExecutor, LocalSettings  # noqa: PLC0415  (only what is needed)
+
+    executor = LocalExecutor(
+        LocalSettings(
+            folder=settings.data_dir / "runs",
+            environ=environ,
+            models=settings.models_dir,
+            engine=settings.engine,
+            log_bytes=settings.log_bytes,
+        )
+    )
+    return executor, f"{socket.gethostname()}/{executor.node}"
+
+
+def _kubernetes(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:
+    from packager.api.executors.kubernetes import KubernetesExecutor  # noqa: PLC0415
+    from packager.kube.client import Access, connect  # noqa: PLC0415  (75 MB)
+
+    cluster = connect(Access(namespace=settings.namespace or None), environ)
+    try:
+        executor = KubernetesExecutor(cluster, settings.logs_dir, log_bytes=settings.log_bytes)
+    except OSError as error:
+        raise UsageError(
+            f"logs can't be kept in {settings.logs_dir}: {error.strerror}", hint="set PACKAGER_API_DATA_DIR"
+        ) from error
+    return executor, f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"

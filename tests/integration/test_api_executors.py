@@ -1,0 +1,187 @@
+"""Packagings that the service runs on this machine: real ones, through kills of the service and of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from packager.api.log_files import read_log
+from tests.integration.oci import pip_desk, push
+from tests.integration.packagings import (
+    Place,
+    packaging,
+    put_entities,
+    put_model,
+    state_of,
+    supervisor,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from packager.api.store.database import Store
+    from tests.integration.registry import Registry
+
+pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
+
+_FINAL = ("succeeded", "failed")
+
+
+@pytest.fixture(scope="module")
+def base(registry: Registry, storage: dict[str, str], tiny_base: str) -> str:
+    push(storage, tiny_base, registry.host, "api/base:1")
+    return f"{registry.host}/api/base:1"
+
+
+@pytest.fixture
+def place(tmp_path: Path, storage: dict[str, str], base: str) -> Iterator[Place]:
+    desk = pip_desk(tmp_path, storage, base)
+    put_model(desk.model, tmp_path / "models")
+    environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
+    running = Place(data=tmp_path / "data", models=tmp_path / "models", environ=environ)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def store(place: Place, registry: Registry) -> Iterator[Store]:
+    opened = place.open_store()
+    put_entities(opened, registry.connection("api"))
+    yield opened
+    opened.close()
+
+
+def log_of(place: Place, store: Store, packaging_id: str) -> str:
+    handle = store.packagings.run(packaging_id).handle or ""
+    return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, most=1 << 20).data.decode()
+
+
+def image_of(store: Store, packaging_id: str) -> str:
+    results = {each.name: each.value for each in store.packagings.get(packaging_id).status.results}
+    return results["imageDigest"].rpartition("@")[2]
+
+
+def test_a_packaging_runs_and_its_end_is_told(place: Place, store: Store, registry: Registry, base: str) -> None:
+    store.packagings.create(packaging("wine", base))
+    with supervisor(place, store):
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+    status = store.packagings.get("wine").status
+    assert (status.state, status.exit_code, status.message) == ("succeeded", 0, "")
+    assert {each.name: each.value for each in status.results}["image"] == f"{registry.host}/api/wine:1"
+    assert registry.digest("api/wine", "1") == image_of(store, "wine")
+    assert "done in" in log_of(place, store, "wine")
+    (folder,) = [path for path in place.folder.iterdir() if path.is_dir()]
+    assert [path.name for path in folder.iterdir()] == ["log"]
+    assert place.processes() == []
+
+
+def test_a_failure_says_why(place: Place, store: Store, base: str) -> None:
+    store.packagings.create(packaging("wine", base.replace("/base:1", "/nothing:1")))
+    with supervisor(place, store):
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+    status = store.packagings.get("wine").status
+    assert (status.state, status.exit_code, status.reason) == ("failed", 33, "image-not-found")
+    assert "nothing:1" in status.message
+    assert "hint: " in status.message
+    assert status.results == []
+
+
+def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: Store, base: str) -> None:
+    store.packagings.create(packaging("wine", base))
+    with supervisor(place, store) as running:
+        wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
+        store.packagings.delete("wine")
+        running.wake()
+        wait_until(lambda: not store.packagings.abandoned())
+        assert place.processes() == []
+        assert [path for path in place.folder.iterdir() if path.is_dir()] == []
+
+
+def test_an_edited_packaging_runs_again_without_its_old_results(
+    place: Place, store: Store, registry: Registry, base: str
+) -> None:
+    store.packagings.create(packaging("wine", base))
+    with supervisor(place, store) as running:
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+        first = image_of(store, "wine")
+        edited = store.packagings.edit(packaging("wine", base, imageName="wine:2", port=7000))
+        assert edited.status.results == []
+        running.wake()
+        wait_until(lambda: state_of(store, "wine") == "running" and place.processes())
+        store.packagings.edit(packaging("wine", base, imageName="wine:3", port=8000))
+        running.wake()
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+        assert registry.digest("api/wine", "3") == image_of(store, "wine") != first
+        wait_until(lambda: len([path for path in place.folder.iterdir() if path.is_dir()]) == 1)
+    assert registry.ask("HEAD", "/v2/api/wine/manifests/2")[0] == 404
+
+
+def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
+    place.most_running = 2
+    for number in range(5):
+        store.packagings.create(packaging(f"wine-{number}", base))
+    most = 0
+    with supervisor(place, store):
+        while store.packagings.counts().get("succeeded", 0) < 5:
+            most = max(most, store.packagings.counts().get("running", 0))
+            assert not store.packagings.counts().get("failed")
+            time.sleep(0.1)
+    assert most == 2
+
+
+def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, base: str) -> None:
+    store.packagings.create(packaging("wine", base))
+    with supervisor(place, store):
+        wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
+        for pid in place.processes():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+    assert state_of(store, "wine") == "succeeded"
+    assert (store.packagings.run("wine").handle or "").endswith(".2")
+
+
+def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, base: str) -> None:
+    store.packagings.create(packaging("wine", base))
+    with supervisor(place, store):
+        wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
+        os.kill(max(place.processes()), signal.SIGKILL)
+        wait_until(lambda: state_of(store, "wine") in _FINAL)
+    status = store.packagings.get("wine").status
+    assert (status.state, status.exit_code, status.reason) == ("failed", 137, "Killed")
+
+
+@pytest.mark.timeout(900)
+def test_a_service_that_is_killed_at_any_moment_loses_nothing(
+    place: Place, store: Store, registry: Registry, base: str
+) -> None:
+    names = [f"wine-{number}" for number in range(20)]
+    for name in names[:-1]:
+        store.packagings.create(packaging(name, base, port=5000 + int(name.rpartition("-")[2])))
+    broken = names[-1]
+    store.packagings.create(packaging(broken, base.replace("/base:1", "/nothing:1")))
+    moments = random.Random(7)  # noqa: S311  (any moments will do)
+    at_work = 0
+    for number in range(10):
+        service = place.start()
+        if number % 2:  # else perhaps while it starts
+            place.wait_until_up(service)
+        time.sleep(moments.uniform(0.2, 5.0))
+        at_work += bool(place.processes())
+        service.kill()
+        service.wait()
+    assert at_work >= 5, "it was mostly killed while nothing ran"
+    place.start()
+    wait_until(lambda: all(state_of(store, name) in _FINAL for name in names), 280)
+    for name in names[:-1]:
+        assert state_of(store, name) == "succeeded", place.log()
+        assert registry.digest(f"api/{name}", "1") == image_of(store, name)
+    assert store.packagings.get(broken).status.reason == "image-not-found"
+    wait_until(lambda: not place.processes(), 30)
+    assert all((store.packagings.run(name).handle or "").endswith(".1") for name in names), "one was started twice"

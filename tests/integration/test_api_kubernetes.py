@@ -1,0 +1,288 @@
+"""Packagings that the service runs as Jobs, against an API server on the wire."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
+from packager.api.executors.kubernetes import RUN, KubernetesExecutor
+from packager.api.log_files import read_log
+from packager.api.store.database import Store, open_store
+from packager.api.store.sealing import make_key_file
+from packager.api.supervisor import Rules, Supervisor
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
+from packager.kube.client import Access, connect
+from packager.models.connection import Connection
+from tests.integration.api_server import ApiServer
+from tests.integration.packagings import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.needs()
+
+RESULTS = {"image": "gcr.io/project/wine:1.0", "imageDigest": "gcr.io/project/wine@sha256:" + "ab" * 32}
+RUNNING = {"running": {"startedAt": "2026-03-01T10:00:02Z"}}
+SPEC = {
+    "integrationName": "docker-rest",
+    "artifactName": "wine-1.0.zip",
+    "outputConnection": "models",
+    "targets": [{"name": "docker-push", "connectionName": "registry"}],
+}
+_FINAL = ("succeeded", "failed")
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path}/store.db", make_key_file(tmp_path / "key"))
+    document = integration(APPLICATIONS["docker-rest"], "packager:test")
+    opened.integrations.create(NewIntegration.model_validate(document))
+    for connection_id, spec in (
+        ("registry", {"type": "docker", "uri": "gcr.io/project", "username": "ann", "password": "pass-word"}),
+        ("models", {"type": "s3", "uri": "s3://models", "keyID": "the-key-id", "keySecret": "the-key-secret"}),
+    ):
+        opened.connections.create(Connection.model_validate({"id": connection_id, "spec": spec}))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def executor(tmp_path: Path, server: ApiServer) -> KubernetesExecutor:
+    access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
+    return KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+
+
+@contextmanager
+def supervisor(store: Store, executor: KubernetesExecutor, *, owner: str = "one") -> Iterator[Supervisor]:
+    rules = Rules(owner=owner, lease=timedelta(seconds=2), pause=0.1)
+    running = Supervisor(store.packagings, executor, rules)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def create(store: Store, **changes: Any) -> None:
+    store.packagings.create(NewPackaging.model_validate({"id": "wine", "spec": {**SPEC, **changes}}))
+
+
+def status_of(store: Store) -> PackagingStatus:
+    return store.packagings.get("wine").status
+
+
+def has_ended(store: Store) -> bool:
+    return status_of(store).state in _FINAL
+
+
+def runs(server: ApiServer, job: dict[str, Any], number: int = 1) -> None:
+    server.pod(job, number)
+    server.pod(job, number, phase="Running", state=RUNNING)
+    server.say(f"wine-pod{number}", "reading the model")
+
+
+def succeeds(server: ApiServer, job: dict[str, Any]) -> None:
+    runs(server, job)
+    server.say("wine-pod1", "pushed")
+    server.ended(job, 0, RESULTS)
+    server.finish(job, "Complete")
+
+
+def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = succeeds
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: has_ended(store), 30)
+    status = status_of(store)
+    assert (status.state, status.pod_name, status.exit_code) == ("succeeded", "wine-pod1", 0)
+    assert {each.name: each.value for each in status.results} == RESULTS
+    (secret,) = server.names("secrets")
+    assert server.objects["secrets", secret]["metadata"]["ownerReferences"][0]["name"] == "wine"
+    server.remove("jobs", "wine")  # its time is over
+    handle = store.packagings.run("wine").handle or ""
+    folder = executor.log(handle)
+    assert folder is not None
+    assert read_log(folder, 0, most=1000).data == b"reading the model\npushed\n"
+    with supervisor(store, executor):
+        time.sleep(0.5)
+    assert status_of(store) == status, "what has ended stays as it ended"
+
+
+def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    def fails(server: ApiServer, job: dict[str, Any]) -> None:
+        runs(server, job)
+        error = {"code": "registry-auth", "message": "the registry refuses", "hint": "check the password"}
+        server.ended(job, 31, {"error": error})
+        server.finish(job, "Failed", "BackoffLimitExceeded")
+
+    server.scene = fails
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: has_ended(store), 30)
+    status = status_of(store)
+    assert (status.state, status.exit_code, status.reason) == ("failed", 31, "registry-auth")
+    assert status.message == "the registry refuses\nhint: check the password"
+
+
+def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.longest_watch = 60
+    executor.resync_seconds = 3600
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: status_of(store).state == "running", 20)
+        job = server.objects["jobs", "wine"]
+        server.ended(job, 0, RESULTS)
+        server.finish(job, "Complete")
+        wait_until(lambda: has_ended(store), 20)
+
+
+def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor) as running:
+        wait_until(lambda: status_of(store).state == "running", 20)
+        executor.log(store.packagings.run("wine").handle or "")
+        store.packagings.delete("wine")
+        running.wake()
+        wait_until(lambda: not store.packagings.abandoned(), 20)
+    assert server.names("jobs") == server.names("pods") == server.names("secrets") == []
+    assert list(executor.runs()) == []
+
+
+def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor) as running:
+        wait_until(lambda: status_of(store).state == "running", 20)
+        old = server.objects["jobs", "wine"]["metadata"]["uid"]
+        server.scene = succeeds
+        server.logs.clear()
+        spec = {**SPEC, "artifactName": "wine-2.0.zip"}
+        store.packagings.edit(NewPackaging.model_validate({"id": "wine", "spec": spec}))
+        running.wake()
+        wait_until(lambda: has_ended(store), 30)
+    assert server.objects["jobs", "wine"]["metadata"]["uid"] != old
+    assert status_of(store).state == "succeeded"
+
+
+def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: status_of(store).state == "running", 20)
+        server.remove("jobs", "wine")
+        wait_until(lambda: has_ended(store), 30)
+    assert "was removed from the cluster" in status_of(store).message
+    assert len(server.requests("POST", "jobs")) == 1
+
+
+def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    labels = {"packager.odahu.org/entity": "packaging"}
+    server.put("jobs", {"metadata": {"name": "wine", "labels": labels}, "spec": {"template": {"spec": {}}}})
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: has_ended(store), 30)
+    assert (status_of(store).state, status_of(store).reason) == ("failed", "exists")
+    assert server.names("jobs") == ["wine"]
+
+
+def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.refuse("POST", "jobs", 422, 'Job "wine" is invalid: spec: no', "Invalid")
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: has_ended(store), 30)
+    assert "spec: no" in status_of(store).message
+
+
+def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = succeeds
+    server.refuse("POST", "jobs", 500, "etcd has no leader", times=1)
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: "etcd" in status_of(store).message, 20)
+        assert status_of(store).state == "scheduling"
+        wait_until(lambda: has_ended(store), 30)
+    assert (status_of(store).state, status_of(store).message) == ("succeeded", "")
+
+
+def test_a_start_that_was_cut_off_is_found_or_made_good(
+    server: ApiServer, store: Store, executor: KubernetesExecutor
+) -> None:
+    create(store)
+    (claim,) = store.packagings.claim("one", 1, timedelta(seconds=1))
+    handle = executor.start(claim)  # killed before the handle was noted
+    assert executor.start(claim) == handle
+    assert executor.find("wine", claim.generation) == [handle]
+    server.remove("secrets", server.names("secrets")[0])  # killed between the Job and its Secret
+    again = executor.start(claim)
+    assert again != handle
+    assert len(server.names("jobs")) == len(server.names("secrets")) == 1
+    assert server.objects["jobs", "wine"]["metadata"]["annotations"][RUN].startswith(f"{claim.generation}/")
+    server.scene = succeeds
+    with supervisor(store, executor):
+        threading.Thread(target=succeeds, args=(server, server.objects["jobs", "wine"])).start()
+        wait_until(lambda: has_ended(store), 30)
+    assert store.packagings.run("wine").handle == again
+
+
+def test_a_replica_takes_over_and_starts_nothing_twice(
+    server: ApiServer, store: Store, executor: KubernetesExecutor, tmp_path: Path
+) -> None:
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor, owner="one"):
+        wait_until(lambda: status_of(store).state == "running", 20)
+    other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
+    with supervisor(store, other, owner="two"):
+        wait_until(lambda: store.packagings.run("wine").owner == "two", 20)
+        job = server.objects["jobs", "wine"]
+        server.ended(job, 0, RESULTS)
+        server.finish(job, "Complete")
+        wait_until(lambda: has_ended(store), 20)
+    assert len(server.requests("POST", "jobs")) == 1
+
+
+def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = runs
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: status_of(store).state == "running", 20)
+        handle = store.packagings.run("wine").handle or ""
+        folders = {executor.log(handle) for _ in range(20)}
+        (folder,) = folders
+        assert folder is not None
+        assert read_log(folder, 0, most=1000).data == b"reading the model\n"
+        server.say("wine-pod1", "building")
+        wait_until(lambda: read_log(folder, 0, most=1000).data.endswith(b"building\n"), 20)
+        assert len([each for each in server.requests("GET", "pods/log") if each.query.get("follow") == "true"]) <= 2
+        server.say("wine-pod1", "pushed")
+        job = server.objects["jobs", "wine"]
+        server.ended(job, 0, RESULTS)
+        server.finish(job, "Complete")
+        wait_until(lambda: has_ended(store), 30)
+        assert read_log(folder, 0, most=1000).data == b"reading the model\nbuilding\npushed\n"
+
+
+def test_no_secret_stands_in_a_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+    server.scene = succeeds
+    create(store)
+    with supervisor(store, executor):
+        wait_until(lambda: has_ended(store), 30)
+    text = json.dumps(server.objects["jobs", "wine"]) + status_of(store).model_dump_json()
+    assert not any(secret in text for secret in ("pass-word", "the-key-secret", "the-key-id"))

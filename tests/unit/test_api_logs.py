@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from packager.api.log_files import LogWriter, log_size, read_log
+from packager.api.logs import BLOCK_BYTES, LogHub, Look, TooManyStreamsError
+from packager.api.routes.logs import LogResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from starlette.types import Message
+
+
+def whole(folder: Path) -> str:
+    place, text = 0, b""
+    while (block := read_log(folder, place, most=7)).data:
+        text, place = text + block.data, block.end
+    return text.decode()
+
+
+# On disk
+
+
+def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "log", most_bytes=1000) as writer:
+        for number in range(50):
+            writer.write_line(f"line {number} ä")
+            assert log_size(tmp_path / "log") == len("".join(f"line {n} ä\n" for n in range(number + 1)).encode())
+    with LogWriter(tmp_path / "log", most_bytes=1000) as writer:  # another process goes on
+        writer.write_line("the last")
+    assert whole(tmp_path / "log") == "".join(f"line {n} ä\n" for n in range(50)) + "the last\n"
+
+
+def test_the_beginning_of_a_log_that_is_too_long_goes(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "log", most_bytes=800) as writer:
+        for number in range(1000):
+            writer.write_line(f"line {number:03}")
+    assert log_size(tmp_path / "log") == 9000
+    assert sum(path.stat().st_size for path in (tmp_path / "log").iterdir()) < 1000
+    first = read_log(tmp_path / "log", 0, most=9)
+    assert 8000 <= first.start < 8400
+    assert first.data == f"line {first.start // 9:03}\n".encode()
+    kept = whole(tmp_path / "log")
+    assert kept.splitlines()[-1] == "line 999"
+    assert len(kept) == 9000 - first.start
+
+
+def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert log_size(tmp_path / "log") == 0
+    assert read_log(tmp_path / "log", 5, most=10).data == b""
+
+
+# Followed
+
+
+class Packaging:
+    """A packaging whose log is written by the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.writer = LogWriter(folder / "log", most_bytes=1 << 30)
+        self.look: Look | None = Look(generation=1, is_over=False, folder=folder / "log")
+        self.looks = 0
+
+    def __call__(self, packaging_id: str) -> Look | None:
+        assert packaging_id == "wine"
+        self.looks += 1
+        return self.look
+
+    def end(self) -> None:
+        assert self.look is not None
+        self.look = Look(generation=self.look.generation, is_over=True, folder=self.look.folder)
+
+
+@pytest.fixture
+def packaging(tmp_path: Path) -> Packaging:
+    return Packaging(tmp_path)
+
+
+async def follow(hub: LogHub, begun: Callable[[], None] = lambda: None) -> list[bytes]:
+    stream = await hub.open("wine", follow=True)
+    assert stream is not None
+    blocks = []
+    async for block in stream:
+        blocks.append(block)
+        begun()
+    await stream.aclose()
+    return blocks
+
+
+def run(test: Awaitable[None]) -> None:
+    async def in_time() -> None:
+        await asyncio.wait_for(test, 60)
+
+    asyncio.run(in_time())
+
+
+def test_all_followers_get_the_same_blocks_from_one_reader(packaging: Packaging) -> None:
+    async def test() -> None:
+        hub = LogHub(packaging, pause=0.01)
+        waiting = [asyncio.create_task(follow(hub)) for _ in range(200)]
+        await asyncio.sleep(0.5)
+        assert hub.streams == 200
+        opened = packaging.looks
+        for number in range(5):
+            packaging.writer.write_line(f"line {number}")
+            await asyncio.sleep(0.05)
+        assert packaging.looks - opened < 100, "they look each for itself"
+        packaging.end()
+        all_blocks = await asyncio.gather(*waiting)
+        assert all(b"".join(blocks) == b"".join(b"line %d\n" % n for n in range(5)) for blocks in all_blocks)
+        assert len({id(block) for blocks in all_blocks for block in blocks}) <= 6, "each has its own copy"
+        assert hub.streams == 0
+
+    run(test())
+
+
+def test_who_comes_late_gets_all_of_it(packaging: Packaging) -> None:
+    async def test() -> None:
+        text = "".join(f"line {number}\n" for number in range(50_000)).encode()
+        for line in text.decode().splitlines():
+            packaging.writer.write_line(line)
+        hub = LogHub(packaging, pause=0.01)
+        late = asyncio.create_task(follow(hub))
+        await asyncio.sleep(0.05)
+        packaging.writer.write_line("end")
+        packaging.end()
+        blocks = await late
+        assert b"".join(blocks) == text + b"end\n"
+        assert max(map(len, blocks)) <= BLOCK_BYTES
+
+    run(test())
+
+
+def test_a_follower_waits_for_a_log_that_does_not_exist_yet(packaging: Packaging) -> None:
+    async def test() -> None:
+        begun = packaging.look
+        packaging.look = Look(generation=1, is_over=False, folder=None)
+        hub = LogHub(packaging, pause=0.01)
+        waiting = asyncio.create_task(follow(hub))
+        await asyncio.sleep(0.05)
+        packaging.writer.write_line("begun")
+        packaging.look = begun
+        await asyncio.sleep(0.05)
+        packaging.end()
+        assert b"".join(await waiting) == b"begun\n"
+
+    run(test())
+
+
+@pytest.mark.parametrize("what", ["deleted", "edited"])
+def test_a_stream_ends_with_its_run(packaging: Packaging, what: str) -> None:
+    async def test() -> None:
+        hub = LogHub(packaging, pause=0.01)
+        packaging.writer.write_line("the first run")
+        waiting = asyncio.create_task(follow(hub))
+        await asyncio.sleep(0.05)
+        packaging.look = None if what == "deleted" else Look(generation=2, is_over=False, folder=None)
+        assert b"".join(await waiting) == b"the first run\n"
+
+    run(test())
+
+
+def test_a_log_that_has_ended_and_one_that_is_not_followed(packaging: Packaging) -> None:
+    async def test() -> None:
+        hub = LogHub(packaging)
+        packaging.writer.write_line("so far")
+        for _ in range(2):
+            stream = await hub.open("wine", follow=packaging.look is not None and packaging.look.is_over)
+            assert stream is not None
+            assert [block async for block in stream] == [b"so far\n"]
+            await stream.aclose()
+            packaging.end()
+
+    run(test())
+
+
+def test_what_is_gone_of_a_log_is_said(packaging: Packaging, tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "log", most_bytes=80) as writer:
+        for number in range(100):
+            writer.write_line(f"line {number}")
+    packaging.end()
+
+    async def test() -> None:
+        (first, *_, last) = await follow(LogHub(packaging))
+        gone = read_log(tmp_path / "log", 0, most=1).start
+        assert first == f"... {gone} bytes of this log are gone, as it became too long ...\n".encode()
+        assert last.endswith(b"line 99\n")
+
+    run(test())
+
+
+def test_there_is_a_limit_on_streams_that_is_given_back(packaging: Packaging) -> None:
+    async def test() -> None:
+        hub = LogHub(packaging, most_streams=2)
+        streams = [await hub.open("wine", follow=True) for _ in range(2)]
+        with pytest.raises(TooManyStreamsError):
+            await hub.open("wine", follow=False)
+        for stream in streams:
+            assert stream is not None
+            await stream.aclose()
+            await stream.aclose()  # once more does nothing
+        packaging.look = None
+        for _ in range(3):
+            assert await hub.open("wine", follow=True) is None
+        assert hub.streams == 0
+
+    run(test())
+
+
+def test_a_reader_that_stops_reading_is_dropped(packaging: Packaging) -> None:
+    sent = []
+
+    async def test() -> None:
+        packaging.writer.write_line("x" * 1000)
+        hub = LogHub(packaging, pause=0.01)
+        stream = await hub.open("wine", follow=True)
+        assert stream is not None
+
+        async def send(message: Message) -> None:
+            sent.append(message["type"])
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()  # its socket is full
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        response = LogResponse(stream, subject="wine", stall=0.05)
+        await response({"type": "http"}, receive, send)
+        assert hub.streams == 0
+
+    run(test())
+    assert sent == ["http.response.start", "http.response.body"]
