@@ -6,9 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Security
+from fastapi import FastAPI
 from fastapi.middleware import Middleware
-from fastapi.security import HTTPBearer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from packager import __version__
@@ -16,7 +15,7 @@ from packager.api.body_limit import BodyLimit
 from packager.api.failures import handle_failures
 from packager.api.identity.guard import Guard
 from packager.api.metrics import Measure, Metrics
-from packager.api.routes import ROUTERS, health
+from packager.api.routes import ROUTERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,10 +49,8 @@ def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
     )
     app.state.service, app.state.metrics, app.state.runner = service, metrics, runner
     handle_failures(app)
-    # The guard is what asks for the token; this describes it, for Swagger UI and for clients made from the document.
-    described = Security(HTTPBearer(auto_error=False, description="A token of the token file or of the provider."))
     for router in ROUTERS:
-        app.include_router(router, dependencies=[] if router is health.router else [described])
+        app.include_router(router)
     return app
 
 

@@ -40,7 +40,7 @@ PROGRAM = ("packager", "run")
 TERMINATION_LOG = "/dev/termination-log"
 # What another try may mend: a store, a channel, an index or a registry that is down, and a pod that someone deleted.
 RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
-_CLUSTER_CODES = range(60, 70)  # of the commands that talk to a cluster; no Job ends with one
+_CLUSTER_CODES = range(60, 80)  # of the commands that talk to a cluster, and of the service; no Job ends with one
 _OWN_CONDA = "dockerfileAddCondaInstallation"
 _NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
 _KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget

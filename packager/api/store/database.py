@@ -166,13 +166,17 @@ def open_store(url_text: str, sealer: Sealer) -> Store:
     except DBAPIError as error:
         engine.dispose()
         raise DatabaseError(
-            f"the database {url.render_as_string(hide_password=True)} can't be used: {_first_line(error)}",
+            f"the database {_shown(url)} can't be used: {_first_line(error)}",
             hint="check PACKAGER_API_DATABASE_URL, and that the database runs and lets this user in",
         ) from error
     except BaseException:
         engine.dispose()
         raise
     return store
+
+
+def _shown(url: URL) -> str:
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 def _first_line(error: DBAPIError) -> str:

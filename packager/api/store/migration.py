@@ -22,7 +22,8 @@ _LOCK = 0x7061636B  # PostgreSQL's advisory locks are numbers
 def configuration() -> Config:
     """Return Alembic's configuration: where the revisions are."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    folder = str(Path(__file__).with_name("migrations"))
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # it's interpolated
     return config
 
 

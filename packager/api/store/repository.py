@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from packager.api import entities
 from packager.api.store.claims import Abandoned, Claim, Run
-from packager.api.store.shelves import already_there, as_integration, not_found
+from packager.api.store.shelves import allowed_values, already_there, as_integration, checked_id, not_found
 from packager.api.store.tables import ABANDONED, PACKAGINGS
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ class Packagings:
         return Run(generation=row.generation, owner=row.owner, handle=row.handle, state=row.state)
 
     def _row(self, packaging_id: str) -> Row[Any]:
+        wanted = PACKAGINGS.c.id == checked_id(packaging_id)
         with self._database.reading() as transaction:
-            row = transaction.execute(select(PACKAGINGS).where(PACKAGINGS.c.id == packaging_id)).one_or_none()
+            row = transaction.execute(select(PACKAGINGS).where(wanted)).one_or_none()
         if row is None:
             raise not_found(packaging_id)
         return row
@@ -125,7 +126,7 @@ class Packagings:
     def _page(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> Sequence[Row[Any]]:
         query = select(PACKAGINGS).order_by(PACKAGINGS.c.created_at.desc(), PACKAGINGS.c.id.desc())
         for name, allowed in filters.items():
-            query = query.where(PACKAGINGS.c[name].in_(list(allowed)))
+            query = query.where(PACKAGINGS.c[name].in_(allowed_values(allowed)))
         with self._database.reading() as transaction:
             return transaction.execute(query.limit(size).offset(page * size)).all()
 
@@ -236,7 +237,8 @@ def _own(claim: Claim) -> ColumnElement[bool]:
 
 
 def _locked(transaction: Transaction, packaging_id: str) -> Row[Any]:
-    row = transaction.execute(select(PACKAGINGS).where(PACKAGINGS.c.id == packaging_id).with_for_update()).one_or_none()
+    wanted = PACKAGINGS.c.id == checked_id(packaging_id)
+    row = transaction.execute(select(PACKAGINGS).where(wanted).with_for_update()).one_or_none()
     if row is None:
         raise not_found(packaging_id)
     return row

@@ -50,6 +50,22 @@ def already_there(entity_id: str) -> EntityExistsError:
     return EntityExistsError(f'entity "{entity_id}" already exists')
 
 
+def checked_id(entity_id: str) -> str:
+    """Return an id that the database can be asked for: PostgreSQL refuses texts with a NUL character.
+
+    Raises:
+        EntityNotFoundError: It can be no entity's.
+    """
+    if "\0" in entity_id:
+        raise not_found(entity_id)
+    return entity_id
+
+
+def allowed_values(values: Iterable[str]) -> list[str]:
+    """Return those values of a filter that the database can be asked for."""
+    return [value for value in values if "\0" not in value]
+
+
 class Shelf(ABC, Generic[_Value]):
     """One kind of entities."""
 
@@ -107,8 +123,9 @@ class Shelf(ABC, Generic[_Value]):
         Raises:
             EntityNotFoundError: There is none of that id.
         """
+        wanted = self._table.c.id == checked_id(entity_id)
         with self._database.reading() as transaction:
-            row = transaction.execute(select(self._table).where(self._table.c.id == entity_id)).one_or_none()
+            row = transaction.execute(select(self._table).where(wanted)).one_or_none()
         if row is None:
             raise not_found(entity_id)
         return self._kept(row)
@@ -117,7 +134,7 @@ class Shelf(ABC, Generic[_Value]):
         """Return a page of entities, the newest first; `filters` are allowed values by column."""
         query = select(self._table).order_by(self._table.c.created_at.desc(), self._table.c.id)
         for name, allowed in filters.items():
-            query = query.where(self._table.c[name].in_(list(allowed)))
+            query = query.where(self._table.c[name].in_(allowed_values(allowed)))
         with self._database.reading() as transaction:
             rows = transaction.execute(query.limit(size).offset(page * size)).all()
         return [self._kept(row) for row in rows]
@@ -129,7 +146,7 @@ class Shelf(ABC, Generic[_Value]):
             EntityNotFoundError: There is none of that id.
             RequestError: It must not be removed.
         """
-        wanted = self._table.c.id == entity_id
+        wanted = self._table.c.id == checked_id(entity_id)
         with self._database.writing() as transaction:
             row = transaction.execute(select(self._table).where(wanted).with_for_update()).one_or_none()
             if row is None:
@@ -187,12 +204,20 @@ class Connections(Shelf[Connection]):
         Raises:
             UsageError: It doesn't fit.
         """
-        with self._database.writing() as transaction:
-            sealed = transaction.execute(select(FACTS.c.value).where(FACTS.c.name == _KEY_CHECK)).scalar_one_or_none()
-            if sealed is None:
-                transaction.execute(insert(FACTS).values(name=_KEY_CHECK, value=self._sealer.seal({})))
+        sealed = self._key_check()
+        if sealed is None:
+            try:
+                with self._database.writing() as transaction:
+                    transaction.execute(insert(FACTS).values(name=_KEY_CHECK, value=self._sealer.seal({})))
+            except IntegrityError:  # another replica has just been first
+                sealed = self._key_check()
         if sealed is not None:
             self._sealer.open(sealed)
+
+    def _key_check(self) -> str | None:
+        with self._database.reading() as transaction:
+            found = transaction.execute(select(FACTS.c.value).where(FACTS.c.name == _KEY_CHECK)).scalar_one_or_none()
+        return found if found is None else str(found)
 
     def _values(self, entity: Connection) -> dict[str, Any]:
         spec = entity.spec.model_dump(by_alias=True, mode="python")

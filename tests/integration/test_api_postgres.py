@@ -1,0 +1,132 @@
+"""The store on a real PostgreSQL: replicas that start together, claims that are never given twice, strange texts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import inspect
+
+from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
+from packager.api.store import Store, open_store
+from packager.api.store.sealing import Sealer
+from packager.api.store.tables import METADATA
+from packager.errors import DatabaseError, EntityExistsError, EntityNotFoundError, UsageError
+from packager.models.connection import Connection
+from tests.integration.api_service import KEY
+from tests.integration.postgres import Postgres, serve_postgres
+from tests.unit.api_builders import DOCKER_REST, connection, packaging
+from tests.unit.api_builders import KEY as OTHER_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.needs("postgres")
+LEASE = timedelta(seconds=60)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with serve_postgres() as running:
+        yield running
+
+
+def start(url: str) -> Store:
+    return open_store(url, Sealer([KEY], "the test's key"))
+
+
+def create(store: Store, packaging_id: str) -> None:
+    store.packagings.create(NewPackaging.model_validate(packaging(packaging_id)))
+
+
+def test_replicas_that_start_together_make_one_schema(server: Postgres) -> None:
+    url = server.new_database()
+    with ThreadPoolExecutor(6) as pool:
+        stores = list(pool.map(start, [url] * 6))
+    tables = set(inspect(stores[0].database.engine).get_table_names())
+    assert tables == {*METADATA.tables, "alembic_version"}
+    for store in stores:
+        store.close()
+
+
+def test_a_packaging_is_never_claimed_twice(server: Postgres) -> None:
+    url = server.new_database()
+    stores = [start(url) for _ in range(4)]
+    stores[0].integrations.create(NewIntegration.model_validate(DOCKER_REST))
+    stores[0].connections.create(Connection.model_validate(connection()))
+    for number in range(60):
+        create(stores[0], f"p{number}")
+
+    def claim_all(number: int) -> list[str]:
+        own = stores[number].packagings
+        mine: list[str] = []
+        while claims := own.claim(f"replica-{number}", 2, LEASE):
+            for claim in claims:
+                assert own.record(claim, PackagingStatus(state="succeeded"))
+                mine.append(claim.id)
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [each for mine in pool.map(claim_all, range(4)) for each in mine]
+    assert sorted(claimed) == sorted(f"p{number}" for number in range(60))
+    assert stores[0].packagings.counts() == {"succeeded": 60}
+    for store in stores:
+        store.close()
+
+
+def test_of_two_who_create_one_wins(server: Postgres) -> None:
+    store = start(server.new_database())
+
+    def try_it(_: int) -> str:
+        try:
+            create(store, "same")
+        except EntityExistsError:
+            return "exists"
+        return "created"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(try_it, range(8))) == ["created", *["exists"] * 7]
+    store.close()
+
+
+def test_leases_edits_and_times(server: Postgres) -> None:
+    store = start(server.new_database())
+    create(store, "wine")
+    [mine] = store.packagings.claim("me", 1, LEASE)
+    assert store.packagings.renew(mine, timedelta(seconds=-1))
+    [yours] = store.packagings.claim("you", 1, LEASE)
+    assert not store.packagings.attach(mine, "x")
+    assert store.packagings.attach(yours, "y")
+    edited = store.packagings.edit(NewPackaging.model_validate(packaging("wine")))
+    assert edited.updated_at.endswith("Z")
+    [abandoned] = store.packagings.abandoned()
+    assert (abandoned.handle, abandoned.owner) == ("y", "you")
+    store.packagings.stopped(abandoned)
+    store.packagings.delete("wine")
+    assert store.packagings.abandoned() == []
+    store.close()
+
+
+def test_strange_texts(server: Postgres) -> None:
+    store = start(server.new_database())
+    for repository in (store.packagings, store.connections, store.integrations):
+        for call in (repository.get, repository.delete):
+            with pytest.raises(EntityNotFoundError):
+                call("a\0b")
+    assert store.packagings.list(0, 10, {"integration_name": ["a\0", "\ufffd"]}) == []
+    store.close()
+
+
+def test_another_key_or_no_server_is_told(server: Postgres) -> None:
+    url = server.new_database()
+    start(url).close()
+    with pytest.raises(UsageError, match="the key doesn't fit the database"):
+        open_store(url, Sealer([OTHER_KEY], "another"))
+    with pytest.raises(DatabaseError) as raised:
+        start(url.replace(server.password, "s3cret-wrong"))
+    assert "s3cret" not in raised.value.message
+    assert "password authentication failed" in raised.value.message
+    with pytest.raises(DatabaseError, match="can't be used"):
+        start("postgresql://postgres:x@127.0.0.1:1/none")
