@@ -21,7 +21,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,7 +129,10 @@ def fill(url: str, key: Path, count: int) -> list[str]:
         transaction.execute(update(PACKAGINGS).values(state="succeeded", status=SUCCEEDED))
         first = dict(transaction.execute(PACKAGINGS.select()).mappings().one())
         now = datetime.now(timezone.utc)
-        rows = [{**first, "id": name, "created_at": now, "updated_at": now} for name in ids[1:]]
+        times = [now + timedelta(milliseconds=number) for number in range(count)]
+        rows = [
+            {**first, "id": name, "created_at": at, "updated_at": at} for name, at in zip(ids[1:], times, strict=False)
+        ]
         transaction.execute(insert(PACKAGINGS), rows)
     store.close()
     return ids

@@ -124,7 +124,7 @@ class Packagings:
         return _document(self._row(packaging_id))
 
     def _page(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> Sequence[Row[Any]]:
-        query = select(PACKAGINGS).order_by(PACKAGINGS.c.created_at.desc(), PACKAGINGS.c.id)
+        query = select(PACKAGINGS).order_by(PACKAGINGS.c.created_at.desc(), PACKAGINGS.c.id.desc())
         for name, allowed in filters.items():
             query = query.where(PACKAGINGS.c[name].in_(allowed_values(allowed)))
         with self._database.reading() as transaction:
