@@ -31,7 +31,8 @@ HAS_PYARROW = {"ODAHU_PACKAGES": str(Path(pa.__file__).parents[1])}
 MODEL = """
 import atexit, os, time
 
-atexit.register(print, "the model prints as its process ends")
+if os.environ.get("MOOD") == "polite":
+    atexit.register(print, "goodbye")
 
 def init():
     return "matrix"
@@ -287,6 +288,14 @@ def test_self_check_says_that_the_model_serves(desk: Desk) -> None:
     }
     assert desk.run("self-check").stdout.startswith("the model on Python 3.")
     assert desk.calls == [1, 1]
+
+
+def test_what_the_model_prints_as_its_process_ends_is_no_answer(desk: Desk) -> None:
+    done = desk.run("self-check", "--format", "json", MOOD="polite")
+    assert json.loads(done.stdout)["status"] == "ok"
+    assert done.stderr == "goodbye\n"
+    done = desk.run("predict", "--input-format", "csv", "-", "-", given="n,s\n1,a\n", MOOD="polite")
+    assert (done.stdout, done.stderr) == ("first,second,third\n1,a,ü\n", "goodbye\n")
 
 
 def test_standard_input_that_is_closed(desk: Desk) -> None:
