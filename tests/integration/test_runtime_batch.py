@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +29,10 @@ PYTHONS = {"oldest": find_python("3.8") or sys.executable, "newest": find_python
 _MEMORY = 100 << 20  # of addresses, which the rows of the test have more of than that
 HAS_PYARROW = {"ODAHU_PACKAGES": str(Path(pa.__file__).parents[1])}
 MODEL = """
-import os, time
+import atexit, os, time
+
+if os.environ.get("MOOD") == "polite":
+    atexit.register(print, "goodbye")
 
 def init():
     return "matrix"
@@ -41,6 +45,8 @@ def predict_on_matrix(matrix, provided_columns_names=None):
         time.sleep(60)
     if os.environ.get("MOOD") == "short":
         matrix = matrix[:-1]
+    if os.environ.get("MOOD") == "renames":
+        return matrix, matrix[0]
     return [[row[0], row[1], "ü"] for row in matrix], ["first", "second", "third"]
 
 def info():
@@ -205,6 +211,24 @@ def test_parquet(own: Desk) -> None:
     assert (done.returncode, "can't be written to standard output" in done.stderr) == (5, True)
 
 
+def test_the_index_that_pandas_writes_is_no_column(own: Desk) -> None:
+    frame = pd.DataFrame({"n": [1, 2], "s": ["a", "b"]}, index=[5, 7])
+    frame.to_parquet(own.folder / "in.parquet")
+    assert "__index_level_0__" in pq.read_schema(own.folder / "in.parquet").names
+    done = own.run("predict", "in.parquet", "out.parquet", **HAS_PYARROW)
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(own.folder / "out.parquet")["second"].to_pylist() == ["a", "b"]
+
+
+def test_parquet_that_is_given_up_ends_with_a_sentence(own: Desk) -> None:
+    pq.write_table(pa.table({"n": [1, 2], "s": ["a", None]}), own.folder / "in.parquet")
+    done = own.run("predict", "in.parquet", ".", "--chunk-rows", 1, **HAS_PYARROW, MOOD="renames")
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: in.parquet: rows 2-2: the model returned the columns")
+    assert "Traceback" not in done.stderr
+    assert own.names == {"in.parquet"}
+
+
 def test_memory_is_bounded_by_the_chunk(desk: Desk) -> None:
     with (desk.folder / "in.csv").open("w") as stream:
         stream.write("n,s\n")
@@ -264,6 +288,21 @@ def test_self_check_says_that_the_model_serves(desk: Desk) -> None:
     }
     assert desk.run("self-check").stdout.startswith("the model on Python 3.")
     assert desk.calls == [1, 1]
+
+
+def test_what_the_model_prints_as_its_process_ends_is_no_answer(desk: Desk) -> None:
+    done = desk.run("self-check", "--format", "json", MOOD="polite")
+    assert json.loads(done.stdout)["status"] == "ok"
+    assert done.stderr == "goodbye\n"
+    done = desk.run("predict", "--input-format", "csv", "-", "-", given="n,s\n1,a\n", MOOD="polite")
+    assert (done.stdout, done.stderr) == ("first,second,third\n1,a,ü\n", "goodbye\n")
+
+
+def test_standard_input_that_is_closed(desk: Desk) -> None:
+    words = desk.command("predict", "--input-format", "csv", "-", "-")
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
+    done = subprocess.run(shell, env=desk.environ(), capture_output=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (3, b"Error: Standard input is closed: there is nothing to read\n")
 
 
 def test_self_check_says_why_the_model_does_not_serve(desk: Desk) -> None:

@@ -441,6 +441,28 @@ def test_bodies_without_length_too_large_or_not_http(runner: Runner) -> None:
             assert "message" in json.loads(body)
 
 
+@pytest.mark.parametrize(
+    ("after", "status"),
+    [(b"0\r\n\r\n", 200), (b"0\r\nX-Sum: 1\r\n\r\n", 200), (b"ZZ\r\n", 400), (b"", 400), (b"1\r\n \r\n" * 60_000, 200)],
+    ids=["whole", "trailers", "nonsense", "half-closed", "tiny-chunks"],
+)
+def test_a_chunked_body_is_predicted_only_when_it_is_whole(runner: Runner, after: bytes, status: int) -> None:
+    head = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+    body = b'{"data": [[8, 0, 0]]}'
+    if status == 400:
+        head = head.replace(b"Trailer", b"Other")
+    if len(after) > 100:
+        after += b"0\r\n\r\n"
+    with runner.serve("wine") as service, socket.create_connection(("127.0.0.1", service.port), timeout=60) as raw:
+        raw.sendall(head + b"%x\r\n%s\r\n" % (len(body), body) + after)
+        if not after:
+            raw.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(raw)
+        response.begin()
+        assert response.status == status
+        assert json.loads(response.read()).keys() == ({"prediction", "columns"} if status == 200 else {"message"})
+
+
 def test_rows_that_do_not_suit_the_model_are_refused_with_their_place(runner: Runner) -> None:
     with runner.serve("wine", ODAHU_MAX_ROWS="3") as service:
 

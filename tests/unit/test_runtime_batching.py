@@ -72,6 +72,24 @@ def test_a_model_that_gives_other_rows_is_asked_for_each() -> None:
     assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
 
 
+class Later:
+    """What is computed later has no length yet, as dask's tables."""
+
+    def __init__(self, rows: list[Any], length: Any) -> None:
+        self.rows = rows
+        self.shape = (length, 1)
+
+    def toarray(self) -> list[Any]:
+        return self.rows
+
+
+@pytest.mark.parametrize("length", [None, float("nan"), 2])  # 2 is right, but a sparse matrix can't be cut
+def test_a_table_that_can_not_be_shared_is_asked_for_each(length: Any) -> None:
+    model = Model(lambda rows: Later(rows, length))
+    assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
+    assert model.calls == [2, 1, 1]
+
+
 def test_only_what_is_alike_shares_a_call() -> None:
     model = Model()
     wide = {"data": [[1, 2]]}

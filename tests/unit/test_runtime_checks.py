@@ -256,6 +256,7 @@ def test_limits_come_from_the_environment(environ: dict[str, str], limits: Limit
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("ODAHU_MAX_ROWS", "9" * 5000, "ODAHU_MAX_ROWS must be a number of rows, not '999"),
         ("ODAHU_MAX_ROWS", "0", "ODAHU_MAX_ROWS must be a number of rows, not '0'"),
         ("ODAHU_MAX_ROWS", "1e3", "a number of rows, not '1e3'"),
         ("ODAHU_MAX_BODY_BYTES", "٣", "a number of bytes"),

@@ -69,7 +69,8 @@ def test_compressed_answers(accepted: str, size: int, packed: bool) -> None:
     ("text", "batch"),
     [
         ("a,b\n1,2.5\n-3,1e3\n", Batch([[1, 2.5], [-3, 1000.0]], ["a", "b"])),
-        ('\ufeffa\r\n"x, y"\r\n\r\nnan\r\n', Batch([["x, y"], ["nan"]], ["a"])),
+        ('\ufeffa\r\n"x, y"\r\n\r\nnan\r\n', Batch([["x, y"], [None]], ["a"])),
+        (f"a\n{'x' * 200_000}\n", Batch([["x" * 200_000]], ["a"])),
         ("a,b,c\ntrue,,1_000\n", Batch([[True, None, "1_000"]], ["a", "b", "c"])),
     ],
 )

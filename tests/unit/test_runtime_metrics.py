@@ -64,11 +64,13 @@ def test_a_service_counts_requests_rows_and_errors() -> None:
     client.invoke({"data": [[0]]})
     client.invoke({"data": 1})
     client.ask("GET", "/nowhere/1")
+    client.app.metrics.answered("/api/model/invoke", 406, 0.1)
     found = values(client.app.metrics)
     assert found['odahu_requests_total{route="invoke",status="500"}'] == 1
     assert found['odahu_requests_total{route="other",status="404"}'] == 1
+    assert found['odahu_requests_total{route="invoke",status="406"}'] == 1
     kinds = {kind: found[f'odahu_errors_total{{kind="{kind}"}}'] for kind in ("client", "model", "timeout")}
-    assert kinds == {"client": 2, "model": 1, "timeout": 0}
+    assert kinds == {"client": 3, "model": 1, "timeout": 0}
     assert found["odahu_request_rows_sum"] == 4
     assert found['odahu_request_rows_bucket{le="2"}'] == 1
     assert b'odahu_model_info{name="wine",version="1.0"} 1' in client.raw("GET", "/metrics")

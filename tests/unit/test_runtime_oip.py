@@ -54,6 +54,26 @@ def test_binary_tensors() -> None:
     assert read({"inputs": [one]}, texts, []).data == [["x"], [""], ["é"]]
 
 
+class Counted(bytes):
+    """Counts the bytes that are copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        if isinstance(found, bytes):
+            Counted.copied += len(found)
+            return Counted(found)
+        return found
+
+
+def test_binary_texts_are_copied_once_and_not_for_each_text() -> None:
+    texts = Counted((struct.pack("<I", 2) + b"ab") * 1000)
+    one = tensor("t", [1000], "BYTES", binary_data_size=len(texts))
+    assert read({"inputs": [one]}, texts, []).data == [["ab"]] * 1000
+    assert Counted.copied <= 2 * len(texts)
+
+
 @pytest.mark.parametrize(
     ("document", "status", "said"),
     [

@@ -145,6 +145,9 @@ def test_csv_is_written_as_everybody_reads_it() -> None:
     out = io.BytesIO()
     write(results.CsvWriter(out, "\t"), ([1, 2], []))
     assert out.getvalue() == b"prediction\n1\n2\n"
+    out = io.BytesIO()
+    write(results.CsvWriter(out, ","), ([["\ud800"]], ["a"]))
+    assert out.getvalue() == b"a\n\\ud800\n"
 
 
 def test_lines_and_documents_are_json() -> None:

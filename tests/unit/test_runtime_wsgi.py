@@ -79,6 +79,13 @@ def test_prediction(client: Client) -> None:
     assert client.invoke({"data": [[1, 2]]}).json["columns"] == ["sum"]
 
 
+def test_columns_that_are_one_name() -> None:
+    answer = Client(make_model(predict_on_matrix=lambda *_, **__: ([["\ud800"]], "prediction")))
+    assert answer.invoke({"data": [[1]]}).json == {"prediction": [["\ud800"]], "columns": ["prediction"]}
+    _, _, body = answer.exchange(b'{"data": [[1]]}', HTTP_ACCEPT="text/csv")
+    assert body == b"prediction\r\n\\ud800\r\n"
+
+
 @pytest.mark.parametrize("header", ["HTTP_REQUEST_ID", "HTTP_X_REQUEST_ID"])
 def test_the_request_id_comes_back(client: Client, header: str) -> None:
     assert client.invoke({"data": [[1]]}, **{header: "7"}).headers["Request-Id"] == "7"

@@ -94,7 +94,7 @@ def _csv(names: List[str], columns: List[List[Any]]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(names)
     writer.writerows(zip(*map(_cells, columns)))  # noqa: B905  (of one length)
-    return stream.getvalue().encode()
+    return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _cells(values: List[Any]) -> List[Any]:

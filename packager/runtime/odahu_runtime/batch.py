@@ -202,7 +202,12 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
     line = meter.Meter(position, shown=options.progress and meter.on_terminal())
     try:
         with _opened(target, stdout) as out:
-            rows = _copy(model, chunks, source, _writer(out, target), line)
+            writer = _writer(out, target)
+            try:
+                rows = _copy(model, chunks, source, writer, line)
+            except BaseException:
+                writer.give_up()
+                raise
     except BaseException:
         line.clear()
         raise

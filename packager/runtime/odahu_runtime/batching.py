@@ -85,18 +85,27 @@ def _together(parts: List[Part], places: List[int], replies: Dict[int, Reply], m
         return False
     if _length(prediction) != len(rows):
         return False
+    try:
+        shares = list(_shares(prediction, [len(part.batch.data) for part in parts]))
+    except Exception:  # noqa: BLE001  (whatever a table that can't be cut raises)
+        return False
     metrics.called(len(rows))
+    for part, place, share in zip(parts, places, shares):  # noqa: B905  (of one length)
+        replies[place] = part.finish(share, columns)
+    return True
+
+
+def _shares(prediction: Any, sizes: List[int]) -> Iterator[Any]:
     rows_of = getattr(prediction, "iloc", prediction)  # a table of pandas' by place, not by label
     start = 0
-    for part, place in zip(parts, places):  # noqa: B905  (of one length)
-        end = start + len(part.batch.data)
-        replies[place] = part.finish(rows_of[start:end], columns)
-        start = end
-    return True
+    for size in sizes:
+        yield rows_of[start : start + size]
+        start += size
 
 
 def _length(prediction: Any) -> int:
     shape = getattr(prediction, "shape", None)
     if isinstance(shape, tuple):
-        return int(shape[0]) if shape else -1
+        # Of what is computed later (dask's) the length isn't known: None, NaN or an object of its own.
+        return shape[0] if shape and isinstance(shape[0], int) else -1
     return len(prediction) if isinstance(prediction, (list, tuple)) else -1

@@ -23,7 +23,8 @@ _CSV = "text/csv"
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
-_WORDS = {"": None, "true": True, "false": False}
+_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
+_WORDS = {"": None, "nan": None, "true": True, "false": False}
 
 
 def plain_body(request: Request, body: bytes, limit: int) -> bytes:
@@ -100,6 +101,7 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 def _read_csv(text: str, intake: Intake) -> Batch:
+    csv.field_size_limit(_LONGEST_CELL)  # the model may have set another
     reader = csv.reader(io.StringIO(text), strict=True)
     columns: Optional[Any] = None
     readers: List[Callable[[str], Any]] = []

@@ -145,7 +145,12 @@ def _import_server() -> Tuple[Any, Any]:
 
 
 def _until_done(action: Callable[[], int]) -> Callable[[], int]:
-    return lambda: ending.finish(action())
+    def run() -> NoReturn:
+        code = action()
+        os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
+        ending.finish(code)
+
+    return run
 
 
 def _stop(number: int, _frame: Any) -> NoReturn:

@@ -182,8 +182,12 @@ class _Worker(Worker):  # type: ignore[misc]
             self._read_chunks(exchange, job)
 
     def _read_chunks(self, exchange: Exchange, job: Job) -> None:
-        """Read a body of unknown length piece by piece, so that its size is known before it is too large."""
+        """Read a body of unknown length piece by piece, so that its size is known before it is too large.
+
+        The core ends each with an empty piece, and gives one more where it can't read on, or has read trailers.
+        """
         chunks: List[bytes] = []
+        size = 0
         iterator = exchange.proto.proto.__aiter__()
 
         def ask() -> None:
@@ -195,16 +199,18 @@ class _Worker(Worker):  # type: ignore[misc]
             future.add_done_callback(self._unless_gone(exchange, come), context=self._context)
 
         def come(future: Any) -> None:
+            nonlocal size
             try:
                 chunk = future.result()
             except StopAsyncIteration:
                 done()
                 return
             chunks.append(chunk)
-            if sum(map(len, chunks)) > self.wsgi.max_body:
+            size += len(chunk)
+            if size > self.wsgi.max_body:
                 self._gate.reply(exchange, too_large(self.wsgi.max_body))
-            elif not chunk:
-                done()
+            elif chunks[-2:] == [b"", b""] and exchange.request.header("trailer") is None:
+                self._gate.reply(exchange, error_reply(400, "The body can't be read: it ended before its last chunk"))
             else:
                 ask()
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ROWS = 1_000_000
+_DIGITS = 18
+_SHOWN = 100  # characters of a wrong value
 _ANSWERS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -44,6 +46,6 @@ def max_body_bytes(environ: Mapping[str, str]) -> int:
 
 def _number(environ: Mapping[str, str], name: str, unit: str, default: int) -> int:
     text = environ.get(name) or str(default)
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise ValueError(f"{name} must be a number of {unit}, not {text!r}")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or int(text) < 1:
+        raise ValueError(f"{name} must be a number of {unit}, not {text[:_SHOWN]!r}")
     return int(text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Dict, Iterator, List, Sequence, Tuple
 
-_STATUSES = ("200", "400", "404", "405", "408", "411", "413", "415", "422", "500", "503", "504", "other")
+_STATUSES = ("200", "400", "404", "405", "406", "408", "411", "413", "415", "422", "500", "503", "504", "other")
 _ROUTES = ("invoke", "infer", "info", "health", "metadata", "documents", "metrics", "other")
 _PREDICTING = ("invoke", "infer")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -185,7 +185,7 @@ class Model:
         if self.mode == "objects":
             return _as_table(outputs.plain(self._predict(given), self._default))
         prediction, columns = _pair(self._predict(given, provided_columns_names=names))
-        return prediction, [] if columns is None else list(columns)
+        return prediction, [] if columns is None else [columns] if isinstance(columns, str) else list(columns)
 
     def schemas(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         """The properties of input and output, empty of columns for a model that has no `info()`.

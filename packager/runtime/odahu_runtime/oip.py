@@ -73,8 +73,6 @@ def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
     rows = tensors[0].shape[0]
     if rows < 1 or not tensors[0].data:
         raise InputError('"inputs"[0] has no rows')
-    if not tensors[0].data:
-        raise InputError(f'"inputs"[0] has no values: its shape is {tensors[0].shape}')
     if len(tensors) == 1 and not (tensors[0].name in known and _is_column(tensors[0])):
         return Batch(_nested(tensors[0].data, tensors[0].shape[1:] or [1]))
     for number, tensor in enumerate(tensors):
@@ -164,13 +162,13 @@ def _unpack(data: bytes, kind: str, place: str) -> List[Any]:
         if kind != "BYTES":
             form = _FORMATS[kind]
             return list(struct.unpack(f"<{len(data) // struct.calcsize(form)}{form}", data))
-        texts = []
-        while data:
-            (length,) = struct.unpack_from("<I", data)
-            if len(data) < 4 + length:
+        texts, start = [], 0
+        while start < len(data):
+            (length,) = struct.unpack_from("<I", data, start)
+            start += 4 + length
+            if start > len(data):
                 raise InputError(f"{place}: the binary data ends within a text", 422)
-            texts.append(data[4 : 4 + length].decode())
-            data = data[4 + length :]
+            texts.append(data[start - length : start].decode())
     except (struct.error, UnicodeDecodeError) as error:
         raise InputError(f"{place}: the binary data is not of type {kind}: {error}", 422) from error
     return texts

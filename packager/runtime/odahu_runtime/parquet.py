@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import outputs
@@ -19,6 +21,10 @@ _MISSING = (
     "Parquet files need pyarrow, and the model's environment has none: add `pyarrow` to the model's conda file (or its "
     "pip requirements) and package the model again, or take CSV or JSON lines ({})"
 )
+
+
+# How pandas writes the index of a frame, which it takes back as one; no model has a column of this name.
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class MissingError(Exception):
@@ -47,14 +53,16 @@ def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[
     _, parquet = library()
     try:
         file = parquet.ParquetFile(stream)
-        names = [str(name) for name in file.schema_arrow.names]
+        stored = [str(name) for name in file.schema_arrow.names]
         total = int(file.metadata.num_rows)
     except Exception as error:  # pyarrow's errors are of several kinds
         raise InputError(f"{source.name} can't be read as Parquet: {error}") from error
+    names = [name for name in stored if not _INDEX.fullmatch(name)]
+    read = None if names == stored else names
     done = [0]
 
     def chunks() -> Iterator[Chunk]:
-        batches = file.iter_batches(batch_size=source.rows)
+        batches = file.iter_batches(batch_size=source.rows, columns=read)
         while True:
             try:
                 batch = next(batches, None)
@@ -134,3 +142,8 @@ class ParquetWriter(Writer):
         """Write the file's footer."""
         if self._writer is not None:
             self._writer.close()
+
+    def give_up(self) -> None:
+        """Close the file while it can be: else pyarrow does when it is too late, and prints a traceback."""
+        with suppress(Exception):
+            self.finish()

@@ -29,6 +29,9 @@ class Writer:
     def finish(self) -> None:
         """Write what comes after the last row."""
 
+    def give_up(self) -> None:
+        """Let go of what has been written: it will never be finished."""
+
 
 @contextmanager
 def written(path: str) -> Iterator[IO[bytes]]:
@@ -115,7 +118,7 @@ class CsvWriter(Writer):
             self._csv.writerow(names_for(columns, lists))
             self._begun = True
         self._csv.writerows([_cell(value) for value in row] for row in lists)
-        self._stream.write(self._text.getvalue().encode())
+        self._stream.write(self._text.getvalue().encode("utf-8", "backslashreplace"))
         self._text.seek(0)
         self._text.truncate()
 

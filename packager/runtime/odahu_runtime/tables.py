@@ -96,6 +96,8 @@ def opened(source: Source) -> Iterator[Tuple[IO[bytes], Callable[[], Progress]]]
         InputError: It can't be opened.
     """
     if source.path == STDIN:
+        if sys.stdin is None:
+            raise InputError("Standard input is closed: there is nothing to read")
         yield sys.stdin.buffer, lambda: Progress(0, 0)
         return
     try:
