@@ -19,6 +19,8 @@ IMAGE_NAME ?= {{ Name }}:{{ Version }}
 ENGINE ?= buildah
 BASE ?= base
 ARGS ?=
+# Where `make demo` has the service listen; port 0 takes a free one.
+LISTEN ?= 127.0.0.1:0
 # Anything but empty: leave no suite out (.ci/run).
 STRICT ?=
 # What STRICT may do without: words as in the tests' `needs(...)`.
@@ -35,6 +37,10 @@ build-local: install-build venv $(if $(MODEL),,$(EXAMPLE)) ## Package a model (t
 	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' ENGINE='$(ENGINE)' \
 		BASE='$(BASE)' ARGS='$(ARGS)' local/build.sh
 
+.PHONY: demo
+demo: install-demo venv $(if $(MODEL),,$(EXAMPLE)) ## Registry, API service and the example packaged through it, on this machine; Ctrl-C ends it
+	@MODEL='$(or $(MODEL),$(EXAMPLE))' LISTEN='$(LISTEN)' exec local/demo.sh
+
 .PHONY: kaniko-local
 kaniko-local: install-build install-kaniko venv $(if $(MODEL),,$(EXAMPLE)) ## The same with Kaniko, in the Job image as a pod would run it
 	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' BASE='$(BASE)' ARGS='$(ARGS)' \
@@ -43,6 +49,10 @@ kaniko-local: install-build install-kaniko venv $(if $(MODEL),,$(EXAMPLE)) ## Th
 .PHONY: packager-image
 packager-image: install-build venv ## Make the Job image (KANIKO_IMAGE= takes the executor from an image)
 	@local/packager_image.sh
+
+.PHONY: api-image
+api-image: install-build venv ## Make the API service's image
+	@local/api_image.sh
 
 .PHONY: example
 example: $(EXAMPLE) ## Train the wine example
@@ -135,6 +145,10 @@ help: ## Show this help
 .PHONY: install-build
 install-build:
 	@local/install.sh build
+
+.PHONY: install-demo
+install-demo:
+	@local/install.sh build registry
 
 .PHONY: install-kaniko
 install-kaniko:

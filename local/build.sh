@@ -13,14 +13,8 @@ case ${BASE:=base} in
     *) base=$BASE ;;
 esac
 
-# Whoever sets a channel or a mirror wants that one; otherwise conda-forge, or what stands in for it where it can't be
-# reached: a small channel, made here, that offers this distribution's Python.
-if [[ -z ${PACKAGER_CONDA_MIRRORS:-}${PACKAGER_CONDA_CHANNEL_ALIAS:-} ]] && ! forge=$("$bin/python" local/probe.py conda-forge); then
-    echo "$forge does not answer: a small channel, made here, takes its place."
-    "$bin/python" local/channel.py .cache/channel
-    channel=$("$bin/python" -c 'import pathlib; print(pathlib.Path(".cache/channel").resolve().as_uri())')
-    export PACKAGER_CONDA_MIRRORS=$forge=$channel PACKAGER_CONDA_DEFAULT_CHANNELS=$forge
-fi
+# shellcheck source=local/find_channel.sh
+. local/find_channel.sh
 
 arguments=(--packager "$PACKAGER" --engine "$ENGINE" -a "dockerfileBaseImage=$base" -a "imageName=$IMAGE_NAME")
 # shellcheck disable=SC2206  # words, as in every Makefile

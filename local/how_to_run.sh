@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Print how to start the image of an oci-archive, and how to compare its answers with the model's own.
+# Print how to start an image, and how to compare its answers with the model's own.
 #
-#   local/how_to_run.sh ARCHIVE
+#   local/how_to_run.sh ARCHIVE|REFERENCE      an oci-archive, or an image by digest in a registry on this machine
 #
 # Takes from the environment: MODEL PACKAGER ARGS as in the Makefile, and BASE, the base image in the local storage.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-archive=$1
+case $1 in
+    *@sha256:*) where=$1 image=$1 pull=(--tls-verify=false) ;;
+    *) where="in $1" image=oci-archive:$1 pull=() ;;
+esac
 base=${BASE:?}
 
 # How to run it: with what this machine's container runtime needs, found out by running the base image.
@@ -21,17 +24,17 @@ port=5000
 [[ $ARGS =~ port=([0-9]+) ]] && port=${BASH_REMATCH[1]}
 request=examples/wine/request.json
 [[ $MODEL == .cache/example/* ]] || request=REQUEST.json
-start="${podman[*]} run ${run[*]}"
+start="${podman[*]} run ${pull[*]}${pull:+ }${run[*]}"
 echo
-echo "The image is in $archive. Start it:"
+echo "The image is $where. Start it:"
 echo
 if [[ $PACKAGER == docker-cli ]]; then
     echo "  mkdir -p volume && cp $request volume/request.json"
-    echo "  $start oci-archive:$archive info"
-    echo "  $start -v ./volume:/volume oci-archive:$archive predict /volume/request.json /volume"
+    echo "  $start $image info"
+    echo "  $start -v ./volume:/volume $image predict /volume/request.json /volume"
     echo "  cat volume/result.json"
 else
-    echo "  $start oci-archive:$archive"
+    echo "  $start $image"
     echo
     echo "and from another terminal:"
     echo

@@ -20,14 +20,26 @@ HEADER = f"""\
 # Rendered from the chart {CHART} by `make manifests`: for clusters without Helm.
 # Put your registry in the place of REGISTRY, and the group that may package in the place of USERS.
 """
-PLACEHOLDERS = (f"image=REGISTRY/packager:{__version__}", "rbac.users[0].kind=Group", "rbac.users[0].name=USERS")
+API_HEADER = f"""\
+# Rendered from the chart {CHART} by `make manifests`: the API service, beside packagers.yaml.
+# Put your registry in the place of REGISTRY, and make the Secret packager-api-tokens (docs/api.md).
+"""
+IMAGE = f"image=REGISTRY/packager:{__version__}"
+PLACEHOLDERS = (IMAGE, "rbac.users[0].kind=Group", "rbac.users[0].name=USERS")
+API_PLACEHOLDERS = (
+    IMAGE,
+    f"api.image=REGISTRY/packager-api:{__version__}",
+    "api.enabled=true",
+    "api.tokensSecret.name=packager-api-tokens",
+)
 
 
-def render_plain(chart: Path) -> str:
-    """Render the chart with its placeholders."""
+def render_plain(chart: Path, header: str, placeholders: tuple[str, ...], templates: tuple[str, ...] = ()) -> str:
+    """Render the chart, or some of its templates, with placeholders."""
     helm = subprocess.run([PROJECT / "local/helm.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     words = [helm, "template", "packagers", chart, "--namespace", "packager"]
-    values = [word for value in PLACEHOLDERS for word in ("--set", value)]
+    values = [word for value in placeholders for word in ("--set", value)]
+    values += [word for name in templates for word in ("--show-only", f"templates/{name}.yaml")]
     with tempfile.TemporaryDirectory() as home:
         environ = {**os.environ, "HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home}
         done = subprocess.run([*words, *values], check=True, stdout=subprocess.PIPE, text=True, env=environ)
@@ -39,7 +51,7 @@ def render_plain(chart: Path) -> str:
         and "helm.sh/chart:" not in line
         and "app.kubernetes.io/instance:" not in line
     ]
-    return HEADER + "\n".join(own) + "\n"
+    return header + "\n".join(own) + "\n"
 
 
 def main() -> None:
@@ -49,7 +61,9 @@ def main() -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    (folder / "packagers.yaml").write_text(render_plain(folder / CHART))
+    (folder / "packagers.yaml").write_text(render_plain(folder / CHART, HEADER, PLACEHOLDERS))
+    api = render_plain(folder / CHART, API_HEADER, API_PLACEHOLDERS, ("api", "api-access"))
+    (folder / "api.yaml").write_text(api)
 
 
 if __name__ == "__main__":

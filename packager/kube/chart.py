@@ -9,12 +9,12 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field
 
 from packager import __version__
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
+from packager.kube.chart_api import METADATA_ADDRESSES, ApiValues, Port, Section
 from packager.kube.job_settings import JobSettings
 from packager.kube.workflows import argo_template, tekton_tasks
 
@@ -25,11 +25,7 @@ _NO_SUCH_SETTINGS = ("image", "serviceAccountName")  # the chart's own `image` a
 _WIDTH = 118
 
 
-class _Values(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
-class IntegrationValues(_Values):
+class IntegrationValues(Section):
     """One of the two packagers."""
 
     enabled: bool = Field(default=True, description="Install the integration.")
@@ -40,7 +36,7 @@ class IntegrationValues(_Values):
     )
 
 
-class ServiceAccountValues(_Values):
+class ServiceAccountValues(Section):
     """The service account of the packaging pods."""
 
     create: bool = Field(default=True, description="Create it.")
@@ -51,7 +47,7 @@ class ServiceAccountValues(_Values):
     )
 
 
-class Subject(_Values):
+class Subject(Section):
     """Who gets a role."""
 
     kind: Literal["User", "Group", "ServiceAccount"]
@@ -59,7 +55,7 @@ class Subject(_Values):
     namespace: str = Field(default="", description="Of a service account; empty: the release's.")
 
 
-class RbacValues(_Values):
+class RbacValues(Section):
     """What people and programs may do."""
 
     create: bool = Field(default=True, description="Create the roles packager-user and packager-admin.")
@@ -71,21 +67,21 @@ class RbacValues(_Values):
     )
 
 
-class NetworkPolicyValues(_Values):
+class NetworkPolicyValues(Section):
     """What packaging pods may speak to; nothing may speak to them."""
 
     enabled: bool = Field(default=True, description="Install it; it works where the cluster's network knows policies.")
     # Kubernetes takes an empty list for every port.
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+    ports: tuple[Port, ...] = Field(
         default=(443, 80, 5000), min_length=1, description="TCP ports of registries, channels, stores and proxies."
     )
     blocked: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")], ...] = Field(
-        default=("169.254.169.254/32", "fd00:ec2::254/128"),
+        default=METADATA_ADDRESSES,
         description="Ranges that stay closed; by default the places where a node's cloud credentials can be had.",
     )
 
 
-class ChartValues(_Values):
+class ChartValues(Section):
     """The values of the chart `odahu-flow-packagers`."""
 
     image: str = Field(
@@ -115,6 +111,9 @@ class ChartValues(_Values):
     )
     api_token_secret: str = Field(
         default="", description="A Secret whose key `token` the API is spoken to with; empty: without a token."
+    )
+    api: ApiValues = Field(
+        default=ApiValues(), description="The API service of the whole team, which makes these Jobs (docs/api.md)."
     )
 
 

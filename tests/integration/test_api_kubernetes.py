@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.kubernetes import RUN, KubernetesExecutor
@@ -21,7 +22,8 @@ from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.kube.client import Access, connect
 from packager.models.connection import Connection
-from tests.integration.api_server import ApiServer
+from tests.integration.api_server import ApiServer, permissions
+from tests.integration.packaging import ROOT
 from tests.integration.packagings import wait_until
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ _FINAL = ("succeeded", "failed")
 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
+    """A server on which the service has the role that its manifests give it, and nothing else."""
+    documents = yaml.safe_load_all((ROOT / "manifests" / "api.yaml").read_text())
+    role = next(each for each in documents if each and each["kind"] == "Role")
     with ApiServer() as running:
+        running.allowed = permissions(role)
         yield running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
 
+from packager.api.config import ApiSettings
+from packager.api.identity.tokens import read_tokens
+from packager.api.store.sealing import read_key_file
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from packager.kube.entities import integration_of
@@ -26,6 +30,17 @@ from tests.integration.packaging import ROOT
 MANIFESTS = ROOT / "manifests"
 CHART = MANIFESTS / "odahu-flow-packagers"
 OLDEST, *_, NEWEST = all_versions()
+API_POSTGRES: dict[str, Any] = {
+    "enabled": True,
+    "image": "registry.example/packager-api:1",
+    "replicas": 2,
+    "databaseUrlSecret": {"name": "packager-db"},
+    "keySecret": {"name": "packager-key", "key": "fernet"},
+    "oidc": {"issuer": "https://id.example", "audience": "packager", "writeClaim": "groups=packagers"},
+    "ingress": {"enabled": True, "className": "nginx", "host": "packager.example", "tlsSecret": "packager-tls"},
+    "env": {"PACKAGER_API_OUTPUT_CONNECTION": "models"},
+}
+API_SQLITE: dict[str, Any] = {"enabled": True, "tokensSecret": {"name": "packager-tokens"}}
 VALUES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "everything": {
@@ -54,6 +69,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "rbac": {"create": False},
         "networkPolicy": {"enabled": False},
     },
+    "api on SQLite": {"api": API_SQLITE},
+    "api on PostgreSQL": {"api": API_POSTGRES},
 }
 
 
@@ -93,7 +110,8 @@ def test_helm_lints_the_chart(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_what_helm_renders_is_valid_in_every_kubernetes(tmp_path: Path, name: str, version: str) -> None:
     bodies = template(tmp_path, VALUES[name])
-    assert len(bodies) == {"defaults": 7, "everything": 11, "little": 2}[name]
+    counts = {"defaults": 7, "everything": 11, "little": 2, "api on SQLite": 14, "api on PostgreSQL": 14}
+    assert len(bodies) == counts[name]
     for body in bodies.values():
         kubernetes_validate.validate(body, version, strict=True)
         assert body["metadata"]["namespace"] == "ml"
@@ -141,12 +159,123 @@ def test_the_default_settings_are_the_codes(tmp_path: Path) -> None:
         ({"networkPolicy": {"blocked": ["169.254.169.254"]}}, "/networkPolicy/blocked/0"),
         ({"jobs": {"resources": {"limits": {"memory": "4gb"}}}}, "/jobs/resources/limits/memory"),
         ({"jobs": {"workSize": "20K"}}, "/jobs/workSize"),
+        ({"api": {"enabled": True}}, "api.tokensSecret.name"),
+        ({"api": {**API_SQLITE, "replicas": 2}}, "api.replicas: more than one needs PostgreSQL"),
+        ({"api": {**API_POSTGRES, "keySecret": {"name": ""}}}, "api.keySecret.name: with PostgreSQL"),
+        ({"api": {"enabled": True, "oidc": {"issuer": "https://id.example"}}}, "give issuer and audience"),
+        ({"api": {**API_SQLITE, "oidc": {"writeClaim": "a=b"}}}, "api.oidc.writeClaim"),
+        ({"api": {**API_SQLITE, "ingress": {"enabled": True}}}, "api.ingress.host"),
+        ({"api": {**API_SQLITE, "ingress": {"host": "http://a"}}}, "/api/ingress/host"),
+        ({"api": {**API_SQLITE, "env": {"PACKAGER_API_LISTEN": "0.0.0.0:9"}}}, "'PACKAGER_API_LISTEN'"),
+        ({"api": {**API_SQLITE, "oidc": {"issuer": "http://id.example"}}}, "/api/oidc/issuer"),
+        ({"api": {**API_SQLITE, "replicas": 0}}, "/api/replicas"),
     ],
 )
 def test_helm_refuses_values_that_are_wrong(tmp_path: Path, values: dict[str, Any], told: str) -> None:
     done = helm("template", "packagers", str(CHART), "-f", values_file(tmp_path, values), check=False)
     assert done.returncode != 0
     assert told in done.stderr
+
+
+def api_container(bodies: dict[tuple[str, str], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = bodies["Deployment", "packager-api"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+def api_settings(pod: dict[str, Any], container: dict[str, Any], folder: Path, secrets: dict[str, str]) -> ApiSettings:
+    """What the service reads of its pod's environment, with Secrets in `folder`."""
+    environ = {
+        each["name"]: each["value"] if "value" in each else secrets[each["valueFrom"]["secretKeyRef"]["name"]]
+        for each in container["env"]
+    }
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    for volume in pod["volumes"]:
+        if "secret" in volume:
+            (item,) = volume["secret"]["items"]
+            file = folder / item["path"]
+            file.write_text(secrets[volume["secret"]["secretName"]])
+            file.chmod(volume["secret"]["defaultMode"])
+            variable = {"key": "PACKAGER_API_KEY_FILE", "tokens": "PACKAGER_API_TOKENS_FILE"}[volume["name"]]
+            assert environ[variable] == f"{mounts[volume['name']]}/{item['path']}"
+            environ[variable] = str(file)
+    return ApiSettings.from_env(environ)
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize("name", ["api on SQLite", "api on PostgreSQL"])
+def test_the_service_has_the_least_rights(tmp_path: Path, name: str) -> None:
+    pod, container = api_container(template(tmp_path, VALUES[name]))
+    least = security("oci")
+    assert pod["securityContext"] == least.pod
+    assert container["securityContext"] == least.container
+    assert {volume for each in pod["volumes"] for volume in each if volume != "name"} <= {
+        "emptyDir",
+        "persistentVolumeClaim",
+        "secret",
+    }  # of those that the level "restricted" allows
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")] == [
+        "/health",
+        "/health",
+        "/ready",
+    ]
+
+
+@pytest.mark.needs("helm")
+def test_the_service_reads_its_environment_with_sqlite(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["api on SQLite"])
+    digest = "0" * 64
+    settings = api_settings(*api_container(bodies), tmp_path, {"packager-tokens": f"ann read-write {digest}\n"})
+    assert (settings.listen, settings.executor, settings.database_url) == ("0.0.0.0:8080", "kubernetes", None)
+    assert settings.tokens_file is not None
+    assert list(read_tokens(settings.tokens_file)) == [digest]
+    deployment = bodies["Deployment", "packager-api"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    claim = bodies["PersistentVolumeClaim", "packager-api"]
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert ("Ingress", "packager-api") not in bodies
+
+
+@pytest.mark.needs("helm")
+def test_the_service_reads_its_environment_with_postgresql(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["api on PostgreSQL"])
+    url, key = "postgresql://packager:secret@db.example/packager", base64.urlsafe_b64encode(bytes(32)).decode()
+    pod, container = api_container(bodies)
+    settings = api_settings(pod, container, tmp_path, {"packager-db": url, "packager-key": f"{key}\n"})
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == url
+    assert settings.key_file is not None
+    assert read_key_file(settings.key_file).open(read_key_file(settings.key_file).seal({"a": "b"})) == {"a": "b"}
+    assert (settings.oidc_issuer, settings.oidc_audience) == ("https://id.example", "packager")
+    assert (settings.oidc_write_claim, settings.output_connection) == ("groups=packagers", "models")
+    assert ("PersistentVolumeClaim", "packager-api") not in bodies
+    assert "emptyDir" in next(volume for volume in pod["volumes"] if volume["name"] == "data")
+    assert url not in yaml.safe_dump_all(bodies.values())
+
+
+@pytest.mark.needs("helm")
+def test_ingress_service_and_pods_of_the_service_fit_together(tmp_path: Path) -> None:
+    bodies = template(tmp_path, VALUES["api on PostgreSQL"])
+    pods = bodies["Deployment", "packager-api"]["spec"]["template"]
+    (port,) = pods["spec"]["containers"][0]["ports"]
+    service = bodies["Service", "packager-api"]
+    for selector in (
+        service["spec"]["selector"],
+        bodies["Deployment", "packager-api"]["spec"]["selector"]["matchLabels"],
+        bodies["NetworkPolicy", "packager-api"]["spec"]["podSelector"]["matchLabels"],
+    ):
+        assert selector.items() <= pods["metadata"]["labels"].items()
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert service["metadata"]["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+    (ingress,) = bodies["NetworkPolicy", "packager-api"]["spec"]["ingress"]
+    assert ingress["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    spec = bodies["Ingress", "packager-api"]["spec"]
+    assert (spec["ingressClassName"], spec["tls"][0]["hosts"]) == ("nginx", ["packager.example"])
+    backend = spec["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+    account = bodies["RoleBinding", "packager-api"]["subjects"][0]["name"]
+    assert account == pods["spec"]["serviceAccountName"] == bodies["ServiceAccount", "packager-api"]["metadata"]["name"]
 
 
 @pytest.mark.needs("helm")
@@ -181,13 +310,13 @@ def test_the_plain_manifests_have_not_drifted(tmp_path: Path) -> None:
     assert compared.stdout == ""
 
 
-def plain() -> list[dict[str, Any]]:
-    return [body for body in yaml.safe_load_all((MANIFESTS / "packagers.yaml").read_text()) if body]
+def plain(name: str = "packagers.yaml") -> list[dict[str, Any]]:
+    return [body for body in yaml.safe_load_all((MANIFESTS / name).read_text()) if body]
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_the_plain_manifests_are_valid_in_every_kubernetes(version: str) -> None:
-    for body in [*plain(), yaml.safe_load((MANIFESTS / "namespace.yaml").read_text())]:
+    for body in [*plain(), *plain("api.yaml"), *plain("namespace.yaml")]:
         kubernetes_validate.validate(body, version, strict=True)
 
 
