@@ -21,6 +21,7 @@ echo "Making the API service's image ..." >&2
 /usr/bin/python3 -I -m compileall -q --invalidation-mode unchecked-hash -x 'bad_coding|badsyntax' "$work/packager"
 container=$(buildah from "$base")
 buildah add --quiet --chown 0:0 "$container" "$work/packager" /opt/packager >/dev/null
+buildah config --cmd "" "$container" # of the base; a program before it would get it as a word
 buildah config --env PYTHONPATH=/opt/packager --env PATH=/opt/packager/bin:/usr/local/bin:/usr/bin:/bin \
     --user 10001:10001 --entrypoint '["packager"]' --cmd api "$container"
 buildah commit --quiet --timestamp 0 "$container" "$reference" >/dev/null

@@ -320,6 +320,13 @@ def test_the_plain_manifests_are_valid_in_every_kubernetes(version: str) -> None
         kubernetes_validate.validate(body, version, strict=True)
 
 
+def test_the_service_may_what_those_who_package_may() -> None:
+    roles = {
+        body["metadata"]["name"]: body["rules"] for body in [*plain(), *plain("api.yaml")] if body["kind"] == "Role"
+    }
+    assert roles["packager-api"] == roles["packager-user"]
+
+
 @pytest.mark.needs("kubectl")
 def test_kustomize_puts_them_into_any_namespace(tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "own", ignore=shutil.ignore_patterns("odahu-flow-packagers"))
