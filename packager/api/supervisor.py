@@ -263,12 +263,13 @@ class Supervisor:
     def _record(self, held: _Held, status: PackagingStatus) -> bool:
         if status == held.status:
             return True
-        held.status = status
-        if status.is_final:
+        is_written = self._packagings.record(held.claim, status)
+        held.status = status  # not before: where the database is away, it is to be written again
+        if is_written and status.is_final:
             log.info(
                 "packaging %r has %s%s", held.claim.id, status.state, f": {status.reason}" if status.reason else ""
             )
-        return self._packagings.record(held.claim, status)
+        return is_written
 
     def _sweep(self) -> None:
         if self._sweeping is not None and self._sweeping.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,7 +20,7 @@ from packager.models.connection import SECRET_FIELDS, Connection
 from packager.models.packaging import PackagingIntegration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import Connection as Transaction
     from sqlalchemy import Row, Table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from packager.api.store.sealing import Sealer
 
 _Value = TypeVar("_Value")
+Learn = Callable[[Iterable[str]], None]
 _KEY_CHECK = "key"
 
 
@@ -193,10 +195,12 @@ class Connections(Shelf[Connection]):
 
     _table = CONNECTIONS
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
-        """Take where they are kept, and what seals their secrets."""
+    def __init__(self, database: Database, sealer: Sealer, learn: Learn) -> None:
+        """Take where they are kept, what seals their secrets, and what keeps those that are used out of the log."""
         super().__init__(database)
         self._sealer = sealer
+        self._learn = learn
+        self._learnt: set[str] = set()
 
     def check_key(self) -> None:
         """See that the key fits this database; a new database takes it as its own.
@@ -223,6 +227,7 @@ class Connections(Shelf[Connection]):
         spec = entity.spec.model_dump(by_alias=True, mode="python")
         secrets = {name: spec.pop(name).get_secret_value() for name in SECRET_FIELDS}
         held = {name: value for name, value in secrets.items() if value}
+        self._keep_out_of_the_log(held.values())
         return {
             "id": entity.id,
             "type": entity.spec.type,
@@ -233,6 +238,19 @@ class Connections(Shelf[Connection]):
     def _read(self, row: Row[Any]) -> Connection:
         secrets = self._sealer.open(row.sealed) if row.sealed else {}
         return Connection.model_validate({"id": row.id, "spec": {**json.loads(row.spec), **secrets}})
+
+    def find(self, transaction: Transaction, ids: Iterable[str]) -> dict[str, Connection]:
+        """Return those of some connections that exist, to be used."""
+        found = super().find(transaction, ids)
+        for connection in found.values():
+            self._keep_out_of_the_log(connection.spec.secrets())
+        return found
+
+    def _keep_out_of_the_log(self, secrets: Iterable[str]) -> None:
+        """Tell secrets once; those of connections that are only listed aren't, as each makes every line slower."""
+        if fresh := set(secrets) - self._learnt:
+            self._learn(fresh)
+            self._learnt |= fresh
 
     def _merged(self, entity: Connection, row: Row[Any]) -> Connection:
         """Keep the secrets in whose place the mask was sent back."""
