@@ -132,10 +132,12 @@ class Supervisor:
         """Do all that is to be done now; what takes long is begun and left to other threads."""
         self._gather()
         self._renew()
-        self._end_abandoned()
-        self._claim_more()
-        self._tend()
-        self._sweep()
+        try:
+            self._end_abandoned()
+            self._claim_more()
+        finally:  # what can't be claimed must not keep what runs from its end
+            self._tend()
+            self._sweep()
 
     def _gather(self) -> None:
         """Take the ends of what the other threads did."""

@@ -130,6 +130,17 @@ def test_a_wrong_token_file_is_refused(tmp_path: Path, line: str) -> None:
         TokenFile(path)
 
 
+def test_a_token_file_that_everyone_can_change_is_refused(tmp_path: Path) -> None:
+    path, ann, _ = token_file(tmp_path)
+    tokens = TokenFile(path)
+    assert known(tokens, ann)
+    path.chmod(0o666)
+    with pytest.raises(UsageError, match="can be changed by every user"):
+        TokenFile(path)
+    path.chmod(0o644)
+    assert known(TokenFile(path), ann)
+
+
 def test_a_token_needs_a_plain_name(tmp_path: Path) -> None:
     for name in ("", "a b", "a\nb read-write", "#a"):
         with pytest.raises(UsageError, match="no name of a token"):

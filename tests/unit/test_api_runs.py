@@ -308,6 +308,29 @@ def test_an_end_that_could_not_be_written_is_written_later(
     assert len(memory.started) == 1
 
 
+def test_what_cannot_be_claimed_holds_up_nothing_else(
+    store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store)
+    go_on(supervisor, lambda: status_of(store).state == "running")
+
+    def claim(*_args: object) -> None:
+        raise UsageError("the key doesn't fit")
+
+    monkeypatch.setattr(store.packagings, "claim", claim)
+    memory.statuses[memory.started[0]] = PackagingStatus(state="succeeded", exit_code=0)
+
+    def has_ended() -> bool:
+        with pytest.raises(UsageError):
+            supervisor.round()
+        return status_of(store).is_final
+
+    deadline = time.monotonic() + 30
+    while not has_ended():
+        assert time.monotonic() < deadline, "it never comes"
+        time.sleep(0.005)
+
+
 def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     for number in range(5):
         create(store, f"wine-{number}")

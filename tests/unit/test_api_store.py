@@ -160,6 +160,19 @@ def test_another_key_is_told_at_the_start(tmp_path: Path, store: Store) -> None:
     both.close()
 
 
+def test_keys_are_changed(tmp_path: Path, store: Store) -> None:
+    store.close()
+    fresh = base64.urlsafe_b64encode(os.urandom(32)).decode()
+    url = f"sqlite:///{tmp_path / 'packager.db'}"
+    open_store(url, Sealer([fresh, KEY], "both keys")).close()
+    again = open_store(url, Sealer([fresh], "the new key"))  # the old one was taken away
+    kept = again.connections.get("registry").value
+    assert kept.spec.password.get_secret_value() == "s3cret-marker"
+    again.close()
+    with pytest.raises(UsageError, match="the key doesn't fit"):
+        make_store(tmp_path)
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path, store: Store) -> None:
     with store.database.writing() as transaction:
         transaction.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from packager.api.store.database import Database
     from packager.api.store.sealing import Sealer
+
+log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 Learn = Callable[[Iterable[str]], None]
@@ -205,6 +208,8 @@ class Connections(Shelf[Connection]):
     def check_key(self) -> None:
         """See that the key fits this database; a new database takes it as its own.
 
+        Where the first of several keys is a new one, all is sealed anew by it, so that the others can be taken away.
+
         Raises:
             UsageError: It doesn't fit.
         """
@@ -217,6 +222,18 @@ class Connections(Shelf[Connection]):
                 sealed = self._key_check()
         if sealed is not None:
             self._sealer.open(sealed)
+            if not self._sealer.is_current(sealed):
+                self._seal_anew()
+
+    def _seal_anew(self) -> None:
+        with self._database.writing() as transaction:
+            held = select(CONNECTIONS.c.id, CONNECTIONS.c.sealed).where(CONNECTIONS.c.sealed != "")
+            for row in transaction.execute(held.with_for_update()).all():
+                fresh = {"sealed": self._sealer.seal_anew(row.sealed)}
+                transaction.execute(update(CONNECTIONS).where(CONNECTIONS.c.id == row.id).values(**fresh))
+            fact = update(FACTS).where(FACTS.c.name == _KEY_CHECK)
+            transaction.execute(fact.values(value=self._sealer.seal({})))
+        log.info("the secrets of all connections are sealed by the first key now; the others are no longer needed")
 
     def _key_check(self) -> str | None:
         with self._database.reading() as transaction:
