@@ -354,6 +354,8 @@ def exit_codes() -> dict[int, str]:
     while pending:
         error = pending.pop()
         pending.extend(error.__subclasses__())
+        if error.__module__ != __name__:  # of a module that may be loaded or not; it has the code of one above
+            continue
         summary = (error.__doc__ or "").splitlines()[0]
         codes[error.exit_code] = (
             summary if error is not PackagerError else "Something failed that has no code of its own."

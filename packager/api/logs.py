@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 64 << 10  # what a follower holds at most
 _WHOLE_BYTES = 256 << 10  # the same for who reads a log once
+_MOST_FAILURES = 20  # one after the other: a database that is away for a moment ends no stream
 _EMPTY = Block(start=0, data=b"")
 
 
@@ -162,9 +163,20 @@ class _Tail:
                 await changed.wait()
 
     async def _watch(self) -> None:
+        failures = 0
         try:
             while not self._is_over:
-                await self._refresh()
+                try:
+                    await self._refresh()
+                    failures = 0
+                except Exception as error:
+                    failures += 1
+                    if failures == 1:
+                        log.warning(
+                            "the log of %s can't be read just now: %s", self._packaging_id, type(error).__name__
+                        )
+                    if failures >= _MOST_FAILURES:
+                        raise
                 if not self._is_over:
                     await asyncio.sleep(self._pause)
         except Exception:

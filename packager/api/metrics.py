@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from packager.api.store import Store
 
+log = logging.getLogger(__name__)
+
 _STATES = ("scheduling", "running", "succeeded", "failed")
 _KEPT = 5.0  # seconds that counts are not asked for again
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH"}
@@ -28,7 +31,7 @@ class PackagingCounts(Collector):
     def __init__(self, store: Store) -> None:
         """Take where to count."""
         self._store = store
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None
         self._asked = float("-inf")
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -37,9 +40,9 @@ class PackagingCounts(Collector):
             self._asked = time.monotonic()
             try:
                 self._counts = self._store.packagings.counts()
-            except SQLAlchemyError:
-                self._counts = {}
-        if self._counts or self._asked:
+            except SQLAlchemyError as error:  # not as no packagings: alerts would go off, or be silent
+                log.warning("packagings can't be counted: %s", type(error).__name__)
+        if self._counts is not None:
             gauge = GaugeMetricFamily("packager_api_packagings", "Packagings by state", labels=["state"])
             for state in {*_STATES, *self._counts}:
                 gauge.add_metric([state or "unknown"], self._counts.get(state, 0))

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from packager.api.config import ApiSettings
+    from packager.api.store.shelves import Learn
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 
 
-def open_service(settings: ApiSettings, ca_file: Path | None) -> Service:
-    """Open the database and set up who may call.
+def open_service(settings: ApiSettings, ca_file: Path | None, learn: Learn) -> Service:
+    """Open the database and set up who may call; `learn` keeps the secrets of connections out of the log.
 
     Raises:
         UsageError: A setting, the key or the token file is wrong.
@@ -48,7 +49,7 @@ def open_service(settings: ApiSettings, ca_file: Path | None) -> Service:
         url = settings.database_url.get_secret_value()
     else:
         url = f"sqlite:///{_own_folder(settings.data_dir).resolve() / 'packager.db'}"
-    return Service(settings=settings, store=open_store(url, find_sealer(settings)), identity=identity)
+    return Service(settings=settings, store=open_store(url, find_sealer(settings), learn), identity=identity)
 
 
 def find_sealer(settings: ApiSettings) -> Sealer:

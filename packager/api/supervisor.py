@@ -132,10 +132,12 @@ class Supervisor:
         """Do all that is to be done now; what takes long is begun and left to other threads."""
         self._gather()
         self._renew()
-        self._end_abandoned()
-        self._claim_more()
-        self._tend()
-        self._sweep()
+        try:
+            self._end_abandoned()
+            self._claim_more()
+        finally:  # what can't be claimed must not keep what runs from its end
+            self._tend()
+            self._sweep()
 
     def _gather(self) -> None:
         """Take the ends of what the other threads did."""
@@ -263,12 +265,13 @@ class Supervisor:
     def _record(self, held: _Held, status: PackagingStatus) -> bool:
         if status == held.status:
             return True
-        held.status = status
-        if status.is_final:
+        is_written = self._packagings.record(held.claim, status)
+        held.status = status  # not before: where the database is away, it is to be written again
+        if is_written and status.is_final:
             log.info(
                 "packaging %r has %s%s", held.claim.id, status.state, f": {status.reason}" if status.reason else ""
             )
-        return self._packagings.record(held.claim, status)
+        return is_written
 
     def _sweep(self) -> None:
         if self._sweeping is not None and self._sweeping.done():

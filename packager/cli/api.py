@@ -44,7 +44,7 @@ def _serve(
         keys = settings.key.get_secret_value() if settings.key else ""
         url = settings.database_url.get_secret_value() if settings.database_url else ""
         session.redactor.add([*keys.replace(",", " ").split(), *secrets_of_url(url)])
-        server.serve(server.open_service(settings, session.settings.ca_file))
+        server.serve(server.open_service(settings, session.settings.ca_file, session.redactor.add))
 
 
 @api.command()

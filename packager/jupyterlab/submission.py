@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from packager.errors import RequestError, ServiceError
+from packager.models.yaml_text import TreeLoader
 
 if TYPE_CHECKING:
     from packager.jupyterlab.service import Service
@@ -51,7 +52,7 @@ def read_entities(text: str) -> list[tuple[str, dict[str, Any]]]:
     if len(text) > MOST_BYTES:
         raise RequestError(f"the file is larger than {MOST_BYTES >> 20} MB", hint="submit it in parts")
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        documents = [document for document in yaml.load_all(text, Loader=TreeLoader) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -10,11 +10,22 @@ _SHOWN_LENGTH = 80
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
-class TextLoader(yaml.SafeLoader):
-    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases.
+class TreeLoader(yaml.SafeLoader):
+    """Reads YAML without anchors and aliases.
 
     The C loader would be quicker, but can't be told to refuse aliases, and crashes on deep nesting.
     """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse what refers to another node: a few of those make gigabytes."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+class TextLoader(TreeLoader):
+    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and way)
         first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
@@ -25,13 +36,6 @@ class TextLoader(yaml.SafeLoader):
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in {"null", "str", "seq", "map"}
     }
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what refers to another node: a few of those make gigabytes."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor:
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
 
 
 def reason(error: Exception) -> str:

@@ -90,7 +90,7 @@ def test_the_key_is_made_for_the_embedded_database_alone(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't be made"):
-        open_service(ApiSettings(data_dir=tmp_path / "file" / "x"), None)
+        open_service(ApiSettings(data_dir=tmp_path / "file" / "x"), None, lambda _secrets: None)
 
 
 def test_the_command_makes_tokens_and_lists_settings(tmp_path: Path) -> None:

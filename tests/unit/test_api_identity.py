@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from packager.api.identity.guard import PUBLIC_PATHS
 from packager.api.identity.oidc import OpenIdConnect
 from packager.api.identity.tokens import TokenFile, add_token, digest_of
 from packager.errors import UsageError
-from tests.unit.api_builders import connection, make_client, make_service, token_file
+from packager.models.connection import Connection
+from tests.unit.api_builders import connection, encoded, make_client, make_service, token_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,18 @@ def test_every_route_wants_a_known_token_and_every_change_one_that_may_write(tmp
             assert (answer.status_code == 403) is not reads, (method, url, answer.text)
             answer = client.request(method, url, headers={"Authorization": f"bearer {ann}"})
             assert answer.status_code in {200, 400, 404}, (method, url, answer.text)
+
+
+@pytest.mark.parametrize("end", ["", "/", "%0A", "/%0A", "%0A/", "%20"])
+def test_a_token_that_may_read_sees_no_secret_however_the_path_is_written(tmp_path: Path, end: str) -> None:
+    path, _, reading = token_file(tmp_path)
+    service = make_service(tmp_path, tokens_file=path)
+    document = {"id": "store", "spec": {"type": "s3", "uri": "s3://models", "keySecret": "hush-hush"}}
+    service.store.connections.create(Connection.model_validate(document))
+    with make_client(service, reading) as client:
+        answer = client.get(f"/api/v1/connection/store/decrypted{end}")
+        assert answer.status_code in {403, 404}
+        assert encoded("hush-hush") not in answer.text
 
 
 def test_a_path_that_is_no_route_wants_a_token_too(tmp_path: Path) -> None:
@@ -116,6 +130,17 @@ def test_a_wrong_token_file_is_refused(tmp_path: Path, line: str) -> None:
         TokenFile(path)
 
 
+def test_a_token_file_that_everyone_can_change_is_refused(tmp_path: Path) -> None:
+    path, ann, _ = token_file(tmp_path)
+    tokens = TokenFile(path)
+    assert known(tokens, ann)
+    path.chmod(0o666)
+    with pytest.raises(UsageError, match="can be changed by every user"):
+        TokenFile(path)
+    path.chmod(0o644)
+    assert known(TokenFile(path), ann)
+
+
 def test_a_token_needs_a_plain_name(tmp_path: Path) -> None:
     for name in ("", "a b", "a\nb read-write", "#a"):
         with pytest.raises(UsageError, match="no name of a token"):
@@ -131,6 +156,7 @@ class Provider(httpx.BaseTransport):
 
     def __init__(self) -> None:
         self.names = ["one"]
+        self.others: list[dict[str, str]] = []
         self.asked: list[str] = []
         self.broken = False
         self.issuer = ISSUER
@@ -145,7 +171,7 @@ class Provider(httpx.BaseTransport):
             {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEYS[name].public_key())), "kid": name, "use": "sig"}
             for name in self.names
         ]
-        return httpx.Response(200, json={"keys": keys})
+        return httpx.Response(200, json={"keys": [*keys, *self.others]})
 
 
 class Clock:
@@ -205,13 +231,23 @@ def test_a_token_of_the_provider_is_known_and_its_keys_are_kept() -> None:
             {"iss": ISSUER, "aud": AUDIENCE, "sub": "u", "exp": 4e9}, "", algorithm="none", headers={"kid": "one"}
         ),
         jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "u", "exp": 4e9}, "k" * 64, "HS256", headers={"kid": "one"}),
+        base64.urlsafe_b64encode(b"[" * 60_000).decode() + ".b.c",
     ],
-    ids=[f"token-{number}" for number in range(14)],
+    ids=[f"token-{number}" for number in range(15)],
 )
 def test_any_other_token_is_not(token: str) -> None:
     oidc, _, _ = provider()
     with pytest.raises(UnknownCallerError):
         asyncio.run(oidc.authenticate(token))
+
+
+def test_a_symmetric_key_that_is_published_signs_nothing() -> None:
+    oidc, wire, _ = provider()
+    known = base64.urlsafe_b64encode(b"k" * 64).rstrip(b"=").decode()
+    wire.others = [{"kty": "oct", "k": known, "kid": "open", "use": "sig", "alg": "HS256"}]
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u", "exp": 4e9}
+    with pytest.raises(UnknownCallerError, match="doesn't publish"):
+        asyncio.run(oidc.authenticate(jwt.encode(claims, "k" * 64, "HS256", headers={"kid": "open"})))
 
 
 @pytest.mark.parametrize(

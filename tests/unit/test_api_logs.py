@@ -165,6 +165,27 @@ def test_a_stream_ends_with_its_run(packaging: Packaging, what: str) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("failures", [5, 1000], ids=["for a moment", "for good"])
+def test_a_failing_look_ends_a_stream_only_when_it_goes_on(packaging: Packaging, failures: int) -> None:
+    looks = 0
+
+    def look(packaging_id: str) -> Look | None:
+        nonlocal looks
+        looks += 1
+        if 1 < looks < 2 + failures:
+            raise OSError("the database is away")
+        if looks > 10:
+            packaging.end()
+        return packaging(packaging_id)
+
+    async def test() -> None:
+        hub = LogHub(look, pause=0.001)
+        packaging.writer.write_line("begun")
+        assert b"".join(await follow(hub)) == (b"begun\n" if failures < 20 else b"")
+
+    run(test())
+
+
 def test_a_log_that_has_ended_and_one_that_is_not_followed(packaging: Packaging) -> None:
     async def test() -> None:
         hub = LogHub(packaging)

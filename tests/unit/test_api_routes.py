@@ -4,10 +4,15 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from packager.api.application import create_app
+from packager.api.metrics import PackagingCounts
 from tests.unit.api_builders import (
     DOCKER_REST,
+    InProcess,
     connection,
     encoded,
     furnish,
@@ -20,8 +25,6 @@ from tests.unit.api_builders import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import httpx
 
 PACKAGING, INTEGRATION, CONNECTION = "/api/v1/model/packaging", "/api/v1/packaging/integration", "/api/v1/connection"
 
@@ -264,6 +267,60 @@ def test_what_is_told_of_the_service(client: httpx.Client) -> None:
     metrics = client.get("/metrics").text
     assert 'packager_api_packagings{state="scheduling"} 1.0' in metrics
     assert 'packager_api_requests_total{method="POST",route="/api/v1/connection",status="201"} 2.0' in metrics
+
+
+def test_counts_are_not_lost_with_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now = make_service(tmp_path).store, [100.0]
+    monkeypatch.setattr("packager.api.metrics.time.monotonic", lambda: now[0])
+    counts = PackagingCounts(store)
+
+    def told() -> list[dict[str, float]]:
+        return [{each.labels["state"]: each.value for each in gauge.samples} for gauge in counts.collect()]
+
+    def away() -> dict[str, int]:
+        raise OperationalError("SELECT", {}, OSError("the database is away"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.packagings, "counts", away)
+        assert told() == []
+    now[0] += 10
+    monkeypatch.setattr(store.packagings, "counts", lambda: {"running": 3})
+    assert told()[0]["running"] == 3
+    now[0] += 10
+    monkeypatch.setattr(store.packagings, "counts", away)
+    assert told()[0]["running"] == 3
+    store.close()
+
+
+class _Runner:
+    """Counts how often it is woken."""
+
+    def __init__(self) -> None:
+        self.supervisor = self
+        self.woken = 0
+
+    def start(self) -> None:
+        """Begin nothing."""
+
+    def close(self) -> None:
+        """End nothing."""
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def test_what_runs_packagings_is_woken_by_each_change(tmp_path: Path) -> None:
+    runner = _Runner()
+    app = create_app(make_service(tmp_path), runner)  # type: ignore[arg-type]
+    with httpx.Client(transport=InProcess(app), base_url="http://localhost") as client:
+        furnish(client)
+        assert runner.woken == 0
+        client.post(PACKAGING, json=packaging())
+        assert client.post(PACKAGING, json=packaging()).status_code == 409
+        client.put(PACKAGING, json=packaging())
+        client.get(f"{PACKAGING}/wine")
+        client.delete(f"{PACKAGING}/wine")
+    assert runner.woken == 3
 
 
 def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> None:

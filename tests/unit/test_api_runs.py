@@ -6,12 +6,14 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.base import LeftRun
+from packager.api.executors.job_log import JobLog
 from packager.api.executors.kubernetes import JobHandle
 from packager.api.executors.local import LocalExecutor, LocalSettings, RunName
 from packager.api.executors.run_folder import RunFolder
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.api.store.claims import Claim
+    from packager.kube.cluster import Cluster
 
 SPEC = {
     "integrationName": "docker-rest",
@@ -281,6 +284,53 @@ def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supe
     assert memory.stopped == []
 
 
+def test_an_end_that_could_not_be_written_is_written_later(
+    store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store)
+    go_on(supervisor, lambda: status_of(store).state == "running")
+    record = store.packagings.record
+    failed: list[PackagingStatus] = []
+
+    def away_once(claim: Claim, status: PackagingStatus) -> bool:
+        if not failed:
+            failed.append(status)
+            assert memory.settled == []
+            raise OperationalError("UPDATE", {}, OSError("the database is away"))
+        return record(claim, status)
+
+    monkeypatch.setattr(store.packagings, "record", away_once)
+    end = PackagingStatus(state="succeeded", exit_code=0)
+    memory.statuses[memory.started[0]] = end
+    go_on(supervisor, lambda: not supervisor.running)
+    assert failed == [end]
+    assert status_of(store) == end
+    assert len(memory.started) == 1
+
+
+def test_what_cannot_be_claimed_holds_up_nothing_else(
+    store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store)
+    go_on(supervisor, lambda: status_of(store).state == "running")
+
+    def claim(*_args: object) -> None:
+        raise UsageError("the key doesn't fit")
+
+    monkeypatch.setattr(store.packagings, "claim", claim)
+    memory.statuses[memory.started[0]] = PackagingStatus(state="succeeded", exit_code=0)
+
+    def has_ended() -> bool:
+        with pytest.raises(UsageError):
+            supervisor.round()
+        return status_of(store).is_final
+
+    deadline = time.monotonic() + 30
+    while not has_ended():
+        assert time.monotonic() < deadline, "it never comes"
+        time.sleep(0.005)
+
+
 def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     for number in range(5):
         create(store, f"wine-{number}")
@@ -428,3 +478,10 @@ def test_what_is_answered_is_what_is_stored(store: Store) -> None:
     ]
     assert json.loads(store.packagings.get_json("wine")) == json.loads(store.packagings.list_json(0, 10, {}))[0]
     assert store.packagings.list_json(1, 10, {}) == "[]"
+
+
+def test_a_full_disk_keeps_no_job_from_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    cluster = cast("Cluster", None)  # it isn't asked: the log's folder can't be made
+    JobLog(cluster, "wine", "uid", tmp_path / "file" / "log", most_bytes=1000).finish()
+    assert "the log of wine can't be kept: Not a directory" in caplog.text

@@ -5,12 +5,14 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import ModelPackaging, NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
-from packager.api.store.database import read_url
+from packager.api.store.database import make_engine, read_url
 from packager.api.store.sealing import Sealer, make_key_file, read_key_file
 from packager.errors import EntityNotFoundError, RequestError, UsageError
 from packager.models.connection import Connection
@@ -158,6 +160,19 @@ def test_another_key_is_told_at_the_start(tmp_path: Path, store: Store) -> None:
     both.close()
 
 
+def test_keys_are_changed(tmp_path: Path, store: Store) -> None:
+    store.close()
+    fresh = base64.urlsafe_b64encode(os.urandom(32)).decode()
+    url = f"sqlite:///{tmp_path / 'packager.db'}"
+    open_store(url, Sealer([fresh, KEY], "both keys")).close()
+    again = open_store(url, Sealer([fresh], "the new key"))  # the old one was taken away
+    kept = again.connections.get("registry").value
+    assert kept.spec.password.get_secret_value() == "s3cret-marker"
+    again.close()
+    with pytest.raises(UsageError, match="the key doesn't fit"):
+        make_store(tmp_path)
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path, store: Store) -> None:
     with store.database.writing() as transaction:
         transaction.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -171,6 +186,43 @@ def test_the_database_is_the_owners_and_keeps_secrets_sealed(tmp_path: Path, sto
     assert (tmp_path / "packager.db").stat().st_mode & 0o777 == 0o600
     for file in tmp_path.iterdir():
         assert b"s3cret-marker" not in file.read_bytes()
+
+
+def test_secrets_that_come_into_use_are_told_once(tmp_path: Path) -> None:
+    told: list[set[str]] = []
+    sealer = Sealer([KEY], "the test's key")
+
+    def opened() -> Store:
+        return open_store(f"sqlite:///{tmp_path / 'other.db'}", sealer, lambda secrets: told.append(set(secrets)))
+
+    store = opened()
+    spec = {"type": "docker", "uri": "r.io", "password": "pass-word", "keySecret": "hush"}
+    store.connections.create(Connection.model_validate({"id": "registry", "spec": spec}))
+    assert told == [{"pass-word", "hush"}]
+    store.connections.find_all(["registry"])
+    store.close()
+    assert told == [{"pass-word", "hush"}]
+    store = opened()
+    store.connections.list(0, 10, {})
+    assert len(told) == 1
+    store.connections.find_all(["registry"])
+    assert told[1:] == [{"pass-word", "hush"}]
+    store.close()
+
+
+def test_a_server_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def connect(**parameters: object) -> None:
+        asked.append(parameters)
+        raise psycopg.OperationalError("refused")
+
+    monkeypatch.setattr(psycopg, "connect", lambda *_args, **parameters: connect(**parameters))
+    engine = make_engine(read_url("postgresql://u:s3cret@db/x?connect_timeout=3"))
+    with pytest.raises(OperationalError):
+        engine.connect()
+    assert asked[0]["connect_timeout"] == "3"  # as the address has it
+    assert asked[0]["tcp_user_timeout"] == 30_000
 
 
 def test_a_key_file_is_made_once_and_for_the_owner(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from packager import __version__
 from packager.cli import app
-from packager.errors import exit_codes
+from packager.errors import PackagerError, exit_codes
 from packager.models.documents import read_documents
 from packager.pipeline import Job
 from packager.settings import Settings
@@ -167,3 +167,13 @@ def test_the_login_of_netrc_is_in_no_message(tmp_path: Path, monkeypatch: pytest
     assert printed.exit_code == 10
     assert "Basic *****" in printed.output
     assert "YW5u" not in printed.output
+
+
+def test_the_exit_codes_are_the_same_whatever_is_loaded() -> None:
+    before = exit_codes()
+
+    class ElsewhereError(PackagerError):
+        """Of a module that may be loaded or not."""
+
+    assert ElsewhereError.exit_code in before
+    assert exit_codes() == before

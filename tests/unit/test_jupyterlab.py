@@ -192,6 +192,7 @@ class TestSubmission:
             (f"{PACKAGING}---\nkind: Connection\n", "document 2: a Connection without an id"),
             ("kind: Connection\nid: 5\n", "a Connection without an id"),
             ("x" * (5 << 20), "larger than 4 MB"),
+            ("a: &a [1]\nkind: Connection\nid: x\nb: *a\n", "line 1, column 4: anchors and aliases are not allowed"),
         ],
     )
     def test_what_is_no_file_of_entities(self, text: str, said: str) -> None:

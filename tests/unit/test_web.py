@@ -40,6 +40,14 @@ def guarded(tmp_path: Path) -> Iterator[tuple[httpx.Client, str, str]]:
         yield ours, writing, reading
 
 
+def test_an_argument_without_a_type_is_shown(client: httpx.Client) -> None:
+    properties = [{"name": "anything", "parameters": []}]
+    spec = {"entrypoint": "x", "defaultImage": "y", "schema": {"arguments": {"properties": properties}}}
+    assert client.post("/api/v1/packaging/integration", json={"id": "mine", "spec": spec}).status_code == 201
+    page = client.get("/ui/integrations")
+    assert (page.status_code, "anything" in page.text) == (200, True)
+
+
 class TestSession:
     @pytest.mark.parametrize("cookie", ["", "nonsense", "ü"])
     def test_without_a_token_there_is_only_the_login(self, guarded: tuple[httpx.Client, str, str], cookie: str) -> None:

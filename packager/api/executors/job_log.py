@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from packager.api.log_files import LogWriter
@@ -58,12 +59,15 @@ class JobLog:
         with self._lock:
             if self._complete.exists() or self._left or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._open()
             try:
+                self._open()
                 self._follower.read_log()
             except PackagerError as error:
                 log.warning("the log of %s can't be fetched: %s", self._follower.packaging_id, error.message)
-            self._complete.touch()
+            except OSError as error:  # a full disk must not keep a Job from having ended
+                log.warning("the log of %s can't be kept: %s", self._follower.packaging_id, error.strerror)
+            with suppress(OSError):
+                self._complete.touch()
             self._close()
 
     def leave(self) -> None:
@@ -81,6 +85,8 @@ class JobLog:
             log.debug("the Job of %s is gone", self._follower.packaging_id)
         except PackagerError as error:
             log.warning("the log of %s breaks off: %s", self._follower.packaging_id, error.message)
+        except OSError as error:
+            log.warning("the log of %s can't be kept: %s", self._follower.packaging_id, error.strerror)
         finally:
             self._ready.set()
 

@@ -21,6 +21,7 @@ PUBLIC_PATHS = {"/", HEALTH, "/ready", "/metrics", "/openapi.json", "/favicon.ic
 PUBLIC_PREFIXES = ("/swagger/", "/static/", "/ui/")
 _READING = {"GET", "HEAD", "OPTIONS"}
 _SECRETS = "/decrypted"
+READ_ONLY = "the token is read-only: it may neither change anything nor see secrets"
 
 
 class Guard:
@@ -51,10 +52,8 @@ class Guard:
             return _answer(HTTPStatus.UNAUTHORIZED, str(error), {"WWW-Authenticate": "Bearer"})
         except UnansweredError as error:
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": "10"})
-        if (method not in _READING or path.rstrip("/").endswith(_SECRETS)) and not caller.may_write:
-            return _answer(
-                HTTPStatus.FORBIDDEN, "the token is read-only: it may neither change anything nor see secrets"
-            )
+        if (method not in _READING or path.rstrip().rstrip("/").endswith(_SECRETS)) and not caller.may_write:
+            return _answer(HTTPStatus.FORBIDDEN, READ_ONLY)
         scope.setdefault("state", {})["principal"] = caller
         return None
 

@@ -123,7 +123,12 @@ class OpenIdConnect:
         except (httpx.HTTPError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
             log.warning("the keys of the identity provider %s can't be had: %s", self._issuer, error)
             return
-        self._keys = {str(key.key_id or ""): key for key in keys if key.public_key_use in (None, "sig")}
+        self._keys = {
+            str(key.key_id or ""): key
+            for key in keys
+            # A symmetric one that is published is everyone's, and PyJWT goes by the key's algorithm.
+            if key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
+        }
         self._fetched = self._clock()
 
     def _ask(self) -> dict[str, Any]:

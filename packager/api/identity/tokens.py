@@ -42,9 +42,14 @@ def read_tokens(path: Path) -> dict[str, Principal]:
     """
     try:
         text = path.read_text(encoding="ascii")
+        mode = path.stat().st_mode & 0o777
     except (OSError, UnicodeDecodeError) as error:
         what = (error.strerror if isinstance(error, OSError) else None) or "it is no ASCII text"
         raise UsageError(f"the token file {path} can't be read: {what}", hint=_HINT) from error
+    if mode & 0o002:  # to be read by others does no harm: it holds digests
+        raise UsageError(
+            f"the token file {path} can be changed by every user (mode {mode:04o})", hint=f"chmod o-w {path}"
+        )
     found: dict[str, Principal] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].strip()

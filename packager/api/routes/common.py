@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import Response
 
     from packager.api.identity import Principal
+    from packager.api.runner import Runner
     from packager.api.service import Service
 
 PREFIX = "/api/v1"
@@ -76,6 +77,13 @@ def audit(request: Request, what: str, kind: str, entity_id: str) -> None:
     }
     text = "audit: %(user)s %(audit)s %(kind)s %(id)s from %(address)s"
     audit_log.info(text, fields, extra={"fields": fields})
+
+
+def wake_runner(request: Request) -> None:
+    """Let what runs packagings look at once what has changed."""
+    runner: Runner | None = request.app.state.runner
+    if runner is not None:
+        runner.supervisor.wake()
 
 
 def read_json(body: bytes) -> object:

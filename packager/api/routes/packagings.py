@@ -19,6 +19,7 @@ from packager.api.routes.common import (
     StrictRoute,
     audit,
     service_of,
+    wake_runner,
 )
 
 router = APIRouter(prefix=f"{PREFIX}/model/packaging", tags=["Packaging"], route_class=StrictRoute)
@@ -44,6 +45,7 @@ def create_packaging(request: Request, packaging: NewPackaging) -> ModelPackagin
     service = service_of(request)
     created = service.store.packagings.create(service.complete(packaging))
     audit(request, "created", "packaging", created.id)
+    wake_runner(request)
     return created
 
 
@@ -54,6 +56,7 @@ def edit_packaging(request: Request, packaging: NewPackaging) -> ModelPackaging:
     service.store.packagings.get(packaging.id)  # a missing one is told first
     edited = service.store.packagings.edit(service.complete(packaging))
     audit(request, "edited", "packaging", edited.id)
+    wake_runner(request)
     return edited
 
 
@@ -69,6 +72,7 @@ def delete_packaging(request: Request, packaging_id: str) -> Message:
     """Delete a packaging; one that runs is stopped."""
     service_of(request).store.packagings.delete(packaging_id)
     audit(request, "deleted", "packaging", packaging_id)
+    wake_runner(request)
     return Message(message=f"Model packaging {packaging_id} was deleted")
 
 

@@ -17,15 +17,25 @@ from packager.api.store.shelves import Connections, Integrations
 from packager.errors import DatabaseError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import URL, Connection, Engine
 
     from packager.api.store.sealing import Sealer
+    from packager.api.store.shelves import Learn
 
 _BUSY_MILLISECONDS = 30_000
 # As many connections as there are threads that answer requests; parameters, such as sealed secrets, are in no error.
 _POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "hide_parameters": True}
+# Without them a database that has gone with its machine is waited for by TCP's own rules: up to a quarter of an hour,
+# in which leases run out. The names are libpq's; the address may say otherwise. Seconds, and milliseconds at the last.
+_PATIENCE: dict[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -64,10 +74,10 @@ class Store:
         database: What they are on.
     """
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, sealer: Sealer, learn: Learn) -> None:
         """Set up the repositories."""
         self.database = database
-        self.connections = Connections(database, sealer)
+        self.connections = Connections(database, sealer, learn)
         self.integrations = Integrations(database)
         self.packagings = Packagings(database, self.connections, self.integrations)
 
@@ -124,7 +134,8 @@ def make_engine(url: URL) -> Engine:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        return create_engine(url, pool_pre_ping=True, pool_recycle=1800, **_POOL)
+        patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+        return create_engine(url, connect_args=patience, pool_pre_ping=True, pool_recycle=1800, **_POOL)
     except NoSuchModuleError as error:
         raise UsageError("the database's driver is not installed", hint="pip install 'packager[api]'") from error
 
@@ -146,8 +157,17 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def open_store(url_text: str, sealer: Sealer) -> Store:
+def _learn_nothing(_secrets: Iterable[str]) -> None:
+    """Do nothing: for who logs nothing."""
+
+
+def open_store(url_text: str, sealer: Sealer, learn: Learn = _learn_nothing) -> Store:
     """Open the database, bring its schema up to date and check that the key fits.
+
+    Args:
+        url_text: Its address.
+        sealer: Seals the secrets in it.
+        learn: Is told the secrets that come into use, to keep them out of the log.
 
     Raises:
         UsageError: The address is wrong, the database is a newer version's, or the key is another database's.
@@ -159,7 +179,7 @@ def open_store(url_text: str, sealer: Sealer) -> Store:
     if url.get_backend_name() == "sqlite":
         _make_file(Path(str(url.database)))
     engine = make_engine(url)
-    store = Store(Database(engine), sealer)
+    store = Store(Database(engine), sealer, learn)
     try:
         migrate(engine)
         store.connections.check_key()

@@ -41,6 +41,7 @@ class Sealer:
                 raise UsageError(f"{where}, key {number}: is not {_KEY_BYTES} bytes in URL-safe base64", hint=_HOW)
         if not keys:
             raise UsageError(f"{where}: holds no key", hint=_HOW)
+        self._first = Fernet(keys[0])
         self._fernet = MultiFernet([Fernet(key) for key in keys])
 
     def seal(self, values: Mapping[str, str]) -> str:
@@ -56,12 +57,35 @@ class Sealer:
         try:
             found: dict[str, str] = json.loads(self._fernet.decrypt(sealed.encode()))
         except InvalidToken as error:
-            raise UsageError(
-                "the key doesn't fit the database: the secrets of its connections were sealed with another one",
-                hint="give this database's key in PACKAGER_API_KEY or PACKAGER_API_KEY_FILE; without it the secrets "
-                "are lost, and only a new database helps",
-            ) from error
+            raise _wrong_key() from error
         return found
+
+    def is_current(self, sealed: str) -> bool:
+        """Tell whether the first key has sealed a text."""
+        try:
+            self._first.decrypt(sealed.encode())
+        except InvalidToken:
+            return False
+        return True
+
+    def seal_anew(self, sealed: str) -> str:
+        """Return what was sealed by any of the keys, sealed by the first.
+
+        Raises:
+            UsageError: By another key, or it was changed.
+        """
+        try:
+            return self._fernet.rotate(sealed.encode()).decode()
+        except InvalidToken as error:
+            raise _wrong_key() from error
+
+
+def _wrong_key() -> UsageError:
+    return UsageError(
+        "the key doesn't fit the database: the secrets of its connections were sealed with another one",
+        hint="give this database's key in PACKAGER_API_KEY or PACKAGER_API_KEY_FILE; without it the secrets "
+        "are lost, and only a new database helps",
+    )
 
 
 def read_key_file(path: Path) -> Sealer:

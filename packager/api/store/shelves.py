@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,7 +21,7 @@ from packager.models.connection import SECRET_FIELDS, Connection
 from packager.models.packaging import PackagingIntegration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import Connection as Transaction
     from sqlalchemy import Row, Table
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from packager.api.store.database import Database
     from packager.api.store.sealing import Sealer
 
+log = logging.getLogger(__name__)
+
 _Value = TypeVar("_Value")
+Learn = Callable[[Iterable[str]], None]
 _KEY_CHECK = "key"
 
 
@@ -193,13 +198,17 @@ class Connections(Shelf[Connection]):
 
     _table = CONNECTIONS
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
-        """Take where they are kept, and what seals their secrets."""
+    def __init__(self, database: Database, sealer: Sealer, learn: Learn) -> None:
+        """Take where they are kept, what seals their secrets, and what keeps those that are used out of the log."""
         super().__init__(database)
         self._sealer = sealer
+        self._learn = learn
+        self._learnt: set[str] = set()
 
     def check_key(self) -> None:
         """See that the key fits this database; a new database takes it as its own.
+
+        Where the first of several keys is a new one, all is sealed anew by it, so that the others can be taken away.
 
         Raises:
             UsageError: It doesn't fit.
@@ -213,6 +222,18 @@ class Connections(Shelf[Connection]):
                 sealed = self._key_check()
         if sealed is not None:
             self._sealer.open(sealed)
+            if not self._sealer.is_current(sealed):
+                self._seal_anew()
+
+    def _seal_anew(self) -> None:
+        with self._database.writing() as transaction:
+            held = select(CONNECTIONS.c.id, CONNECTIONS.c.sealed).where(CONNECTIONS.c.sealed != "")
+            for row in transaction.execute(held.with_for_update()).all():
+                fresh = {"sealed": self._sealer.seal_anew(row.sealed)}
+                transaction.execute(update(CONNECTIONS).where(CONNECTIONS.c.id == row.id).values(**fresh))
+            fact = update(FACTS).where(FACTS.c.name == _KEY_CHECK)
+            transaction.execute(fact.values(value=self._sealer.seal({})))
+        log.info("the secrets of all connections are sealed by the first key now; the others are no longer needed")
 
     def _key_check(self) -> str | None:
         with self._database.reading() as transaction:
@@ -223,6 +244,7 @@ class Connections(Shelf[Connection]):
         spec = entity.spec.model_dump(by_alias=True, mode="python")
         secrets = {name: spec.pop(name).get_secret_value() for name in SECRET_FIELDS}
         held = {name: value for name, value in secrets.items() if value}
+        self._keep_out_of_the_log(held.values())
         return {
             "id": entity.id,
             "type": entity.spec.type,
@@ -233,6 +255,19 @@ class Connections(Shelf[Connection]):
     def _read(self, row: Row[Any]) -> Connection:
         secrets = self._sealer.open(row.sealed) if row.sealed else {}
         return Connection.model_validate({"id": row.id, "spec": {**json.loads(row.spec), **secrets}})
+
+    def find(self, transaction: Transaction, ids: Iterable[str]) -> dict[str, Connection]:
+        """Return those of some connections that exist, to be used."""
+        found = super().find(transaction, ids)
+        for connection in found.values():
+            self._keep_out_of_the_log(connection.spec.secrets())
+        return found
+
+    def _keep_out_of_the_log(self, secrets: Iterable[str]) -> None:
+        """Tell secrets once; those of connections that are only listed aren't, as each makes every line slower."""
+        if fresh := set(secrets) - self._learnt:
+            self._learn(fresh)
+            self._learnt |= fresh
 
     def _merged(self, entity: Connection, row: Row[Any]) -> Connection:
         """Keep the secrets in whose place the mask was sent back."""

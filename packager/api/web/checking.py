@@ -15,7 +15,7 @@ from packager.api.entity_checks import check_integration, read_connection
 from packager.api.routes.common import read_json
 from packager.errors import RequestError
 from packager.models.documents import describe
-from packager.models.yaml_text import reason
+from packager.models.yaml_text import TreeLoader, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,21 +53,12 @@ class Document:
     node: yaml.Node
 
 
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what refers to another node: a few of those make gigabytes."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor:
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-
 def read(text: str) -> tuple[list[Document], list[Problem]]:
     """Return the entities of a text, and what is wrong with the others."""
     documents: list[Document] = []
     problems: list[Problem] = []
     try:
-        loader = _Loader(text)
+        loader = TreeLoader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
