@@ -43,6 +43,12 @@ SPEC = {
 _FINAL = ("succeeded", "failed")
 
 
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's threads look for proxies in the environment, which pytest changes while they do."""
+    monkeypatch.setattr("kubernetes.client.configuration.getproxies", dict)
+
+
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
     """A server on which the service has the role that its manifests give it, and nothing else."""

@@ -65,7 +65,8 @@ class Bench:
 
     @property
     def engine(self) -> BuildahEngine:
-        settings = Settings(work_dir=self.folder / "work", cache_dir=self.folder / "cache", **self.settings)
+        folders = {"work_dir": self.folder / "work", "cache_dir": self.folder / "cache"}
+        settings = Settings(**{**folders, "check": False, **self.settings})  # there is no model in these images
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
 
     @contextmanager

@@ -128,6 +128,6 @@ def test_sigterm_during_a_run_step_ends_everything(tmp_path: Path, prefix: list[
         os.kill(packager, signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 143, errors
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert with_argument(mark) == []
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["context"]

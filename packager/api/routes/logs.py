@@ -27,6 +27,12 @@ _LATER = 5.0  # seconds after the kernel should have cut the connection off (ser
 
 router = APIRouter(prefix=f"{PREFIX}/model/packaging", tags=["Packaging"])
 _BUSY: dict[int | str, dict[str, Any]] = {429: {"model": Message, "description": "Too many logs are being read"}}
+# The log is plain text, and its errors are JSON as everywhere; FastAPI would describe both by the route's own class.
+_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/Message"}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": response["description"], "content": _JSON}
+    for status, response in {**READS_ONE, **_BUSY}.items()
+}
 
 
 class LogQuery(BaseModel):
@@ -37,7 +43,7 @@ class LogQuery(BaseModel):
     follow: bool = Field(default=False, description="Go on until the packaging ends.")
 
 
-@router.get("/{packaging_id}/log", responses={**READS_ONE, **_BUSY}, response_class=PlainTextResponse)
+@router.get("/{packaging_id}/log", responses=_ERRORS, response_class=PlainTextResponse)
 async def read_log(request: Request, packaging_id: str, asked: Annotated[LogQuery, Query()]) -> Response:
     """Return a packaging's log, line by line as it is written."""
     service, runner = service_of(request), request.app.state.runner
