@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 
 from packager.models.connection import REGISTRY_TYPES
+from packager.models.entity import Entity
 from packager.storage.location import HOLDER_SCHEMES
 
 if TYPE_CHECKING:
@@ -29,24 +29,10 @@ _ID_RULE = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "minLength": 1, "maxLe
 EntityId = Annotated[str, WithJsonSchema({"type": "string", **_ID_RULE})]
 
 
-class ApiModel(BaseModel):
-    """What all entities share: camelCase keys, null for absent, unknown keys ignored, no type taken for another."""
+class ApiModel(Entity):
+    """An entity of the platform as it travels: no type is taken for another."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        strict=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, value: object) -> object:
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if item is not None}
-        return value
+    model_config = ConfigDict(strict=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

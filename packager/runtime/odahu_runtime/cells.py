@@ -43,13 +43,13 @@ def integer(text: str) -> Any:
     Raises:
         CellError: It is neither.
     """
-    text = text.strip()
-    if not text or text.lower() == "nan":
-        return None
-    if _INTEGER.fullmatch(text) and len(text) < _LONGEST_INTEGER:
-        return int(text)
-    value = number(text) if _NUMBER.fullmatch(text) else math.inf
-    if isinstance(value, float) and value.is_integer():  # 3.0: pandas writes a column with holes so
+    try:
+        value = number(text)
+    except CellError:
+        value = math.inf
+    if not isinstance(value, float):
+        return value
+    if value.is_integer():  # 3.0: pandas writes a column with holes so
         return int(value)
     raise CellError("a whole number")
 

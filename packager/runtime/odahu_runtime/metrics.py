@@ -100,19 +100,15 @@ class Metrics:
 
     def asked(self, rows: int) -> None:
         """Count the rows of a request."""
-        self._count(_SIZES, rows)
+        self._count(rows, _SIZES)
 
     def called(self, rows: int) -> None:
         """Count the rows that the model was called with at once."""
-        self._count(_CALLS, rows)
+        self._count(rows, _CALLS)
 
     def predicted(self, rows: int) -> None:
         """Count the rows of a request that has a call of the model to itself."""
-        place, own = bisect_left(_ROWS, rows), self._own
-        with self._lock:
-            for start in (_SIZES, _CALLS):
-                own[start + place] += 1
-                own[start + _SIZES_SIZE - 1] += rows
+        self._count(rows, _SIZES, _CALLS)
 
     def in_flight(self, number: int) -> None:
         """Note how many requests have no answer yet."""
@@ -125,10 +121,12 @@ class Metrics:
             total = [mine + theirs for mine, theirs in zip(self._own, total)]  # noqa: B905  (of one length)
         return "".join(line + "\n" for line in _lines(total, name, version))
 
-    def _count(self, start: int, rows: int) -> None:
+    def _count(self, rows: int, *starts: int) -> None:
+        place, own = bisect_left(_ROWS, rows), self._own
         with self._lock:
-            self._own[start + bisect_left(_ROWS, rows)] += 1
-            self._own[start + len(_ROWS) + 1] += rows
+            for start in starts:
+                own[start + place] += 1
+                own[start + _SIZES_SIZE - 1] += rows
 
 
 def _lines(total: Sequence[float], name: str, version: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from . import answers, batching, coding, documents, inputs, oip, outputs, schema
 from .batching import Part
 from .inputs import Batch, InputError
 from .intake import Intake
-from .limits import Limits, max_body_bytes
+from .limits import Limits
 from .messages import Job, Reply, error_reply, header_text, json_reply, text_reply
 from .metrics import Metrics
 from .model import ModelError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Request], Reply]
     Note = Dict[str, Any]  # what of a request its answer repeats
-
-__all__ = ["Surface", "max_body_bytes"]
 
 _DIGITS = 20  # of a length; Python refuses to read a number of thousands
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from .inputs import InputError
 from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
-from .surface import Surface, max_body_bytes
+from .surface import Surface
 
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterable, List, Tuple
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Environ = Dict[str, Any]
     StartResponse = Callable[[str, List[Tuple[str, str]]], Any]
-
-__all__ = ["CLOSE", "Application", "max_body_bytes"]
 
 # The server leaves a function here that ends the connection after the answer, for where the rest of the body is unread.
 CLOSE = "odahu.close_connection"
