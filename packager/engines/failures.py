@@ -37,12 +37,14 @@ NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
 # What is told when writing ended early: the reason stays with the part of the engine that wrote. With `--timestamp`
 # Buildah 1.28 rewrites layers through a pipe, and of a full TMPDIR only the pipe's end is told.
 _WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|unexpected EOF", re.IGNORECASE)
+# How Buildah and its libraries say an answer's status: "status code 429", "HTTP status: 429", "StatusCode: 429".
+_STATUS = r"status:? ?(?:code:? )?"
 _PASSING = re.compile(
     r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
-    r"|status:? (?:code )?(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]",
+    rf"|{_STATUS}(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]",
     re.IGNORECASE,
 )
-_SERVER_ERROR = r"HTTP status:? 5\d\d|status code 5\d\d|\b5\d\d \([A-Z]"
+_SERVER_ERROR = rf"{_STATUS}5\d\d\b|\b5\d\d \([A-Z]"
 _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
     "pull": re.compile(r"manifest unknown|name unknown|not found|image not known", re.IGNORECASE),
     "inspect": re.compile(r"image not known"),
@@ -91,7 +93,7 @@ _ANSWERS = (
     ),
     _Answer(
         told=r"unauthorized|authentication required|access to the resource is denied|: denied\b"
-        r"|invalid username/password|no basic auth credentials|\b40[13] \(|status:? (?:code )?40[13]\b",
+        rf"|invalid username/password|no basic auth credentials|\b40[13] \(|{_STATUS}40[13]\b",
         error=RegistryAuthError,
         message="the registry {host} refused the credentials: {cause}",
         hint="check user and password of the connection for {host}, and that this user may {stage} there",
@@ -128,13 +130,13 @@ _ANSWERS = (
         hint="check its name and port, the network, and the proxy variables",
     ),
     _Answer(
-        told=r"status:? (?:code )?429\b|\b429 \([A-Z]|toomanyrequests",
+        told=rf"{_STATUS}429\b|\b429 \([A-Z]|toomanyrequests",
         error=RegistryError,
         message="the registry {host} limits the rate of requests: {cause}",
         hint="wait, or log in with a connection",
     ),
     _Answer(
-        told=r"status:? (?:code )?413\b|\b413 \([A-Z]",
+        told=rf"{_STATUS}413\b|\b413 \([A-Z]",
         error=RegistryError,
         message="the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
         hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",

@@ -99,6 +99,9 @@ PUSHES: list[tuple[str, type[PackagerError], str]] = [
         "couldn't store",
     ),
     (f"{REUSING}failed to read from destination repository a/b: 429 (Too Many Requests)", RegistryError, "rate"),
+    (f"{PUSHING}writing blob: uploading layer chunked: StatusCode: 429, ", RegistryError, "rate"),
+    (f"{PUSHING}writing blob: uploading layer chunked: StatusCode: 503, ", RegistryError, "couldn't store"),
+    (f"{PUSHING}writing blob: uploading layer chunked: StatusCode: 403, ", RegistryAuthError, "refused"),
     (
         (
             f'{REUSING}pinging container registry r.io:5000: Get "https://r.io:5000/v2/": x509: certificate has '
@@ -176,6 +179,9 @@ PASSING: list[tuple[str, bool]] = [
     ('writing blob: Patch "https://r.io/v2/a/b/blobs/uploads/1": read: connection reset by peer', True),
     ('pinging container registry r.io: Get "https://r.io/v2/": EOF', True),
     ("failed to read from destination repository a/b: 429 (Too Many Requests)", True),
+    ("writing blob: uploading layer chunked: StatusCode: 429, ", True),
+    ("writing blob: uploading layer chunked: StatusCode: 502, ", True),
+    ("writing blob: uploading layer chunked: StatusCode: 413, ", False),
     ("failed to read from destination repository a/b: 403 (Forbidden)", False),
     ("writing blob: initiating layer upload: unauthorized: authentication required", False),
     ('pinging container registry r.io: Get "https://r.io/v2/": x509: certificate signed by unknown authority', False),

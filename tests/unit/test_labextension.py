@@ -16,7 +16,7 @@ def test_the_bundle_was_built_from_these_sources() -> None:
     """`make labextension` writes both; a source that changed since, or a bundle that was edited, is found here."""
     lines = [line.split() for line in (SOURCES / "built.sha256").read_text().splitlines()]
     files = [*(SOURCES / "src").iterdir(), *(SOURCES / "style").iterdir(), *BUILT.rglob("*")]
-    files += [SOURCES / name for name in ("package.json", "package-lock.json", "tsconfig.json")]
+    files += [SOURCES / name for name in ("package.json", "package-lock.json", "tsconfig.json", "webpack.config.js")]
     now = {
         file.relative_to(SOURCES.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
