@@ -41,6 +41,7 @@ _WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|une
 _STATUS = r"status:? ?(?:code:? )?"
 _PASSING = re.compile(
     r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
+    r"|\b(?:read|write) tcp \S+: |transport connection broken|server closed (?:idle )?connection"
     rf"|{_STATUS}(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]",
     re.IGNORECASE,
 )

@@ -177,6 +177,11 @@ PASSING: list[tuple[str, bool]] = [
     ("pinging container registry r.io:5000: invalid status code from registry 503 (Service Unavailable)", True),
     ("writing blob: received unexpected HTTP status: 502 Bad Gateway", True),
     ('writing blob: Patch "https://r.io/v2/a/b/blobs/uploads/1": read: connection reset by peer', True),
+    (
+        'writing blob: Patch "https://r.io/v2": write tcp 10.0.0.1:2->10.0.0.2:3: use of closed network connection',
+        True,
+    ),
+    ('writing blob: Put "https://r.io/v2/a": http: server closed idle connection', True),
     ('pinging container registry r.io: Get "https://r.io/v2/": EOF', True),
     ("failed to read from destination repository a/b: 429 (Too Many Requests)", True),
     ("writing blob: uploading layer chunked: StatusCode: 429, ", True),
