@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from packager.api.config import ApiSettings
     from packager.api.executors.base import Executor
-    from packager.api.store.repository import Packagings
+    from packager.api.store.runs import Runs
 
 _MOST_JOBS = 10_000  # in a cluster its own quotas decide
 
@@ -26,14 +26,14 @@ _MOST_JOBS = 10_000  # in a cluster its own quotas decide
 class Runner:
     """Runs the packagings of a store from `start` to `close`, and opens their logs."""
 
-    def __init__(self, packagings: Packagings, executor: Executor, rules: Rules, settings: ApiSettings) -> None:
+    def __init__(self, runs: Runs, executor: Executor, rules: Rules, settings: ApiSettings) -> None:
         """Take what to run, with what and how."""
         self.executor = executor
-        self.supervisor = Supervisor(packagings, executor, rules)
-        self.logs = LogHub(RunLogs(packagings, executor), most_streams=settings.max_log_streams)
+        self.supervisor = Supervisor(runs, executor, rules)
+        self.logs = LogHub(RunLogs(runs, executor), most_streams=settings.max_log_streams)
 
     @classmethod
-    def from_settings(cls, settings: ApiSettings, packagings: Packagings, environ: Mapping[str, str]) -> Runner:
+    def from_settings(cls, settings: ApiSettings, runs: Runs, environ: Mapping[str, str]) -> Runner:
         """Set up the executor that is asked for.
 
         Raises:
@@ -47,7 +47,7 @@ class Runner:
             executor, owner, most = *_kubernetes(settings, environ), _MOST_JOBS
         lease = timedelta(seconds=settings.lease_seconds)
         rules = Rules(owner=owner, most_running=most, lease=lease, log_days=settings.log_days)
-        return cls(packagings, executor, rules, settings)
+        return cls(runs, executor, rules, settings)
 
     def start(self) -> None:
         """Begin to run packagings, first those that an earlier process of this service had begun."""
@@ -62,9 +62,9 @@ class Runner:
 class RunLogs:
     """Where the log of each packaging is."""
 
-    def __init__(self, packagings: Packagings, executor: Executor) -> None:
+    def __init__(self, runs: Runs, executor: Executor) -> None:
         """Take where runs are noted, and who has their logs."""
-        self._packagings = packagings
+        self._runs = runs
         self._executor = executor
 
     def __call__(self, packaging_id: str) -> Look | None:
@@ -74,7 +74,7 @@ class RunLogs:
             PackagerError: It can't be had now.
         """
         try:
-            run = self._packagings.run(packaging_id)
+            run = self._runs.get(packaging_id)
         except EntityNotFoundError:
             return None
         folder = self._executor.log(run.handle) if run.handle else None

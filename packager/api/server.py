@@ -95,7 +95,7 @@ def serve(service: Service) -> None:
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         if not settings.has_identity:
             log.warning("whoever reaches this address may do everything; PACKAGER_API_TOKENS_FILE asks for tokens")
-        runner = Runner.from_settings(settings, service.store.packagings, os.environ)
+        runner = Runner.from_settings(settings, service.store.runs, os.environ)
         _Server(_configuration(create_app(service, runner), settings)).run(sockets=[listener])
     log.info("stopped")
 

@@ -22,7 +22,7 @@ from packager.errors import BuildError, EntityExistsError, PackagerError, Reques
 if TYPE_CHECKING:
     from packager.api.executors.base import Executor
     from packager.api.store.claims import Abandoned, Claim
-    from packager.api.store.repository import Packagings
+    from packager.api.store.runs import Runs
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class _Held:
 class Supervisor:
     """Runs packagings in threads of its own, from `start` to `close`."""
 
-    def __init__(self, packagings: Packagings, executor: Executor, rules: Rules) -> None:
+    def __init__(self, runs: Runs, executor: Executor, rules: Rules) -> None:
         """Run the store's packagings with an executor."""
-        self._packagings = packagings
+        self._runs = runs
         self._executor = executor
         self._rules = rules
         self._held: dict[str, _Held] = {}
@@ -84,7 +84,7 @@ class Supervisor:
         self._end_after: dict[int, float] = {}  # when to try again to end what didn't end
         self._renew_at = self._sweep_at = 0.0
         self._sweeping: Future[None] | None = None
-        self._sweeper = Sweeper(packagings, executor, is_busy=self._held.__contains__, log_days=rules.log_days)
+        self._sweeper = Sweeper(runs, executor, is_busy=self._held.__contains__, log_days=rules.log_days)
         self._awake = threading.Event()
         self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="packagings")
@@ -92,7 +92,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begin; what an earlier process of this service ran is taken up again at once."""
-        self._packagings.release_all(self._rules.owner)
+        self._runs.release_all(self._rules.owner)
         self._executor.watch(self._changed)
         self._thread.start()
 
@@ -161,13 +161,13 @@ class Supervisor:
             return
         self._renew_at = now + self._rules.lease.total_seconds() / 3
         for packaging_id, held in list(self._held.items()):
-            if not self._packagings.renew(held.claim, self._rules.lease) and held.job is None:
+            if not self._runs.renew(held.claim, self._rules.lease) and held.job is None:
                 log.info("packaging %r is no longer ours to run", packaging_id)
                 del self._held[packaging_id]
                 self._sweep_at = min(self._sweep_at, now + self._rules.lease.total_seconds())
 
     def _end_abandoned(self) -> None:
-        all_abandoned = self._packagings.abandoned()
+        all_abandoned = self._runs.abandoned()
         now, numbers = time.monotonic(), {abandoned.number for abandoned in all_abandoned}
         self._end_after = {number: after for number, after in self._end_after.items() if number in numbers}
         for abandoned in all_abandoned:
@@ -193,13 +193,13 @@ class Supervisor:
         for handle in {*handles, *self._executor.find(abandoned.packaging_id, abandoned.generation)}:
             self._executor.stop(handle)
             self._executor.forget(handle)
-        self._packagings.stopped(abandoned)
+        self._runs.stopped(abandoned)
         self._awake.set()  # what comes after it may start now
 
     def _claim_more(self) -> None:
         free = self._rules.most_running - len(self._held)
         if free > 0:
-            for claim in self._packagings.claim(self._rules.owner, free, self._rules.lease):
+            for claim in self._runs.claim(self._rules.owner, free, self._rules.lease):
                 self._held[claim.id] = _Held(claim=claim, status=claim.entity.status)
 
     def _tend(self) -> None:
@@ -240,10 +240,10 @@ class Supervisor:
         """
         if held.claim.handle:
             log.warning("the run %s of packaging %r is lost", held.claim.handle, held.claim.id)
-        if any(each.packaging_id == held.claim.id for each in self._packagings.abandoned()):
+        if any(each.packaging_id == held.claim.id for each in self._runs.abandoned()):
             raise PackagerError("its last run is still being ended")
         handle = self._executor.start(held.claim)
-        if not self._packagings.attach(held.claim, handle):
+        if not self._runs.attach(held.claim, handle):
             self._executor.stop(handle)
             return None
         held.claim = replace(held.claim, handle=handle)
@@ -265,7 +265,7 @@ class Supervisor:
     def _record(self, held: _Held, status: PackagingStatus) -> bool:
         if status == held.status:
             return True
-        is_written = self._packagings.record(held.claim, status)
+        is_written = self._runs.record(held.claim, status)
         held.status = status  # not before: where the database is away, it is to be written again
         if is_written and status.is_final:
             log.info(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from packager.api.executors.base import Executor, LeftRun
     from packager.api.store.claims import Run
-    from packager.api.store.repository import Packagings
+    from packager.api.store.runs import Runs
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,9 @@ class Sweeper:
     not heard of.
     """
 
-    def __init__(
-        self, packagings: Packagings, executor: Executor, *, is_busy: Callable[[str], bool], log_days: float
-    ) -> None:
+    def __init__(self, runs: Runs, executor: Executor, *, is_busy: Callable[[str], bool], log_days: float) -> None:
         """Leave alone the packagings that `is_busy` names; logs of ended ones go after `log_days` days."""
-        self._packagings = packagings
+        self._runs = runs
         self._executor = executor
         self._is_busy = is_busy
         self._log_days = log_days
@@ -57,7 +55,7 @@ class Sweeper:
 
     def _run(self, packaging_id: str) -> Run | None:
         try:
-            return self._packagings.run(packaging_id)
+            return self._runs.get(packaging_id)
         except EntityNotFoundError:
             return None
 

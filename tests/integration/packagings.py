@@ -173,7 +173,7 @@ def supervisor(place: Place, store: Store) -> Iterator[Supervisor]:
     settings = LocalSettings(folder=place.folder, environ=place.environ, models=place.models, engine="oci")
     executor = LocalExecutor(settings)
     rules = Rules(owner=executor.node, most_running=place.most_running, lease=LEASE, pause=0.2)
-    running = Supervisor(store.packagings, executor, rules)
+    running = Supervisor(store.runs, executor, rules)
     running.start()
     try:
         yield running

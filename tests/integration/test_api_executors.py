@@ -59,7 +59,7 @@ def store(place: Place, registry: Registry) -> Iterator[Store]:
 
 
 def log_of(place: Place, store: Store, packaging_id: str) -> str:
-    handle = store.packagings.run(packaging_id).handle or ""
+    handle = store.runs.get(packaging_id).handle or ""
     return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, most=1 << 20).data.decode()
 
 
@@ -99,7 +99,7 @@ def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: St
         wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.packagings.abandoned())
+        wait_until(lambda: not store.runs.abandoned())
         assert place.processes() == []
         assert [path for path in place.folder.iterdir() if path.is_dir()] == []
 
@@ -144,7 +144,7 @@ def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store,
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     assert state_of(store, "wine") == "succeeded"
-    assert (store.packagings.run("wine").handle or "").endswith(".2")
+    assert (store.runs.get("wine").handle or "").endswith(".2")
 
 
 def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, base: str) -> None:
@@ -184,4 +184,4 @@ def test_a_service_that_is_killed_at_any_moment_loses_nothing(
         assert registry.digest(f"api/{name}", "1") == image_of(store, name)
     assert store.packagings.get(broken).status.reason == "image-not-found"
     wait_until(lambda: not place.processes(), 30)
-    assert all((store.packagings.run(name).handle or "").endswith(".1") for name in names), "one was started twice"
+    assert all((store.runs.get(name).handle or "").endswith(".1") for name in names), "one was started twice"

@@ -82,7 +82,7 @@ def executor(tmp_path: Path, server: ApiServer) -> KubernetesExecutor:
 @contextmanager
 def supervisor(store: Store, executor: KubernetesExecutor, *, owner: str = "one") -> Iterator[Supervisor]:
     rules = Rules(owner=owner, lease=timedelta(seconds=2), pause=0.1)
-    running = Supervisor(store.packagings, executor, rules)
+    running = Supervisor(store.runs, executor, rules)
     running.start()
     try:
         yield running
@@ -126,7 +126,7 @@ def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store
     (secret,) = server.names("secrets")
     assert server.objects["secrets", secret]["metadata"]["ownerReferences"][0]["name"] == "wine"
     server.remove("jobs", "wine")  # its time is over
-    handle = store.packagings.run("wine").handle or ""
+    handle = store.runs.get("wine").handle or ""
     folder = executor.log(handle)
     assert folder is not None
     assert read_log(folder, 0, most=1000).data == b"reading the model\npushed\n"
@@ -169,10 +169,10 @@ def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: Kub
     create(store)
     with supervisor(store, executor) as running:
         wait_until(lambda: status_of(store).state == "running", 20)
-        executor.log(store.packagings.run("wine").handle or "")
+        executor.log(store.runs.get("wine").handle or "")
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.packagings.abandoned(), 20)
+        wait_until(lambda: not store.runs.abandoned(), 20)
     assert server.names("jobs") == server.names("pods") == server.names("secrets") == []
     assert list(executor.runs()) == []
 
@@ -237,7 +237,7 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
     server: ApiServer, store: Store, executor: KubernetesExecutor
 ) -> None:
     create(store)
-    (claim,) = store.packagings.claim("one", 1, timedelta(seconds=1))
+    (claim,) = store.runs.claim("one", 1, timedelta(seconds=1))
     handle = executor.start(claim)  # killed before the handle was noted
     assert executor.start(claim) == handle
     assert executor.find("wine", claim.generation) == [handle]
@@ -250,7 +250,7 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
     with supervisor(store, executor):
         threading.Thread(target=succeeds, args=(server, server.objects["jobs", "wine"])).start()
         wait_until(lambda: has_ended(store), 30)
-    assert store.packagings.run("wine").handle == again
+    assert store.runs.get("wine").handle == again
 
 
 def test_a_replica_takes_over_and_starts_nothing_twice(
@@ -262,7 +262,7 @@ def test_a_replica_takes_over_and_starts_nothing_twice(
         wait_until(lambda: status_of(store).state == "running", 20)
     other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
     with supervisor(store, other, owner="two"):
-        wait_until(lambda: store.packagings.run("wine").owner == "two", 20)
+        wait_until(lambda: store.runs.get("wine").owner == "two", 20)
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
@@ -275,7 +275,7 @@ def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executo
     create(store)
     with supervisor(store, executor):
         wait_until(lambda: status_of(store).state == "running", 20)
-        handle = store.packagings.run("wine").handle or ""
+        handle = store.runs.get("wine").handle or ""
         folders = {executor.log(handle) for _ in range(20)}
         (folder,) = folders
         assert folder is not None

@@ -59,15 +59,15 @@ class WrittenRun:
             node.write_text("0123456789ab")
         store.packagings.create(packaging(packaging_id, "r.io/base:1"))
         self._claim: Claim
-        (self._claim,) = store.packagings.claim("a test", 1, timedelta(hours=1))
+        (self._claim,) = store.runs.claim("a test", 1, timedelta(hours=1))
         name = f"{packaging_id}.{self._claim.generation}.1"
-        assert store.packagings.attach(self._claim, f"local/{node.read_text()}/{name}")
-        assert store.packagings.record(self._claim, PackagingStatus(state="running"))
+        assert store.runs.attach(self._claim, f"local/{node.read_text()}/{name}")
+        assert store.runs.record(self._claim, PackagingStatus(state="running"))
         self.writer = LogWriter(place.folder / name / "log", most_bytes=log_bytes)
 
     def end(self) -> None:
         self.writer.close()
-        assert self._store.packagings.record(self._claim, PackagingStatus(state="succeeded"))
+        assert self._store.runs.record(self._claim, PackagingStatus(state="succeeded"))
 
 
 def memory(process: subprocess.Popen[bytes], name: str = "VmRSS") -> int:

@@ -60,7 +60,7 @@ def test_a_packaging_is_never_claimed_twice(server: Postgres) -> None:
         create(stores[0], f"p{number}")
 
     def claim_all(number: int) -> list[str]:
-        own = stores[number].packagings
+        own = stores[number].runs
         mine: list[str] = []
         while claims := own.claim(f"replica-{number}", 2, LEASE):
             for claim in claims:
@@ -94,18 +94,18 @@ def test_of_two_who_create_one_wins(server: Postgres) -> None:
 def test_leases_edits_and_times(server: Postgres) -> None:
     store = start(server.new_database())
     create(store, "wine")
-    [mine] = store.packagings.claim("me", 1, LEASE)
-    assert store.packagings.renew(mine, timedelta(seconds=-1))
-    [yours] = store.packagings.claim("you", 1, LEASE)
-    assert not store.packagings.attach(mine, "x")
-    assert store.packagings.attach(yours, "y")
+    [mine] = store.runs.claim("me", 1, LEASE)
+    assert store.runs.renew(mine, timedelta(seconds=-1))
+    [yours] = store.runs.claim("you", 1, LEASE)
+    assert not store.runs.attach(mine, "x")
+    assert store.runs.attach(yours, "y")
     edited = store.packagings.edit(NewPackaging.model_validate(packaging("wine")))
     assert edited.updated_at.endswith("Z")
-    [abandoned] = store.packagings.abandoned()
+    [abandoned] = store.runs.abandoned()
     assert (abandoned.handle, abandoned.owner) == ("y", "you")
-    store.packagings.stopped(abandoned)
+    store.runs.stopped(abandoned)
     store.packagings.delete("wine")
-    assert store.packagings.abandoned() == []
+    assert store.runs.abandoned() == []
     store.close()
 
 

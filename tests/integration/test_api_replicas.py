@@ -118,7 +118,7 @@ def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
 
     def claim(who: Store, owner: str) -> None:
         for _ in range(50):
-            claimed.extend(who.packagings.claim(owner, 3, timedelta(minutes=1)))
+            claimed.extend(who.runs.claim(owner, 3, timedelta(minutes=1)))
 
     threads = [
         threading.Thread(target=claim, args=(who, f"{number}"))

@@ -173,7 +173,7 @@ def test_a_folder_of_runs_is_one_services(local: LocalExecutor, tmp_path: Path) 
 
 def test_nothing_says_where_the_model_is(local: LocalExecutor, store: Store) -> None:
     create(store)
-    (claim,) = store.packagings.claim("one", 1, LEASE)
+    (claim,) = store.runs.claim("one", 1, LEASE)
     with pytest.raises(RequestError, match=r"nothing says where the model archive 'wine-1\.0\.zip' is stored"):
         local.start(claim)
     lost = replace(claim, handle=f"local/{local.node}/wine.{claim.generation}.3")
@@ -258,7 +258,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def supervisor(store: Store, memory: Memory) -> Iterator[Supervisor]:
-    made = Supervisor(store.packagings, memory, Rules(owner="one", most_running=2, lease=LEASE))
+    made = Supervisor(store.runs, memory, Rules(owner="one", most_running=2, lease=LEASE))
     yield made
     made.close()
 
@@ -275,7 +275,7 @@ def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supe
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     (handle,) = memory.started
-    assert store.packagings.run("wine").handle == handle
+    assert store.runs.get("wine").handle == handle
     end = PackagingStatus(state="failed", exit_code=31, reason="registry-auth", message="no")
     memory.statuses[handle] = end
     go_on(supervisor, lambda: status_of(store).is_final and not supervisor.running)
@@ -289,7 +289,7 @@ def test_an_end_that_could_not_be_written_is_written_later(
 ) -> None:
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
-    record = store.packagings.record
+    record = store.runs.record
     failed: list[PackagingStatus] = []
 
     def away_once(claim: Claim, status: PackagingStatus) -> bool:
@@ -299,7 +299,7 @@ def test_an_end_that_could_not_be_written_is_written_later(
             raise OperationalError("UPDATE", {}, OSError("the database is away"))
         return record(claim, status)
 
-    monkeypatch.setattr(store.packagings, "record", away_once)
+    monkeypatch.setattr(store.runs, "record", away_once)
     end = PackagingStatus(state="succeeded", exit_code=0)
     memory.statuses[memory.started[0]] = end
     go_on(supervisor, lambda: not supervisor.running)
@@ -317,7 +317,7 @@ def test_what_cannot_be_claimed_holds_up_nothing_else(
     def claim(*_args: object) -> None:
         raise UsageError("the key doesn't fit")
 
-    monkeypatch.setattr(store.packagings, "claim", claim)
+    monkeypatch.setattr(store.runs, "claim", claim)
     memory.statuses[memory.started[0]] = PackagingStatus(state="succeeded", exit_code=0)
 
     def has_ended() -> bool:
@@ -342,10 +342,10 @@ def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor:
 
 def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.packagings.claim("one", 1, LEASE)
+    (claim,) = store.runs.claim("one", 1, LEASE)
     memory.start(claim)  # and the service was killed
-    again = Supervisor(store.packagings, memory, Rules(owner="one", lease=LEASE))
-    store.packagings.release_all("one")
+    again = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE))
+    store.runs.release_all("one")
     go_on(again, lambda: status_of(store).state == "running")
     assert len(memory.started) == 1
     again.close()
@@ -355,7 +355,7 @@ def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, superviso
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     memory.statuses[memory.started[0]] = None
-    go_on(supervisor, lambda: len(memory.started) == 2 and store.packagings.run("wine").handle == memory.started[1])
+    go_on(supervisor, lambda: len(memory.started) == 2 and store.runs.get("wine").handle == memory.started[1])
     assert memory.started[1].endswith(".2")
     assert status_of(store).state == "running"
 
@@ -373,7 +373,7 @@ def test_a_run_that_is_started_in_vain_is_stopped(
 
     create(store)
     memory.on_start = change
-    go_on(supervisor, lambda: memory.forgotten and not store.packagings.abandoned())
+    go_on(supervisor, lambda: memory.forgotten and not store.runs.abandoned())
     first = memory.started[0]
     assert first in memory.stopped
     assert first in memory.forgotten
@@ -384,8 +384,8 @@ def test_a_run_that_is_started_in_vain_is_stopped(
 
 def test_a_run_of_another_service_is_left_to_it(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
-    (claim,) = store.packagings.claim("two", 1, LEASE)
-    store.packagings.attach(claim, "theirs")
+    (claim,) = store.runs.claim("two", 1, LEASE)
+    store.runs.attach(claim, "theirs")
     store.packagings.edit(NewPackaging.model_validate({"id": "wine", "spec": SPEC}))
     for _ in range(20):
         supervisor.round()
@@ -416,7 +416,7 @@ def test_a_start_that_fails_for_now_is_tried_again(
 def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) -> None:
     create(store)
     store.connections.delete("registry")
-    running = Supervisor(store.packagings, local, Rules(owner="one", lease=LEASE))
+    running = Supervisor(store.runs, local, Rules(owner="one", lease=LEASE))
     go_on(running, lambda: status_of(store).is_final)
     running.close()
     assert "the connection 'registry' was deleted" in status_of(store).message
@@ -434,13 +434,13 @@ def left(handle: str, *, days: float = 0.0) -> LeftRun:
 
 def test_leftovers_are_ended_and_what_is_current_is_not(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.packagings.claim("one", 1, LEASE)
+    (claim,) = store.runs.claim("one", 1, LEASE)
     number = claim.generation
     memory.left = [left(f"wine.{number}.1"), left(f"wine.{number - 1}.1"), left("barley.1.1"), left("busy.1.1")]
-    sweeper = Sweeper(store.packagings, memory, is_busy=lambda name: name == "busy", log_days=30)
+    sweeper = Sweeper(store.runs, memory, is_busy=lambda name: name == "busy", log_days=30)
     sweeper.sweep()
     assert memory.forgotten == memory.stopped == [f"wine.{number - 1}.1", "barley.1.1"], "one not noted yet may live"
-    store.packagings.attach(claim, f"wine.{number}.2")
+    store.runs.attach(claim, f"wine.{number}.2")
     memory.left, memory.stopped = [left(f"wine.{number}.1"), left(f"wine.{number}.2")], []
     sweeper.sweep()
     assert memory.stopped == [f"wine.{number}.1"]
@@ -448,14 +448,14 @@ def test_leftovers_are_ended_and_what_is_current_is_not(store: Store, memory: Me
 
 def test_logs_are_kept_for_a_time(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.packagings.claim("one", 1, LEASE)
+    (claim,) = store.runs.claim("one", 1, LEASE)
     handle = f"wine.{claim.generation}.1"
-    store.packagings.attach(claim, handle)
-    sweeper = Sweeper(store.packagings, memory, is_busy=lambda _name: False, log_days=30)
+    store.runs.attach(claim, handle)
+    sweeper = Sweeper(store.runs, memory, is_busy=lambda _name: False, log_days=30)
     memory.left = [left(handle, days=100)]
     sweeper.sweep()
     assert memory.forgotten == [], "it may still run"
-    store.packagings.record(claim, PackagingStatus(state="succeeded"))
+    store.runs.record(claim, PackagingStatus(state="succeeded"))
     memory.left = [left(handle, days=29)]
     sweeper.sweep()
     assert memory.forgotten == []
@@ -468,9 +468,9 @@ def test_logs_are_kept_for_a_time(store: Store, memory: Memory) -> None:
 def test_what_is_answered_is_what_is_stored(store: Store) -> None:
     create(store, "barley")
     create(store)
-    (claim, _) = store.packagings.claim("one", 2, LEASE)
+    (claim, _) = store.runs.claim("one", 2, LEASE)
     results = [{"name": "image", "value": 'r.io/"ä\n'}]
-    store.packagings.record(claim, PackagingStatus.model_validate({"state": "succeeded", "results": results}))
+    store.runs.record(claim, PackagingStatus.model_validate({"state": "succeeded", "results": results}))
     entities = store.packagings.list(0, 10, {})
     assert len(entities) == 2
     assert json.loads(store.packagings.list_json(0, 10, {})) == [

@@ -41,7 +41,7 @@ def create(store: Store, packaging_id: str = "wine") -> ModelPackaging:
 
 def test_a_claim_has_all_that_a_run_needs(store: Store) -> None:
     create(store)
-    [claim] = store.packagings.claim("me", 5, LEASE)
+    [claim] = store.runs.claim("me", 5, LEASE)
     manifest = claim.manifest()
     assert manifest.model_packaging.id == "wine"
     assert manifest.packaging_integration is not None
@@ -54,7 +54,7 @@ def test_what_was_deleted_since_is_told(store: Store) -> None:
     create(store)
     store.connections.delete("registry")
     store.integrations.delete("docker-rest")
-    [claim] = store.packagings.claim("me", 5, LEASE)
+    [claim] = store.runs.claim("me", 5, LEASE)
     with pytest.raises(RequestError) as raised:
         claim.manifest()
     assert raised.value.problems == (
@@ -66,76 +66,101 @@ def test_what_was_deleted_since_is_told(store: Store) -> None:
 def test_each_packaging_is_claimed_once_the_oldest_first(store: Store) -> None:
     for number in range(5):
         create(store, f"p{number}")
-    first, second = store.packagings.claim("me", 3, LEASE), store.packagings.claim("you", 3, LEASE)
+    first, second = store.runs.claim("me", 3, LEASE), store.runs.claim("you", 3, LEASE)
     assert [claim.id for claim in first] == ["p0", "p1", "p2"]
     assert [claim.id for claim in second] == ["p3", "p4"]
-    assert store.packagings.claim("me", 3, LEASE) == []
+    assert store.runs.claim("me", 3, LEASE) == []
 
 
 def test_a_lease_that_has_run_out_is_taken_over(store: Store) -> None:
     create(store)
-    [mine] = store.packagings.claim("me", 1, LEASE)
-    assert store.packagings.attach(mine, "process 7")
-    assert store.packagings.record(mine, PackagingStatus(state="running"))
-    assert store.packagings.claim("you", 1, LEASE) == []
-    assert store.packagings.renew(mine, OVER)
-    [yours] = store.packagings.claim("you", 1, LEASE)
+    [mine] = store.runs.claim("me", 1, LEASE)
+    assert store.runs.attach(mine, "process 7")
+    assert store.runs.record(mine, PackagingStatus(state="running"))
+    assert store.runs.claim("you", 1, LEASE) == []
+    assert store.runs.renew(mine, OVER)
+    [yours] = store.runs.claim("you", 1, LEASE)
     assert (yours.handle, yours.generation, yours.entity.status.state) == ("process 7", mine.generation, "running")
-    assert not store.packagings.renew(mine, LEASE)
-    assert not store.packagings.attach(mine, "process 8")
-    assert not store.packagings.record(mine, PackagingStatus(state="failed"))
+    assert not store.runs.renew(mine, LEASE)
+    assert not store.runs.attach(mine, "process 8")
+    assert not store.runs.record(mine, PackagingStatus(state="failed"))
     assert store.packagings.get("wine").status.state == "running"
-    assert store.packagings.release(yours)
-    assert [claim.owner for claim in store.packagings.claim("me", 1, LEASE)] == ["me"]
+    assert store.runs.renew(yours, OVER)
+    assert [claim.owner for claim in store.runs.claim("me", 1, LEASE)] == ["me"]
 
 
 def test_what_has_ended_stays_as_it_is(store: Store) -> None:
     create(store)
-    [claim] = store.packagings.claim("me", 1, LEASE)
-    store.packagings.attach(claim, "process 7")
-    assert store.packagings.record(claim, PackagingStatus(state="succeeded"))
-    assert not store.packagings.record(claim, PackagingStatus(state="failed"))
-    assert not store.packagings.renew(claim, LEASE)
-    assert store.packagings.claim("me", 1, LEASE) == []
-    run = store.packagings.run("wine")
+    [claim] = store.runs.claim("me", 1, LEASE)
+    store.runs.attach(claim, "process 7")
+    assert store.runs.record(claim, PackagingStatus(state="succeeded"))
+    assert not store.runs.record(claim, PackagingStatus(state="failed"))
+    assert not store.runs.renew(claim, LEASE)
+    assert store.runs.claim("me", 1, LEASE) == []
+    run = store.runs.get("wine")
     assert (run.state, run.handle, run.owner) == ("succeeded", "process 7", None)
     assert store.packagings.counts() == {"succeeded": 1}
 
 
+def test_a_packaging_that_can_not_be_read_fails_and_keeps_no_other_waiting(store: Store) -> None:
+    for name in ("newer", "torn", "sealed", "sound"):
+        create(store, name)
+    [first] = store.runs.claim("me", 1, LEASE)
+    store.runs.attach(first, "process 7")
+    store.runs.renew(first, OVER)
+    store.connections.create(Connection.model_validate(connection("other", password="x")))
+    with store.database.writing() as transaction:
+        spec = transaction.execute(text("SELECT spec FROM packagings WHERE id = 'newer'")).scalar_one()
+        transaction.execute(text("""UPDATE packagings SET spec = '{"targets": 5}' WHERE id = 'newer'"""))
+        transaction.execute(text("UPDATE packagings SET spec = '{' WHERE id = 'torn'"))
+        transaction.execute(text("UPDATE connections SET sealed = 'no key of ours' WHERE id = 'other'"))
+        other = spec.replace('"registry"', '"other"')
+        transaction.execute(text("UPDATE packagings SET spec = :spec WHERE id = 'sealed'"), {"spec": other})
+    assert [claim.id for claim in store.runs.claim("me", 4, LEASE)] == ["sound"]
+    assert store.runs.claim("me", 4, LEASE) == []
+    assert [each.handle for each in store.runs.abandoned()] == ["process 7"]
+    assert store.packagings.counts() == {"failed": 3, "scheduling": 1}
+    status = store.packagings.get("sealed").status
+    assert (status.reason, status.exit_code) == ("usage", UsageError.exit_code)
+    assert "the key doesn't fit the database" in status.message
+    run = store.runs.get("newer")
+    assert (run.state, run.owner, run.handle) == ("failed", None, None)
+
+
 def test_an_edit_abandons_the_run_and_waits_for_its_end(store: Store) -> None:
     create(store)
-    [old] = store.packagings.claim("me", 1, LEASE)
-    store.packagings.attach(old, "process 7")
-    store.packagings.record(old, PackagingStatus(state="running"))
+    [old] = store.runs.claim("me", 1, LEASE)
+    store.runs.attach(old, "process 7")
+    store.runs.record(old, PackagingStatus(state="running"))
     edited = store.packagings.edit(NewPackaging.model_validate(packaging()))
     assert edited.status.state == "scheduling"
-    assert not store.packagings.record(old, PackagingStatus(state="succeeded"))
-    assert store.packagings.claim("me", 1, LEASE) == []
-    [abandoned] = store.packagings.abandoned()
+    assert not store.runs.record(old, PackagingStatus(state="succeeded"))
+    assert store.runs.claim("me", 1, LEASE) == []
+    [abandoned] = store.runs.abandoned()
     assert (abandoned.packaging_id, abandoned.handle, abandoned.owner) == ("wine", "process 7", "me")
-    store.packagings.stopped(abandoned)
-    [new] = store.packagings.claim("me", 1, LEASE)
+    store.runs.stopped(abandoned)
+    [new] = store.runs.claim("me", 1, LEASE)
     assert new.generation > old.generation
     assert new.handle is None
 
 
 def test_a_deleted_run_is_abandoned_even_when_it_was_only_starting(store: Store) -> None:
     create(store)
-    [claim] = store.packagings.claim("me", 1, LEASE)
+    [claim] = store.runs.claim("me", 1, LEASE)
     store.packagings.delete("wine")
-    assert not store.packagings.attach(claim, "process 7")
-    assert [each.handle for each in store.packagings.abandoned()] == [None]
+    assert not store.runs.attach(claim, "process 7")
+    assert [each.handle for each in store.runs.abandoned()] == [None]
     create(store)
-    assert store.packagings.claim("me", 1, LEASE) == []
-    store.packagings.stopped(store.packagings.abandoned()[0])
-    [again] = store.packagings.claim("me", 1, LEASE)
+    assert store.runs.claim("me", 1, LEASE) == []
+    store.runs.stopped(store.runs.abandoned()[0])
+    [again] = store.runs.claim("me", 1, LEASE)
     assert again.generation > claim.generation
 
 
 def test_what_never_ran_is_deleted_without_a_trace(store: Store) -> None:
     create(store)
     store.packagings.delete("wine")
-    assert store.packagings.abandoned() == []
+    assert store.runs.abandoned() == []
     with pytest.raises(EntityNotFoundError):
         store.packagings.get("wine")
 

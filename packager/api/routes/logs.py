@@ -48,7 +48,7 @@ async def read_log(request: Request, packaging_id: str, asked: Annotated[LogQuer
     """Return a packaging's log, line by line as it is written."""
     service, runner = service_of(request), request.app.state.runner
     if runner is None:
-        await asyncio.to_thread(service.store.packagings.run, packaging_id)  # a missing one is told first
+        await asyncio.to_thread(service.store.runs.get, packaging_id)  # a missing one is told first
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "no packaging is run here")
     try:
         stream = await runner.logs.open(packaging_id, follow=asked.follow)

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from packager.api.store.repository import Packagings
+from packager.api.store.runs import Runs
 from packager.api.store.shelves import Connections, Integrations
 from packager.errors import DatabaseError, UsageError
 
@@ -71,6 +72,7 @@ class Store:
 
     Attributes:
         packagings, connections, integrations: The repositories.
+        runs: Who runs the packagings.
         database: What they are on.
     """
 
@@ -79,7 +81,8 @@ class Store:
         self.database = database
         self.connections = Connections(database, sealer, learn)
         self.integrations = Integrations(database)
-        self.packagings = Packagings(database, self.connections, self.integrations)
+        self.packagings = Packagings(database)
+        self.runs = Runs(database, self.connections, self.integrations)
 
     def check(self) -> None:
         """Ask the database for nothing.
