@@ -5,17 +5,42 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import regex
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from packager.models.yaml_text import shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from packager.models.packaging import ArgumentsSchema
 
 _NOWHERE: Registry[Any] = Registry()  # a `$ref` finds nothing outside its schema: nothing is ever fetched
+
+_MATCH_SECONDS = 0.5
+_BY_PATTERN = "patternProperties"
+
+
+def _check_pattern(_validator: object, pattern: str, value: object, _schema: object) -> Iterator[ValidationError]:
+    """Search for a pattern as JSON Schema does, for a bounded time and with other threads at work meanwhile.
+
+    A pattern such as `(a+)+$` takes years for forty characters.
+    """
+    if not isinstance(value, str):
+        return
+    try:
+        found = regex.search(pattern, value, timeout=_MATCH_SECONDS, concurrent=True)
+    except TimeoutError as error:
+        raise TimeoutError(f"its schema's pattern {shortened(pattern)!r} takes too long to be searched for") from error
+    if not found:
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Validator = extend(Draft202012Validator, {"pattern": _check_pattern})
 
 
 def schema_of(arguments: ArgumentsSchema) -> dict[str, Any]:
@@ -42,19 +67,30 @@ def check_arguments(schema: dict[str, Any], values: dict[str, Any]) -> dict[str,
         if name not in values:
             problems[name] = [f"argument {name!r} is required"]
     for name, value in values.items():
-        if name in schema["properties"] and (found := check_value(schema["properties"][name], value)):
+        if name not in schema["properties"]:
+            continue
+        try:
+            found = check_value(schema["properties"][name], value)
+        except TimeoutError as error:
+            problems[name] = [f"argument {name!r}: {error}"]
+            break  # each further one could take as long
+        if found:
             problems[name] = [f"argument {name!r}{where}: {what}" for where, what in found]
     return problems
 
 
 def check_value(schema: dict[str, Any], value: object) -> list[tuple[str, str]]:
-    """Return what is wrong with a value: where in it, and what."""
-    validator = Draft202012Validator(schema, registry=_NOWHERE)
+    """Return what is wrong with a value: where in it, and what.
+
+    Raises:
+        TimeoutError: A pattern of the schema takes too long; the text says which.
+    """
+    validator = _Validator(schema, registry=_NOWHERE)
     try:
         return [(_where(error), shortened(error.message)) for error in validator.iter_errors(value)]
     except (Unresolvable, RecursionError):
         return [("", "its schema refers to what is nowhere, or to itself")]
-    except re.error:
+    except (re.error, regex.error):
         return [("", "its schema has a pattern that is no regular expression")]
 
 
@@ -66,7 +102,13 @@ def check_schema(schema: dict[str, Any]) -> str:
         return f"{_where(error)}: {shortened(error.message)}".removeprefix(": ").removeprefix(".")
     except (Unresolvable, RecursionError, re.error) as error:
         return shortened(str(error))
-    return ""
+    return f"{_BY_PATTERN} is not supported" if _uses(schema, _BY_PATTERN) else ""
+
+
+def _uses(schema: object, keyword: str) -> bool:
+    if isinstance(schema, dict):
+        return keyword in schema or any(_uses(value, keyword) for value in schema.values())
+    return isinstance(schema, list) and any(_uses(value, keyword) for value in schema)
 
 
 def _where(error: ValidationError | SchemaError) -> str:

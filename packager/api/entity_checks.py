@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -36,6 +37,8 @@ def read_connection(new: NewConnection, *, keep_mask: bool) -> Connection:
         problems += check_registry_uri(spec.uri)
     elif not spec.uri:
         problems.append("uri is empty or missing")
+    elif _has_password(spec.uri):
+        problems.append("uri holds a password, and is shown to everyone; write it in `password`")
     document = new.model_dump(by_alias=True)
     if not keep_mask:
         masked = [name for name, value in document["spec"].items() if value == MASK and name in SECRET_FIELDS]
@@ -84,6 +87,13 @@ def check_integration(new: NewIntegration) -> NewIntegration:
     if problems:
         raise RequestError.from_problems(f'integration "{new.id}" is wrong', problems)
     return new
+
+
+def _has_password(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).password)
+    except ValueError:  # such as http://[ : no address of anything
+        return False
 
 
 def _twice(what: str, names: Iterable[str]) -> list[str]:

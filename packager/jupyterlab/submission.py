@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ async def submit(service: Service, text: str) -> list[Outcome]:
     """
     outcomes: list[Outcome] = []
     refused = False
-    for number, (kind, entity) in enumerate(read_entities(text), start=1):
+    for number, (kind, entity) in enumerate(await asyncio.to_thread(read_entities, text), start=1):
         done, message = "not sent", ""
         if not refused:
             try:

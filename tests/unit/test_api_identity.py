@@ -298,6 +298,12 @@ def test_a_provider_that_is_away_does_no_harm_to_kept_keys() -> None:
         wire.broken = True
         clock.now += 1000
         await oidc.authenticate(signed())
+        clock.now += 12 * 300 - 1000 + 1
+        with pytest.raises(UnansweredError):
+            await oidc.authenticate(signed())
+        wire.broken = False
+        clock.now += 11
+        await oidc.authenticate(signed())
 
     asyncio.run(story())
 

@@ -215,6 +215,7 @@ def test_a_vital_connection_stays(client: httpx.Client) -> None:
         ({"uri": ""}, ["uri is empty"]),
         ({"uri": "https://host/x"}, ["has the scheme 'https'"]),
         ({"type": "s3", "uri": ""}, ["uri is empty or missing"]),
+        ({"type": "git", "uri": "https://ann:secret@host/x.git"}, ["uri holds a password"]),
         ({"password": "no base64!"}, ["spec.password is not base64"]),
         ({"password": "*****", "uri": ""}, ["password is *****", "uri is empty"]),
         ({"password": encoded("a\0b")}, ["NUL"]),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.api.arguments import check_schema, check_value
+from packager.api.arguments import check_arguments, check_schema, check_value
 from packager.api.resources import read_quantity
 from tests.unit.api_builders import DOCKER_REST, furnish, make_client, make_service, packaging
 
@@ -96,6 +96,9 @@ def test_no_output_connection_is_wrong_unless_models_are_at_hand(tmp_path: Path)
         assert client.post(PACKAGING, json=packaging("other")).status_code == 201
 
 
+SLOW, SLOWLY = "^(a|aa)+$", "a" * 60 + "b"  # years, where nothing ends it
+
+
 def integration(argument: dict[str, Any] | None = None, **schema: Any) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(json.dumps(DOCKER_REST))
     made["id"] = "mine"
@@ -131,6 +134,8 @@ def test_a_foreign_integration_says_what_its_arguments_are(client: httpx.Client)
         (integration({"type": "whole"}), "no JSON Schema"),
         (integration({"type": "integer", "default": "x"}), "the default of argument 'level'"),
         (integration({"pattern": "("}), "no JSON Schema"),
+        (integration({"pattern": SLOW, "default": SLOWLY}), "takes too long to be searched for"),
+        (integration({"properties": {"a": {"patternProperties": {"b": {}}}}}), "patternProperties is not supported"),
         (integration({"$ref": "http://127.0.0.1:9/x", "default": 1}), "refers to what is nowhere"),
         (integration(arguments={"properties": [{"name": "a"}, {"name": "a"}]}), "argument 'a' is given twice"),
         (integration(arguments={"properties": [], "required": ["b"]}), "required argument 'b' is unknown"),
@@ -142,6 +147,15 @@ def test_a_wrong_integration_is_refused(client: httpx.Client, wrong: dict[str, A
     answer = client.post(INTEGRATION, json=wrong)
     assert answer.status_code == 400, answer.text
     assert problem in answer.json()["message"]
+
+
+def test_a_slow_pattern_is_told_once() -> None:
+    schema = {"properties": {f"a{number}": {"pattern": SLOW} for number in range(100)}, "required": []}
+    problems = check_arguments(schema, {f"a{number}": SLOWLY for number in range(100)})
+    assert list(problems) == ["a0"]
+    assert check_value({"pattern": "^[a-z]+$"}, "abc") == []
+    assert check_value({"pattern": "^[a-z]+$"}, 1) == []
+    assert check_value({"items": {"pattern": "^a"}}, ["a", "b"]) == [("[1]", "'b' does not match '^a'")]
 
 
 def test_schemas_fetch_nothing_and_end() -> None:

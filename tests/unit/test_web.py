@@ -218,6 +218,12 @@ class TestChecking:
             assert problem.text.startswith(said)
 
 
+def test_a_text_that_is_too_long_is_not_read() -> None:
+    documents, problems = read("a: b\n" * 50_000)
+    assert documents == []
+    assert [problem.text for problem in problems] == ["the text is longer than 200000 characters: submit it in parts"]
+
+
 def test_words() -> None:
     now = datetime(2026, 1, 2, tzinfo=timezone.utc)
     ages = {"2026-01-01T23:59:58.500Z": "1 s", "2026-01-01T22:00:00Z": "2 h", "2025-12-01T00:00:00Z": "32 d"}

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _LEEWAY = 30  # seconds that two machines' clocks may differ
 _PAUSE = 10.0  # seconds between two requests for keys, whatever tokens come
+_OLDEST = 12  # lifetimes that keys are good for while the provider doesn't answer: by then one may be withdrawn
 _TIMEOUT = 5.0
 _LARGEST = 1 << 20
 _NAMES = ("preferred_username", "email", "name", "sub")
@@ -98,9 +99,9 @@ class OpenIdConnect:
                 if (self._is_stale() or self._find(name) is None) and self._may_ask():
                     await self._fetch()
         found = self._find(name)
+        if self._fetched is None or self._clock() - self._fetched > _OLDEST * self._lifetime:
+            raise UnansweredError("the identity provider can't be reached: try again in a moment")
         if found is None:
-            if self._fetched is None:
-                raise UnansweredError("the identity provider can't be reached: try again in a moment")
             raise UnknownCallerError("the token is signed with a key that the identity provider doesn't publish")
         return found
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import yaml
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
@@ -54,6 +55,7 @@ def _get_packaging(request: Request, packaging_id: str) -> ModelPackaging:
 
 
 _NONE = _Messages()
+_CHECKING = CapacityLimiter(2)  # YAML is read by Python: more at once would only keep the other routes waiting
 _SHELVES = (
     _Shelf(
         kind="ModelPackaging",
@@ -108,8 +110,12 @@ def edit(request: Request, word: str, entity_id: str) -> Response:
 
 
 @router.post("/ui/check")
-def check_text(request: Request, form: Form) -> Response:
-    """Return what is wrong with a text: the part beside the editor."""
+async def check_text(request: Request, form: Form) -> Response:
+    """Return what is wrong with a text: the part beside the editor. A few at a time, as callers ask at each pause."""
+    return await to_thread.run_sync(_checked, request, form, limiter=_CHECKING)
+
+
+def _checked(request: Request, form: dict[str, str]) -> Response:
     documents, problems = check(service_of(request), _text(form))
     messages = _Messages(problems=problems, notes=_notes(request, documents))
     return render(request, "messages", **asdict(messages))
