@@ -48,14 +48,14 @@ class ApiService:
 
 
 @contextmanager
-def serve_api(folder: Path, **settings: str) -> Iterator[ApiService]:
-    """Start `packager api` with its data in a folder; SIGTERM ends it, and it must end well."""
+def serve_api(folder: Path, environ: dict[str, str] | None = None, /, **settings: str) -> Iterator[ApiService]:
+    """Start `packager api` with its data in a folder, in an environment; SIGTERM ends it, and it must end well."""
     folder.mkdir(exist_ok=True)
     tokens = folder / "tokens"
     token, read_only = add_token(tokens, "ann", may_write=True), add_token(tokens, "ben", may_write=False)
     own = {"LISTEN": "127.0.0.1:0", "DATA_DIR": str(folder), "TOKENS_FILE": str(tokens), **settings}
     environ = {
-        "PATH": os.environ["PATH"],
+        **(environ or {"PATH": os.environ["PATH"]}),
         "HOME": str(folder),
         **{f"PACKAGER_API_{name}": value for name, value in own.items()},
     }

@@ -64,22 +64,22 @@ def examine(service: ApiService, *words: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_every_answer_is_as_the_document_says(tmp_path: Path, database: str) -> None:
-    settings = {"OUTPUT_CONNECTION": "models-output"}
-    if database == "sqlite":
-        with serve_api(tmp_path / "data", **settings) as service:
-            check(service)
-        return
+def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
+    with serve_api(tmp_path / "data", OUTPUT_CONNECTION="models-output") as service:
+        check(service, "--phases", "coverage,fuzzing", "--max-examples", "15")
+
+
+def test_what_a_database_refuses_is_answered_as_the_document_says(tmp_path: Path) -> None:
+    """PostgreSQL is stricter than SQLite about texts and numbers; checks that know no database aren't made again."""
     with serve_postgres() as server:
-        settings |= {"DATABASE_URL": server.new_database(), "KEY": KEY}
+        settings = {"OUTPUT_CONNECTION": "models-output", "DATABASE_URL": server.new_database(), "KEY": KEY}
         with serve_api(tmp_path / "data", **settings) as service:
-            check(service)
+            check(service, "--phases", "fuzzing", "--max-examples", "15")
 
 
-def check(service: ApiService) -> None:
+def check(service: ApiService, *words: str) -> None:
     furnish(service)
-    told = examine(service, "--phases", "coverage,fuzzing", "--max-examples", "15")
+    told = examine(service, *words)
     with service.client() as client:
         methods = [method for each in client.get("/openapi.json").json()["paths"].values() for method in each]
     assert f"Tested: {len(methods)}" in told

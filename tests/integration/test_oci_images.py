@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.bases import make_base, user_environ
 from tests.integration.oci import push
 from tests.integration.packaging import (
     CONDA_FORGE,
@@ -20,7 +20,6 @@ from tests.integration.packaging import (
     wait_until_serving,
 )
 from tests.integration.registry import PASSWORD, free_port
-from tests.integration.test_environment import CACHE, make_channel
 from tests.integration.test_packaging import ask, image
 
 if TYPE_CHECKING:
@@ -41,33 +40,15 @@ python3 -m packager build "$@" && ls -A /tmp
 
 
 @pytest.fixture(scope="session")
-def channel() -> Path:
-    return make_channel(CACHE / "plain-channel")
-
-
-@pytest.fixture(scope="session")
 def bases(storage: dict[str, str], registry: Registry) -> dict[str, str]:
     """The base images of `make build-local`: the one for conda files in the registry, and one with a Python."""
-    made = {}
-    environ = {**os.environ, **storage}
-    for kind in ("base", "python"):
-        done = subprocess.run(["local/base_image.sh", kind], cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE)
-        made[kind] = done.stdout.decode().splitlines()[-1]
-    push(storage, made["base"], registry.host, "bases/debian:1")
-    return {**made, "base": f"{registry.host}/bases/debian:1"}
+    push(storage, make_base("base", storage), registry.host, "bases/debian:1")
+    return {"python": make_base("python", storage), "base": f"{registry.host}/bases/debian:1"}
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str], channel: Path) -> Desk:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
-    environ = {
-        **inherited,
-        **storage,
-        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{channel}",
-        "PACKAGER_WORK_DIR": str(tmp_path / "work"),
-        "PYTHONPATH": str(ROOT),
-    }
+def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> Desk:
+    environ = {**user_environ(storage), "PACKAGER_WORK_DIR": str(tmp_path / "work")}
     desk = Desk(folder=tmp_path, environ=environ, base=bases["base"])
     desk.put_model()
     return desk

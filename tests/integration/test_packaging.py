@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.bases import make_base, user_environ
 from tests.integration.packaging import (
     CONDA_FILE,
-    CONDA_FORGE,
     PODMAN,
     ROOT,
     RUN_WORDS,
@@ -26,7 +26,6 @@ from tests.integration.packaging import (
     zip_folder,
 )
 from tests.integration.registry import PASSWORD, free_port, serve_registry
-from tests.integration.test_environment import CACHE, make_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,25 +40,13 @@ pytestmark = pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "
 @pytest.fixture(scope="session")
 def environ(storage: dict[str, str]) -> dict[str, str]:
     """A user's environment: the tests' own storage, the small channel in conda-forge's place."""
-    channel = make_channel(CACHE / "plain-channel")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT"))}
-    return {
-        **inherited,
-        **storage,
-        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{channel}",
-        "PYTHONPATH": str(ROOT),
-    }
+    return user_environ(storage)
 
 
 @pytest.fixture(scope="session")
-def bases(environ: dict[str, str]) -> dict[str, str]:
+def bases(storage: dict[str, str]) -> dict[str, str]:
     """The two base images of `make build-local`, in the tests' storage."""
-    made = {}
-    for kind in ("base", "python"):
-        done = subprocess.run(["local/base_image.sh", kind], cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE)
-        made[kind] = done.stdout.decode().splitlines()[-1]
-    return made
+    return {kind: make_base(kind, storage) for kind in ("base", "python")}
 
 
 @pytest.fixture

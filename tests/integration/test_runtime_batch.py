@@ -305,6 +305,19 @@ def test_standard_input_that_is_closed(desk: Desk) -> None:
     assert (done.returncode, done.stderr) == (3, b"Error: Standard input is closed: there is nothing to read\n")
 
 
+@pytest.mark.parametrize("closing", [">&-", "| true", ">&- 2>&-"])
+@pytest.mark.parametrize("words", [("info",), ("self-check",), ("predict", "--input-format", "csv", "-", "-")])
+def test_standard_output_that_nobody_reads(desk: Desk, words: tuple[str, ...], closing: str) -> None:
+    program = f'{{ sleep 0.2; printf "n,s\\n1,a\\n"; }} | {{ "$@"; echo $? >code; }} {closing}'
+    shell = ["sh", "-c", program, "sh", *desk.command(*words)]
+    environ = desk.environ()
+    done = subprocess.run(shell, env=environ, cwd=desk.folder, check=False, capture_output=True, text=True, timeout=120)
+    assert (desk.folder / "code").read_text() == "5\n", done.stderr
+    if "2>" not in closing:
+        assert done.stderr.splitlines()[-1].startswith("Error: Standard output can't be written: "), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_self_check_says_why_the_model_does_not_serve(desk: Desk) -> None:
     more = {"MODEL_LOCATION": str(MODELS / "broken-init" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
     done = desk.run("self-check", "--format", "json", **more)

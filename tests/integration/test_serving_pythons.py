@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import find_python
-from tests.integration.packaging import CONDA_FORGE, PODMAN, ROOT, RUN_WORDS, Desk, wait_until_serving
+from tests.integration.bases import make_base, user_environ
+from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, wait_until_serving
 from tests.integration.registry import free_port
 from tests.integration.serving import make_venv
 from tests.integration.test_environment import CACHE, make_channel
@@ -27,7 +27,10 @@ PINS_BY_PYTHON = {
     "3.10": ("numpy==1.26.4", "orjson==3.9.15", "markupsafe==2.0.1"),
 }
 NEWER_PINS = ("numpy==2.1.3", "orjson==3.10.7", "markupsafe==3.0.2")
+# Images of 3.11 are what all other tests make: the oldest with either server, and the newest.
+IMAGES_OF = ("3.8", "3.10", "3.13")
 EACH_PYTHON = [pytest.param(version, marks=pytest.mark.needs(f"python{version}")) for version in PYTHONS]
+EACH_IMAGE = [pytest.param(version, marks=pytest.mark.needs(f"python{version}")) for version in IMAGES_OF]
 
 
 @pytest.fixture(scope="module")
@@ -61,35 +64,25 @@ def test_a_model_with_old_versions_of_what_we_use_has_its_own_and_we_have_ours(
 
 @pytest.fixture(scope="module")
 def pythons_channel() -> Path:
-    """A channel of all these Pythons: pyenv's, as conda packages. It takes a while, once."""
-    found = [find_python(version) for version in PYTHONS]
+    """A channel of these Pythons: pyenv's, as conda packages. It takes a while, once."""
+    found = [find_python(version) for version in IMAGES_OF]
     prefixes = [word for python in found if python for word in ("--python", str(Path(python).parents[1]))]
     return make_channel(CACHE / "pythons-channel", *prefixes)
 
 
 @pytest.fixture(scope="module")
 def base(storage: dict[str, str]) -> str:
-    """The base image of `make build-local`, as a file."""
-    environ = {**os.environ, **storage}
-    done = subprocess.run(["local/base_image.sh", "base"], cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE)
-    return done.stdout.decode().splitlines()[-1]
+    """The base image of `make build-local`."""
+    return make_base("base", storage)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.needs("buildah", "podman", "runc", "skopeo", "mmdebstrap", "patchelf", "root", "index")
-@pytest.mark.parametrize("version", EACH_PYTHON)
+@pytest.mark.parametrize("version", EACH_IMAGE)
 def test_an_image_serves_as_any_user_with_a_read_only_root(
     tmp_path: Path, storage: dict[str, str], base: str, pythons_channel: Path, version: str
 ) -> None:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
-    environ = {
-        **inherited,
-        **storage,
-        "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{pythons_channel}",
-        "PACKAGER_WORK_DIR": str(tmp_path / "work"),
-        "PYTHONPATH": str(ROOT),
-    }
+    environ = {**user_environ(storage, pythons_channel), "PACKAGER_WORK_DIR": str(tmp_path / "work")}
     desk = Desk(folder=tmp_path, environ=environ, base=base)
     desk.put_model(conda_file=f"name: wine\nchannels: [conda-forge]\ndependencies: ['python={version}']\n")
     port = free_port()

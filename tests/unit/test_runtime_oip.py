@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.oip import metadata, read, write
+from packager.runtime.odahu_runtime.oip import chosen, metadata, read, write
 from packager.runtime.odahu_runtime.schema import columns
 from tests.unit.test_runtime_wsgi import Client, add_up, make_model
 
@@ -151,6 +151,25 @@ def test_infer(client: Client) -> None:
         }
 
 
+def test_infer_answers_with_the_outputs_that_are_asked_for(client: Client) -> None:
+    request = {"inputs": [tensor("x", [1, 2], "FP64", [1, 2])]}
+
+    def ask(outputs: Any) -> Any:
+        answer = client.ask("POST", INFER, json.dumps({**request, "outputs": outputs}).encode())
+        return (answer.status, answer.json.get("error") or [each["name"] for each in answer.json["outputs"]])
+
+    assert ask([]) == ask(None) == ask([{"name": "sum", "parameters": {"binary_data": False}}]) == (200, ["sum"])
+    assert ask([{"name": "other"}]) == (400, "\"outputs\" asks for 'other'; there is sum")
+    several: tuple[Any, ...] = ({}, "sum", ["sum"], [{"name": 1}], 0)
+    for wrong in several:
+        assert ask(wrong) == (400, '"outputs" must be a list of objects, each with a "name"')
+
+
+def test_outputs_come_in_the_order_of_the_request() -> None:
+    tensors = write([[1, 2, 3]], ["a", "b", "c"])
+    assert [each["data"] for each in chosen(tensors, ["c", "a"])] == [[3], [1]]
+
+
 def test_infer_with_binary_data(client: Client) -> None:
     data = struct.pack("<2d", 1, 2)
     head = json.dumps({"inputs": [tensor("x", [1, 2], "FP64", binary_data_size=16)]}).encode()
@@ -182,6 +201,9 @@ def test_health_and_readiness_are_two_things(client: Client) -> None:
         ([[1, None]], "INT64", "the value 1 is null, which is not of type INT64"),
         ([[True], [0]], "BOOL", "the value 1 is 0, which is not of type BOOL"),
         ([{"a": 1}], "BYTES", 'the value 0 is {"a": 1}, which is not of type BYTES'),
+        ([[255], [256]], "UINT8", "the value 1 is 256, which is beyond UINT8: 0 to 255"),
+        ([0, -129], "INT8", "the value 1 is -129, which is beyond INT8: -128 to 127"),
+        ([1 << 63], "INT64", f"the value 0 is {1 << 63}, which is beyond INT64: {-(1 << 63)} to {(1 << 63) - 1}"),
     ],
 )
 def test_the_first_value_of_another_type_is_named(data: Any, datatype: str, said: str) -> None:

@@ -77,6 +77,8 @@ def run(command: Callable[[int], str]) -> int:
     try:
         with _stdout_is_stderr() as stdout:
             answer = command(stdout)
+        if answer:
+            tell(answer)
     except (InputError, parquet.MissingError) as error:
         return _fail(error, BAD_INPUT)
     except ModelError as error:
@@ -85,10 +87,20 @@ def run(command: Callable[[int], str]) -> int:
         return _fail(error, MODEL_FAILED)
     except OutputError as error:
         return _fail(error, NOT_WRITTEN)
-    if answer:
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
     return OK
+
+
+def tell(text: str) -> None:
+    """Print a text.
+
+    Raises:
+        OutputError: Nobody reads the standard output, or it isn't open.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(f"Standard output can't be written: {error.strerror}") from error
 
 
 def _predict(options: Options, stdout: int) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import batch, batching, ending, fast_json, isolation, limits, log, native, results, selfcheck, tables
+from .descriptors import open_standard
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -32,6 +33,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         SystemExit: 0 after `--help`, 2 for wrong arguments.
     """
+    open_standard()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "rest":

@@ -124,6 +124,8 @@ def _infer_request() -> Document:
             "data": {"type": "array"},
         },
     }
+    named = {"name": {"type": "string"}, "parameters": {"type": "object"}}
+    output = {"type": "object", "required": ["name"], "properties": named}
     return {
         "type": "object",
         "required": ["inputs"],
@@ -131,5 +133,6 @@ def _infer_request() -> Document:
             "id": {"type": "string"},
             "parameters": {"type": "object"},
             "inputs": {"type": "array", "minItems": 1, "items": tensor},
+            "outputs": {"type": "array", "items": output},
         },
     }

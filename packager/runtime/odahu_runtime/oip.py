@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
     from .schema import Column
 
@@ -35,6 +35,10 @@ _FORMATS = {
 _WHOLE: Set[type] = {int}
 _REAL: Set[type] = {int, float, type(None)}
 _VALUES: Dict[str, Set[type]] = {"BYTES": {str}, "BOOL": {bool}, "FP16": _REAL, "FP32": _REAL, "FP64": _REAL}
+_RANGES: Dict[str, Tuple[int, int]] = {
+    kind: (-(1 << bits - 1), (1 << bits - 1) - 1) if kind[0] == "I" else (0, (1 << bits) - 1)
+    for kind, bits in ((kind, 8 * struct.calcsize(form)) for kind, form in _FORMATS.items() if "INT" in kind)
+}
 _TYPES = {"integer": "INT64", "number": "FP64", "boolean": "BOOL", "string": "BYTES"}
 
 
@@ -83,6 +87,37 @@ def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
             )
     data = [list(row) for row in zip(*(tensor.data for tensor in tensors))]  # noqa: B905  (checked)
     return Batch(data, [tensor.name for tensor in tensors])
+
+
+def wanted_outputs(document: Dict[str, Any]) -> Optional[List[str]]:
+    """The names of the tensors that a request asks for; None: all there are.
+
+    Raises:
+        InputError: Its "outputs" isn't a list of tensors with names.
+    """
+    listed = document.get("outputs")
+    if not listed and (listed is None or isinstance(listed, list)):
+        return None
+    if not isinstance(listed, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed
+    ):
+        raise InputError('"outputs" must be a list of objects, each with a "name"')
+    return [item["name"] for item in listed]
+
+
+def chosen(tensors: List[Dict[str, Any]], names: Optional[List[str]]) -> List[Dict[str, Any]]:
+    """The tensors of these names, in this order.
+
+    Raises:
+        InputError: There is none of a name.
+    """
+    if names is None:
+        return tensors
+    by_name = {tensor["name"]: tensor for tensor in tensors}
+    for name in names:
+        if name not in by_name:
+            raise InputError(f'"outputs" asks for {name!r}; there is {", ".join(by_name)}')
+    return [by_name[name] for name in names]
 
 
 def write(prediction: Any, columns: List[Any]) -> List[Dict[str, Any]]:
@@ -154,6 +189,12 @@ def _flat(data: Any, place: str, kind: str) -> List[Any]:
     if not types <= wanted:
         number, value = next((number, value) for number, value in enumerate(flat) if type(value) not in wanted)
         raise InputError(f"{place}: the value {number} is {json.dumps(value)[:100]}, which is not of type {kind}", 422)
+    if wanted is _WHOLE and flat:
+        least, most = _RANGES[kind]
+        if min(flat) < least or max(flat) > most:
+            number, value = next((number, value) for number, value in enumerate(flat) if not least <= value <= most)
+            text = f"the value {number} is {str(value)[:100]}, which is beyond {kind}: {least} to {most}"
+            raise InputError(f"{place}: {text}", 422)
     return flat
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -39,9 +38,8 @@ def self_check(form: str) -> int:
         return ""
 
     code = batch.run(check)
-    sys.stdout.write((json.dumps(report) if form == "json" else _text(report)) + "\n")
-    sys.stdout.flush()
-    return code
+    told = batch.run(lambda _: json.dumps(report) if form == "json" else _text(report))
+    return code or told
 
 
 def _check(report: Dict[str, Any]) -> None:

@@ -186,15 +186,16 @@ class Surface:
                 raise InputError(
                     f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
                 )
-            head = body if length is None else body[: int(length)]
-            document = inputs.parse_strict(coding.text_of(head))
-            batch = oip.read(document, body[len(head) :], names)
-            note = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
-            return self._intake.take(batch), note
+            text = body if length is None else body[: int(length)]
+            document = inputs.parse_strict(coding.text_of(text))
+            batch = oip.read(document, body[len(text) :], names)
+            head = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
+            return self._intake.take(batch), {"head": head, "outputs": oip.wanted_outputs(document)}
 
         def finish(request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
-            answer = {"model_name": self._service.name, "model_version": self._service.version, **note}
-            answer["outputs"] = oip.write(*self._model.values(prediction, columns))
+            answer = {"model_name": self._service.name, "model_version": self._service.version, **note["head"]}
+            tensors = oip.write(*self._model.values(prediction, columns))
+            answer["outputs"] = oip.chosen(tensors, note["outputs"])
             return json_reply(200, outputs.dumps(answer), self._headers(request))
 
         return self._prediction(read, finish, "error")

@@ -1,0 +1,119 @@
+"""From the public client to an image that predicts, through the service with its own executor."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from packager.applications import APPLICATIONS
+from packager.applications.schema import integration
+from tests.integration.api_service import serve_api
+from tests.integration.bases import make_base, user_environ
+from tests.integration.odahu_client import OdahuClient, client_environment
+from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, wait_until_serving, zip_folder
+from tests.integration.registry import free_port
+from tests.integration.test_api_client import shown, write
+from tests.integration.test_packaging import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.registry import Registry
+
+pytestmark = [
+    pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "root", "index"),
+    pytest.mark.timeout(900),
+]
+NAME = ("--id", "wine")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, storage: dict[str, str]) -> Desk:
+    made = Desk(folder=tmp_path, environ=user_environ(storage), base=make_base("base", storage))
+    made.put_model()
+    (tmp_path / "models").mkdir()
+    zip_folder(made.model, tmp_path / "models" / "wine.zip")
+    return made
+
+
+@pytest.fixture
+def client(tmp_path: Path, desk: Desk) -> Iterator[OdahuClient]:
+    settings = {"MODELS_DIR": str(tmp_path / "models"), "ENGINE": "buildah"}
+    with serve_api(tmp_path / "data", desk.environ, **settings) as service:
+        home = tmp_path / "home"
+        home.mkdir()
+        ours = OdahuClient(environment=client_environment(), home=home, service=service)
+        ours.run("login", "--url", service.url, "--token", service.token)
+        yield ours
+
+
+def packaging(desk: Desk, port: int, artifact: str) -> dict[str, Any]:
+    arguments = {"dockerfileBaseImage": desk.base, "imageName": "wine:1", "port": port}
+    spec = {
+        "integrationName": "docker-rest",
+        "artifactName": artifact,
+        "targets": [{"connectionName": "registry", "name": "docker-push"}],
+        "arguments": arguments,
+    }
+    return {"kind": "ModelPackaging", "id": "wine", "spec": spec}
+
+
+def test_a_model_becomes_an_image_that_predicts(
+    client: OdahuClient, desk: Desk, password_registry: Registry, storage: dict[str, str]
+) -> None:
+    uri = f"{password_registry.host}/api"
+    password = base64.b64encode(password_registry.password.encode()).decode()
+    login = {"username": password_registry.username, "password": password}
+    registry = {"kind": "Connection", "id": "registry", "spec": {"type": "docker", "uri": uri, **login}}
+    rest = integration(APPLICATIONS["docker-rest"], "packager:test")
+    port = free_port()
+    missing = write(client, "missing.yaml", registry, rest, packaging(desk, port, "other.zip"))
+    assert "created resources: 3" in client.run("bulk", "apply", missing)
+
+    # The client waits for the end and follows the log till then; a failure is told with its reason.
+    sound = write(client, "wine.yaml", packaging(desk, port, "wine.zip"))
+    told = client.run("packaging", "edit", "-f", sound, "--timeout", "10", timeout=700)
+    assert "Model was packed" in told or "succeeded" in told, told
+    [entity] = shown(client.run("packaging", "get", *NAME))
+    results = {each["name"]: each["value"] for each in entity["status"]["results"]}
+    digest = password_registry.digest("api/wine", "1")
+    assert results["imageDigest"] == f"{uri}/wine@{digest}"
+    value = client.run("packaging", "get", *NAME, "-o", "jsonpath=[*].status.results[?(@.name=='image')].value")
+    assert value.strip() == f"{uri}/wine:1"
+
+    logs = client.run("packaging", "logs", *NAME)
+    assert str(digest) in logs
+    assert client.run("packaging", "logs", *NAME, "--follow") == logs
+    for secret in (password_registry.password, password):
+        assert secret not in logs + told + client.service.log.read_text()
+
+    serve(storage, password_registry, results["imageDigest"], port)
+
+    failing = packaging(desk, port, "wine.zip")
+    failing["spec"]["arguments"]["dockerfileBaseImage"] = f"{password_registry.host}/no/base:1"
+    told = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
+    [entity] = shown(client.run("packaging", "get", *NAME))
+    assert entity["status"]["state"] == "failed"
+    assert entity["status"]["reason"] == "base-image"
+    client.run("packaging", "delete", *NAME)
+
+
+def serve(storage: dict[str, str], registry: Registry, reference: str, port: int) -> None:
+    """Run the image as any user would, and ask it."""
+    login = ("--creds", f"{registry.username}:{registry.password}", "--tls-verify=false")
+    name = f"packager-test-{port}"
+    command = [*PODMAN, "run", "--rm", "--name", name, *login, *RUN_WORDS, "--read-only", f"docker://{reference}"]
+    with subprocess.Popen(command, env=storage, stdout=subprocess.PIPE, text=True) as served:
+        try:
+            wait_until_serving(port, served)
+            body = json.dumps({"columns": ["features"] * 3, "data": [[1, 2, 3]]}).encode()
+            answer = ask(f"http://127.0.0.1:{port}/api/model/invoke", body)
+            assert answer == {"prediction": [[1.375]], "columns": ["predictions"]}
+        finally:
+            subprocess.run([*PODMAN, "stop", "--ignore", "--time", "10", name], env=storage, check=False)
+        assert served.wait(30) == 0
