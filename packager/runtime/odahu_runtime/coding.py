@@ -9,7 +9,7 @@ import re
 import zlib
 from typing import TYPE_CHECKING
 
-from . import arrow, inputs
+from . import arrow, fast_json, inputs
 from .inputs import Batch, InputError
 from .messages import NO_BODY, TOO_LARGE
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .messages import Reply, Request
 
-_CSV = "text/csv"
+_CSV, _JSON = "text/csv", "application/json"
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
@@ -66,7 +66,13 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     Raises:
         InputError: It is none of them; says where.
     """
-    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    kind = request.header("content-type") or ""
+    if kind == _JSON:
+        try:
+            return inputs.read_batch(fast_json.loads(body))
+        except fast_json.Refused:
+            pass  # what it is else, or what is wrong with it
+    kind = kind.partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
         return arrow.read(body, intake)
     text = text_of(body)

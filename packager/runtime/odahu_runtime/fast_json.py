@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional
+    from typing import Any, Callable, Dict, Optional, Union
 
 _found: Dict[str, Any] = {}
 
@@ -23,8 +23,8 @@ def use(orjson: Optional[Any]) -> None:
         _found["option"] = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def loads(text: str) -> Any:
-    """Read standard JSON.
+def loads(text: Union[str, bytes]) -> Any:
+    """Read standard JSON, as text or UTF-8.
 
     Raises:
         Refused: The standard library has to.

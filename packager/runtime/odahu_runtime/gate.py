@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from .batching import Limits, Part, collect
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Item = Tuple["Exchange", Job, bytes]
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
+_BRIEF = 0.002  # seconds: predictions that usually take less are made one after the other
+_LOOK = 0.02  # seconds between two looks whether the one that is being made takes longer than usual
+_IDLE = 1.0  # seconds without a prediction, after which nobody stands by
+_SHARE = 0.05  # of the newest in what is usual
 
 
 class Exchange:
@@ -48,8 +52,13 @@ class Exchange:
 class Gate:
     """The requests of a worker that are not answered yet. Every method may be called from any thread.
 
-    A request is predicted by the thread that submits it: to hand it to another takes as long as a small model. Where
-    requests are to share a call, threads of the gate's own take them from a line instead, so that they can meet there.
+    A request is predicted by the thread that submits it: to hand it to another takes as long as a small model. Threads
+    that have something to do at the same time hand the interpreter to each other, which takes as long again; so while
+    predictions are brief, one thread makes them all, hears of requests between them, and the others stand by. They take
+    part as soon as one prediction isn't brief: health checks are answered meanwhile, and other predictions are made.
+
+    Where requests are to share a call, threads of the gate's own take them from a line instead, so that they can meet
+    there.
     """
 
     def __init__(
@@ -75,6 +84,10 @@ class Gate:
         self._free = list(range(threads))  # the numbers that a thread which predicts may take
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
         self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
+        self._running: Dict[int, float] = {}  # the threads that predict, and since when
+        self._usual = 0.0  # seconds that predictions took lately
+        self._last = 0.0  # when the last one was made
+        self._standing_by = Lock()
 
     @property
     def borrowed(self) -> int:
@@ -105,6 +118,9 @@ class Gate:
         # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
         self._waiting.append((exchange, job, body))
         while self._waiting:
+            if self._running and self._is_brisk():
+                self._stand_by()
+                continue
             try:
                 thread = self._free.pop()
             except IndexError:
@@ -113,6 +129,23 @@ class Gate:
                 self._serve_waiting(thread)
             finally:
                 self._free.append(thread)
+
+    def _stand_by(self) -> None:
+        """Let the thread that predicts do it all, until it takes long or there is nothing to do.
+
+        One of those who stand by looks from time to time, the others wait for it. There is always a thread that
+        doesn't: the one that was predicting when the others began to.
+        """
+        with self._standing_by:
+            while self._is_brisk():
+                time.sleep(_LOOK)
+
+    def _is_brisk(self) -> bool:
+        """Whether predictions are brief, and the newest of those that are being made isn't late."""
+        if self._usual > _BRIEF:
+            return False
+        since = list(self._running.values())  # a copy, in one step for the interpreter
+        return time.monotonic() < (max(since) + _LOOK if since else self._last + _IDLE)
 
     def _serve_waiting(self, thread: int) -> None:
         while True:
@@ -166,22 +199,28 @@ class Gate:
 
     def _predict(self, items: List[Tuple[Exchange, Job, bytes]], thread: int) -> None:
         parts: List[Tuple[Exchange, Part]] = []
-        for exchange, job, body in items:
-            if exchange not in self._open:
-                continue  # its time was up before its turn came
-            exchange.thread = thread
-            exchange.state = PREDICTING
-            request = exchange.request
-            step = job.run(request, body) if job.join is None else job.join(request, body)
-            if isinstance(step, Part):
-                parts.append((exchange, step))
-            else:
-                self.reply(exchange, step)
-        if parts:
-            replies = self._together([part for _, part in parts])
-            for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
-                self.reply(exchange, reply)
-        self._stuck.pop(thread, None)
+        began = self._running[thread] = time.monotonic()
+        try:
+            for exchange, job, body in items:
+                if exchange not in self._open:
+                    continue  # its time was up before its turn came
+                exchange.thread = thread
+                exchange.state = PREDICTING
+                request = exchange.request
+                step = job.run(request, body) if job.join is None else job.join(request, body)
+                if isinstance(step, Part):
+                    parts.append((exchange, step))
+                else:
+                    self.reply(exchange, step)
+            if parts:
+                replies = self._together([part for _, part in parts])
+                for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
+                    self.reply(exchange, reply)
+        finally:
+            self._last = time.monotonic()
+            self._usual += (self._last - began - self._usual) * _SHARE
+            self._running.pop(thread, None)
+            self._stuck.pop(thread, None)
 
 
 def overdue_replies(timeout: float) -> Dict[str, Reply]:

@@ -19,7 +19,7 @@ import threading
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from gunicorn.workers.base import Worker
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 0.25
 _IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
 _STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python starts, since the model runs in them
+_TOGETHER_SECONDS = 0.05  # after lines of the log were written, in which others are kept back
 _QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
 _CONNECTIONS = 65536  # in hand at once; the kernel keeps more
 _KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
@@ -76,6 +77,7 @@ class _Worker(Worker):  # type: ignore[misc]
         gc.freeze()  # what the model has loaded stays: no collection needs to look through it again
         self._context = contextvars.copy_context()
         self._closing = False
+        self._keep_until = 0.0  # what the log keeps back, by the monotonic clock
         self._gate.start()
         stopped = threading.Event()
         signal = core.WorkerSignal()
@@ -172,7 +174,9 @@ class _Worker(Worker):  # type: ignore[misc]
                 return
 
             def come(future: Any) -> None:
-                self._gate.submit(exchange, job, future.result())
+                body = future.result()
+                exchange.body = None  # it leads back here: only the collector of garbage would find that
+                self._gate.submit(exchange, job, body)
 
             exchange.body = exchange.proto.proto()
             exchange.body.add_done_callback(self._unless_gone(exchange, come), context=self._context)
@@ -233,17 +237,22 @@ class _Worker(Worker):  # type: ignore[misc]
         if reply.status >= HTTPStatus.BAD_REQUEST:
             reply = in_terms_of(exchange.request, reply)
             close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
-        headers = [(name, _ascii(value)) for name, value in reply.headers]
+        headers = reply.headers
         if exchange.state == READING and exchange.body is not None:
             exchange.body.cancel()  # else the core reads on, and the connection stays as long as the client likes
         if close:
-            headers.append(("Connection", "close"))
+            headers = [*headers, ("Connection", "close")]
         request = exchange.request
         exchange.proto.proto.response_bytes(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
-        seconds = time.monotonic() - exchange.began
-        self.wsgi.metrics.answered(request.path, reply.status, seconds)
-        self.wsgi.metrics.in_flight(len(self._gate))
-        log.access(request, reply.status, len(reply.body), seconds, last=not len(self._gate))
+        now = time.monotonic()
+        seconds = now - exchange.began
+        metrics, waiting = self.wsgi.metrics, len(self._gate)
+        metrics.answered(request.path, reply.status, seconds)
+        metrics.in_flight(waiting)
+        last = not waiting and now > self._keep_until
+        if last:
+            self._keep_until = now + _TOGETHER_SECONDS
+        log.access(request, reply.status, len(reply.body), seconds, last=last)
 
 
 def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
@@ -260,8 +269,3 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
 def _has_body(request: Request) -> bool:
     length = request.header("content-length")
     return request.header("transfer-encoding") is not None or length not in (None, "0")
-
-
-def _ascii(value: str) -> str:
-    """The core takes no other characters in a header."""
-    return value if value.isascii() else quote(value, safe=" /:@,;=+$!*'()[]%")

@@ -16,7 +16,7 @@ from .messages import Request
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Any, Callable, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 STDERR = 2
 _LONGEST_ID = 200
@@ -24,7 +24,8 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a
 
 
 _style = {"json": False}
-_pending: List[bytes] = []  # lines of requests, written together with others that are answered at the same time
+# What is to be written: entries, and requests whose lines are made when they are, together with others'.
+_pending: List[Union[bytes, Tuple[float, Request, int, int, float]]] = []
 _MOST_PENDING = 64
 _writing = Lock()
 _second: List[Any] = [0, ""]  # the last second, and how it is written
@@ -37,7 +38,7 @@ def use_json(*, use: bool) -> None:
 
 def write(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> None:
     """Write one entry to stderr; as text it has more than one line only when `text` has, and no fields."""
-    _pending.append(_entry(level, text, fields))
+    _pending.append(_entry(time.time(), level, text, fields))
     flush()
 
 
@@ -45,7 +46,8 @@ def flush() -> None:
     """Write what was kept back, unless another thread is about to."""
     while _pending and _writing.acquire(blocking=False):
         try:
-            data = b"".join(_pending.pop(0) for _ in range(len(_pending)))
+            entries = [_pending.pop(0) for _ in range(len(_pending))]
+            data = b"".join(entry if isinstance(entry, bytes) else _access(*entry) for entry in entries)
             while data:
                 data = data[os.write(STDERR, data) :]
         except OSError:  # noqa: PERF203
@@ -60,13 +62,13 @@ def access(request: Request, status: int, size: int, seconds: float, *, last: bo
     The id that the client gave the request, and the trace it belongs to (w3.org/TR/trace-context), stand behind. Unless
     it is the `last` for now, the line may be kept back until `flush`, or for some others.
     """
-    _pending.append(_access(request, status, size, seconds))
+    _pending.append((time.time(), request, status, size, seconds))
     if last or len(_pending) >= _MOST_PENDING:
         flush()
 
 
-def _entry(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> bytes:
-    now = int(time.time())
+def _entry(when: float, level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> bytes:
+    now = int(when)
     second, stamp = _second
     if second != now:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
@@ -77,7 +79,7 @@ def _entry(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> by
     return f"{stamp} [{os.getpid()}] {level} {text}\n".encode("utf-8", "backslashreplace")
 
 
-def _access(request: Request, status: int, size: int, seconds: float) -> bytes:
+def _access(when: float, request: Request, status: int, size: int, seconds: float) -> bytes:
     line = f"{request.client} {request.method} {request.path} {status} {size} {seconds * 1000:.1f}ms"
     request_id = request.header("request-id") or request.header("x-request-id")
     trace = _trace(request)
@@ -88,7 +90,7 @@ def _access(request: Request, status: int, size: int, seconds: float) -> bytes:
     if not line.isprintable():
         line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
     if not _style["json"]:
-        return _entry("ACCESS", line)
+        return _entry(when, "ACCESS", line)
     fields: Dict[str, Any] = {
         "client": request.client,
         "method": request.method,
@@ -99,7 +101,7 @@ def _access(request: Request, status: int, size: int, seconds: float) -> bytes:
         **({"request_id": request_id[:_LONGEST_ID]} if request_id else {}),
         **trace,
     }
-    return _entry("ACCESS", line, fields)
+    return _entry(when, "ACCESS", line, fields)
 
 
 def _trace(request: Request) -> Dict[str, str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
 TOO_LARGE = "The body is larger than {} bytes, the most that this service reads"
-_LATIN = re.compile(r"[\x20-\x7e\xa0-\xff]*")
+_PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 class Request:
@@ -103,4 +103,4 @@ def in_terms_of(request: Request, reply: Reply) -> Reply:
 
 def header_text(text: str) -> str:
     """Text that a header can carry: what it can't is percent-encoded."""
-    return text if _LATIN.fullmatch(text) else quote(text, safe=" /:@,;=+$!*'()[]")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=" /:@,;=+$!*'()[]")
