@@ -213,6 +213,8 @@ def check_registry_uri(uri: str) -> list[str]:
         return ["its uri is empty; write host/path"]
     if "://" in uri:
         return [f"its uri has the scheme {uri.partition('://')[0]!r}; write host/path without it"]
+    if "@" in uri.partition("/")[0]:
+        return ["its uri holds a user or a password; write them in `username` and `password`, and host/path here"]
     try:
         Reference.parse(f"{uri.rstrip('/')}/x")
     except ValueError as error:

@@ -51,9 +51,15 @@ async def _known(_request: Request, error: Exception) -> JSONResponse:
     return answer(status, error.message)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
+    kind = request.headers.get("content-type", "")
+    if "json" not in kind and any(problem["loc"] == ("body",) for problem in error.errors()):
+        message = (
+            f"the body is {kind[:100].encode(errors='replace').decode() or 'of no type'}: send JSON with the header "
+        )
+        return answer(HTTPStatus.BAD_REQUEST, f"{message}Content-Type: application/json")
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))

@@ -119,6 +119,9 @@ def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         # Whoever reads nothing for so long is cut off by the kernel, and what is held for it freed (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.log_stall_seconds * 1000))
+        # asyncio sets it only where a socket was made with its protocol's number; else the second part of an answer
+        # waits for the acknowledgement of the first: 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise UsageError(
             f"can't listen on {settings.listen}: {error.strerror or error}",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from packager.api.config import ApiSettings
+from packager.api.server import _listening
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from tests.integration.api_service import KEY, serve_api
@@ -84,6 +87,16 @@ def shown(text: str) -> list[dict[str, Any]]:
 def rows(table: str) -> int:
     """Return how many entities a table shows; its cells are broken into lines anywhere."""
     return sum(line.startswith("+--") for line in table.splitlines()) - 1
+
+
+def test_an_answer_waits_for_no_acknowledgement() -> None:
+    with (
+        _listening(ApiSettings(listen="127.0.0.1:0")) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+        listener.accept()[0] as theirs,
+    ):
+        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert ours.fileno() > 0
 
 
 def test_a_wrong_token_is_told_at_login(client: OdahuClient, tmp_path: Path) -> None:

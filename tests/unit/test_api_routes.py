@@ -156,6 +156,9 @@ def test_a_wrong_body_is_refused(client: httpx.Client, body: bytes, why: str) ->
 def test_a_body_must_call_itself_json(client: httpx.Client) -> None:
     answer = client.post(CONNECTION, content=json.dumps(connection()), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 400
+    assert answer.json() == {
+        "message": "the body is text/plain: send JSON with the header Content-Type: application/json"
+    }
     assert client.get(CONNECTION).json() == []
 
 
@@ -214,6 +217,7 @@ def test_a_vital_connection_stays(client: httpx.Client) -> None:
         ({"type": "ftp"}, ["type 'ftp' is unknown"]),
         ({"uri": ""}, ["uri is empty"]),
         ({"uri": "https://host/x"}, ["has the scheme 'https'"]),
+        ({"uri": "ann:secret@host/x"}, ["its uri holds a user or a password"]),
         ({"type": "s3", "uri": ""}, ["uri is empty or missing"]),
         ({"type": "git", "uri": "https://ann:secret@host/x.git"}, ["uri holds a password"]),
         ({"password": "no base64!"}, ["spec.password is not base64"]),

@@ -28,6 +28,8 @@ _STDOUT = "-"
 _EVERYTHING = 1 << 62  # rows
 _SHOWN_LINES = 10
 
+_unwritten: List[Any] = []
+
 
 class Options(NamedTuple):
     """What `predict` is asked for.
@@ -100,6 +102,8 @@ def tell(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError as error:
+        _unwritten.append(sys.stdout)  # kept, as closing it would write what it holds
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise OutputError(f"Standard output can't be written: {error.strerror}") from error
 
 
