@@ -26,7 +26,7 @@ STRICT ?=
 # What STRICT may do without: words as in the tests' `needs(...)`.
 WITHOUT ?=
 # How the integration tests are spread over processes, a file to one of them (they wait more than they work); empty: not at all.
-PROCESSES ?= -n 4 --dist loadfile
+PROCESSES ?= -n 4 --dist loadfile --no-loadscope-reorder
 # Further arguments for pytest: make unit TESTS='-k plan'
 TESTS ?=
 

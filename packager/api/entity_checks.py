@@ -15,6 +15,7 @@ from packager.api.validation import check_entity_id
 from packager.errors import RequestError
 from packager.models.connection import MASK, REGISTRY_TYPES, SECRET_FIELDS, Connection
 from packager.models.documents import decode_secrets, describe
+from packager.registry.credentials import docker_credential
 from packager.request import check_registry_uri
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def read_connection(new: NewConnection, *, keep_mask: bool) -> Connection:
     connection = None
     try:
         connection = Connection.model_validate(decode_secrets(document, "connection", keep_mask=keep_mask))
+        if connection.spec.type == "docker":
+            docker_credential(connection)
     except RequestError as error:
-        problems += error.problems
+        problems += error.problems or (error.message,)
     except ValidationError as error:
         problems += describe(error)
     if problems or connection is None:

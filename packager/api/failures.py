@@ -92,6 +92,8 @@ def _methods(request: Request) -> list[str]:
 async def _database(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, (OperationalError, PoolTimeoutError)):
         log.error("the database doesn't answer: %s", str(error).splitlines()[0])
+        if "disk is full" in str(error):  # SQLite's words
+            return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the database can't be written: its disk is full")
         return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the database doesn't answer; try again", {"Retry-After": "5"})
     return await _unexpected(_request, error)
 

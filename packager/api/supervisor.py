@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy.exc import OperationalError
+
 from packager.api.entities import PackagingStatus
 from packager.api.sweeper import Sweeper
 from packager.errors import BuildError, EntityExistsError, PackagerError, RequestError
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 _FINAL_ERRORS = (RequestError, BuildError, EntityExistsError)  # what another try doesn't mend
 _THREADS = 8
+_AWAY = "the database doesn't answer"
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0  # seconds before a start that failed is tried again
 
 
@@ -120,9 +123,15 @@ class Supervisor:
             self._awake.set()
 
     def _loop(self) -> None:
+        is_away = False
         while not self._closing.is_set():
             try:
                 self.round()
+                is_away = False
+            except OperationalError as error:
+                if not is_away:
+                    log.warning("%s, and is asked until it does: %s", _AWAY, str(error.orig).partition("\n")[0])
+                is_away = True
             except Exception:
                 log.exception("a round of the supervisor failed; the next one is in a moment")
             self._awake.wait(self._rules.pause)
@@ -288,6 +297,8 @@ def _outcome(job: Future[_Value], subject: str, *, default: _Value) -> _Value:
         return job.result()
     except PackagerError as error:
         log.warning("%s: %s", subject, error.message)
+    except OperationalError:
+        log.warning("%s: %s; it is tried again", subject, _AWAY)
     except Exception:
         log.exception("%s: an unexpected error; it is tried again", subject)
     return default

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,36 @@ if TYPE_CHECKING:
     from tests.integration.registry import Registry
 
 TINY_BASE = "localhost/tiny-base:1"
+# What takes minutes is begun first: with a file to a process, the last one to end would be alone for as long.
+_LONGEST = (
+    "test_packaging",
+    "test_kaniko_job",
+    "test_oci_environment",
+    "test_api_schema",
+    "test_serving_pythons",
+    "test_api_executors",
+    "test_api_client",
+    "test_api_replicas",
+    "test_rendered_pod",
+    "test_oci_images",
+    "test_api_logs",
+    "test_jupyterlab_panel",
+    "test_labextension_build",
+    "test_api_image",
+)
 _PROGRAMS = ("dash", "cat", "sleep")
 _DOCKERFILE = 'FROM scratch\nCOPY root /\nENV PATH=/usr/local/bin:/usr/bin:/bin\nCMD ["/bin/sh"]\n'
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sizes = Counter(item.path for item in items)
+
+    def turn(item: pytest.Item) -> tuple[int, int, str]:
+        place = _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST)
+        return place, -sizes[item.path], str(item.path)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

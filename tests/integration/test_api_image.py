@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +13,10 @@ from packager.applications.schema import integration
 from tests.integration.api_service import serve_api
 from tests.integration.bases import make_base, user_environ
 from tests.integration.odahu_client import OdahuClient, client_environment
-from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, wait_until_serving, zip_folder
+from tests.integration.packaging import Desk, wait_until_serving, zip_folder
 from tests.integration.registry import free_port
 from tests.integration.test_api_client import shown, write
-from tests.integration.test_packaging import ask
+from tests.integration.test_packaging import ask, image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +62,7 @@ def packaging(desk: Desk, port: int, artifact: str) -> dict[str, Any]:
     return {"kind": "ModelPackaging", "id": "wine", "spec": spec}
 
 
-def test_a_model_becomes_an_image_that_predicts(
-    client: OdahuClient, desk: Desk, password_registry: Registry, storage: dict[str, str]
-) -> None:
+def test_a_model_becomes_an_image_that_predicts(client: OdahuClient, desk: Desk, password_registry: Registry) -> None:
     uri = f"{password_registry.host}/api"
     password = base64.b64encode(password_registry.password.encode()).decode()
     login = {"username": password_registry.username, "password": password}
@@ -77,14 +74,14 @@ def test_a_model_becomes_an_image_that_predicts(
 
     # The client waits for the end and follows the log till then; a failure is told with its reason.
     sound = write(client, "wine.yaml", packaging(desk, port, "wine.zip"))
-    told = client.run("packaging", "edit", "-f", sound, "--timeout", "10", timeout=700)
-    assert "Model was packed" in told or "succeeded" in told, told
+    told = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
+    assert "Model wine was packed" in told
     [entity] = shown(client.run("packaging", "get", *NAME))
     results = {each["name"]: each["value"] for each in entity["status"]["results"]}
     digest = password_registry.digest("api/wine", "1")
     assert results["imageDigest"] == f"{uri}/wine@{digest}"
-    value = client.run("packaging", "get", *NAME, "-o", "jsonpath=[*].status.results[?(@.name=='image')].value")
-    assert value.strip() == f"{uri}/wine:1"
+    value = client.run("packaging", "get", *NAME, "-o", "jsonpath=[*].status.results[*].value")
+    assert json.loads(value) == [f"{uri}/wine:1", results["imageDigest"]]
 
     logs = client.run("packaging", "logs", *NAME)
     assert str(digest) in logs
@@ -92,28 +89,18 @@ def test_a_model_becomes_an_image_that_predicts(
     for secret in (password_registry.password, password):
         assert secret not in logs + told + client.service.log.read_text()
 
-    serve(storage, password_registry, results["imageDigest"], port)
+    with image(desk, password_registry, results["imageDigest"], "--read-only") as run, run() as served:
+        wait_until_serving(port, served)
+        body = json.dumps({"columns": ["features"] * 3, "data": [[1, 2, 3]]}).encode()
+        answer = ask(f"http://127.0.0.1:{port}/api/model/invoke", body)
+        assert answer == {"prediction": [[1.375]], "columns": ["predictions"]}
+        run.stop()
+        assert served.wait(30) == 0
 
     failing = packaging(desk, port, "wine.zip")
     failing["spec"]["arguments"]["dockerfileBaseImage"] = f"{password_registry.host}/no/base:1"
     told = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
     [entity] = shown(client.run("packaging", "get", *NAME))
     assert entity["status"]["state"] == "failed"
-    assert entity["status"]["reason"] == "base-image"
+    assert entity["status"]["reason"] == "image-not-found"
     client.run("packaging", "delete", *NAME)
-
-
-def serve(storage: dict[str, str], registry: Registry, reference: str, port: int) -> None:
-    """Run the image as any user would, and ask it."""
-    login = ("--creds", f"{registry.username}:{registry.password}", "--tls-verify=false")
-    name = f"packager-test-{port}"
-    command = [*PODMAN, "run", "--rm", "--name", name, *login, *RUN_WORDS, "--read-only", f"docker://{reference}"]
-    with subprocess.Popen(command, env=storage, stdout=subprocess.PIPE, text=True) as served:
-        try:
-            wait_until_serving(port, served)
-            body = json.dumps({"columns": ["features"] * 3, "data": [[1, 2, 3]]}).encode()
-            answer = ask(f"http://127.0.0.1:{port}/api/model/invoke", body)
-            assert answer == {"prediction": [[1.375]], "columns": ["predictions"]}
-        finally:
-            subprocess.run([*PODMAN, "stop", "--ignore", "--time", "10", name], env=storage, check=False)
-        assert served.wait(30) == 0

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -217,6 +219,7 @@ def test_a_vital_connection_stays(client: httpx.Client) -> None:
         ({"type": "ftp"}, ["type 'ftp' is unknown"]),
         ({"uri": ""}, ["uri is empty"]),
         ({"uri": "https://host/x"}, ["has the scheme 'https'"]),
+        ({"username": "", "password": encoded("x")}, ["it has a password but no user name"]),
         ({"uri": "ann:secret@host/x"}, ["its uri holds a user or a password"]),
         ({"type": "s3", "uri": ""}, ["uri is empty or missing"]),
         ({"type": "git", "uri": "https://ann:secret@host/x.git"}, ["uri holds a password"]),
@@ -260,6 +263,25 @@ def test_each_change_leaves_a_line(client: httpx.Client, caplog: pytest.LogCaptu
         "audit: anonymous read the secrets of connection store from 192.0.2.7",
         "audit: anonymous deleted connection store from 192.0.2.7",
     ]
+
+
+def test_a_database_that_has_frozen_keeps_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    thaw, asked = threading.Event(), []
+
+    def check() -> None:
+        asked.append(1)
+        thaw.wait(60)
+
+    service = make_service(tmp_path)
+    monkeypatch.setattr(service.store, "check", check)
+    monkeypatch.setattr("packager.api.routes.health._PATIENCE", 0.01)
+    with make_client(service) as client:
+        assert [client.get("/ready").status_code for _ in range(3)] == [503] * 3
+        assert (asked, client.get("/health").status_code) == ([1], 200)
+        thaw.set()
+        deadline = time.monotonic() + 60
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() < deadline
 
 
 def test_what_is_told_of_the_service(client: httpx.Client) -> None:

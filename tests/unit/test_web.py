@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 OWN = {"Origin": "http://localhost"}
 PACKAGING = yaml.safe_dump({"kind": "ModelPackaging", **packaging()})
-CONNECTION = f"kind: Connection\nid: mine\nspec: {{type: docker, uri: 'localhost:1', password: {encoded('hush')}}}\n"
+LOGIN = f"username: ann, password: {encoded('hush')}"
+CONNECTION = f"kind: Connection\nid: mine\nspec: {{type: docker, uri: 'localhost:1', {LOGIN}}}\n"
 PAGES = ("/", "/ui/new", "/ui/connections", "/ui/integrations", "/ui/packagings/x", "/ui/packagings/x/log")
 FORMS = ("/ui/new", "/ui/check", "/ui/delete/connection/registry")
 

@@ -66,14 +66,17 @@ def add_token(path: Path, name: str, *, may_write: bool) -> str:
     """Make a token, note its digest in the file (made with mode 0600 when it isn't there), and return the token.
 
     Raises:
-        UsageError: The name is none, or the file can't be read or written.
+        UsageError: The name is none or taken, or the file can't be read or written.
     """
     token = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name} {'read-write' if may_write else 'read-only'} {digest_of(token)}"
     if not _LINE.fullmatch(line):
         raise UsageError(f"{name!r} is no name of a token", hint="use at most 100 letters, digits and . _ @ -")
-    if path.exists():
-        read_tokens(path)
+    if path.exists() and name in {caller.username for caller in read_tokens(path).values()}:
+        raise UsageError(
+            f"the token file {path} has a token of {name!r}, and the log's audit lines are told apart by the name",
+            hint=f"take another name, such as {name}-2; to revoke the old one, remove its line",
+        )
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _PRIVATE)
         with os.fdopen(descriptor, "r+b") as stream:
