@@ -145,13 +145,13 @@ def test_a_token_needs_a_plain_name(tmp_path: Path) -> None:
     for name in ("", "a b", "a\nb read-write", "#a"):
         with pytest.raises(UsageError, match="no name of a token"):
             add_token(tmp_path / "tokens", name, may_write=True)
+    assert not (tmp_path / "tokens").exists()
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     add_token(tmp_path / "tokens", "ann", may_write=False)
     with pytest.raises(UsageError, match="has a token of 'ann'"):
         add_token(tmp_path / "tokens", "ann", may_write=True)
-    assert not (tmp_path / "tokens").exists()
 
 
 KEYS = {name: rsa.generate_private_key(public_exponent=65537, key_size=2048) for name in ("one", "two")}
