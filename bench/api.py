@@ -1,11 +1,11 @@
 """Measure the API service with many packagings stored, beside a bare FastAPI route on the same server.
 
-Usage: python bench/api.py [PACKAGINGS, 10000 unless told] [CLIENTS, 100 unless told] [SECONDS of each measurement, 10]
+Usage: python bench/api.py [PACKAGINGS] [CLIENTS] [SECONDS of each measurement] [ROUNDS], unless told 10000 100 10 3
 
 The service is `packager api` as its users start it, on SQLite and on PostgreSQL (the distribution's, on a loopback
 port). The bare route returns a small JSON object from a plain function, under the same uvicorn. Clients keep their
-connections, and ask again as soon as they have an answer. Each kind of request is measured three times, in turn with
-the others, and the median counts. Memory is the service's, as Linux counts what is resident.
+connections, and ask again as soon as they have an answer. Each kind of request is measured once a round, in turn
+with the others, and the median counts. Memory is the service's, as Linux counts what is resident.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from tests.integration.registry import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROUNDS = 3
 BARE = """
 import sys
 import uvicorn
@@ -159,7 +158,7 @@ def program(words: list[str], port: int, **settings: str) -> Iterator[subprocess
         process.wait()
 
 
-def bench(name: str, url: str, count: int, clients: int, seconds: float) -> None:
+def bench(name: str, url: str, count: int, clients: int, seconds: float, rounds: int) -> None:  # noqa: PLR0913, PLR0917
     """Measure the service on one database and print its table."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -187,7 +186,7 @@ def bench(name: str, url: str, count: int, clients: int, seconds: float) -> None
         ):
             measure(port, [*one[:100], *pages[500][:1]], clients, seconds / 2, Load())  # warm
             grown = [memory(api)]
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for kind, (place, paths) in kinds.items():
                     measure(place, paths, clients, seconds, loads[kind])
                 grown.append(memory(api))
@@ -208,10 +207,11 @@ def show(name: str, loads: dict[str, Load], grown: list[int], count: int, client
 
 def main() -> None:
     """Measure both databases."""
-    count, clients, seconds = (int(word) for word in (sys.argv[1:] + ["10000", "100", "10"][len(sys.argv) - 1 :]))
-    bench("SQLite", "", count, clients, seconds)
+    usual = ["10000", "100", "10", "3"]
+    count, clients, seconds, rounds = (int(word) for word in sys.argv[1:] + usual[len(sys.argv) - 1 :])
+    bench("SQLite", "", count, clients, seconds, rounds)
     with serve_postgres() as server:
-        bench("PostgreSQL", server.new_database(), count, clients, seconds)
+        bench("PostgreSQL", server.new_database(), count, clients, seconds, rounds)
 
 
 if __name__ == "__main__":
