@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def plain_channel() -> Path:
+    """A small channel with this machine's own Python; it is made once and kept."""
+    return make_channel(CACHE / "plain-channel")
+
+
 def user_environ(storage: dict[str, str], channel: Path | None = None) -> dict[str, str]:
     """An environment with the tests' own storage, and a small channel in conda-forge's place."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT"))}
@@ -20,7 +25,7 @@ def user_environ(storage: dict[str, str], channel: Path | None = None) -> dict[s
         **inherited,
         **storage,
         "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{channel or make_channel(CACHE / 'plain-channel')}",
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{channel or plain_channel()}",
         "PYTHONPATH": str(ROOT),
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.bases import make_base, user_environ
+from tests.integration.bases import make_base, plain_channel, user_environ
 from tests.integration.oci import push
 from tests.integration.packaging import (
     CONDA_FORGE,
@@ -95,14 +95,14 @@ def test_the_platforms_run(desk: Desk, password_registry: Registry, integration:
 
 @pytest.mark.timeout(600)
 def test_it_runs_as_nobody_with_a_root_that_can_not_be_written(
-    desk: Desk, storage: dict[str, str], bases: dict[str, str], channel: Path, registry: Registry
+    desk: Desk, storage: dict[str, str], bases: dict[str, str], registry: Registry
 ) -> None:
     """This interpreter's packages and our source in an image with a Python; the conda environment is made in there."""
     site = sysconfig.get_path("purelib")
     mounts = {
         site: "/site",
         str(ROOT / "packager"): "/source/packager",
-        str(channel): "/channel",
+        str(plain_channel()): "/channel",
         str(desk.model): "/model",
     }
     digests = []
