@@ -55,6 +55,52 @@ def test_every_request_gets_its_own_answer() -> None:
     assert len(desk.gate) == 0
 
 
+def test_while_predictions_are_brief_one_thread_makes_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packager.runtime.odahu_runtime.gate._LOOK", 10.0)
+    desk = Desk(4)
+    threads: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(*, hold: bool = False) -> Reply:
+        threads.append(threading.get_ident())
+        if hold:
+            begun.set()
+            assert go_on.wait(30)
+        return OK
+
+    desk.submit(desk.enter(), lambda: work(hold=True))
+    assert begun.wait(30)
+    for _ in range(5):
+        desk.submit(desk.enter(), work)
+    deadline = time.monotonic() + 30
+    while len(desk.gate._waiting) < 5:  # noqa: SLF001
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert len(threads) == 1
+    go_on.set()
+    for _ in range(6):
+        desk.wait()
+    assert (len(threads), len(set(threads))) == (6, 1)
+
+
+def test_when_one_takes_long_the_others_take_part() -> None:
+    desk = Desk(2)
+    go_on = threading.Event()
+
+    def hold() -> Reply:
+        assert go_on.wait(30)
+        return error_reply(201, "")
+
+    slow, brisk = desk.enter(), desk.enter()
+    desk.submit(slow, hold)
+    desk.submit(brisk, lambda: OK)
+    desk.wait()
+    assert (list(desk.answers), desk.answers[brisk][0].status) == ([brisk], 200)
+    go_on.set()
+    desk.wait()
+    assert desk.answers[slow][0].status == 201
+
+
 @pytest.mark.parametrize(("state", "status"), [(READING, 408), (WAITING, 504), (PREDICTING, 504)])
 def test_who_is_late_is_answered_once(state: str, status: int) -> None:
     desk = Desk(2, timeout=30)
