@@ -405,8 +405,11 @@ def test_what_a_killed_packager_left_is_removed_by_the_next(bench: Bench, regist
     with interrupted(bench, mark) as ours:
         bench.build("FROM localhost/tiny-base:1\nLABEL a=meanwhile\n", to_registry(registry, "killed/a:1"))
         assert len(bench.buildah("containers")) == 1  # a living session's is left alone
+        builds = with_argument(str(bench.folder / "context"))
+        for pid in builds:
+            os.kill(pid, signal.SIGSTOP)  # else it tidies up where it notices the packager's end before its own
         ours.kill()
-        for pid in [*with_argument(str(bench.folder / "context")), *filter(is_sleep, with_argument(mark))]:
+        for pid in [*builds, *filter(is_sleep, with_argument(mark))]:
             os.kill(pid, signal.SIGKILL)
         ours.wait(30)
         wait_for(lambda: with_argument(mark) == [])
