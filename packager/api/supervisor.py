@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import PackagingStatus
+from packager.api.store.database import first_line
 from packager.api.sweeper import Sweeper
 from packager.errors import BuildError, EntityExistsError, PackagerError, RequestError
 
@@ -130,7 +131,7 @@ class Supervisor:
                 is_away = False
             except OperationalError as error:
                 if not is_away:
-                    log.warning("%s, and is asked until it does: %s", _AWAY, str(error.orig).partition("\n")[0])
+                    log.warning("%s, and is asked until it does: %s", _AWAY, first_line(error))
                 is_away = True
             except Exception:
                 log.exception("a round of the supervisor failed; the next one is in a moment")

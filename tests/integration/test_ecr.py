@@ -26,11 +26,12 @@ from packager.registry.ecr_repositories import ensure_repositories
 from packager.registry.renewal import Clock
 from packager.settings import Settings
 from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, Front, refusal, serve_aws, serve_front, token
+from tests.integration.bases import plain_channel
 from tests.integration.ecr_hosts import EcrHosts, serve_ecr_hosts
 from tests.integration.markers import Watch, found_below, found_in, marked
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
 from tests.integration.registry import free_port
-from tests.integration.test_environment import CACHE, make_channel
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -353,7 +354,7 @@ def desk(front: Front, hosts: EcrHosts, storage: dict[str, str], tiny_base: str,
     base = f"{OTHER_HOST}/shared/base:1"
     words = ["buildah", "push", "--creds", f"AWS:{hosts.passwords[OTHER_HOST]}", tiny_base, f"docker://{base}"]
     subprocess.run(words, env={**storage, **hosts.environ}, check=True, capture_output=True)
-    channel = make_channel(CACHE / "plain-channel")
+    channel = plain_channel()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT", "AWS_"))}
     environ = {
         **kept, **storage, **hosts.environ, **front.aws.environ_without_keys, "PYTHONPATH": str(ROOT),

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.descendants import processes
+from tests.integration.bases import plain_channel
 from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, Desk, wait_until_serving
 from tests.integration.pod import Pod, authfile, job_image, push_base, wait_for, wait_for_upload
 from tests.integration.registry import PASSWORD, free_port, serve_registry
-from tests.integration.test_environment import CACHE, make_channel
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ def bases(
 
 @pytest.fixture(scope="session")
 def channel() -> Path:
-    return make_channel(CACHE / "plain-channel")
+    return plain_channel()
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ import pytest
 
 from packager.descendants import unreadable
 from packager.process import run_command
+from tests.integration.bases import plain_channel
 from tests.integration.oci import pip_desk, push, words
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk, zip_folder
 from tests.integration.registry import PASSWORD
-from tests.integration.test_environment import CACHE, make_channel
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,7 @@ def conda(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
     ours = {
         "PACKAGER_WORK_DIR": str(tmp_path / "work"),
         "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{make_channel(CACHE / 'plain-channel')}",
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{plain_channel()}",
         "PACKAGER_ENVIRONMENT_CACHE": "false",
         "PYTHONPATH": str(ROOT),
     }

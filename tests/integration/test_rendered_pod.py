@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from tests.integration.api_server import ApiServer
+from tests.integration.bases import plain_channel
 from tests.integration.packaging import CONDA_FORGE, MODELS, zip_folder
 from tests.integration.pod import job_image, push_base
 from tests.integration.registry import PASSWORD
 from tests.integration.rendered_pod import Kubelet
 from tests.integration.storage_servers import KEY_ID, KEY_SECRET, REGION, serve_s3
-from tests.integration.test_environment import CACHE, make_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Place:
         self.folder, self.server, self.registry = folder, server, registry
         self.models = folder / "models"
         self.models.mkdir()
-        shutil.copytree(make_channel(CACHE / "plain-channel"), self.models / "channel")
+        shutil.copytree(plain_channel(), self.models / "channel")
         self.kubelet = Kubelet(
             folder=folder,
             environ=environ,

@@ -21,13 +21,14 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from tests.integration.bases import plain_channel
 from tests.integration.conftest import container_storage, write_root
 from tests.integration.fronts import serve_front
 from tests.integration.markers import STEM, Watch, found_below, found_in, marked
 from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, Desk, Ran, zip_folder
 from tests.integration.registry import serve_registry
 from tests.integration.storage_servers import REGION, S3, Thing, WebStore, serve_s3
-from tests.integration.test_environment import CACHE, make_channel, wheel
+from tests.integration.test_environment import make_channel, wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "token.example": {"auth": base64.b64encode(b"<token>:").decode(), "identitytoken": USER_TOKEN},
     }
     (folders["docker"] / "config.json").write_text(json.dumps({"auths": auths}))
-    channel = make_channel(CACHE / "plain-channel")
+    channel = plain_channel()
     tools = make_channel(folder / "tools", "--no-python", "--tool", "hello=1.0")
     with (
         container_storage(folders["storage"], driver="overlay") as storage,

@@ -19,6 +19,7 @@ from awscrt.checksums import crc64nvme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.integration.bases import plain_channel
 from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, Desk, Ran, zip_folder
 from tests.integration.storage_servers import (
     KEY_ID,
@@ -32,7 +33,7 @@ from tests.integration.storage_servers import (
     make_authority,
     serve_s3,
 )
-from tests.integration.test_environment import CACHE, make_channel
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -433,7 +434,7 @@ def test_the_whole_program_takes_the_model_from_its_holder(
     s3: S3,
     tmp_path: Path,
 ) -> None:
-    channel = make_channel(CACHE / "plain-channel")
+    channel = plain_channel()
     desk = Desk(
         folder=tmp_path,
         environ={

@@ -28,11 +28,12 @@ from packager.registry.authfile import auth_file
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.settings import Settings
+from tests.integration.bases import plain_channel
 from tests.integration.fronts import READER, may_only_read, serve_front, serve_proxy
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
 from tests.integration.registry import PASSWORD, ServerTls, free_port, serve_registry
 from tests.integration.test_buildah import CREATED
-from tests.integration.test_environment import CACHE, make_channel
+from tests.integration.test_environment import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,7 +358,7 @@ def desk(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: Aut
         **inherited,
         **storage,
         "PACKAGER_CACHE_DIR": str(CACHE / "cache"),
-        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{make_channel(CACHE / 'plain-channel')}",
+        "PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file://{plain_channel()}",
         "PACKAGER_WORK_DIR": str(tmp_path / "work"),
         "PACKAGER_CA_FILE": str(authority.file),
         "PYTHONPATH": str(ROOT),

@@ -189,7 +189,7 @@ def open_store(url_text: str, sealer: Sealer, learn: Learn = _learn_nothing) -> 
     except DBAPIError as error:
         engine.dispose()
         raise DatabaseError(
-            f"the database {_shown(url)} can't be used: {_first_line(error)}",
+            f"the database {_shown(url)} can't be used: {first_line(error)}",
             hint="check PACKAGER_API_DATABASE_URL, and that the database runs and lets this user in",
         ) from error
     except BaseException:
@@ -202,6 +202,7 @@ def _shown(url: URL) -> str:
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
-def _first_line(error: DBAPIError) -> str:
+def first_line(error: DBAPIError) -> str:
+    """Return what the driver said, in one line."""
     lines = str(error.orig).splitlines()
     return lines[0] if lines else type(error.orig).__name__

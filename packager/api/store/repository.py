@@ -12,14 +12,13 @@ from sqlalchemy.exc import IntegrityError
 from packager.api import entities
 from packager.api.store.rows import document, json_text, of_row, packaging
 from packager.api.store.runs import abandon
-from packager.api.store.shelves import allowed_values, already_there, checked_id, not_found
+from packager.api.store.shelves import allowed_values, already_there, row_of
 from packager.api.store.tables import PACKAGINGS
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection as Transaction
     from sqlalchemy import Row
 
     from packager.api.store.database import Database
@@ -57,7 +56,7 @@ class Packagings:
         """
         values = _fresh(entity, datetime.now(timezone.utc))
         with self._database.writing() as transaction:
-            old = _locked(transaction, entity.id)
+            old = row_of(transaction, PACKAGINGS, entity.id, lock=True)
             abandon(transaction, old)
             fresh = {"generation": _next_generation(old.generation), "owner": None, "lease_until": None, "handle": None}
             transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.id == entity.id).values(**values, **fresh))
@@ -70,7 +69,7 @@ class Packagings:
             EntityNotFoundError: There is none of that id.
         """
         with self._database.writing() as transaction:
-            abandon(transaction, _locked(transaction, packaging_id))
+            abandon(transaction, row_of(transaction, PACKAGINGS, packaging_id, lock=True))
             transaction.execute(delete(PACKAGINGS).where(PACKAGINGS.c.id == packaging_id))
 
     def get(self, packaging_id: str) -> entities.ModelPackaging:
@@ -82,12 +81,8 @@ class Packagings:
         return of_row(self._row(packaging_id))
 
     def _row(self, packaging_id: str) -> Row[Any]:
-        wanted = PACKAGINGS.c.id == checked_id(packaging_id)
         with self._database.reading() as transaction:
-            row = transaction.execute(select(PACKAGINGS).where(wanted)).one_or_none()
-        if row is None:
-            raise not_found(packaging_id)
-        return row
+            return row_of(transaction, PACKAGINGS, packaging_id)
 
     def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[entities.ModelPackaging]:
         """Return a page of packagings, the newest first; `filters` are allowed values by column."""
@@ -126,19 +121,11 @@ class Packagings:
         """
         now = datetime.now(timezone.utc)
         with self._database.writing() as transaction:
-            old = of_row(_locked(transaction, packaging_id))
+            old = of_row(row_of(transaction, PACKAGINGS, packaging_id, lock=True))
             status = old.status.model_copy(update={"results": results})
             changes = {"status": json_text(status), "updated_at": now}
             transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.id == packaging_id).values(**changes))
         return old.model_copy(update={"status": status, "updated_at": entities.time_text(now)})
-
-
-def _locked(transaction: Transaction, packaging_id: str) -> Row[Any]:
-    wanted = PACKAGINGS.c.id == checked_id(packaging_id)
-    row = transaction.execute(select(PACKAGINGS).where(wanted).with_for_update()).one_or_none()
-    if row is None:
-        raise not_found(packaging_id)
-    return row
 
 
 def _next_generation(old: int) -> int:

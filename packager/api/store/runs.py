@@ -17,9 +17,10 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from packager.api import entities
 from packager.api.store.claims import Abandoned, Claim, Run
 from packager.api.store.rows import json_text, of_row
-from packager.api.store.shelves import as_integration, checked_id, not_found
+from packager.api.store.shelves import as_integration, row_of
 from packager.api.store.tables import ABANDONED, PACKAGINGS
 from packager.errors import PackagerError, UsageError
+from packager.models.documents import describe
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -48,11 +49,8 @@ class Runs:
         Raises:
             EntityNotFoundError: There is none of that id.
         """
-        wanted = PACKAGINGS.c.id == checked_id(packaging_id)
         with self._database.reading() as transaction:
-            row = transaction.execute(select(PACKAGINGS).where(wanted)).one_or_none()
-        if row is None:
-            raise not_found(packaging_id)
+            row = row_of(transaction, PACKAGINGS, packaging_id)
         return Run(generation=row.generation, owner=row.owner, handle=row.handle, state=row.state)
 
     def claim(self, owner: str, limit: int, lease: timedelta) -> list[Claim]:
@@ -148,10 +146,8 @@ class Runs:
 
 
 def _short(error: ValueError) -> str:
-    """Return what is wrong; a model's whole error has the input in it, which may be long."""
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
-    return str(error)
+    """Return the first few things that are wrong, without the values: they may be long, or secret."""
+    return "; ".join(describe(error)[:3]) if isinstance(error, ValidationError) else str(error)
 
 
 def _own(claim: Claim) -> ColumnElement[bool]:

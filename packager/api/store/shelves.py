@@ -66,6 +66,19 @@ def checked_id(entity_id: str) -> str:
     return entity_id
 
 
+def row_of(transaction: Transaction, table: Table, entity_id: str, *, lock: bool = False) -> Row[Any]:
+    """Return an entity's row, on request locked against others until the transaction ends.
+
+    Raises:
+        EntityNotFoundError: There is none of that id.
+    """
+    query = select(table).where(table.c.id == checked_id(entity_id))
+    row = transaction.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise not_found(entity_id)
+    return row
+
+
 def allowed_values(values: Iterable[str]) -> list[str]:
     """Return those values of a filter that the database can be asked for."""
     return [value for value in values if "\0" not in value]
@@ -110,13 +123,12 @@ class Shelf(ABC, Generic[_Value]):
             EntityNotFoundError: There is none of that id.
         """
         now = datetime.now(timezone.utc)
-        wanted = self._table.c.id == self._values(entity)["id"]
+        entity_id = self._values(entity)["id"]
         with self._database.writing() as transaction:
-            row = transaction.execute(select(self._table).where(wanted).with_for_update()).one_or_none()
-            if row is None:
-                raise not_found(self._values(entity)["id"])
+            row = row_of(transaction, self._table, entity_id, lock=True)
             merged = self._merged(entity, row)
-            transaction.execute(update(self._table).where(wanted).values(**self._values(merged), updated_at=now))
+            changed = update(self._table).where(self._table.c.id == entity_id)
+            transaction.execute(changed.values(**self._values(merged), updated_at=now))
         return Kept(value=merged, created_at=row.created_at, updated_at=now)
 
     def _merged(self, entity: _Value, _row: Row[Any]) -> _Value:
@@ -128,12 +140,8 @@ class Shelf(ABC, Generic[_Value]):
         Raises:
             EntityNotFoundError: There is none of that id.
         """
-        wanted = self._table.c.id == checked_id(entity_id)
         with self._database.reading() as transaction:
-            row = transaction.execute(select(self._table).where(wanted)).one_or_none()
-        if row is None:
-            raise not_found(entity_id)
-        return self._kept(row)
+            return self._kept(row_of(transaction, self._table, entity_id))
 
     def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[Kept[_Value]]:
         """Return a page of entities, the newest first; `filters` are allowed values by column."""
@@ -151,13 +159,9 @@ class Shelf(ABC, Generic[_Value]):
             EntityNotFoundError: There is none of that id.
             RequestError: It must not be removed.
         """
-        wanted = self._table.c.id == checked_id(entity_id)
         with self._database.writing() as transaction:
-            row = transaction.execute(select(self._table).where(wanted).with_for_update()).one_or_none()
-            if row is None:
-                raise not_found(entity_id)
-            self._check_removal(row)
-            transaction.execute(delete(self._table).where(wanted))
+            self._check_removal(row_of(transaction, self._table, entity_id, lock=True))
+            transaction.execute(delete(self._table).where(self._table.c.id == entity_id))
 
     def _check_removal(self, row: Row[Any]) -> None:
         """Refuse what must stay."""

@@ -28,7 +28,7 @@ _KINDS: dict[str, type[Entity]] = {
     "PackagingIntegration": NewIntegration,
     "Connection": NewConnection,
 }
-MOST_CHARACTERS = 200_000  # two seconds of work
+_MOST_CHARACTERS = 200_000  # two seconds of work
 _ARGUMENT = re.compile(r"(?:the default of )?(?:required )?argument '([^']*)'")
 _FIELD = re.compile(r"([A-Za-z]\w*(?:\.\w+)*)\b")
 
@@ -58,8 +58,8 @@ def read(text: str) -> tuple[list[Document], list[Problem]]:
     """Return the entities of a text, and what is wrong with the others."""
     documents: list[Document] = []
     problems: list[Problem] = []
-    if len(text) > MOST_CHARACTERS:
-        return [], [Problem(line=1, text=f"the text is longer than {MOST_CHARACTERS} characters: submit it in parts")]
+    if len(text) > _MOST_CHARACTERS:
+        return [], [Problem(line=1, text=f"the text is longer than {_MOST_CHARACTERS} characters: submit it in parts")]
     try:
         loader = TreeLoader(text)
         while loader.check_node():

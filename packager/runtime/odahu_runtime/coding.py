@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .messages import Reply, Request
 
-_CSV, _JSON = "text/csv", "application/json"
+_CSV = "text/csv"
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
@@ -66,22 +66,27 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     Raises:
         InputError: It is none of them; says where.
     """
-    kind = request.header("content-type") or ""
-    if kind == _JSON:
-        try:
-            return inputs.read_batch(fast_json.loads(body))
-        except fast_json.Refused:
-            pass  # what it is else, or what is wrong with it
-    kind = kind.partition(";")[0].strip().lower()
+    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
         return arrow.read(body, intake)
-    text = text_of(body)
     if kind == _CSV:
-        return _read_csv(text, intake)
-    return inputs.read_batch(inputs.parse_strict(text))
+        return _read_csv(_text_of(body), intake)
+    return inputs.read_batch(document_of(body))
 
 
-def text_of(body: bytes) -> str:
+def document_of(body: bytes) -> Any:
+    """Read a body of JSON.
+
+    Raises:
+        InputError: It isn't; says where.
+    """
+    try:
+        return fast_json.loads(body)
+    except fast_json.Refused:
+        return inputs.parse_strict(_text_of(body))
+
+
+def _text_of(body: bytes) -> str:
     """The characters of a body.
 
     Raises:

@@ -6,7 +6,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import answers, batching, coding, documents, inputs, oip, outputs, schema
+from . import answers, batching, coding, documents, oip, outputs, schema
 from .batching import Part
 from .inputs import Batch, InputError
 from .intake import Intake
@@ -187,7 +187,7 @@ class Surface:
                     f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
                 )
             text = body if length is None else body[: int(length)]
-            document = inputs.parse_strict(coding.text_of(text))
+            document = coding.document_of(text)
             batch = oip.read(document, body[len(text) :], names)
             head = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
             return self._intake.take(batch), {"head": head, "outputs": oip.wanted_outputs(document)}
