@@ -91,11 +91,11 @@ def serve(service: Service) -> None:
     """
     settings = service.settings
     with _listening(settings) as listener:
+        runner = Runner.from_settings(settings, service.store.runs, os.environ)
         host, port = listener.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         if not settings.has_identity:
             log.warning("whoever reaches this address may do everything; PACKAGER_API_TOKENS_FILE asks for tokens")
-        runner = Runner.from_settings(settings, service.store.runs, os.environ)
         _Server(_configuration(create_app(service, runner), settings)).run(sockets=[listener])
     log.info("stopped")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from signal import Signals
 from typing import Annotated
 
 import typer
@@ -12,9 +14,11 @@ import typer
 from packager.cli.options import Format, Verbose
 from packager.cli.session import open_session
 from packager.console import LogFormat
-from packager.errors import UsageError
+from packager.errors import Interrupted, UsageError
 from packager.redaction import secrets_of_url
 from packager.settings import API_PREFIX
+
+log = logging.getLogger(__name__)
 
 api = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -44,7 +48,10 @@ def _serve(
         keys = settings.key.get_secret_value() if settings.key else ""
         url = settings.database_url.get_secret_value() if settings.database_url else ""
         session.redactor.add([*keys.replace(",", " ").split(), *secrets_of_url(url)])
-        server.serve(server.open_service(settings, session.settings.ca_file, session.redactor.add))
+        try:
+            server.serve(server.open_service(settings, session.settings.ca_file, session.redactor.add))
+        except Interrupted as stop:
+            log.info("stopped by %s while it started", Signals(stop.signal_number).name)
 
 
 @api.command()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,12 +9,13 @@ from typer.testing import CliRunner
 from packager.api.config import ApiSettings
 from packager.api.server import find_sealer, open_service
 from packager.cli import app
-from packager.errors import UsageError
+from packager.errors import Interrupted, UsageError
 from packager.settings import Settings
 from tests.unit.api_builders import KEY, token_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import NoReturn
 
 
 def test_the_defaults_are_for_this_machine_alone() -> None:
@@ -112,3 +114,15 @@ def test_the_command_refuses_an_open_address(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "loopback addresses only" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_while_the_service_starts_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object) -> NoReturn:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("packager.api.server.open_service", opened)
+    environ = {"PACKAGER_API_DATA_DIR": str(tmp_path), "PACKAGER_API_TOKENS_FILE": ""}
+    stopped = CliRunner().invoke(app, ["api"], env=environ)
+    assert stopped.exit_code == 0
+    assert "stopped by SIGTERM while it started" in stopped.stderr
+    assert "built" not in stopped.stderr
