@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from packager.applications import APPLICATIONS
-from packager.runtime.odahu_runtime.batching import Limits, Part, collect
+from packager.runtime.odahu_runtime.batching import Limits, collect
 from packager.runtime.odahu_runtime.messages import Job, Request
+from packager.runtime.odahu_runtime.prediction import Part
 from packager.runtime.odahu_runtime.surface import Surface
 from tests.unit.test_runtime_wsgi import INVOKE, make_model
 
@@ -39,8 +40,9 @@ def ask(model: Model, *documents: Any, rows: int = 100, path: str = INVOKE) -> l
         request = Request("POST", path, "-", lambda _: None)
         job = surface.begin(request)
         assert isinstance(job, Job)
-        assert job.join is not None
-        steps.append(job.join(request, json.dumps(document).encode()))
+        assert job.shares
+        assert job.prediction is not None
+        steps.append(job.prediction.read(request, json.dumps(document).encode()))
     parts = [step for step in steps if isinstance(step, Part)]
     replies = iter(surface.predict_together(parts))
     answers = [next(replies) if isinstance(step, Part) else step for step in steps]
@@ -122,7 +124,7 @@ def test_off_means_that_nobody_joins() -> None:
     surface = Surface(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
     job = surface.begin(Request("POST", INVOKE, "-", lambda _: None))
     assert isinstance(job, Job)
-    assert job.join is None
+    assert not job.shares
 
 
 def test_what_is_in_the_line_is_collected() -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
+from packager.runtime.odahu_runtime.inputs import Batch
 from packager.runtime.odahu_runtime.messages import Job, Request, error_reply
+from packager.runtime.odahu_runtime.prediction import Part, Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +45,45 @@ class Desk:
     def wait(self) -> None:
         assert self.done.acquire(timeout=30)
 
+    def stand_by(self) -> None:
+        """Have a thread that stands by, as while predictions are brief."""
+        self.gate.submit(self.enter(), Job(False, lambda *_: OK), b"")  # noqa: FBT003
+        self.wait()
+        threading.Thread(target=self.gate.rest, daemon=True).start()
+        wait_until(self.gate._standing_by.locked)  # noqa: SLF001
+
+
+class Steps(Prediction):
+    """A prediction that notes its steps; the body says which it is."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, bytes]] = []
+        self.held, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, request: Request, body: bytes) -> Part | Reply:
+        self.taken.append(("read", body))
+        return REPLIES[READING] if body == b"bad" else Part(self, request, Batch([body]), {})
+
+    def predict(self, part: Part) -> Any:
+        body = part.batch.data[0]
+        self.taken.append(("predict", body))
+        if body == b"hold":
+            self.held.set()
+            assert self.go_on.wait(30)
+        return REPLIES[WAITING] if body == b"fail" else (body, [])
+
+    def finish(self, part: Part, result: Any) -> Reply:
+        assert part.batch.data == [result[0]]
+        self.taken.append(("finish", result[0]))
+        return OK
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
 
 def test_every_request_gets_its_own_answer() -> None:
     desk = Desk(3)
@@ -56,7 +97,7 @@ def test_every_request_gets_its_own_answer() -> None:
 
 
 def test_while_predictions_are_brief_one_thread_makes_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packager.runtime.odahu_runtime.gate._LOOK", 10.0)
+    monkeypatch.setattr("packager.runtime.odahu_runtime.gate._LATE", 10.0)
     desk = Desk(4)
     threads: list[int] = []
     begun, go_on = threading.Event(), threading.Event()
@@ -171,3 +212,89 @@ def test_who_submits_predicts_and_takes_those_along_that_came_meanwhile() -> Non
     assert threads == [threading.get_ident()] * 2
     assert list(desk.answers) == [first, second]
     assert desk.gate.borrowed == 1
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a busy machine makes no difference to who waits for whom."""
+    for name in ("_PATIENCE", "_ON_ITS_WAY", "_BRIEF", "_LOOK"):
+        monkeypatch.setattr(f"packager.runtime.odahu_runtime.gate.{name}", 30.0)
+
+
+def submit_all(desk: Desk, steps: Steps, bodies: list[bytes]) -> list[Exchange]:
+    """Let all their heads come first, and then their bodies, in the one thread that hears of them."""
+    exchanges = [desk.enter() for _ in bodies]
+    for exchange in exchanges:
+        desk.gate.expect(exchange)
+    for exchange, body in zip(exchanges, bodies, strict=True):
+        desk.gate.submit(exchange, steps.job(shares=False), body)
+    return exchanges
+
+
+@pytest.mark.usefixtures("patient")
+def test_those_that_come_together_take_each_step_together() -> None:
+    desk, steps = Desk(2), Steps()
+    desk.stand_by()
+    bodies = [b"0", b"bad", b"fail", b"3", b"4", b"5"]
+    exchanges = submit_all(desk, steps, bodies)
+    # The last bodies aren't waited for: the third is the first that comes with fewer than four behind it.
+    together = [
+        *(("read", body) for body in bodies[:3]),
+        *(("predict", body) for body in (b"0", b"fail")),
+        ("finish", b"0"),
+    ]
+    assert steps.taken[: len(together)] == together
+    assert [[reply.status for reply in desk.answers[exchange]] for exchange in exchanges] == [
+        [status] for status in (200, 408, 504, 200, 200, 200)
+    ]
+    assert len(desk.gate) == 0
+
+
+@pytest.mark.usefixtures("patient")
+def test_no_more_than_a_few_take_a_step_together() -> None:
+    desk, steps = Desk(1), Steps()
+    desk.stand_by()
+    submit_all(desk, steps, [b"%d" % number for number in range(40)])
+    first = [step for step, _ in steps.taken].index("predict")
+    assert first == 16
+    assert len(desk.answers) == 41
+
+
+def test_nobody_waits_for_bodies_that_do_not_come() -> None:
+    desk, steps = Desk(1), Steps()
+    desk.stand_by()
+    ready = desk.enter()
+    for _ in range(4):
+        desk.gate.expect(desk.enter())
+    desk.gate.submit(ready, steps.job(shares=False), b"0")  # served at once, or soon by who stands by
+    desk.wait()
+    assert desk.answers[ready] == [OK]
+
+
+def test_without_anyone_who_would_see_it_nobody_waits() -> None:
+    desk, steps = Desk(1), Steps()
+    ready = desk.enter()
+    for _ in range(4):
+        desk.gate.expect(desk.enter())
+    desk.gate.submit(ready, steps.job(shares=False), b"0")
+    assert desk.answers[ready] == [OK]
+
+
+@pytest.mark.parametrize(("threads", "answered"), [(1, [b"0", b"1"]), (2, [b"0", b"1", b"3", b"4"])])
+def test_one_that_the_model_keeps_holds_up_none_that_shared_its_steps(threads: int, answered: list[bytes]) -> None:
+    desk, steps = Desk(threads), Steps()
+    bodies = [b"0", b"1", b"hold", b"3", b"4"]
+    exchanges = [desk.enter() for _ in bodies]
+    items = [(exchange, steps.job(shares=False), body) for exchange, body in zip(exchanges, bodies, strict=True)]
+    desk.gate._waiting.extend(items[:-1])  # noqa: SLF001
+    threading.Thread(target=desk.gate.submit, args=items[-1], daemon=True).start()
+    assert steps.held.wait(30)
+    time.sleep(0.03)  # now it is late
+    assert not desk.gate.expire(REPLIES)
+    for _ in answered:
+        desk.wait()
+    assert [body for exchange, body in zip(exchanges, bodies, strict=True) if exchange in desk.answers] == answered
+    steps.go_on.set()
+    for _ in range(len(bodies) - len(answered)):
+        desk.wait()
+    assert all(replies == [OK] for replies in desk.answers.values())

@@ -112,3 +112,21 @@ def test_the_log_can_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first["path"], first["status"], first["milliseconds"], first["request_id"]) == ("/a", 200, 1.2, "r-7")
     assert first["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
     assert (second["level"], second["message"]) == ("ERROR", "two\nlines")
+
+
+def test_what_is_kept_back_is_told_and_counted_with_the_last() -> None:
+    shared = Shared(2)
+    one, other = shared.take(), shared.take()
+    one.name_routes({INVOKE: "invoke"})
+    one.asked(3)
+    one.called(3)
+    one.answered(INVOKE, 200, 0.002, last=False)
+    count = 'odahu_requests_total{route="invoke",status="200"}'
+    assert count not in values(other)
+    assert values(one)[count] == 1
+    for _ in range(64):
+        one.answered(INVOKE, 200, 0.002, last=False)
+    assert values(other)[count] == 65
+    assert values(other)["odahu_request_rows_sum"] == 3
+    one.answered(INVOKE, 200, 0.002)
+    assert values(other)[count] == 66

@@ -7,15 +7,16 @@ from queue import Empty
 from typing import TYPE_CHECKING, NamedTuple
 
 from .inputs import Batch, InputError
+from .messages import Reply
 from .model import ModelError
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
-    from typing import Any, Callable, Dict, Iterator, List, Tuple
+    from typing import Any, Dict, Iterator, List, Tuple
 
-    from .messages import Reply
     from .metrics import Metrics
     from .model import Model
+    from .prediction import Part
 
     Key = Tuple[Any, ...]
 
@@ -25,14 +26,6 @@ class Limits(NamedTuple):
 
     rows: int = 1
     seconds: float = 0.0
-
-
-class Part(NamedTuple):
-    """A request in a batch: its rows, its answer made from its share of the prediction, or made alone."""
-
-    batch: Batch
-    finish: Callable[[Any, List[Any]], Reply]
-    alone: Callable[[], Reply]
 
 
 def collect(line: SimpleQueue[Any], first: Any, limits: Limits) -> List[Any]:
@@ -58,7 +51,7 @@ def answer(parts: List[Part], model: Model, limits: Limits, metrics: Metrics) ->
     for group in _groups(parts, limits.rows):
         if len(group) == 1 or not _together([parts[index] for index in group], group, replies, model, metrics):
             for index in group:
-                replies[index] = parts[index].alone()
+                replies[index] = _alone(parts[index])
     return [replies[index] for index in range(len(parts))]
 
 
@@ -91,8 +84,13 @@ def _together(parts: List[Part], places: List[int], replies: Dict[int, Reply], m
         return False
     metrics.called(len(rows))
     for part, place, share in zip(parts, places, shares):  # noqa: B905  (of one length)
-        replies[place] = part.finish(share, columns)
+        replies[place] = part.prediction.finish(part, (share, columns))
     return True
+
+
+def _alone(part: Part) -> Reply:
+    result = part.prediction.predict(part)
+    return result if isinstance(result, Reply) else part.prediction.finish(part, result)
 
 
 def _shares(prediction: Any, sizes: List[int]) -> Iterator[Any]:

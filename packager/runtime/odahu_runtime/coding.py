@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .messages import Reply, Request
 
-_CSV = "text/csv"
+_CSV, _JSON = "text/csv", "application/json"
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
@@ -33,8 +33,10 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
     Raises:
         InputError: It isn't gzip, or not what it says, or more than `limit` bytes when unpacked.
     """
-    encoding = (request.header("content-encoding") or "identity").strip().lower()
-    if encoding == "identity":
+    encoding = request.header("content-encoding")
+    if encoding is not None:
+        encoding = encoding.strip().lower()
+    if encoding in (None, "", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
@@ -66,7 +68,9 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     Raises:
         InputError: It is none of them; says where.
     """
-    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    kind = request.header("content-type") or _JSON
+    if kind != _JSON:
+        kind = kind.partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
         return arrow.read(body, intake)
     if kind == _CSV:

@@ -37,8 +37,10 @@ def loads(text: Union[str, bytes]) -> Any:
         raise Refused from error
 
 
-def dumps(value: Any, default: Callable[[Any], Any]) -> str:
-    """Write JSON on one line; `default` is for what isn't JSON, as the standard library has it. NaN becomes null.
+def dumps(value: Any, default: Callable[[Any], Any]) -> bytes:
+    """Write JSON on one line, in UTF-8; NaN becomes null.
+
+    `default` is for what isn't JSON, as the standard library has it.
 
     Raises:
         Refused: The standard library has to.
@@ -49,4 +51,4 @@ def dumps(value: Any, default: Callable[[Any], Any]) -> str:
         written: bytes = _found["dumps"](value, default, _found["option"])
     except (TypeError, ValueError) as error:
         raise Refused from error
-    return written.decode()
+    return written

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident
 from typing import TYPE_CHECKING
 
-from .batching import Limits, Part, collect
-from .messages import error_reply
+from .batching import Limits, collect
+from .messages import Reply, error_reply
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, List, Tuple
+    from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
-    from .messages import Job, Reply, Request
+    from .messages import Job, Request
+    from .prediction import Part, Result
 
     Item = Tuple["Exchange", Job, bytes]
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
 _BRIEF = 0.002  # seconds: predictions that usually take less are made one after the other
-_LOOK = 0.02  # seconds between two looks whether the one that is being made takes longer than usual
+_LATE = 0.02  # seconds that one may take before the others take part
+_LOOK = 0.03  # seconds between two looks whether it does; each look disturbs the one that predicts
+_COHORT = 16  # requests at most that take a step together
+_EXPECTED = 4  # bodies that have to be on their way, if those who wait are to wait for them
+_ON_ITS_WAY = 0.02  # seconds after its head in which a body is
+_PATIENCE = 0.001  # seconds that those who wait may wait for others
 _IDLE = 1.0  # seconds without a prediction, after which nobody stands by
 _SHARE = 0.05  # of the newest in what is usual
 
@@ -57,6 +64,12 @@ class Gate:
     predictions are brief, one thread makes them all, hears of requests between them, and the others stand by. They take
     part as soon as one prediction isn't brief: health checks are answered meanwhile, and other predictions are made.
 
+    That thread takes requests a step at a time: the bodies of all that are there are read, then the model is called for
+    each, then all are answered. So what a step needs comes into the processor's caches once, and not again after every
+    call of the model, which fills them with its own ("cohort scheduling", Larus and Parkes, USENIX 2002); and the
+    server's threads are woken less often. No step goes on for longer than a brief prediction, and what a thread has
+    read, or has yet to answer, any other can take over.
+
     Where requests are to share a call, threads of the gate's own take them from a line instead, so that they can meet
     there.
     """
@@ -81,12 +94,17 @@ class Gate:
         self._answer = answer
         self._line: SimpleQueue[Item] = SimpleQueue()
         self._waiting: Deque[Item] = deque()
+        self._ready: Deque[Tuple[Exchange, Part]] = deque()  # their bodies are read
+        self._made: Deque[Tuple[Exchange, Part, Result]] = deque()  # the model has answered
+        self._expected: Deque[Exchange] = deque(maxlen=_EXPECTED)  # the newest whose bodies were asked for
         self._free = list(range(threads))  # the numbers that a thread which predicts may take
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
         self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
         self._running: Dict[int, float] = {}  # the threads that predict, and since when
         self._usual = 0.0  # seconds that predictions took lately
         self._last = 0.0  # when the last one was made
+        self._since = 0.0  # when the first of those who wait came
+        self._leader = 0  # the thread that predicted last
         self._standing_by = Lock()
 
     @property
@@ -109,24 +127,55 @@ class Gate:
         """Note a request."""
         self._open[exchange] = None
 
+    def expect(self, exchange: Exchange) -> None:
+        """Note that a body was asked for, and will be submitted."""
+        self._expected.append(exchange)
+
     def submit(self, exchange: Exchange, job: Job, body: bytes) -> None:
         """Let a request have its turn: now in this thread, or as soon as one of the others is done with its own."""
         exchange.state = WAITING
         if not self.borrowed:
             self._line.put((exchange, job, body))
             return
-        # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append((exchange, job, body))
-        while self._waiting:
+        if not self._comes_soon():
+            self._work_off()
+
+    def rest(self) -> None:
+        """For a thread that has done what it was told: stand by, if another one does it all."""
+        if self._leader != get_ident() and self._is_brisk():
+            self._stand_by()
+            self._work_off()
+        elif self._waiting and not self._comes_soon():
+            self._work_off()
+
+    def _comes_soon(self) -> bool:
+        """Whether others are about to be submitted, that may take their steps with those who wait.
+
+        Bodies come in the order of their heads, unless a client is slow. Where so many are on their way, something
+        comes soon: that a few of them are slow holds nobody up. Should none come, one of those who stand by sees it.
+        """
+        expected = self._expected
+        if len(expected) < _EXPECTED or expected[0].state != READING or len(self._waiting) >= _COHORT:
+            return False
+        now = time.monotonic()
+        return now - self._since < _PATIENCE and now - expected[0].began < _ON_ITS_WAY and self._standing_by.locked()
+
+    def _work_off(self) -> None:
+        # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
+        while self._waiting or self._ready or self._made:
             if self._running and self._is_brisk():
                 self._stand_by()
                 continue
+            self._answer_made()  # of a thread that the model keeps, perhaps
             try:
                 thread = self._free.pop()
             except IndexError:
                 return  # who has the last number takes this one too
             try:
-                self._serve_waiting(thread)
+                self._serve(thread)
             finally:
                 self._free.append(thread)
 
@@ -138,22 +187,90 @@ class Gate:
         """
         with self._standing_by:
             while self._is_brisk():
+                last = self._last
                 time.sleep(_LOOK)
+                if self._waiting and not self._running and last == self._last:
+                    self._expected.clear()  # nothing came soon
+                    return
 
     def _is_brisk(self) -> bool:
         """Whether predictions are brief, and the newest of those that are being made isn't late."""
         if self._usual > _BRIEF:
             return False
         since = list(self._running.values())  # a copy, in one step for the interpreter
-        return time.monotonic() < (max(since) + _LOOK if since else self._last + _IDLE)
+        return time.monotonic() < (max(since) + _LATE if since else self._last + _IDLE)
 
-    def _serve_waiting(self, thread: int) -> None:
-        while True:
-            try:
+    def _serve(self, thread: int) -> None:
+        """Take those who wait through their steps, several at a time, until there is nobody left."""
+        self._leader = get_ident()
+        try:
+            while self._waiting or self._ready:
+                began = self._running[thread] = time.monotonic()
+                read = 0 if self._ready else self._read_waiting(thread, began + _BRIEF)
+                predicted = self._predict_ready(thread, began + _BRIEF)
+                self._answer_made()
+                self._note(began, predicted or read or 1)
+        finally:
+            self._running.pop(thread, None)
+            self._stuck.pop(thread, None)
+
+    def _note(self, began: float, count: int) -> None:
+        """Note how long predictions take."""
+        self._last = time.monotonic()
+        self._usual += ((self._last - began) / count - self._usual) * _SHARE
+
+    def _read_waiting(self, thread: int, until: float) -> int:
+        count = 0
+        with suppress(IndexError):  # nobody is left
+            while count < _COHORT:
                 item = self._waiting.popleft()
-            except IndexError:
-                return
-            self._predict([item], thread)
+                count += 1
+                part = self._begin(item, thread)
+                if part is not None:
+                    self._ready.append((item[0], part))
+                if time.monotonic() > until:
+                    break
+        return count
+
+    def _begin(self, item: Item, thread: int) -> Optional[Part]:
+        """Do the job of one who is still there, as far as the call of the model where it has steps."""
+        exchange, job, body = item
+        if exchange not in self._open:
+            return None  # its time was up before its turn came
+        exchange.thread = thread
+        if job.prediction is None:
+            exchange.state = PREDICTING
+            self.reply(exchange, job.run(exchange.request, body))
+            return None
+        step = job.prediction.read(exchange.request, body)
+        if isinstance(step, Reply):
+            self.reply(exchange, step)
+            return None
+        return step
+
+    def _predict_ready(self, thread: int, until: float) -> int:
+        count = 0
+        with suppress(IndexError):  # nobody is left
+            while True:
+                exchange, part = self._ready.popleft()
+                count += 1
+                if exchange in self._open:
+                    exchange.thread = thread
+                    exchange.state = PREDICTING
+                    result = part.prediction.predict(part)
+                    if isinstance(result, Reply):
+                        self.reply(exchange, result)
+                    else:
+                        self._made.append((exchange, part, result))
+                if time.monotonic() > until:
+                    break
+        return count
+
+    def _answer_made(self) -> None:
+        with suppress(IndexError):  # nobody is left
+            while True:
+                exchange, part, result = self._made.popleft()
+                self.reply(exchange, part.prediction.finish(part, result))
 
     def reply(self, exchange: Exchange, reply: Reply) -> bool:
         """Answer a request and say whether this was it: it may have been answered already."""
@@ -169,6 +286,9 @@ class Gate:
         It has when it keeps all the threads, or one for as long again.
         """
         now = time.monotonic()
+        if (self._made or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
+            # The thread that had them is kept by the model, and perhaps there is no request that brings another one.
+            Thread(target=self._work_off, daemon=True).start()
         for exchange in list(self._open):
             if not self._timeout or now - exchange.began <= self._timeout:
                 break
@@ -188,39 +308,26 @@ class Gate:
     def _work(self, thread: int) -> None:
         while True:
             item = self._line.get()
-            if item[1].join is None:
-                self._predict([item], thread)
-                continue
-            items = collect(self._line, item, self._batches)
-            self._predict([item for item in items if item[1].join is not None], thread)
-            for other in items:
-                if other[1].join is None:
-                    self._predict([other], thread)
+            items = collect(self._line, item, self._batches) if item[1].shares else [item]
+            began = self._running[thread] = time.monotonic()
+            try:
+                self._predict_together(items, thread)
+            finally:
+                self._note(began, len(items))
+                self._running.pop(thread, None)
+                self._stuck.pop(thread, None)
 
-    def _predict(self, items: List[Tuple[Exchange, Job, bytes]], thread: int) -> None:
+    def _predict_together(self, items: List[Item], thread: int) -> None:
         parts: List[Tuple[Exchange, Part]] = []
-        began = self._running[thread] = time.monotonic()
-        try:
-            for exchange, job, body in items:
-                if exchange not in self._open:
-                    continue  # its time was up before its turn came
-                exchange.thread = thread
-                exchange.state = PREDICTING
-                request = exchange.request
-                step = job.run(request, body) if job.join is None else job.join(request, body)
-                if isinstance(step, Part):
-                    parts.append((exchange, step))
-                else:
-                    self.reply(exchange, step)
-            if parts:
-                replies = self._together([part for _, part in parts])
-                for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
-                    self.reply(exchange, reply)
-        finally:
-            self._last = time.monotonic()
-            self._usual += (self._last - began - self._usual) * _SHARE
-            self._running.pop(thread, None)
-            self._stuck.pop(thread, None)
+        for item in items:
+            item[0].state = PREDICTING
+            part = self._begin(item, thread)
+            if part is not None:
+                parts.append((item[0], part))
+        if parts:
+            replies = self._together([part for _, part in parts])
+            for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
+                self.reply(exchange, reply)
 
 
 def overdue_replies(timeout: float) -> Dict[str, Reply]:

@@ -17,6 +17,7 @@ import os
 import select
 import threading
 import time
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -113,12 +114,14 @@ class _Worker(Worker):  # type: ignore[misc]
             if lost:  # else the threads still answer what comes over connections that were there already
                 self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
         log.flush()
+        self.wsgi.metrics.settle()
 
     def _watch(self, overdue: Dict[str, Reply]) -> bool:
         """Live, until it is time to stop; true when it is for a model that doesn't come back."""
         while self.alive and self.ppid == os.getppid():
             self.notify()
             log.flush()
+            self.wsgi.metrics.settle()
             if self._gate.expire(overdue):
                 return True
             if select.select([self.PIPE[0]], [], [], _TICK_SECONDS)[0]:
@@ -162,6 +165,7 @@ class _Worker(Worker):  # type: ignore[misc]
                 self._gate.reply(exchange, step)
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets an answer)
             self._gate.reply(exchange, error_reply(500, f"{type(error).__name__}: {error}"))
+        self._gate.rest()
 
     def _read(self, exchange: Exchange, job: Job) -> None:
         header = exchange.request.header
@@ -173,17 +177,24 @@ class _Worker(Worker):  # type: ignore[misc]
                 self._gate.reply(exchange, too_large(self.wsgi.max_body))
                 return
 
-            def come(future: Any) -> None:
-                body = future.result()
-                exchange.body = None  # it leads back here: only the collector of garbage would find that
-                self._gate.submit(exchange, job, body)
-
-            exchange.body = exchange.proto.proto()
-            exchange.body.add_done_callback(self._unless_gone(exchange, come), context=self._context)
+            self._gate.expect(exchange)
+            future = exchange.body = exchange.proto.proto()
+            future.add_done_callback(partial(self._come, exchange, job), context=self._context)
         elif header("transfer-encoding") is None:
             self._gate.reply(exchange, no_body())
         else:
             self._read_chunks(exchange, job)
+
+    def _come(self, exchange: Exchange, job: Job, future: Any) -> None:
+        """A body came."""
+        try:
+            body = future.result()
+        except Exception as error:  # noqa: BLE001  (the core has its own kinds: the client left, or sent nonsense)
+            self._gate.reply(exchange, _unreadable(error))
+            return
+        exchange.body = None  # it leads back here: only the collector of garbage would find that
+        self._gate.submit(exchange, job, body)
+        self._gate.rest()
 
     def _read_chunks(self, exchange: Exchange, job: Job) -> None:
         """Read a body of unknown length piece by piece, so that its size is known before it is too large.
@@ -227,8 +238,8 @@ class _Worker(Worker):  # type: ignore[misc]
         def call(future: Any) -> None:
             try:
                 step(future)
-            except Exception as error:  # noqa: BLE001  (the core has its own kinds: the client left, or sent nonsense)
-                self._gate.reply(exchange, error_reply(400, f"The body can't be read: {error}"))
+            except Exception as error:  # noqa: BLE001  (as above)
+                self._gate.reply(exchange, _unreadable(error))
 
         return call
 
@@ -247,8 +258,8 @@ class _Worker(Worker):  # type: ignore[misc]
         now = time.monotonic()
         seconds = now - exchange.began
         metrics, waiting = self.wsgi.metrics, len(self._gate)
-        metrics.answered(request.path, reply.status, seconds)
         metrics.in_flight(waiting)
+        metrics.answered(request.path, reply.status, seconds, last=not waiting)
         last = not waiting and now > self._keep_until
         if last:
             self._keep_until = now + _TOGETHER_SECONDS
@@ -264,6 +275,10 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
             self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
 
     return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
+
+
+def _unreadable(error: Exception) -> Reply:
+    return error_reply(400, f"The body can't be read: {error}")
 
 
 def _has_body(request: Request) -> bool:

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from .messages import Request
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+    from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 STDERR = 2
 _LONGEST_ID = 200
@@ -25,10 +26,11 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a
 
 _style = {"json": False}
 # What is to be written: entries, and requests whose lines are made when they are, together with others'.
-_pending: List[Union[bytes, Tuple[float, Request, int, int, float]]] = []
+_pending: Deque[Union[str, Tuple[float, Request, int, int, float]]] = deque()
 _MOST_PENDING = 64
 _writing = Lock()
-_second: List[Any] = [0, ""]  # the last second, and how it is written
+# The last second and the process, how the second is written, and how a line of text in it begins.
+_second: List[Any] = [(0, 0), "", ""]
 
 
 def use_json(*, use: bool) -> None:
@@ -46,8 +48,9 @@ def flush() -> None:
     """Write what was kept back, unless another thread is about to."""
     while _pending and _writing.acquire(blocking=False):
         try:
-            entries = [_pending.pop(0) for _ in range(len(_pending))]
-            data = b"".join(entry if isinstance(entry, bytes) else _access(*entry) for entry in entries)
+            entries = [_pending.popleft() for _ in range(len(_pending))]
+            lines = [entry if isinstance(entry, str) else _access(*entry) for entry in entries]
+            data = "".join(lines).encode("utf-8", "backslashreplace")
             while data:
                 data = data[os.write(STDERR, data) :]
         except OSError:  # noqa: PERF203
@@ -67,19 +70,24 @@ def access(request: Request, status: int, size: int, seconds: float, *, last: bo
         flush()
 
 
-def _entry(when: float, level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> bytes:
-    now = int(when)
-    second, stamp = _second
-    if second != now:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-        _second[:] = now, stamp
+def _begin(when: float) -> List[Any]:
+    """How the second is written, and how a line of text begins in it."""
+    now = int(when), os.getpid()
+    if _second[0] != now:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now[0]))
+        _second[:] = now, stamp, f"{stamp} [{now[1]}]"
+    return _second
+
+
+def _entry(when: float, level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> str:
+    _, stamp, begin = _begin(when)
     if _style["json"]:
         entry = {"time": stamp, "pid": os.getpid(), "level": level, "message": text, **(fields or {})}
-        return (json.dumps(entry) + "\n").encode()
-    return f"{stamp} [{os.getpid()}] {level} {text}\n".encode("utf-8", "backslashreplace")
+        return json.dumps(entry) + "\n"
+    return f"{begin} {level} {text}\n"
 
 
-def _access(when: float, request: Request, status: int, size: int, seconds: float) -> bytes:
+def _access(when: float, request: Request, status: int, size: int, seconds: float) -> str:
     line = f"{request.client} {request.method} {request.path} {status} {size} {seconds * 1000:.1f}ms"
     request_id = request.header("request-id") or request.header("x-request-id")
     trace = _trace(request)
@@ -90,7 +98,7 @@ def _access(when: float, request: Request, status: int, size: int, seconds: floa
     if not line.isprintable():
         line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
     if not _style["json"]:
-        return _entry(when, "ACCESS", line)
+        return f"{_begin(when)[2]} ACCESS {line}\n"
     fields: Dict[str, Any] = {
         "client": request.client,
         "method": request.method,

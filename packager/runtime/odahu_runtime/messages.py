@@ -12,7 +12,7 @@ from . import outputs
 if TYPE_CHECKING:
     from typing import Any, Dict, Sequence
 
-    from .batching import Part
+    from .prediction import Prediction
 
     Environ = Dict[str, Any]
 
@@ -56,12 +56,13 @@ class Reply(NamedTuple):
 class Job(NamedTuple):
     """What is left to do for a request: it takes the model, and the body where it `reads` one.
 
-    Where it can share a call of the model, `join` reads the body; it gives a part of a batch, or what is wrong with it.
+    Where it is a prediction, that has the steps of it; one that `shares` may have its call of the model with others.
     """
 
     reads: bool
     run: Callable[[Request, bytes], Reply]
-    join: Optional[Callable[[Request, bytes], Union[Reply, Part]]] = None
+    prediction: Optional[Prediction] = None
+    shares: bool = False
 
 
 def json_reply(status: int, text: Union[str, bytes], headers: Sequence[Tuple[str, str]] = ()) -> Reply:

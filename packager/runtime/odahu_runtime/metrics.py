@@ -2,19 +2,21 @@
 
 Every worker counts in a slot of its own in memory that the master made before it started them, and any of them adds the
 slots up. A worker that takes a dead one's place takes its slot and counts on, so that no counter ever falls. Nothing is
-written to a file: the root may be read-only. The format: prometheus.io/docs/instrumenting/exposition_formats.
+written to a file: the root may be read-only. What comes many times a second is noted first, and counted some at a time.
+The format: prometheus.io/docs/instrumenting/exposition_formats.
 """
 
 from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
+from collections import deque
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Dict, Iterator, List, Sequence, Tuple
+    from typing import Deque, Dict, Iterator, List, Sequence, Tuple
 
 _STATUSES = ("200", "400", "404", "405", "406", "408", "411", "413", "415", "422", "500", "503", "504", "other")
 _ROUTES = ("invoke", "infer", "info", "health", "metadata", "documents", "metrics", "other")
@@ -33,6 +35,7 @@ _CALLS_SIZE = _SIZES_SIZE
 _IN_FLIGHT = _CALLS + _CALLS_SIZE
 _SIZE = _IN_FLIGHT + 1
 _LAST = len(_STATUSES) - 1
+_MOST_PENDING = 64
 _COLUMNS = {int(status): column for column, status in enumerate(_STATUSES[:_LAST])}
 _PLACES = {
     name: (
@@ -77,6 +80,8 @@ class Metrics:
         self._own = own
         self.slot = slot
         self._lock = Lock()
+        self._answers: Deque[Tuple[str, int, float]] = deque()  # to be counted: paths, statuses and seconds
+        self._rows: Deque[Tuple[int, int]] = deque()  # to be counted: the beginning of a histogram, and rows
         self._routes: Dict[str, Tuple[int, int]] = {}  # where a path's requests and its latency begin
 
     @classmethod
@@ -88,27 +93,35 @@ class Metrics:
         """Say what the paths are called here; those without a name are `other`."""
         self._routes = {path: _PLACES[name] for path, name in names.items()}
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
-        """Count an answer."""
-        requests, latency = self._routes.get(path, _OTHER)
-        own = self._own
-        with self._lock:
-            own[requests + _COLUMNS.get(status, _LAST)] += 1
-            if latency:
-                own[latency + bisect_left(_SECONDS, seconds)] += 1
-                own[latency + _LATENCY_SIZE - 1] += seconds
+    def answered(self, path: str, status: int, seconds: float, *, last: bool = True) -> None:
+        """Count an answer; unless it is the `last` for now, it may be counted together with some others."""
+        self._answers.append((path, status, seconds))
+        if last or len(self._answers) >= _MOST_PENDING:
+            self.settle()
 
     def asked(self, rows: int) -> None:
-        """Count the rows of a request."""
-        self._count(rows, _SIZES)
+        """Note the rows of a request, to be counted with its answer."""
+        self._rows.append((_SIZES, rows))
 
     def called(self, rows: int) -> None:
-        """Count the rows that the model was called with at once."""
-        self._count(rows, _CALLS)
+        """Note the rows that the model is called with at once, to be counted with an answer."""
+        self._rows.append((_CALLS, rows))
 
-    def predicted(self, rows: int) -> None:
-        """Count the rows of a request that has a call of the model to itself."""
-        self._count(rows, _SIZES, _CALLS)
+    def settle(self) -> None:
+        """Count what is only noted yet."""
+        own, routes = self._own, self._routes
+        with self._lock:
+            while self._answers:
+                path, status, seconds = self._answers.popleft()
+                requests, latency = routes.get(path, _OTHER)
+                own[requests + _COLUMNS.get(status, _LAST)] += 1
+                if latency:
+                    own[latency + bisect_left(_SECONDS, seconds)] += 1
+                    own[latency + _LATENCY_SIZE - 1] += seconds
+            while self._rows:
+                start, rows = self._rows.popleft()
+                own[start + bisect_left(_ROWS, rows)] += 1
+                own[start + _SIZES_SIZE - 1] += rows
 
     def in_flight(self, number: int) -> None:
         """Note how many requests have no answer yet."""
@@ -116,17 +129,11 @@ class Metrics:
 
     def text(self, name: str, version: str) -> str:
         """Everything, summed over the workers."""
+        self.settle()
         total = [sum(self._all[index::_SIZE]) for index in range(_SIZE)]
         if self.slot < 0:
             total = [mine + theirs for mine, theirs in zip(self._own, total)]  # noqa: B905  (of one length)
         return "".join(line + "\n" for line in _lines(total, name, version))
-
-    def _count(self, rows: int, *starts: int) -> None:
-        place, own = bisect_left(_ROWS, rows), self._own
-        with self._lock:
-            for start in starts:
-                own[start + place] += 1
-                own[start + _SIZES_SIZE - 1] += rows
 
 
 def _lines(total: Sequence[float], name: str, version: str) -> Iterator[str]:

@@ -122,14 +122,14 @@ class Model:
             if os.getpid() != process:
                 ending.leave(0)
 
-    def text(self, prediction: Any, columns: List[Any]) -> str:
-        """A prediction as `predict` writes it.
+    def text(self, prediction: Any, columns: List[Any]) -> bytes:
+        """A prediction as `predict` writes it, in UTF-8.
 
         Raises:
             ModelError: It has no form in JSON.
         """
         try:
-            return outputs.dumps({"prediction": self._simple(prediction), "columns": columns}, None, self._default)
+            return outputs.encoded({"prediction": self._simple(prediction), "columns": columns}, self._default)
         except ModelError:
             raise
         except BaseException as error:

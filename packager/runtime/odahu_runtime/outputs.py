@@ -37,7 +37,7 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
     """
     if indent is None and default is None:
         try:
-            return fast_json.dumps(value, _step_once)
+            return fast_json.dumps(value, _step_once).decode()
         except fast_json.Refused:
             pass
 
@@ -49,6 +49,20 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
         return json.dumps(value, indent=indent, allow_nan=False, default=step)
     except (TypeError, ValueError):
         return json.dumps(plain(value, default), indent=indent, allow_nan=False)
+
+
+def encoded(value: Any, default: Optional[Default] = None) -> bytes:
+    """As `dumps`, on one line, in UTF-8.
+
+    Raises:
+        TypeError: The value, or one within it, has no form in JSON.
+    """
+    if default is None:
+        try:
+            return fast_json.dumps(value, _step_once)
+        except fast_json.Refused:
+            pass
+    return dumps(value, None, default).encode()
 
 
 def _step_once(item: Any, default: Optional[Default] = None) -> Any:

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import traceback
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from . import answers, batching, coding, documents, oip, outputs, schema
-from .batching import Part
-from .inputs import Batch, InputError
+from . import batching, coding, documents, oip, outputs, schema
 from .intake import Intake
 from .limits import Limits
-from .messages import Job, Reply, error_reply, header_text, json_reply, text_reply
+from .messages import Job, Reply, error_reply, json_reply, text_reply
 from .metrics import Metrics
-from .model import ModelError
+from .prediction import Infer, Invoke, Means, Service
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+    from typing import Callable, Dict, List, Optional, Tuple, Union
 
     from .messages import Request
     from .model import Model
+    from .prediction import Part
 
     Handler = Callable[[Request], Reply]
-    Note = Dict[str, Any]  # what of a request its answer repeats
-
-_DIGITS = 20  # of a length; Python refuses to read a number of thousands
-
-
-class _Service(NamedTuple):
-    """What the image tells about itself."""
-
-    name: str
-    version: str
 
 
 class Surface:
@@ -56,24 +43,22 @@ class Surface:
             ValueError: A limit is not a number.
         """
         self._model = model
-        self._log_error = log_error
-        self._service = _Service(
+        self._service = Service(
             environ.get("ODAHU_MODEL_NAME", "model"),
             environ.get("ODAHU_MODEL_VERSION", "unknown"),
         )
-        self._intake = Intake.of_model(model, Limits.from_env(environ), log_error)
-        self._names = [
-            ("Model-Name", header_text(self._service.name)),
-            ("Model-Version", header_text(self._service.version)),
-        ]
         self.closing = False
         self._batches = batches
         self.metrics = metrics or Metrics.alone()
+        intake = Intake.of_model(model, Limits.from_env(environ), log_error)
+        self._means = Means(self._service, model, intake, self.metrics, log_error)
+        self._invoke = Invoke(self._means)
         base = f"/v2/models/{self._service.name}"
         versioned = f"{base}/versions/{self._service.version}"
         # What is there for each is made once, and not for each request.
-        info, metadata, infer, document = self._info(), self._model_metadata(), self._infer(), self._openapi()
-        invoke = self._invoke()
+        info, metadata, document = self._info(), self._model_metadata(), self._openapi()
+        shares = batches.rows > 1 and model.mode == "matrix"
+        invoke, infer = (each.job(shares=shares) for each in (self._invoke, Infer(self._means)))
         self._routes: Dict[str, Tuple[str, Union[Handler, Job]]] = {
             "/api/model/invoke": ("POST", invoke),
             "/api/model/info": ("GET", info),
@@ -104,7 +89,7 @@ class Surface:
     @property
     def max_body(self) -> int:
         """The largest body that is read, in bytes."""
-        return self._intake.limits.max_body
+        return self._means.intake.limits.max_body
 
     def begin(self, request: Request) -> Union[Reply, Job]:
         """Answer what needs neither the body nor the model; else say what is left to do."""
@@ -144,14 +129,14 @@ class Surface:
         return json_reply(503 if self.closing else 200, outputs.dumps(document))
 
     def _info(self) -> Job:
-        def run(request: Request, _: bytes) -> Reply:
+        def run(request: Request) -> Reply:
             document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
-            return json_reply(200, outputs.dumps(document), self._headers(request))
+            return json_reply(200, outputs.dumps(document), self._invoke.headers(request))
 
         return self._job(run)
 
     def _openapi(self) -> Job:
-        def run(_: Request, __: bytes) -> Reply:
+        def run(_: Request) -> Reply:
             service, model = self._service, self._model
             document = documents.openapi(service.name, service.version, model.schemas(), model.columns())
             return json_reply(200, outputs.dumps(document))
@@ -159,102 +144,23 @@ class Surface:
         return self._job(run)
 
     def _model_metadata(self) -> Job:
-        def run(_: Request, __: bytes) -> Reply:
+        def run(_: Request) -> Reply:
             service = self._service
             return json_reply(200, outputs.dumps(oip.metadata(service.name, service.version, *self._model.columns())))
 
         return self._job(run, error="error")
 
-    def _invoke(self) -> Job:
-        def read(request: Request, body: bytes) -> Tuple[Batch, Note]:
-            note = {"form": answers.form(request.header("accept"))}
-            plain = coding.plain_body(request, body, self.max_body)
-            return self._intake.take(coding.read_rows(request, plain, self._intake)), note
+    def _job(self, run: Callable[[Request], Reply], error: str = "message") -> Job:
+        """A job that takes the model but no rows; its failures are answers, as those of a prediction are."""
 
-        def finish(request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
-            return answers.reply(note["form"], self._model, prediction, columns, self._headers(request))
+        def guarded(request: Request, _: bytes) -> Reply:
+            try:
+                return coding.packed(request, run(request))
+            except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+                return self._means.failed(error, request, fault)
 
-        return self._prediction(read, finish, "message")
-
-    def _infer(self) -> Job:
-        names = [column.name for column in self._intake.columns]
-
-        def read(request: Request, body: bytes) -> Tuple[Batch, Note]:
-            body = coding.plain_body(request, body, self.max_body)
-            length = request.header("inference-header-content-length")
-            if length is not None and not (length.isdecimal() and len(length) < _DIGITS and int(length) <= len(body)):
-                raise InputError(
-                    f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
-                )
-            text = body if length is None else body[: int(length)]
-            document = coding.document_of(text)
-            batch = oip.read(document, body[len(text) :], names)
-            head = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
-            return self._intake.take(batch), {"head": head, "outputs": oip.wanted_outputs(document)}
-
-        def finish(request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
-            answer = {"model_name": self._service.name, "model_version": self._service.version, **note["head"]}
-            tensors = oip.write(*self._model.values(prediction, columns))
-            answer["outputs"] = oip.chosen(tensors, note["outputs"])
-            return json_reply(200, outputs.dumps(answer), self._headers(request))
-
-        return self._prediction(read, finish, "error")
-
-    def _prediction(
-        self,
-        read: Callable[[Request, bytes], Tuple[Batch, Note]],
-        finish: Callable[[Request, Note, Any, List[Any]], Reply],
-        error: str,
-    ) -> Job:
-        """A job that reads rows and predicts: alone, or as a part of a batch. `finish` gets what `read` noted."""
-
-        def predict(request: Request, batch: Batch, note: Note) -> Reply:
-            self.metrics.called(len(batch.data))
-            return finish(request, note, *self._model.predict_raw(batch))
-
-        def run(request: Request, body: bytes) -> Reply:
-            batch, note = read(request, body)
-            self.metrics.predicted(len(batch.data))
-            return finish(request, note, *self._model.predict_raw(batch))
-
-        def join(request: Request, body: bytes) -> Part:
-            batch, note = read(request, body)
-            self.metrics.asked(len(batch.data))
-            guarded = partial(self._guarded, error)
-            return Part(
-                batch,
-                lambda *share: guarded(lambda *_: finish(request, note, *share), request, b""),
-                lambda: guarded(lambda *_: predict(request, batch, note), request, b""),
-            )
-
-        may_join = self._batches.rows > 1 and self._model.mode == "matrix"
-        return Job(
-            True,  # noqa: FBT003
-            partial(self._guarded, error, run),
-            partial(self._guarded, error, join) if may_join else None,
-        )
-
-    def _job(self, run: Callable[[Request, bytes], Reply], error: str = "message") -> Job:
-        return Job(False, partial(self._guarded, error, run))  # noqa: FBT003
-
-    def _guarded(self, key: str, step: Callable[[Request, bytes], Any], request: Request, body: bytes) -> Any:
-        """What `step` gives; its failures are answers: an object with the text under `key`."""
-        try:
-            made = step(request, body)
-            return coding.packed(request, made) if isinstance(made, Reply) else made
-        except InputError as wrong:
-            return json_reply(wrong.status, outputs.dumps({key: str(wrong)}))
-        except ModelError as failed:
-            self._log_error(f"{request.method} {request.path!r}: {failed.details}")
-            return json_reply(500, outputs.dumps({key: str(failed)}))
-        except Exception as fault:  # noqa: BLE001  (one of ours: the thread that runs this must live on)
-            self._log_error(f"{request.method} {request.path!r}: {traceback.format_exc().rstrip()}")
-            return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
+        return Job(False, guarded)  # noqa: FBT003
 
     def predict_together(self, parts: List[Part]) -> List[Reply]:
         """Answer several requests with as few calls of the model as can be."""
         return batching.answer(parts, self._model, self._batches, self.metrics)
-
-    def _headers(self, request: Request) -> List[Tuple[str, str]]:
-        request_id = request.header("request-id") or request.header("x-request-id")
-        return [*self._names, ("Request-Id", header_text(request_id))] if request_id else self._names

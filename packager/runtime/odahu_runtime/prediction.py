@@ -1,0 +1,173 @@
+"""What a route does to predict, in steps: it reads rows, calls the model, and writes the answer.
+
+Each step gives what the next one takes, or an answer where it failed; nothing that the request or the model does gets
+out of a step but as an answer.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import answers, coding, oip, outputs
+from .inputs import InputError
+from .messages import Job, Reply, header_text, json_reply
+from .model import ModelError
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Tuple, Union
+
+    from .inputs import Batch
+    from .intake import Intake
+    from .messages import Request
+    from .metrics import Metrics
+    from .model import Model
+
+    Note = Dict[str, Any]  # what of a request its answer repeats
+    Result = Tuple[Any, List[Any]]  # what the model gave, and the names of its columns
+
+_DIGITS = 20  # of a length; Python refuses to read a number of thousands
+
+
+class Service(NamedTuple):
+    """What the image tells about itself."""
+
+    name: str
+    version: str
+
+
+class Means(NamedTuple):
+    """What predictions are made with."""
+
+    service: Service
+    model: Model
+    intake: Intake
+    metrics: Metrics
+    log_error: Callable[[str], None]
+
+    def failed(self, key: str, request: Request, fault: Exception) -> Reply:
+        """The answer to a failure: an object with the text under `key`. What isn't the request's fault is logged."""
+        if isinstance(fault, InputError):
+            return json_reply(fault.status, outputs.dumps({key: str(fault)}))
+        if isinstance(fault, ModelError):
+            self.log_error(f"{request.method} {request.path!r}: {fault.details}")
+            return json_reply(500, outputs.dumps({key: str(fault)}))
+        lines = traceback.format_exception(type(fault), fault, fault.__traceback__)  # one of ours
+        self.log_error(f"{request.method} {request.path!r}: {''.join(lines).rstrip()}")
+        return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
+
+
+class Part(NamedTuple):
+    """A request whose rows were read."""
+
+    prediction: Prediction
+    request: Request
+    batch: Batch
+    note: Note
+
+
+class Prediction:
+    """The steps of a route. Any thread may take any of them."""
+
+    error = "message"  # the key of an answer's text that says what is wrong
+
+    def __init__(self, means: Means) -> None:
+        """Predict with these."""
+        self._means = means
+        self._model, self._intake, self._metrics = means.model, means.intake, means.metrics
+        self._names = [
+            ("Model-Name", header_text(means.service.name)),
+            ("Model-Version", header_text(means.service.version)),
+        ]
+
+    def job(self, *, shares: bool) -> Job:
+        """The job of a request; `shares`: it may share a call of the model with others."""
+        return Job(True, self.run, self, shares)  # noqa: FBT003
+
+    def run(self, request: Request, body: bytes) -> Reply:
+        """Take all the steps."""
+        part = self.read(request, body)
+        if isinstance(part, Reply):
+            return part
+        result = self.predict(part)
+        return result if isinstance(result, Reply) else self.finish(part, result)
+
+    def read(self, request: Request, body: bytes) -> Union[Part, Reply]:
+        """Read the rows of a body."""
+        try:
+            batch, note = self._read(request, coding.plain_body(request, body, self._intake.limits.max_body))
+            batch = self._intake.take(batch)
+        except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+            return self._failed(request, fault)
+        self._metrics.asked(len(batch.data))
+        return Part(self, request, batch, note)
+
+    def predict(self, part: Part) -> Union[Result, Reply]:
+        """Call the model."""
+        try:
+            self._metrics.called(len(part.batch.data))
+            return self._model.predict_raw(part.batch)
+        except Exception as fault:  # noqa: BLE001
+            return self._failed(part.request, fault)
+
+    def finish(self, part: Part, result: Result) -> Reply:
+        """Write the answer."""
+        try:
+            return coding.packed(part.request, self._finish(part.request, part.note, *result))
+        except Exception as fault:  # noqa: BLE001
+            return self._failed(part.request, fault)
+
+    def headers(self, request: Request) -> List[Tuple[str, str]]:
+        """The headers of an answer that name the model, and the request where it has an id."""
+        request_id = request.header("request-id") or request.header("x-request-id")
+        return [*self._names, ("Request-Id", header_text(request_id))] if request_id else self._names
+
+    def _failed(self, request: Request, fault: Exception) -> Reply:
+        return self._means.failed(self.error, request, fault)
+
+    def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
+        raise NotImplementedError
+
+    def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
+        raise NotImplementedError
+
+
+class Invoke(Prediction):
+    """`/api/model/invoke`: rows of JSON, CSV or Arrow, and predictions in any of these."""
+
+    def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
+        note = {"form": answers.form(request.header("accept"))}
+        return coding.read_rows(request, body, self._intake), note
+
+    def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
+        return answers.reply(note["form"], self._model, prediction, columns, self.headers(request))
+
+
+class Infer(Prediction):
+    """`/v2/models/{name}/infer` of the Open Inference Protocol."""
+
+    error = "error"
+
+    def __init__(self, means: Means) -> None:
+        """Predict with these."""
+        super().__init__(means)
+        self._columns = [column.name for column in means.intake.columns]
+
+    def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
+        length = request.header("inference-header-content-length")
+        if length is not None and not (length.isdecimal() and len(length) < _DIGITS and int(length) <= len(body)):
+            raise InputError(
+                f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
+            )
+        text = body if length is None else body[: int(length)]
+        document = coding.document_of(text)
+        batch = oip.read(document, body[len(text) :], self._columns)
+        head = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
+        return batch, {"head": head, "outputs": oip.wanted_outputs(document)}
+
+    def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
+        service = self._means.service
+        answer = {"model_name": service.name, "model_version": service.version, **note["head"]}
+        tensors = oip.write(*self._model.values(prediction, columns))
+        answer["outputs"] = oip.chosen(tensors, note["outputs"])
+        return json_reply(200, outputs.encoded(answer), self.headers(request))
