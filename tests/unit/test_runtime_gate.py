@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from packager.runtime.odahu_runtime.batching import Limits
 from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
 from packager.runtime.odahu_runtime.inputs import Batch
 from packager.runtime.odahu_runtime.messages import Job, Request, error_reply
@@ -298,3 +299,17 @@ def test_one_that_the_model_keeps_holds_up_none_that_shared_its_steps(threads: i
     for _ in range(len(bodies) - len(answered)):
         desk.wait()
     assert all(replies == [OK] for replies in desk.answers.values())
+
+
+def test_where_calls_are_shared_who_hears_of_requests_never_stands_by() -> None:
+    done = threading.Semaphore(0)
+    gate = Gate(1, 30, lambda *_: done.release(), lambda parts: [OK for _ in parts], Limits(8, 0))
+    gate.start()
+    for _ in range(3):
+        exchange = Exchange(None, Request("POST", "/", "-", lambda _: None))
+        gate.enter(exchange)
+        gate.submit(exchange, Steps().job(shares=True), b"0")
+        assert done.acquire(timeout=30)
+        began = time.monotonic()
+        gate.rest()
+        assert time.monotonic() - began < 0.5  # it would be a second

@@ -145,6 +145,8 @@ class Gate:
 
     def rest(self) -> None:
         """For a thread that has done what it was told: stand by, if another one does it all."""
+        if not self.borrowed:
+            return
         if self._leader != get_ident() and self._is_brisk():
             self._stand_by()
             self._work_off()
