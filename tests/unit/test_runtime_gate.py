@@ -215,6 +215,22 @@ def test_who_submits_predicts_and_takes_those_along_that_came_meanwhile() -> Non
     assert desk.gate.borrowed == 1
 
 
+def test_one_of_those_who_hear_of_requests_never_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packager.runtime.odahu_runtime.gate._IDLE", 30.0)
+    desk = Desk(2)
+    desk.gate.submit(desk.enter(), Job(False, lambda *_: OK), b"")  # noqa: FBT003
+    back = threading.Semaphore(0)
+
+    def rest() -> None:
+        desk.gate.rest()
+        back.release()
+
+    for _ in range(3):
+        threading.Thread(target=rest, daemon=True).start()
+    assert back.acquire(timeout=30)
+    assert not back.acquire(timeout=0.2)
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a busy machine makes no difference to who waits for whom."""

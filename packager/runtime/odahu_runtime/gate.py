@@ -96,6 +96,7 @@ class Gate:
         self._waiting: Deque[Item] = deque()
         self._ready: Deque[Tuple[Exchange, Part]] = deque()  # their bodies are read
         self._made: Deque[Tuple[Exchange, Part, Result]] = deque()  # the model has answered
+        self._written: Deque[Tuple[Exchange, Reply]] = deque()  # their answers are to be sent
         self._expected: Deque[Exchange] = deque(maxlen=_EXPECTED)  # the newest whose bodies were asked for
         self._free = list(range(threads))  # the numbers that a thread which predicts may take
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
@@ -105,6 +106,7 @@ class Gate:
         self._last = 0.0  # when the last one was made
         self._since = 0.0  # when the first of those who wait came
         self._leader = 0  # the thread that predicted last
+        self._seats = list(range(threads))  # of those who stand by
         self._standing_by = Lock()
 
     @property
@@ -147,10 +149,8 @@ class Gate:
         """For a thread that has done what it was told: stand by, if another one does it all."""
         if not self.borrowed:
             return
-        if self._leader != get_ident() and self._is_brisk():
-            self._stand_by()
-            self._work_off()
-        elif self._waiting and not self._comes_soon():
+        stood_by = self._leader != get_ident() and self._is_brisk() and self._stand_by()
+        if stood_by or (self._waiting and not self._comes_soon()):
             self._work_off()
 
     def _comes_soon(self) -> bool:
@@ -167,10 +167,11 @@ class Gate:
 
     def _work_off(self) -> None:
         # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
-        while self._waiting or self._ready or self._made:
+        while self._waiting or self._ready or self._made or self._written:
             if self._running and self._is_brisk():
-                self._stand_by()
-                continue
+                if self._stand_by():
+                    continue
+                return  # who predicts now looks again before it is done
             self._answer_made()  # of a thread that the model keeps, perhaps
             try:
                 thread = self._free.pop()
@@ -181,19 +182,27 @@ class Gate:
             finally:
                 self._free.append(thread)
 
-    def _stand_by(self) -> None:
+    def _stand_by(self) -> bool:
         """Let the thread that predicts do it all, until it takes long or there is nothing to do.
 
-        One of those who stand by looks from time to time, the others wait for it. There is always a thread that
-        doesn't: the one that was predicting when the others began to.
+        One of those who stand by looks from time to time, the others wait for it. One thread of those who hear of
+        requests never may: false.
         """
-        with self._standing_by:
-            while self._is_brisk():
-                last = self._last
-                time.sleep(_LOOK)
-                if self._waiting and not self._running and last == self._last:
-                    self._expected.clear()  # nothing came soon
-                    return
+        try:
+            seat = self._seats.pop()
+        except IndexError:
+            return False
+        try:
+            with self._standing_by:
+                while self._is_brisk():
+                    last = self._last
+                    time.sleep(_LOOK)
+                    if self._waiting and not self._running and last == self._last:
+                        self._expected.clear()  # nothing came soon
+                        break
+        finally:
+            self._seats.append(seat)
+        return True
 
     def _is_brisk(self) -> bool:
         """Whether predictions are brief, and the newest of those that are being made isn't late."""
@@ -212,6 +221,7 @@ class Gate:
                 predicted = self._predict_ready(thread, began + _BRIEF)
                 self._answer_made()
                 self._note(began, predicted or read or 1)
+                self._stuck.pop(thread, None)  # the model has come back
         finally:
             self._running.pop(thread, None)
             self._stuck.pop(thread, None)
@@ -269,10 +279,14 @@ class Gate:
         return count
 
     def _answer_made(self) -> None:
+        """Write the answers to what was predicted, and send them right after each other."""
         with suppress(IndexError):  # nobody is left
             while True:
                 exchange, part, result = self._made.popleft()
-                self.reply(exchange, part.prediction.finish(part, result))
+                self._written.append((exchange, part.prediction.finish(part, result)))
+        with suppress(IndexError):
+            while True:
+                self.reply(*self._written.popleft())
 
     def reply(self, exchange: Exchange, reply: Reply) -> bool:
         """Answer a request and say whether this was it: it may have been answered already."""
@@ -288,7 +302,7 @@ class Gate:
         It has when it keeps all the threads, or one for as long again.
         """
         now = time.monotonic()
-        if (self._made or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
+        if (self._made or self._written or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
             # The thread that had them is kept by the model, and perhaps there is no request that brings another one.
             Thread(target=self._work_off, daemon=True).start()
         for exchange in list(self._open):

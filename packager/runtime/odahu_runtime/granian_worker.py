@@ -18,7 +18,6 @@ import select
 import threading
 import time
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -39,6 +38,7 @@ _IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
 _STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python starts, since the model runs in them
 _TOGETHER_SECONDS = 0.05  # after lines of the log were written, in which others are kept back
 _QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
+_ERROR = 400  # and above, the statuses that are errors
 _CONNECTIONS = 65536  # in hand at once; the kernel keeps more
 _KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
 
@@ -245,7 +245,7 @@ class _Worker(Worker):  # type: ignore[misc]
 
     def _answer(self, exchange: Exchange, reply: Reply) -> None:
         close = self._closing
-        if reply.status >= HTTPStatus.BAD_REQUEST:
+        if reply.status >= _ERROR:
             reply = in_terms_of(exchange.request, reply)
             close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
         headers = reply.headers
