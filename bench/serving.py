@@ -3,7 +3,8 @@
 An ElasticNet of 11 columns answers over loopback from: our runtime (all its checks, logs and metrics on), the same with
 micro-batching, a bare WSGI application on granian with orjson, the same with JSON of the standard library on gunicorn's
 threads, and, where their packages can be installed, MLServer and KServe. Rounds are interleaved, so that a machine that
-is busy with other things is so for all; the table has medians of the rounds' ratios to the bare granian application.
+is busy with other things is so for all; on a virtual one, what was measured while the host took over a twentieth of
+the processors is measured again. The table has medians of the rounds' ratios to the bare granian application.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 BARE, THREADS = "bare granian", "bare gunicorn"
 ODAHU_TO_THREADS = 1154 / 1603  # the public handler beside gunicorn's threads, both measured in one run
 START_SECONDS = 0.3
+STOLEN, TRIES = 0.05, 4  # a measurement of which the host took more is made again, up to so many times
 IMPORT = "the model's own import"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 INVOKE, INFER = "/api/model/invoke", "/v2/models/net/infer"
@@ -119,10 +121,11 @@ class Case(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Requests a second, and microseconds of processor time a request."""
+    """Requests a second, microseconds of processor time a request, and the share of the machine that others took."""
 
     rate: float
     cpu: float
+    stolen: float
 
 
 Key = tuple[int, int, int]  # workers, rows, connections
@@ -332,9 +335,15 @@ class _Server:
         assert abs(got[0] - expected) < 1e-9, (got[0], expected)  # noqa: PLR2004, S101
 
     def load(self, rows: int, connections: int, seconds: int) -> Measured:
-        """Ask as fast as it answers, over so many connections."""
+        """Ask as fast as it answers, over so many connections; again where the host gave its processors to others."""
+        tries: list[Measured] = []
+        while len(tries) < TRIES and (not tries or tries[-1].stolen > STOLEN):
+            tries.append(self._load(rows, connections, seconds))
+        return min(tries, key=lambda measured: measured.stolen)
+
+    def _load(self, rows: int, connections: int, seconds: int) -> Measured:
         script = PLACE / f"{rows}-{self.case.path.rpartition('/')[2]}.lua"
-        before = self._ticks()
+        before, stolen, every = self._ticks(), *_machine_ticks()
         url = f"http://127.0.0.1:{self.port}{self.case.path}"
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -342,7 +351,9 @@ class _Server:
             sys.exit(f"{self.case.name} answered with errors:\n{printed}")
         count = max(1, int(re.findall(r"(\d+) requests in", printed)[0]))
         rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", printed)[0])
-        return Measured(rate, (self._ticks() - before) / TICKS * 1e6 / count)
+        after, stolen_after, every_after = self._ticks(), *_machine_ticks()
+        share = (stolen_after - stolen) / max(every_after - every, 1)
+        return Measured(rate, (after - before) / TICKS * 1e6 / count, share)
 
     def _ticks(self) -> int:
         """Processor time of the server's processes: /proc/PID/stat, fields 14 and 15, by its session."""
@@ -355,6 +366,12 @@ class _Server:
             if int(fields[3]) == self.process.pid:
                 total += int(fields[11]) + int(fields[12])
         return total
+
+
+def _machine_ticks() -> tuple[int, int]:
+    """The time that the host took from this machine, and all of it: proc_stat(5), the line `cpu`."""
+    fields = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
 
 
 _FIRST: dict[int, float] = {}
@@ -389,6 +406,7 @@ def _document_of(results: dict[Key, Cell], starts: dict[str, list[float]]) -> di
             "server": name,
             "ratio": round(_ratio(cell, name), 3),
             "rates": [measured.rate for measured in cell[name]],
+            "stolen": [round(measured.stolen, 3) for measured in cell[name]],
             "cpu_microseconds": round(statistics.median(measured.cpu for measured in cell[name]), 1),
         }
         for key, cell in sorted(results.items())
