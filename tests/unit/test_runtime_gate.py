@@ -69,14 +69,21 @@ class Steps(Prediction):
         body = part.batch.data[0]
         self.taken.append(("predict", body))
         if body == b"hold":
-            self.held.set()
-            assert self.go_on.wait(30)
+            self.hold()
+        if body == b"exit":
+            raise SystemExit(3)
         return REPLIES[WAITING] if body == b"fail" else (body, [])
 
     def finish(self, part: Part, result: Any) -> Reply:
         assert part.batch.data == [result[0]]
         self.taken.append(("finish", result[0]))
+        if result[0] == b"hold finish":
+            self.hold()
         return OK
+
+    def hold(self) -> None:
+        self.held.set()
+        assert self.go_on.wait(30)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -301,10 +308,7 @@ def test_without_anyone_who_would_see_it_nobody_waits() -> None:
 def test_one_that_the_model_keeps_holds_up_none_that_shared_its_steps(threads: int, answered: list[bytes]) -> None:
     desk, steps = Desk(threads), Steps()
     bodies = [b"0", b"1", b"hold", b"3", b"4"]
-    exchanges = [desk.enter() for _ in bodies]
-    items = [(exchange, steps.job(shares=False), body) for exchange, body in zip(exchanges, bodies, strict=True)]
-    desk.gate._waiting.extend(items[:-1])  # noqa: SLF001
-    threading.Thread(target=desk.gate.submit, args=items[-1], daemon=True).start()
+    exchanges = submit_together(desk, steps, bodies)
     assert steps.held.wait(30)
     time.sleep(0.03)  # now it is late
     assert not desk.gate.expire(REPLIES)
@@ -329,3 +333,65 @@ def test_where_calls_are_shared_who_hears_of_requests_never_stands_by() -> None:
         began = time.monotonic()
         gate.rest()
         assert time.monotonic() - began < 0.5  # it would be a second
+
+
+def submit_together(desk: Desk, steps: Steps, bodies: list[bytes]) -> list[Exchange]:
+    """Have them predicted by a thread of its own, a step at a time."""
+    exchanges = [desk.enter() for _ in bodies]
+    items = [(exchange, steps.job(shares=False), body) for exchange, body in zip(exchanges, bodies, strict=True)]
+    desk.gate._waiting.extend(items[:-1])  # noqa: SLF001
+    threading.Thread(target=desk.gate.submit, args=items[-1], daemon=True).start()
+    return exchanges
+
+
+def test_what_gets_out_of_a_step_is_one_answer_and_harms_nobody_else() -> None:
+    desk, steps = Desk(1), Steps()
+    exchanges = submit_together(desk, steps, [b"0", b"exit", b"2"])
+    for _ in exchanges:
+        desk.wait()
+    assert [desk.answers[exchange][0].status for exchange in exchanges] == [200, 500, 200]
+    assert b"SystemExit" in desk.answers[exchanges[1]][0].body
+    wait_until(lambda: desk.gate._free == [0])  # noqa: SLF001
+
+
+def test_an_answer_that_is_never_finished_keeps_one_thread_and_is_given_up() -> None:
+    desk, steps = Desk(1, timeout=0.2), Steps()
+    held = submit_together(desk, steps, [b"hold finish", b"1"])
+    assert steps.held.wait(30)
+    time.sleep(0.03)
+    began = time.monotonic()
+    desk.gate.rest()
+    late = desk.enter()
+    desk.gate.submit(late, Job(False, lambda *_: OK), b"")  # noqa: FBT003
+    assert time.monotonic() - began < 5  # whoever hears of requests goes on to
+    assert not desk.gate.expire(REPLIES)
+    desk.wait()
+    assert list(desk.answers) == [held[1]]
+    wait_until(lambda: desk.gate.expire(REPLIES))
+    assert desk.answers[held[0]] == [REPLIES[PREDICTING]]
+    steps.go_on.set()
+    wait_until(lambda: not desk.gate.expire(REPLIES))
+
+
+def test_one_that_has_just_begun_does_not_hide_one_that_is_late() -> None:
+    gate = Desk(4).gate
+    now = time.monotonic()
+    gate._running.update({0: now - 1, 1: now + 30})  # noqa: SLF001
+    assert not gate._is_brisk()  # noqa: SLF001
+    gate._last = now - 0.5  # noqa: SLF001
+    assert gate._is_brisk()  # noqa: SLF001
+
+
+def test_after_bodies_that_did_not_come_nobody_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PATIENCE", "_ON_ITS_WAY"):
+        monkeypatch.setattr(f"packager.runtime.odahu_runtime.gate.{name}", 30.0)
+    desk, steps = Desk(1), Steps()
+    desk.stand_by()
+    for number in range(2):
+        for _ in range(4):
+            desk.gate.expect(desk.enter())
+        exchange = desk.enter()
+        desk.gate.submit(exchange, steps.job(shares=False), b"0")
+        if not number:
+            desk.wait()  # by the one who stands by
+        assert desk.answers[exchange] == [OK]

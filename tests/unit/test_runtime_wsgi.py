@@ -263,3 +263,14 @@ def test_limits() -> None:
     assert max_body_bytes({}) == 64 * 1024 * 1024
     with pytest.raises(ValueError, match="must be a number of bytes, not '1M'"):
         max_body_bytes({"ODAHU_MAX_BODY_BYTES": "1M"})
+
+
+@pytest.mark.parametrize("line", [1, object()])
+def test_a_models_exception_that_can_not_be_written_is_named(line: object) -> None:
+    where: Any = ("f.sql", line, 1, b"select")
+
+    def predict(*_: object, **__: object) -> object:
+        raise SyntaxError("q", where)
+
+    answer = Client(make_model(predict_on_matrix=predict)).invoke({"data": [[1]]})
+    assert (answer.status, "SyntaxError" in answer.json["message"]) == (500, True)

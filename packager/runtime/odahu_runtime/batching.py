@@ -76,9 +76,9 @@ def _together(parts: List[Part], places: List[int], replies: Dict[int, Reply], m
         prediction, columns = model.predict_raw(Batch(rows, parts[0].batch.columns))
     except (InputError, ModelError):
         return False
-    if _length(prediction) != len(rows):
-        return False
     try:
+        if _length(prediction) != len(rows):
+            return False
         shares = list(_shares(prediction, [len(part.batch.data) for part in parts]))
     except Exception:  # noqa: BLE001  (whatever a table that can't be cut raises)
         return False

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread, get_ident
 from typing import TYPE_CHECKING
 
+from . import log
 from .batching import Limits, collect
 from .messages import Reply, error_reply
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
     from .messages import Job, Request
     from .prediction import Part, Result
@@ -27,6 +27,7 @@ _LOOK = 0.03  # seconds between two looks whether it does; each look disturbs th
 _COHORT = 16  # requests at most that take a step together
 _EXPECTED = 4  # bodies that have to be on their way, if those who wait are to wait for them
 _ON_ITS_WAY = 0.02  # seconds after its head in which a body is
+_RESCUER = -2  # in place of a number, for the thread that finishes what another has left
 _PATIENCE = 0.001  # seconds that those who wait may wait for others
 _IDLE = 1.0  # seconds without a prediction, after which nobody stands by
 _SHARE = 0.05  # of the newest in what is usual
@@ -105,9 +106,11 @@ class Gate:
         self._usual = 0.0  # seconds that predictions took lately
         self._last = 0.0  # when the last one was made
         self._since = 0.0  # when the first of those who wait came
+        self._impatient_until = 0.0  # the time up to which nobody waits for others
         self._leader = 0  # the thread that predicted last
         self._seats = list(range(threads))  # of those who stand by
         self._standing_by = Lock()
+        self._rescuing = Lock()
 
     @property
     def borrowed(self) -> int:
@@ -159,11 +162,20 @@ class Gate:
         Bodies come in the order of their heads, unless a client is slow. Where so many are on their way, something
         comes soon: that a few of them are slow holds nobody up. Should none come, one of those who stand by sees it.
         """
-        expected = self._expected
-        if len(expected) < _EXPECTED or expected[0].state != READING or len(self._waiting) >= _COHORT:
+        if len(self._waiting) >= _COHORT or len(self._expected) < _EXPECTED:
+            return False
+        try:
+            first = self._expected[0]
+        except IndexError:
+            return False  # another thread has just found that nothing came
+        if first.state != READING:
             return False
         now = time.monotonic()
-        return now - self._since < _PATIENCE and now - expected[0].began < _ON_ITS_WAY and self._standing_by.locked()
+        return (
+            now - self._since < _PATIENCE
+            and self._impatient_until < now < first.began + _ON_ITS_WAY
+            and self._standing_by.locked()
+        )
 
     def _work_off(self) -> None:
         # Each step is one for the interpreter. Whoever gives a number back looks whether somebody came meanwhile.
@@ -172,7 +184,7 @@ class Gate:
                 if self._stand_by():
                     continue
                 return  # who predicts now looks again before it is done
-            self._answer_made()  # of a thread that the model keeps, perhaps
+            self._send_written()
             try:
                 thread = self._free.pop()
             except IndexError:
@@ -199,6 +211,7 @@ class Gate:
                     time.sleep(_LOOK)
                     if self._waiting and not self._running and last == self._last:
                         self._expected.clear()  # nothing came soon
+                        self._impatient_until = time.monotonic() + _IDLE
                         break
         finally:
             self._seats.append(seat)
@@ -209,17 +222,23 @@ class Gate:
         if self._usual > _BRIEF:
             return False
         since = list(self._running.values())  # a copy, in one step for the interpreter
-        return time.monotonic() < (max(since) + _LATE if since else self._last + _IDLE)
+        now = time.monotonic()
+        if not since:
+            return now < self._last + _IDLE
+        first = min(since)
+        # One that has just begun says nothing as long as none was done since the oldest began.
+        return now < first + _LATE or (self._last > first and now < max(since) + _LATE)
 
     def _serve(self, thread: int) -> None:
         """Take those who wait through their steps, several at a time, until there is nobody left."""
         self._leader = get_ident()
         try:
-            while self._waiting or self._ready:
+            while self._waiting or self._ready or self._made or self._written:
                 began = self._running[thread] = time.monotonic()
                 read = 0 if self._ready else self._read_waiting(thread, began + _BRIEF)
                 predicted = self._predict_ready(thread, began + _BRIEF)
-                self._answer_made()
+                self._finish_made(thread)
+                self._send_written()
                 self._note(began, predicted or read or 1)
                 self._stuck.pop(thread, None)  # the model has come back
         finally:
@@ -233,15 +252,17 @@ class Gate:
 
     def _read_waiting(self, thread: int, until: float) -> int:
         count = 0
-        with suppress(IndexError):  # nobody is left
-            while count < _COHORT:
+        while count < _COHORT:
+            try:
                 item = self._waiting.popleft()
-                count += 1
-                part = self._begin(item, thread)
-                if part is not None:
-                    self._ready.append((item[0], part))
-                if time.monotonic() > until:
-                    break
+            except IndexError:
+                break
+            count += 1
+            part = self._begin(item, thread)
+            if part is not None:
+                self._ready.append((item[0], part))
+            if time.monotonic() > until:
+                break
         return count
 
     def _begin(self, item: Item, thread: int) -> Optional[Part]:
@@ -250,11 +271,14 @@ class Gate:
         if exchange not in self._open:
             return None  # its time was up before its turn came
         exchange.thread = thread
-        if job.prediction is None:
-            exchange.state = PREDICTING
-            self.reply(exchange, job.run(exchange.request, body))
-            return None
-        step = job.prediction.read(exchange.request, body)
+        try:
+            if job.prediction is None:
+                exchange.state = PREDICTING
+                step: Union[Part, Reply] = job.run(exchange.request, body)
+            else:
+                step = job.prediction.read(exchange.request, body)
+        except BaseException as fault:  # noqa: BLE001  (none of its own gets out of a step; what does must not stay)
+            step = _fault(fault)
         if isinstance(step, Reply):
             self.reply(exchange, step)
             return None
@@ -262,38 +286,71 @@ class Gate:
 
     def _predict_ready(self, thread: int, until: float) -> int:
         count = 0
-        with suppress(IndexError):  # nobody is left
-            while True:
+        while True:
+            try:
                 exchange, part = self._ready.popleft()
-                count += 1
-                if exchange in self._open:
-                    exchange.thread = thread
-                    exchange.state = PREDICTING
+            except IndexError:
+                return count
+            count += 1
+            if exchange in self._open:
+                exchange.thread = thread
+                exchange.state = PREDICTING
+                try:
                     result = part.prediction.predict(part)
-                    if isinstance(result, Reply):
-                        self.reply(exchange, result)
-                    else:
-                        self._made.append((exchange, part, result))
-                if time.monotonic() > until:
-                    break
-        return count
+                except BaseException as fault:  # noqa: BLE001
+                    result = _fault(fault)
+                if isinstance(result, Reply):
+                    self.reply(exchange, result)
+                else:
+                    self._made.append((exchange, part, result))
+            if time.monotonic() > until:
+                return count
 
-    def _answer_made(self) -> None:
-        """Write the answers to what was predicted, and send them right after each other."""
-        with suppress(IndexError):  # nobody is left
-            while True:
+    def _finish_made(self, thread: int) -> None:
+        """Write the answers to what was predicted; the model may have a part in it."""
+        while True:
+            try:
                 exchange, part, result = self._made.popleft()
-                self._written.append((exchange, part.prediction.finish(part, result)))
-        with suppress(IndexError):
-            while True:
-                self.reply(*self._written.popleft())
+            except IndexError:
+                return
+            if exchange not in self._open:
+                continue
+            exchange.thread = thread
+            try:
+                reply = part.prediction.finish(part, result)
+            except BaseException as fault:  # noqa: BLE001
+                reply = _fault(fault)
+            self._written.append((exchange, reply))
+
+    def _send_written(self) -> None:
+        """Send the answers right after each other."""
+        while True:
+            try:
+                exchange, reply = self._written.popleft()
+            except IndexError:
+                return
+            self.reply(exchange, reply)
+
+    def _rescue(self) -> None:
+        """Finish what a thread has left that the model keeps; one thread at a time, beside those with a number."""
+        if not self._rescuing.acquire(blocking=False):
+            return
+        try:
+            self._finish_made(_RESCUER)
+            self._work_off()
+        finally:
+            self._stuck.pop(_RESCUER, None)
+            self._rescuing.release()
 
     def reply(self, exchange: Exchange, reply: Reply) -> bool:
         """Answer a request and say whether this was it: it may have been answered already."""
         # One step for the interpreter, so that only one of those who try gets the None.
         mine = self._open.pop(exchange, exchange) is None
         if mine:
-            self._answer(exchange, reply)
+            try:
+                self._answer(exchange, reply)
+            except Exception as fault:  # noqa: BLE001  (of the server's core; those who come after are not to suffer)
+                log.write("ERROR", f"An answer can't be sent: {type(fault).__name__}: {fault}")
         return mine
 
     def expire(self, replies: Dict[str, Reply]) -> bool:
@@ -304,15 +361,17 @@ class Gate:
         now = time.monotonic()
         if (self._made or self._written or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
             # The thread that had them is kept by the model, and perhaps there is no request that brings another one.
-            Thread(target=self._work_off, daemon=True).start()
+            Thread(target=self._rescue, daemon=True).start()
         for exchange in list(self._open):
             if not self._timeout or now - exchange.began <= self._timeout:
                 break
             state = exchange.state
-            if state == PREDICTING:
-                self._stuck.setdefault(exchange.thread, now)
-            if not self.reply(exchange, replies[state]):
-                self._stuck.pop(exchange.thread, None)
+            thread = exchange.thread
+            marked = state == PREDICTING and thread not in self._stuck
+            if marked:
+                self._stuck[thread] = now
+            if not self.reply(exchange, replies[state]) and marked:
+                self._stuck.pop(thread, None)
         stuck = list(self._stuck.values())
         return bool(stuck) and (len(stuck) >= self._threads or now - min(stuck) > self._timeout)
 
@@ -328,6 +387,9 @@ class Gate:
             began = self._running[thread] = time.monotonic()
             try:
                 self._predict_together(items, thread)
+            except BaseException as fault:  # noqa: BLE001
+                for exchange, _, _ in items:
+                    self.reply(exchange, _fault(fault))
             finally:
                 self._note(began, len(items))
                 self._running.pop(thread, None)
@@ -344,6 +406,10 @@ class Gate:
             replies = self._together([part for _, part in parts])
             for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
                 self.reply(exchange, reply)
+
+
+def _fault(fault: BaseException) -> Reply:
+    return error_reply(500, f"Exception during prediction: {type(fault).__name__}")
 
 
 def overdue_replies(timeout: float) -> Dict[str, Reply]:

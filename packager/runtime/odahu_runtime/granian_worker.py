@@ -192,7 +192,7 @@ class _Worker(Worker):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001  (the core has its own kinds: the client left, or sent nonsense)
             self._gate.reply(exchange, _unreadable(error))
             return
-        exchange.body = None  # it leads back here: only the collector of garbage would find that
+        exchange.body = None  # it leads back here, and no collector of garbage finds that
         self._gate.submit(exchange, job, body)
         self._gate.rest()
 
@@ -230,6 +230,7 @@ class _Worker(Worker):  # type: ignore[misc]
                 ask()
 
         def done() -> None:
+            exchange.body = None
             self._gate.submit(exchange, job, b"".join(chunks))
 
         ask()
@@ -251,6 +252,7 @@ class _Worker(Worker):  # type: ignore[misc]
         headers = reply.headers
         if exchange.state == READING and exchange.body is not None:
             exchange.body.cancel()  # else the core reads on, and the connection stays as long as the client likes
+        exchange.body = None
         if close:
             headers = [*headers, ("Connection", "close")]
         request = exchange.request

@@ -26,7 +26,7 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a
 
 _style = {"json": False}
 # What is to be written: entries, and requests whose lines are made when they are, together with others'.
-_pending: Deque[Union[str, Tuple[float, Request, int, int, float]]] = deque()
+_pending: Deque[Union[str, Tuple[float, Request, int, int, float]]] = deque(maxlen=10_000)  # while nobody reads stderr
 _MOST_PENDING = 64
 _writing = Lock()
 # The last second and the process, how the second is written, and how a line of text in it begins.

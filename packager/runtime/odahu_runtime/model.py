@@ -33,7 +33,10 @@ class ModelError(Exception):
     def __init__(self, message: str, cause: Optional[BaseException] = None) -> None:
         """Say what failed and, of the model's own exception, its type and text."""
         if cause is not None:
-            text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
+            try:
+                text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
+            except Exception:  # noqa: BLE001  (of the model's own exception)
+                text = type(cause).__name__
             message = f"{message}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
         super().__init__(message)
         self.details = message if cause is None else _traceback(cause)
@@ -128,12 +131,16 @@ class Model:
         Raises:
             ModelError: It has no form in JSON.
         """
+        process = os.getpid()
         try:
             return outputs.encoded({"prediction": self._simple(prediction), "columns": columns}, self._default)
         except ModelError:
             raise
         except BaseException as error:
             raise _failed(error) from error
+        finally:
+            if os.getpid() != process:
+                ending.leave(0)
 
     def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
         """A prediction as JSON's own values.
@@ -287,7 +294,10 @@ def _traceback(error: BaseException) -> str:
     first = frame
     while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame or first)).rstrip()
+    try:
+        return "".join(traceback.format_exception(type(error), error, frame or first)).rstrip()
+    except Exception:  # noqa: BLE001  (of the model's own exception)
+        return "".join([*traceback.format_tb(frame or first), type(error).__name__])
 
 
 def _is_ours(filename: str) -> bool:

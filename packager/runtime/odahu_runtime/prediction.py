@@ -52,7 +52,7 @@ class Means(NamedTuple):
         if isinstance(fault, ModelError):
             self.log_error(f"{request.method} {request.path!r}: {fault.details}")
             return json_reply(500, outputs.dumps({key: str(fault)}))
-        lines = traceback.format_exception(type(fault), fault, fault.__traceback__)  # one of ours
+        lines = traceback.format_exception(type(fault), fault, fault.__traceback__, chain=False)  # one of ours
         self.log_error(f"{request.method} {request.path!r}: {''.join(lines).rstrip()}")
         return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
 
