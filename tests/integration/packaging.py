@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.descendants import processes
+from tests.integration.proc import processes_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.integration.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -125,17 +123,10 @@ class Desk:
         assert not containers, containers
         assert list(self.processes()) == []
 
-    def processes(self) -> Iterator[int]:
+    def processes(self) -> list[int]:
         """The processes that were started for this desk, by the folder in their environment."""
-        mark = f"PACKAGER_WORK_DIR={self.work}".encode()
-        other = f"TMPDIR={self.work}".encode()
-        for entry in processes().values():
-            try:
-                environ = Path("/proc", str(entry.pid), "environ").read_bytes()
-            except OSError:
-                continue
-            if entry.pid != os.getpid() and (mark in environ or other in environ):
-                yield entry.pid
+        marks = f"PACKAGER_WORK_DIR={self.work}".encode(), f"TMPDIR={self.work}".encode()
+        return [pid for pid in processes_with("environ", *marks) if pid != os.getpid()]
 
 
 def zip_folder(folder: Path, archive: Path, *, compression: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -23,8 +23,8 @@ from packager.api.store.sealing import make_key_file, read_key_file
 from packager.api.supervisor import Rules, Supervisor
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
-from packager.descendants import processes
 from tests.integration.packaging import ROOT, zip_folder
+from tests.integration.proc import processes_with
 from tests.integration.registry import free_port
 
 if TYPE_CHECKING:
@@ -120,16 +120,7 @@ class Place:
 
     def processes(self, part: str = "") -> list[int]:
         """The processes of this place's runs, by the mark in their environment."""
-        mark = f"{MARK}={self.folder.absolute()}/{part}".encode()
-        found = []
-        for entry in processes().values():
-            try:
-                environ = Path("/proc", str(entry.pid), "environ").read_bytes()
-            except OSError:
-                continue
-            if mark in environ and not entry.is_dead:
-                found.append(entry.pid)
-        return found
+        return processes_with("environ", f"{MARK}={self.folder.absolute()}/{part}".encode())
 
 
 def put_entities(store: Store, registry: Connection) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.descendants import processes
 from tests.integration.conftest import write_root
 from tests.integration.packaging import CONDA_FORGE, PODMAN, ROOT, RUN_WORDS, Desk, Ran
+from tests.integration.proc import processes_with
 from tests.integration.registry import free_port
 
 if TYPE_CHECKING:
@@ -122,16 +122,8 @@ class Pod:
 
     def processes(self) -> list[int]:
         """The processes of this container, by what is mounted for them; other tests run the same image beside it."""
-        mark = f"/{self.desk.folder.parent.name}/{self.desk.folder.name}/workspace /workspace ".encode()
-        found = []
-        for entry in processes().values():
-            try:
-                mounts = Path("/proc", str(entry.pid), "mountinfo").read_bytes()
-            except OSError:
-                continue
-            if mark in mounts:
-                found.append(entry.pid)
-        return found
+        mark = f"/{self.desk.folder.parent.name}/{self.desk.folder.name}/workspace /workspace "
+        return processes_with("mountinfo", mark.encode())
 
     def __enter__(self) -> Self:
         return self

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.descendants import processes
 from tests.integration.bases import plain_channel
 from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, Desk, wait_until_serving
 from tests.integration.pod import Pod, authfile, job_image, push_base, wait_for, wait_for_upload
+from tests.integration.proc import processes_with
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 from tests.integration.test_environment import CACHE
 
@@ -478,11 +478,9 @@ def test_a_registry_that_goes_down_during_the_push_is_told(
 
 def stop(registry: Registry) -> None:
     """End a registry's server at once, by the configuration that it was started with."""
-    mark = os.fsencode(registry.folder / "config.yml")
-    for entry in processes().values():
+    for pid in processes_with("cmdline", os.fsencode(registry.folder / "config.yml")):
         with suppress(OSError):
-            if mark in Path("/proc", str(entry.pid), "cmdline").read_bytes():
-                os.kill(entry.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 
 @needs_kaniko
