@@ -121,10 +121,7 @@ def test_while_predictions_are_brief_one_thread_makes_them_all(monkeypatch: pyte
     assert begun.wait(30)
     for _ in range(5):
         desk.submit(desk.enter(), work)
-    deadline = time.monotonic() + 30
-    while len(desk.gate._waiting) < 5:  # noqa: SLF001
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: len(desk.gate._waiting) == 5)  # noqa: SLF001
     assert len(threads) == 1
     go_on.set()
     for _ in range(6):

@@ -7,13 +7,13 @@ from queue import Empty
 from typing import TYPE_CHECKING, NamedTuple
 
 from .inputs import Batch, InputError
-from .messages import Reply
 from .model import ModelError
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
     from typing import Any, Dict, Iterator, List, Tuple
 
+    from .messages import Reply
     from .metrics import Metrics
     from .model import Model
     from .prediction import Part
@@ -51,7 +51,7 @@ def answer(parts: List[Part], model: Model, limits: Limits, metrics: Metrics) ->
     for group in _groups(parts, limits.rows):
         if len(group) == 1 or not _together([parts[index] for index in group], group, replies, model, metrics):
             for index in group:
-                replies[index] = _alone(parts[index])
+                replies[index] = parts[index].prediction.complete(parts[index])
     return [replies[index] for index in range(len(parts))]
 
 
@@ -86,11 +86,6 @@ def _together(parts: List[Part], places: List[int], replies: Dict[int, Reply], m
     for part, place, share in zip(parts, places, shares):  # noqa: B905  (of one length)
         replies[place] = part.prediction.finish(part, (share, columns))
     return True
-
-
-def _alone(part: Part) -> Reply:
-    result = part.prediction.predict(part)
-    return result if isinstance(result, Reply) else part.prediction.finish(part, result)
 
 
 def _shares(prediction: Any, sizes: List[int]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from . import arrow, fast_json, inputs
+from .answers import CSV, JSON
 from .inputs import Batch, InputError
 from .messages import NO_BODY, TOO_LARGE
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .messages import Reply, Request
 
-_CSV, _JSON = "text/csv", "application/json"
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
@@ -68,12 +68,12 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     Raises:
         InputError: It is none of them; says where.
     """
-    kind = request.header("content-type") or _JSON
-    if kind != _JSON:
+    kind = request.header("content-type") or JSON
+    if kind != JSON:
         kind = kind.partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
         return arrow.read(body, intake)
-    if kind == _CSV:
+    if kind == CSV:
         return _read_csv(_text_of(body), intake)
     return inputs.read_batch(document_of(body))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from itertools import islice
 from queue import SimpleQueue
-from threading import Lock, Thread, get_ident
+from threading import Lock, Semaphore, Thread, get_ident
 from typing import TYPE_CHECKING
 
 from . import log
@@ -13,11 +14,12 @@ from .batching import Limits, collect
 from .messages import Reply, error_reply
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, TypeVar, Union
 
     from .messages import Job, Request
     from .prediction import Part, Result
 
+    _Each = TypeVar("_Each")
     Item = Tuple["Exchange", Job, bytes]
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
@@ -108,7 +110,7 @@ class Gate:
         self._since = 0.0  # when the first of those who wait came
         self._impatient_until = 0.0  # the time up to which nobody waits for others
         self._leader = 0  # the thread that predicted last
-        self._seats = list(range(threads))  # of those who stand by
+        self._seats = Semaphore(threads)  # of those who stand by
         self._standing_by = Lock()
         self._rescuing = Lock()
 
@@ -200,9 +202,7 @@ class Gate:
         One of those who stand by looks from time to time, the others wait for it. One thread of those who hear of
         requests never may: false.
         """
-        try:
-            seat = self._seats.pop()
-        except IndexError:
+        if not self._seats.acquire(blocking=False):
             return False
         try:
             with self._standing_by:
@@ -214,7 +214,7 @@ class Gate:
                         self._impatient_until = time.monotonic() + _IDLE
                         break
         finally:
-            self._seats.append(seat)
+            self._seats.release()
         return True
 
     def _is_brisk(self) -> bool:
@@ -252,11 +252,7 @@ class Gate:
 
     def _read_waiting(self, thread: int, until: float) -> int:
         count = 0
-        while count < _COHORT:
-            try:
-                item = self._waiting.popleft()
-            except IndexError:
-                break
+        for item in islice(_taken(self._waiting), _COHORT):
             count += 1
             part = self._begin(item, thread)
             if part is not None:
@@ -286,11 +282,7 @@ class Gate:
 
     def _predict_ready(self, thread: int, until: float) -> int:
         count = 0
-        while True:
-            try:
-                exchange, part = self._ready.popleft()
-            except IndexError:
-                return count
+        for exchange, part in _taken(self._ready):
             count += 1
             if exchange in self._open:
                 exchange.thread = thread
@@ -304,15 +296,12 @@ class Gate:
                 else:
                     self._made.append((exchange, part, result))
             if time.monotonic() > until:
-                return count
+                break
+        return count
 
     def _finish_made(self, thread: int) -> None:
         """Write the answers to what was predicted; the model may have a part in it."""
-        while True:
-            try:
-                exchange, part, result = self._made.popleft()
-            except IndexError:
-                return
+        for exchange, part, result in _taken(self._made):
             if exchange not in self._open:
                 continue
             exchange.thread = thread
@@ -324,11 +313,7 @@ class Gate:
 
     def _send_written(self) -> None:
         """Send the answers right after each other."""
-        while True:
-            try:
-                exchange, reply = self._written.popleft()
-            except IndexError:
-                return
+        for exchange, reply in _taken(self._written):
             self.reply(exchange, reply)
 
     def _rescue(self) -> None:
@@ -406,6 +391,16 @@ class Gate:
             replies = self._together([part for _, part in parts])
             for (exchange, _), reply in zip(parts, replies):  # noqa: B905  (of one length)
                 self.reply(exchange, reply)
+
+
+def _taken(line: Deque[_Each]) -> Iterator[_Each]:
+    """Take from a line until it is empty; other threads may take from it too."""
+    while True:
+        try:
+            item = line.popleft()
+        except IndexError:
+            return
+        yield item
 
 
 def _fault(fault: BaseException) -> Reply:

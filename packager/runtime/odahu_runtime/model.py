@@ -15,7 +15,9 @@ from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+    from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
+
+    _Made = TypeVar("_Made")
 
 _FUNCTIONS = {"matrix": "predict_on_matrix", "objects": "predict_on_objects"}
 _LONGEST = 2000  # characters of a model's own message that we show to a client
@@ -113,17 +115,7 @@ class Model:
             InputError: The batch does not suit this kind of model.
             ModelError: The model failed.
         """
-        given = self._given(batch)
-        process = os.getpid()
-        try:  # as `_guarded` has it, without what a context manager takes
-            return self._answer(given, batch.columns)
-        except ModelError:
-            raise
-        except BaseException as error:
-            raise _failed(error) from error
-        finally:
-            if os.getpid() != process:
-                ending.leave(0)
+        return _carefully(self._answer, self._given(batch), batch.columns)
 
     def text(self, prediction: Any, columns: List[Any]) -> bytes:
         """A prediction as `predict` writes it, in UTF-8.
@@ -131,16 +123,10 @@ class Model:
         Raises:
             ModelError: It has no form in JSON.
         """
-        process = os.getpid()
-        try:
-            return outputs.encoded({"prediction": self._simple(prediction), "columns": columns}, self._default)
-        except ModelError:
-            raise
-        except BaseException as error:
-            raise _failed(error) from error
-        finally:
-            if os.getpid() != process:
-                ending.leave(0)
+        return _carefully(self._written, prediction, columns)
+
+    def _written(self, prediction: Any, columns: List[Any]) -> bytes:
+        return outputs.encoded({"prediction": self._simple(prediction), "columns": columns}, self._default)
 
     def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
         """A prediction as JSON's own values.
@@ -238,6 +224,20 @@ def _guarded(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raise _failed(error, what) from error
+    finally:
+        if os.getpid() != process:
+            ending.leave(0)
+
+
+def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _Made:
+    """What a call of the model's gives: as `_guarded` has it, without what a context manager takes."""
+    process = os.getpid()
+    try:
+        return call(first, second)
+    except ModelError:
+        raise
+    except BaseException as error:
+        raise _failed(error) from error
     finally:
         if os.getpid() != process:
             ending.leave(0)

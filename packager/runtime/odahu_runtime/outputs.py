@@ -35,20 +35,7 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
     Raises:
         TypeError: The value, or one within it, has no form in JSON.
     """
-    if indent is None and default is None:
-        try:
-            return fast_json.dumps(value, _step_once).decode()
-        except fast_json.Refused:
-            pass
-
-    def step(item: Any) -> Any:
-        return _step_once(item, default)
-
-    try:
-        # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
-        return json.dumps(value, indent=indent, allow_nan=False, default=step)
-    except (TypeError, ValueError):
-        return json.dumps(plain(value, default), indent=indent, allow_nan=False)
+    return encoded(value, default).decode() if indent is None else _dumps(value, indent, default)
 
 
 def encoded(value: Any, default: Optional[Default] = None) -> bytes:
@@ -62,7 +49,20 @@ def encoded(value: Any, default: Optional[Default] = None) -> bytes:
             return fast_json.dumps(value, _step_once)
         except fast_json.Refused:
             pass
-    return dumps(value, None, default).encode()
+    return _dumps(value, None, default).encode()
+
+
+def _dumps(value: Any, indent: Optional[int], default: Optional[Default]) -> str:
+    """As the standard library writes it."""
+
+    def step(item: Any) -> Any:
+        return _step_once(item, default)
+
+    try:
+        # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
+        return json.dumps(value, indent=indent, allow_nan=False, default=step)
+    except (TypeError, ValueError):
+        return json.dumps(plain(value, default), indent=indent, allow_nan=False)
 
 
 def _step_once(item: Any, default: Optional[Default] = None) -> Any:

@@ -87,8 +87,10 @@ class Prediction:
     def run(self, request: Request, body: bytes) -> Reply:
         """Take all the steps."""
         part = self.read(request, body)
-        if isinstance(part, Reply):
-            return part
+        return part if isinstance(part, Reply) else self.complete(part)
+
+    def complete(self, part: Part) -> Reply:
+        """Take the steps that are left when the rows are read."""
         result = self.predict(part)
         return result if isinstance(result, Reply) else self.finish(part, result)
 
