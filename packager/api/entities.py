@@ -89,6 +89,11 @@ class PackagingSpec(ApiModel):
     output_connection: str = Field(default="", description="The connection of the store that the archive is in.")
 
 
+def with_hint(message: str, hint: str) -> str:
+    """Return what failed as a status tells it: with a line of what to do, where there is something."""
+    return "\nhint: ".join(text for text in (message, hint) if text)
+
+
 class PackagingStatus(ApiModel):
     """What has become of a packaging."""
 

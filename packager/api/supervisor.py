@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from packager.api.entities import PackagingStatus
+from packager.api.entities import PackagingStatus, with_hint
 from packager.api.store.database import first_line
 from packager.api.sweeper import Sweeper
 from packager.errors import BuildError, EntityExistsError, PackagerError, RequestError
@@ -261,7 +261,7 @@ class Supervisor:
         return self._executor.observe(handle) or PackagingStatus(state="scheduling")
 
     def _put_off(self, held: _Held, error: PackagerError) -> bool:
-        message = "\nhint: ".join(text for text in (error.message, error.hint) if text)
+        message = with_hint(error.message, error.hint)
         if isinstance(error, _FINAL_ERRORS):
             code = error.exit_code
             status = PackagingStatus(state="failed", exit_code=code, reason=error.code, message=message)

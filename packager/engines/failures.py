@@ -42,7 +42,8 @@ _STATUS = r"status:? ?(?:code:? )?"
 _PASSING = re.compile(
     r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
     r"|\b(?:read|write) tcp \S+: |transport connection broken|server closed (?:idle )?connection"
-    rf"|{_STATUS}(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]",
+    rf"|{_STATUS}(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]"
+    r"|uploading manifest \S+ to \S+: (?:errors:\s+)?digest invalid\b",  # as in packager.registry.uploads
     re.IGNORECASE,
 )
 _SERVER_ERROR = rf"{_STATUS}5\d\d\b|\b5\d\d \([A-Z]"

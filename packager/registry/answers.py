@@ -178,6 +178,11 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
         return "", one_line(f"{response.status_code} {response.reason_phrase}".strip())
 
 
+def code(response: httpx.Response, body: bytes) -> str:
+    """Return the registry's error code, empty where it gave none."""
+    return _cause(response, body)[0]
+
+
 def cause(response: httpx.Response) -> str:
     """Return what may be shown of an answer that is no success; reads it."""
     return _cause(response, next(response.iter_raw(MOST_ERROR_BYTES), b""))[1]

@@ -21,7 +21,7 @@ from packager.registry.challenge import ChallengeAuth
 from packager.registry.retries import TRANSIENT_STATUSES, Retries, TransientStatusError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from packager.errors import PackagerError
     from packager.models.reference import Reference
@@ -139,10 +139,13 @@ class Wire:
         except httpx.DecodingError as error:
             raise self.wrong("answered with a Content-Encoding that its bytes don't have") from error
 
-    def unexpected(self, response: httpx.Response) -> Exception:
-        """Return the error that an answer with another status stands for, as `stream` raises it."""
+    def unexpected(self, response: httpx.Response, *, passing: Collection[str] = ()) -> Exception:
+        """Return the error that an answer with another status stands for, as `stream` raises it.
+
+        `passing` are the codes of the specification with which the answer may be another one in a moment.
+        """
         body = next(response.iter_raw(MOST_ERROR_BYTES), b"")
-        if response.status_code in TRANSIENT_STATUSES:
+        if response.status_code in TRANSIENT_STATUSES or answers.code(response, body) in passing:
             return TransientStatusError(response, body)
         return answers.refusal(self.asked, response, body)
 

@@ -55,6 +55,19 @@ class Flaky:
             return ("429", "503", "reset")[self.number // self.every % 3 - 1]
 
 
+@dataclass
+class HalfWritten:
+    """Answers to the first manifest what docker-registry says while another client sends one of its blobs."""
+
+    told: bool = False
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> str:
+        if self.told or handler.command != "PUT" or "/manifests/" not in handler.path:
+            return "passed on"
+        self.told = True
+        return "half-written"
+
+
 def _basic(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
@@ -108,12 +121,17 @@ class _Passing(BaseHTTPRequestHandler):
         elif done == "reset":
             self.reset()
         elif done == "denied":
-            document = {"errors": [{"code": "DENIED", "message": "this user may only read"}]}
-            self.answer(403, json.dumps(document).encode())
+            self.refuse(403, "DENIED")
+        elif done == "half-written":
+            self.refuse(400, "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN")
         else:
             self.answer(int(done), b"", **({"Retry-After": "0"} if done == "429" else {}))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815  (the names it looks for)
+
+    def refuse(self, status: int, *codes: str) -> None:
+        errors = [{"code": code, "message": "as planned"} for code in codes]
+        self.answer(status, json.dumps({"errors": errors}).encode())
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.close_connection = True  # the request's body may not have been read

@@ -28,7 +28,7 @@ from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.registry.uploads import Uploads
 from packager.settings import Settings
-from tests.integration.fronts import Flaky, Front, serve_front
+from tests.integration.fronts import Flaky, Front, HalfWritten, serve_front
 from tests.integration.test_buildah import CREATED
 
 if TYPE_CHECKING:
@@ -100,6 +100,15 @@ def test_buildah_pulls_and_pushes_through_it(bench: Bench, caplog: pytest.LogCap
     failures = len(front.seen) - front.count("passed on")
     assert caplog.text.count("follows in") <= failures, "an attempt was logged more than once"
     assert caplog.text.count("trying each request again by ourselves") == 1
+
+
+def test_buildah_puts_a_manifest_again_whose_blobs_another_sends(bench: Bench) -> None:
+    with serve_front(bench.registry, HalfWritten()) as front, bench.access(front, 60) as access:
+        base, to = f"{front.host}/flaky/base:1", Reference.parse(f"{front.host}/flaky/twice:1")
+        bench.engine.inspect_base(Reference.parse(base), access)
+        built = bench.engine.build(plan(base), context(bench.folder, base), Destination(reference=to), access)
+    assert built.digest == bench.registry.digest("flaky/twice", "1")
+    assert front.count("half-written") == 1
 
 
 def test_our_own_uploads_go_through_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

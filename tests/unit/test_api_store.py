@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from packager.api.entities import ModelPackaging, NewIntegration, NewPackaging, PackagingStatus
+from packager.api.entities import ModelPackaging, NamedValue, NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
 from packager.api.store.database import make_engine, read_url
 from packager.api.store.sealing import Sealer, make_key_file, read_key_file
@@ -100,6 +100,19 @@ def test_what_has_ended_stays_as_it_is(store: Store) -> None:
     run = store.runs.get("wine")
     assert (run.state, run.handle, run.owner) == ("succeeded", "process 7", None)
     assert store.packagings.counts() == {"succeeded": 1}
+
+
+@pytest.mark.parametrize("own", [[], [{"name": "image", "value": "r.io/own:1"}]])
+def test_results_that_were_put_stay_unless_the_run_has_its_own(store: Store, own: list[dict[str, str]]) -> None:
+    create(store)
+    [claim] = store.runs.claim("me", 1, LEASE)
+    store.packagings.put_results("wine", [NamedValue(name="image", value="r.io/put:1")])
+    ended = PackagingStatus.model_validate({"state": "succeeded", "results": own})
+    for status in (PackagingStatus(state="running"), ended):
+        assert store.runs.record(claim, status)
+    [result] = store.packagings.get("wine").status.results
+    assert result.value == ("r.io/own:1" if own else "r.io/put:1")
+    assert store.packagings.edit(NewPackaging.model_validate(packaging())).status.results == []
 
 
 def test_a_packaging_that_can_not_be_read_fails_and_keeps_no_other_waiting(store: Store) -> None:

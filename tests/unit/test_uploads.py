@@ -22,6 +22,7 @@ from tests.unit.upload_registry import (
     PASSWORD,
     Cut,
     Lost,
+    Refused,
     Unread,
     UploadRegistry,
     descriptor_of,
@@ -208,6 +209,20 @@ def test_a_manifest(desk: Desk) -> None:
     assert uploads.put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
     assert registry.manifests == {"1": b"{}"}
     assert registry.asked[-1].headers["Content-Type"] == "application/json"
+
+
+def test_a_manifest_whose_blobs_are_just_sent_by_another_is_put_again(desk: Desk) -> None:
+    registry = UploadRegistry(plan={"PUT": [Refused("DIGEST_INVALID")] * 2})
+    assert desk.uploads(registry).put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
+    assert registry.manifests == {"1": b"{}"}
+
+
+@pytest.mark.parametrize(("name", "code"), [("1", "MANIFEST_INVALID"), (digest_of(b"{}"), "DIGEST_INVALID")])
+def test_a_manifest_that_is_refused_for_good_is_put_once(desk: Desk, name: str, code: str) -> None:
+    registry = UploadRegistry(plan={"PUT": [Refused(code)]})
+    with pytest.raises(RegistryError, match=code):
+        desk.uploads(registry).put_manifest(name, b"{}", "application/json")
+    assert registry.counts["PUT"] == 1
 
 
 def test_a_mount(desk: Desk) -> None:

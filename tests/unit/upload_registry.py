@@ -1,7 +1,8 @@
 """A registry that takes uploads, living in a transport: it keeps the bytes that reached it, as the specification says.
 
 Trouble is planned: `plan["PATCH"]` lists what happens to the first, second, ... such request: None for nothing, a
-status, `Cut(n)` for a connection that breaks after n bytes of the body, `Lost()` for an answer that never comes.
+status, `Refused(code)` for an error code of the specification, `Cut(n)` for a connection that breaks after n bytes of
+the body, `Lost()` for an answer that never comes.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Cut:
 @dataclass(frozen=True)
 class Lost:
     pass
+
+
+@dataclass(frozen=True)
+class Refused:
+    code: str
+    status: int = 400
 
 
 class Unread(httpx.BaseTransport):
@@ -95,9 +102,11 @@ class UploadRegistry:
     def answer(self, request: httpx.Request, asked: Asked, trouble: Any) -> httpx.Response:
         if callable(trouble):
             trouble = trouble()
-        if isinstance(trouble, int):
+        if isinstance(trouble, int | Refused):
             for _chunk in self.body(request):
                 pass  # a client reads no answer before it has sent everything
+            if isinstance(trouble, Refused):
+                return self.reply(trouble.status, b'{"errors": [{"code": "%s"}]}' % trouble.code.encode())
             return self.reply(trouble, b"told why", **self.answers.get(trouble, {}))
         for chunk in self.body(request):
             room = len(chunk) if not isinstance(trouble, Cut) else max(0, trouble.after - len(asked.body))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from packager.api.entities import NamedValue, PackagingStatus
+from packager.api.entities import NamedValue, PackagingStatus, with_hint
 from packager.api.executors.base import LeftRun
 from packager.api.executors.run_folder import RunFolder
 from packager.api.executors.run_processes import MARK, end_processes
@@ -289,7 +289,7 @@ def _status(folder: RunFolder) -> PackagingStatus | None:
     if code is None or code in _STOPPED:
         return None
     if error := folder.error():
-        message = "\nhint: ".join(text for text in (error.get("message", ""), error.get("hint", "")) if text)
+        message = with_hint(error.get("message", ""), error.get("hint", ""))
         return PackagingStatus(state="failed", exit_code=code, reason=error.get("code", "error"), message=message)
     if code == _KILLED:
         message = "it was killed by SIGKILL, as the kernel does where memory is short; its log ends there"

@@ -80,8 +80,10 @@ class Runs:
         except (ValueError, PackagerError) as error:
             known = error if isinstance(error, PackagerError) else UsageError(_short(error))
             log.error("packaging %r can't be read from the database: %s", row.id, known.message)  # noqa: TRY400
-            message = f"the packaging, or what it names, can't be read from the database: {known.message}\nhint: "
-            message += known.hint or "create it anew, or edit it; a newer version of the service may have written it"
+            message = entities.with_hint(
+                f"the packaging, or what it names, can't be read from the database: {known.message}",
+                known.hint or "create it anew, or edit it; a newer version of the service may have written it",
+            )
             status = entities.PackagingStatus(
                 state="failed", exit_code=known.exit_code, reason=known.code, message=message
             )
@@ -109,7 +111,8 @@ class Runs:
 
     def attach(self, claim: Claim, handle: str) -> bool:
         """Note what the executor knows a claim's run by; False: no longer ours, so the run is to be stopped."""
-        return self._write(claim, {"handle": handle})
+        with self._database.writing() as transaction:
+            return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(handle=handle)).rowcount == 1
 
     def renew(self, claim: Claim, lease: timedelta) -> bool:
         """Keep a claim; False: no longer ours (edited, deleted, taken over, ended)."""
@@ -118,20 +121,28 @@ class Runs:
             return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(lease_until=until)).rowcount == 1
 
     def record(self, claim: Claim, status: entities.PackagingStatus) -> bool:
-        """Write what has become of a claim; a final state ends it. False: no longer ours, nothing was written."""
+        """Write what has become of a claim; a final state ends it. False: no longer ours, nothing was written.
+
+        Results that somebody has put meanwhile stay where the run itself has none.
+        """
         now = datetime.now(timezone.utc)
-        changes: dict[str, Any] = {"state": status.state, "status": json_text(status), "updated_at": now}
-        return self._write(claim, changes | ({"owner": None, "lease_until": None} if status.is_final else {}))
+        with self._database.writing() as transaction:
+            row = transaction.execute(select(PACKAGINGS.c.status).where(_own(claim)).with_for_update()).first()
+            if row is None:
+                return False
+            if not status.results:
+                put = entities.PackagingStatus.model_validate_json(row.status).results
+                status = status.model_copy(update={"results": put})
+            changes: dict[str, Any] = {"state": status.state, "status": json_text(status), "updated_at": now}
+            changes |= {"owner": None, "lease_until": None} if status.is_final else {}
+            transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.id == claim.id).values(**changes))
+        return True
 
     def release_all(self, owner: str) -> None:
         """Give all claims of an owner back: they are an earlier process's of the same service."""
         past = datetime.fromtimestamp(0, timezone.utc)
         with self._database.writing() as transaction:
             transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.owner == owner).values(lease_until=past))
-
-    def _write(self, claim: Claim, changes: dict[str, Any]) -> bool:
-        with self._database.writing() as transaction:
-            return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(**changes)).rowcount == 1
 
     def abandoned(self) -> list[Abandoned]:
         """Return the runs whose packaging was deleted or edited: each is to be stopped, then told by `stopped`."""
