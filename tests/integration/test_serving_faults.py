@@ -276,6 +276,16 @@ def test_ten_thousand_slow_clients_keep_nobody_from_being_answered(fast: Runner)
         assert service.stop()[0] == 0
 
 
+@pytest.mark.parametrize("rest", [b"Content-Length: 99\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n9\r\n{"])
+def test_nothing_is_kept_of_clients_that_went_away(fast: Runner, rest: bytes) -> None:
+    with fast.serve("unruly") as service:
+        for _ in range(200):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=60) as client:
+                client.sendall(b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\n" + rest)
+        wait_until(lambda: service.log.count("POST /api/model/invoke 400") == 200, "not all are answered")
+        assert service.invoke("count", "Exchange").payload["prediction"][0][0] < 10
+
+
 def test_more_clients_than_the_process_may_have_files_wait_and_end_nothing(runner: Runner) -> None:
     part = b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
     few = runner.folder / "python"

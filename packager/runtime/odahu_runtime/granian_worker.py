@@ -280,6 +280,8 @@ def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
 
 
 def _unreadable(error: Exception) -> Reply:
+    # The core's future keeps the error, whose traceback would keep the future, and no collector of garbage finds that.
+    error.__traceback__ = None
     return error_reply(400, f"The body can't be read: {error}")
 
 

@@ -1,6 +1,7 @@
 """A model that takes any rows; a first row of a function below and its argument does harm as it is told."""
 
 import ctypes
+import gc
 import os
 import re
 import sys
@@ -96,10 +97,16 @@ def hoard(megabytes: int) -> Any:
     return [[os.getpid(), len(hoarded)]], ["pid", "megabytes"]
 
 
+def count(name: str) -> Any:
+    """Count what there is of a class in this process."""
+    gc.collect()
+    return [[sum(type(each).__name__ == name for each in gc.get_objects())]], ["number"]
+
+
 HARM = {
     function.__name__: function
     for function in (
         *(pid, fail, give, give_alone, say, fork, hang, seize),
-        *(leave, drop_dead, crash, leak_threads, eat, hoard),
+        *(leave, drop_dead, crash, leak_threads, eat, hoard, count),
     )
 }
