@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from packager.api.identity.tokens import add_token
+from tests.integration.plain_http import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ class ApiService:
 
     def client(self, token: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60, verify=PLAIN)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from packager.api.supervisor import Rules, Supervisor
 from packager.applications import APPLICATIONS
 from packager.applications.schema import integration
 from tests.integration.packaging import ROOT, zip_folder
+from tests.integration.plain_http import PLAIN
 from tests.integration.proc import processes_with
 from tests.integration.registry import free_port
 
@@ -98,7 +99,7 @@ class Place:
         def is_up() -> bool:
             assert process.poll() is None, self.log()
             try:
-                return httpx.get(f"{self.url}/configuration").status_code < 500
+                return httpx.get(f"{self.url}/configuration", verify=PLAIN).status_code < 500
             except httpx.TransportError:
                 return False
 

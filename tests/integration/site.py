@@ -15,6 +15,7 @@ from playwright.sync_api import sync_playwright
 from packager.api.identity.tokens import add_token
 from tests.integration.oci import pip_desk, push
 from tests.integration.packagings import Place, put_entities, put_model, wait_until
+from tests.integration.plain_http import PLAIN
 
 if TYPE_CHECKING:
     import subprocess
@@ -90,7 +91,7 @@ def serve_site(folder: Path, storage: dict[str, str], tiny_base: str, registry: 
 def _is_up(site: Site, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None, site.place.log()
     try:
-        return httpx.get(f"{site.url}/health").status_code == 200
+        return httpx.get(f"{site.url}/health", verify=PLAIN).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -18,6 +18,7 @@ from packager.api.entities import PackagingStatus
 from packager.api.log_files import LogWriter
 from tests.integration.oci import pip_desk, push
 from tests.integration.packagings import Place, packaging, put_entities, put_model, wait_until
+from tests.integration.plain_http import PLAIN
 
 if TYPE_CHECKING:
     import subprocess
@@ -132,10 +133,10 @@ def test_who_stops_reading_is_dropped(place: Place, store: Store) -> None:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         stalled.append(connection)
-    refused = httpx.get(log_url(place, follow=False))
+    refused = httpx.get(log_url(place, follow=False), verify=PLAIN)
     assert refused.status_code == 429
     assert refused.json() == {"message": "3 logs are being read, and no more may be at a time"}
-    wait_until(lambda: httpx.get(log_url(place, follow=False)).status_code == 200, 30)
+    wait_until(lambda: httpx.get(log_url(place, follow=False), verify=PLAIN).status_code == 200, 30)
     wait_until(lambda: len(list(Path(f"/proc/{service.pid}/fd").iterdir())) <= before + 2, 30)
     for connection in stalled:
         with suppress(ConnectionResetError):
@@ -153,7 +154,7 @@ def test_a_log_of_a_gigabyte_comes_from_the_disk(place: Place, store: Store) -> 
     run.end()
     service = place.start()
     place.wait_until_up(service)
-    httpx.get(log_url(place, follow=False, packaging_id="none"))
+    httpx.get(log_url(place, follow=False, packaging_id="none"), verify=PLAIN)
     before, length = memory(service), 0
     with httpx.stream("GET", log_url(place, follow=True), timeout=60) as answer:
         for block in answer.iter_raw(1 << 20):
@@ -180,13 +181,13 @@ def test_a_log_ends_with_its_packaging(
         assert created.status_code == 201, created.text
         with httpx.stream("GET", log_url(place, follow=True), timeout=60) as answer:
             lines = list(answer.iter_lines())
-        status = httpx.get(f"{place.url}/model/packaging/wine").json()["status"]
+        status = httpx.get(f"{place.url}/model/packaging/wine", verify=PLAIN).json()["status"]
         assert status["state"] == "succeeded", status
         assert any("imageDigest: " in line for line in lines)
-        assert httpx.get(log_url(place, follow=False)).text.splitlines() == lines
+        assert httpx.get(log_url(place, follow=False), verify=PLAIN).text.splitlines() == lines
         assert httpx.delete(f"{place.url}/model/packaging/wine").status_code == 200
-        assert httpx.get(log_url(place, follow=True)).status_code == 404
-        assert httpx.get(log_url(place, follow=True) + "&wrong=1").status_code == 400
+        assert httpx.get(log_url(place, follow=True), verify=PLAIN).status_code == 404
+        assert httpx.get(log_url(place, follow=True) + "&wrong=1", verify=PLAIN).status_code == 400
         wait_until(lambda: not [path for path in place.folder.iterdir() if path.is_dir()], 30)
     finally:
         store.close()

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.integration.packagings import wait_until
+from tests.integration.plain_http import PLAIN
 from tests.integration.registry import free_port
 from tests.integration.site import open_browser, serve_site, take_picture
 
@@ -82,7 +83,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Lab]:
     def is_up() -> bool:
         assert process.poll() is None, running.log.read_text()
         try:
-            return httpx.get(f"{running.url}/api").status_code == 200
+            return httpx.get(f"{running.url}/api", verify=PLAIN).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -172,7 +173,7 @@ def test_what_is_refused_is_said_in_the_services_words(page: Page, lab: Lab, sit
 
 
 def test_only_the_panels_own_paths_and_only_who_may(lab: Lab) -> None:
-    with httpx.Client(base_url=lab.url, timeout=60) as client:
+    with httpx.Client(base_url=lab.url, timeout=60, verify=PLAIN) as client:
         assert client.get("/packager/connections").status_code == 403
         assert client.post("/packager/submit", json={"text": ""}).status_code == 403
         own = {"Authorization": f"token {LOGIN}"}

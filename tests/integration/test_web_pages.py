@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.integration.plain_http import PLAIN
 from tests.integration.site import open_browser, serve_site, take_picture
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def write(page: Page, site: Site, text: str) -> None:
 
 
 def client_of(site: Site, token: str) -> httpx.Client:
-    return httpx.Client(base_url=site.url, cookies={"packager_token": token}, timeout=60)
+    return httpx.Client(base_url=site.url, cookies={"packager_token": token}, timeout=60, verify=PLAIN)
 
 
 def test_a_token_opens_the_pages_till_one_logs_out(context: BrowserContext, site: Site) -> None:
@@ -142,7 +143,7 @@ def test_a_packaging_from_the_editor_to_its_image(page: Page, site: Site, regist
 
 
 def test_the_list_stays_up_to_date_and_the_keyboard_does(page: Page, site: Site) -> None:
-    with httpx.Client(headers={"Authorization": f"Bearer {site.token}"}) as api:
+    with httpx.Client(headers={"Authorization": f"Bearer {site.token}"}, verify=PLAIN) as api:
         spec = {"integrationName": "docker-rest", "artifactName": "none.zip", "targets": [target("registry")]}
         api.post(f"{site.place.url}/model/packaging", json={"id": "none", "spec": spec}).raise_for_status()
     row = page.get_by_role("row", name="none")
