@@ -257,7 +257,7 @@ LINK = BaseFolder(path="data", target="/opt/b")
         ([folder("a/b/c/d/e/f", 0o700)], [BaseFolder(path="a/b/c/d/e/f", mode=0o700), LINK, A, B]),
         ([folder("a/b/c/d/e/f/g", 0o700), link("a/b/c/d", "x")], [LINK, A, B]),
     ],
-    ids=str,
+    ids=lambda found: ",".join(each.name if isinstance(each, tarfile.TarInfo) else each.path for each in found),
 )
 def test_folders_that_are_special(tmp_path: Path, second: list[tarfile.TarInfo], expected: list[BaseFolder]) -> None:
     skeleton = Skeleton(tmp_path)

@@ -82,12 +82,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), CASES, ids=repr)
+def named(value: object) -> str:
+    return repr(value).partition(" at 0x")[0]
+
+
+@pytest.mark.parametrize(("value", "expected"), CASES, ids=named)
 def test_dumps(value: object, expected: object) -> None:
     assert json.loads(outputs.dumps(value)) == expected
 
 
-@pytest.mark.parametrize(("value", "expected"), CASES, ids=repr)
+@pytest.mark.parametrize(("value", "expected"), CASES, ids=named)
 def test_a_nan_beside_it_changes_nothing(value: object, expected: object) -> None:
     assert json.loads(outputs.dumps([NAN, value])) == [None, expected]
 
