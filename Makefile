@@ -85,7 +85,7 @@ lint: venv ## Ruff, mypy, the import contracts, shellcheck
 
 .PHONY: unit
 unit: venv ## Unit tests: no process, no socket
-	$(BIN)/pytest $(TESTS) tests/unit
+	$(BIN)/pytest -n auto $(TESTS) tests/unit
 
 .PHONY: integration
 integration: venv ## Integration tests: the real tools, a real registry

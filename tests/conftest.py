@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 PROJECT = Path(__file__).parents[1]
 LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
+INDEX = "TESTS_INDEX_ANSWERS"  # set for the processes that tests are spread over: "yes" or "no"
 TOLD: pytest.StashKey[dict[str, None]] = pytest.StashKey()  # by the processes that tests are spread over
 
 
@@ -63,8 +64,10 @@ def is_there(tool: str) -> bool:
 @functools.cache
 def index_answers() -> bool:
     """Whether uv can find a package that is not in its cache, in the time that a test run may wait for it."""
+    if INDEX in os.environ:
+        return os.environ[INDEX] == "yes"
     words = [find_uv_bin(), "pip", "compile", "--quiet", "--no-cache", "--no-header", "-"]
-    environ = {**os.environ, "UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1"}
+    environ = {**os.environ, "UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "3"}
     done = subprocess.run(words, input=b"six\n", env=environ, check=False, capture_output=True)
     return done.returncode == 0
 
@@ -131,6 +134,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         told["left_out"] = list(sentences(session.config))
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and LEFT_OUT in session.config.stash:
         session.exitstatus = pytest.ExitCode.OK
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Ask the index once, before the processes are started, which inherit this one's environment."""
+    os.environ[INDEX] = "yes" if index_answers() else "no"
 
 
 @pytest.hookimpl(optionalhook=True)

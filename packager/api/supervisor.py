@@ -210,7 +210,9 @@ class Supervisor:
         free = self._rules.most_running - len(self._held)
         if free > 0:
             for claim in self._runs.claim(self._rules.owner, free, self._rules.lease):
-                self._held[claim.id] = _Held(claim=claim, status=claim.entity.status)
+                held = self._held.get(claim.id)
+                if held is None or held.claim.generation != claim.generation:  # else our own lease had run out
+                    self._held[claim.id] = _Held(claim=claim, status=claim.entity.status)
 
     def _tend(self) -> None:
         now = time.monotonic()

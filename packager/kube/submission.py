@@ -88,6 +88,10 @@ def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
         if not job:
             raise
         log.info("the Job is there, though its answer was lost: %s", error.message)
+    except BaseException:  # a signal, before the answer came
+        if job := _made_after_all(cluster, body):
+            _take_back(cluster, request.packaging_id, job["metadata"]["uid"])
+        raise
     uid = job["metadata"]["uid"]
     try:
         cluster.create(SECRETS, render_secret(request, job_uid=uid))

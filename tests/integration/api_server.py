@@ -84,6 +84,7 @@ class ApiServer:
         self.refusals: list[Refusal] = []
         self.scene: Callable[[ApiServer, dict[str, Any]], None] = lambda _server, _job: None
         self.before_secret: Callable[[], object] = lambda: None
+        self.before_job_answer: Callable[[], object] = lambda: None
         self.changed = threading.Condition()
         self.version = 100
         self.longest_watch = longest_watch
@@ -160,9 +161,9 @@ class ApiServer:
                 if gone["metadata"]["uid"] in [o["uid"] for o in each["metadata"].get("ownerReferences", [])]
             ]
             self.changed.notify_all()
-        for key in owned:
-            if key in self.objects:
-                self.remove(*key)
+            for key in owned:
+                if key in self.objects:
+                    self.remove(*key)
 
     def pod(self, job: dict[str, Any], number: int = 1, **status: Any) -> dict[str, Any]:
         """Keep a pod of a Job in a state: its `phase`, `conditions`, `reason`, and its container's `state`."""
@@ -368,8 +369,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked.body.get("preconditions", {}).get("uid") not in (None, found["metadata"]["uid"]):
             self._status(409, "the uid in the precondition does not match", "Conflict")
         else:
-            self._json(200, {"kind": "Status", "status": "Success"})
             api.remove(asked.plural, name)
+            self._json(200, {"kind": "Status", "status": "Success"})
 
     def _created(self, asked: Asked, name: str) -> None:
         api = self.api
@@ -382,6 +383,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(201, asked.body)
             return
         stored = api.put(asked.plural, _as_stored(asked.body))
+        if asked.plural == "jobs":
+            api.before_job_answer()
         if api.lost_answers:
             api.lost_answers -= 1
             self._json(201, stored, whole=False)

@@ -52,7 +52,7 @@ class Aws:
 
     def reset(self) -> None:
         """Forget everything that was made."""
-        connection = http.client.HTTPConnection(self.endpoint.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(self.endpoint.removeprefix("http://"), timeout=60)
         connection.request("POST", "/moto-api/reset")
         assert connection.getresponse().status == 200
         connection.close()
@@ -67,7 +67,8 @@ def serve_aws(folder: Path) -> Iterator[Aws]:
         server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         aws = Aws(endpoint=f"http://127.0.0.1:{port}")
-        for _ in range(600):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             assert server.poll() is None, (folder / "moto.log").read_text()
             try:
                 aws.reset()
@@ -79,7 +80,7 @@ def serve_aws(folder: Path) -> Iterator[Aws]:
         yield aws
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.front import serve_front
 from tests.integration.registry import serve_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.front import Front
     from tests.integration.registry import Registry
 
 TINY_BASE = "localhost/tiny-base:1"
@@ -24,17 +26,23 @@ TINY_BASE = "localhost/tiny-base:1"
 _LONGEST = (
     "test_packaging",
     "test_kaniko_job",
+    "test_oci",
+    "test_api_client",
+    "test_secrets",
+    "test_storage",
+    "test_model_check",
     "test_oci_environment",
+    "test_oci_images",
+    "test_api_executors",
     "test_api_schema",
     "test_serving_pythons",
-    "test_api_executors",
-    "test_api_client",
-    "test_api_replicas",
     "test_rendered_pod",
-    "test_oci_images",
+    "test_api_replicas",
     "test_api_logs",
-    "test_jupyterlab_panel",
     "test_labextension_build",
+    "test_buildah",
+    "test_ecr",
+    "test_jupyterlab_panel",
     "test_api_image",
 )
 _PROGRAMS = ("dash", "cat", "sleep")
@@ -64,6 +72,13 @@ def password_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regi
     """A registry that wants the password."""
     with serve_registry(tmp_path_factory.mktemp("password-registry"), with_password=True) as running:
         yield running
+
+
+@pytest.fixture
+def front(registry: Registry) -> Iterator[Front]:
+    """What stands before that registry."""
+    with serve_front(registry) as serving:
+        yield serving
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class EcrHosts:
     def digest(self, host: str, path: str, tag: str) -> str | None:
         """What a registry serves under a tag, or None."""
         context = ssl.create_default_context(cafile=self.environ["SSL_CERT_FILE"])
-        connection = http.client.HTTPSConnection("127.0.0.1", self.ports[host], context=context, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.ports[host], context=context, timeout=60)
         pair = b64encode(f"AWS:{self.passwords[host]}".encode()).decode()
         headers = {"Accept": "application/vnd.oci.image.manifest.v1+json", "Authorization": f"Basic {pair}"}
         try:
@@ -62,15 +62,15 @@ def serve_ecr_hosts(folder: Path, passwords: Mapping[str, str]) -> Iterator[EcrH
     servers = [_start_registry(folder / host, folder, ports[host], password) for host, password in passwords.items()]
     asked: list[str] = []
     try:
-        for port in ports.values():
-            _wait_for(port)
+        for (host, port), server in zip(ports.items(), servers, strict=True):
+            _wait_for(port, server, folder / host / "log")
         with _serve_proxy(ports, asked) as proxy:
             environ = {"HTTPS_PROXY": proxy, "SSL_CERT_FILE": str(folder / "ca.crt"), "NO_PROXY": "127.0.0.1"}
             yield EcrHosts(environ=environ, ports=ports, passwords=dict(passwords), asked=asked)
     finally:
         for server in servers:
             server.terminate()
-            server.wait(10)
+            server.wait(60)
 
 
 def make_certificate(folder: Path, names: list[str]) -> None:
@@ -106,13 +106,15 @@ def _start_registry(folder: Path, keys: Path, port: int, password: str) -> subpr
         return subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
 
 
-def _wait_for(port: int) -> None:
-    for _ in range(200):
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
+    raise AssertionError(f"nothing listens on {port}: {log.read_text()}")
 
 
 @contextmanager

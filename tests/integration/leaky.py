@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from packager.plan import ImagePlan
 
 SECRET = os.environ["PACKAGER_CONDA_CREDENTIALS"].partition("=")[2]
-LEAK = os.environ.pop("LEAK")
+LEAK, SEEN = os.environ.pop("LEAK"), Path(os.environ.pop("SEEN"))
+UNTIL_SEEN = 'until [ -e "$SEEN" ]; do sleep 0.05; done'
+PATIENCE = 60
 _make_plan, _to_dict = planner.make_plan, PackagingResult.to_dict
 
 
+def wait_until_seen() -> None:
+    until = time.monotonic() + PATIENCE
+    while not SEEN.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
 def leak(work: Path) -> None:
-    """Leak it in the middle of the work."""
+    """Leak it in the middle of the work; what comes and goes stays until the test has seen it."""
+    environ = {"PATH": os.environ["PATH"], "SEEN": str(SEEN)}
     encoded = base64.b64encode(f"x:{SECRET}".encode()).decode()
     match LEAK:
         case "stderr":
@@ -31,19 +40,19 @@ def leak(work: Path) -> None:
         case "base64 on stderr":
             sys.stderr.write(f"Authorization: Basic {encoded}\n")
         case "argv":
-            run_command(["sh", "-c", "sleep 0.5; exit", f"--password={SECRET}"], env={"PATH": os.environ["PATH"]})
+            run_command(["sh", "-c", UNTIL_SEEN, f"--password={SECRET}"], env=environ, seconds=PATIENCE)
         case "environment":
-            run_command(["sleep", "0.5"], env={"PATH": os.environ["PATH"], "PASSWORD": encoded})
+            run_command(["sh", "-c", UNTIL_SEEN], env={**environ, "PASSWORD": encoded}, seconds=PATIENCE)
         case "cache":
             Path(os.environ["PACKAGER_CACHE_DIR"], "leaked").write_text(encoded)
         case "work file":
             (work / "leaked").write_text(SECRET)
-            time.sleep(0.3)
+            wait_until_seen()
             (work / "leaked").unlink()
         case "mode":
             (auth,) = work.glob("auth-*/config.json")
             auth.chmod(0o644)
-            time.sleep(0.3)
+            wait_until_seen()
         case "home":
             Path(os.environ["HOME"], ".leaked").write_text(SECRET)
 

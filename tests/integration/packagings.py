@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from packager.api.store.database import Store
     from packager.models.connection import Connection
-
-LEASE = timedelta(seconds=5)
+    from tests.integration.front import Front
+    from tests.integration.registry import Registry
 
 
 @dataclass(kw_only=True)
@@ -46,6 +46,7 @@ class Place:
     environ: dict[str, str]
     database: str = ""
     most_running: int = 6
+    lease: timedelta = timedelta(seconds=5)
     settings: dict[str, str] = field(default_factory=dict)
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
     key: Path | None = None
@@ -77,7 +78,7 @@ class Place:
             "MODELS_DIR": str(self.models),
             "WORKERS": str(self.most_running),
             "LISTEN": f"127.0.0.1:{self.port}",
-            "LEASE_SECONDS": str(LEASE.total_seconds()),
+            "LEASE_SECONDS": str(self.lease.total_seconds()),
             "ENGINE": "oci",
             **({"DATABASE_URL": self.database, "KEY_FILE": str(self.key_file)} if self.database else {}),
             **self.settings,
@@ -116,8 +117,15 @@ class Place:
         for process in self.services:
             process.kill()
             process.wait()
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+        self.kill_runs()
+
+    def kill_runs(self) -> None:
+        """Kill all that runs here; some of it ends by itself when its parent does."""
+        while pids := self.processes():
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
 
     def processes(self, part: str = "") -> list[int]:
         """The processes of this place's runs, by the mark in their environment."""
@@ -129,6 +137,11 @@ def put_entities(store: Store, registry: Connection) -> None:
     document = integration(APPLICATIONS["docker-rest"], "packager:test")
     store.integrations.create(NewIntegration.model_validate(document))
     store.connections.create(registry)
+
+
+def pushing_through(front: Front, registry: Registry) -> Connection:
+    """A connection with which no run ends as long as the front is stalled."""
+    return replace(registry, host=front.host).connection("api")
 
 
 def packaging(packaging_id: str, base: str, **arguments: Any) -> NewPackaging:
@@ -164,7 +177,7 @@ def supervisor(place: Place, store: Store) -> Iterator[Supervisor]:
     """A supervisor in this process."""
     settings = LocalSettings(folder=place.folder, environ=place.environ, models=place.models, engine="oci")
     executor = LocalExecutor(settings)
-    rules = Rules(owner=executor.node, most_running=place.most_running, lease=LEASE, pause=0.2)
+    rules = Rules(owner=executor.node, most_running=place.most_running, lease=place.lease, pause=0.2)
     running = Supervisor(store.runs, executor, rules)
     running.start()
     try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
+import random
 import socket
 import ssl
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from packager.models.connection import Connection
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# Below what the kernel gives clients and those who ask for any port (32768 and above, see
+# /proc/sys/net/ipv4/ip_local_port_range): a port of ours may be bound minutes after it was chosen.
+_PORTS = range(20_000, 32_000)
+_PORTS_OF_A_PROCESS = 2000
 PASSWORD = 's3cret "pass:word" ä$'
 _ACCEPT = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
@@ -49,9 +56,9 @@ class Registry:
             pair = f"{self.username}:{self.password}".encode()
             headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         connection = (
-            http.client.HTTPSConnection(self.host, timeout=10, context=self.tls)
+            http.client.HTTPSConnection(self.host, timeout=60, context=self.tls)
             if self.tls
-            else http.client.HTTPConnection(self.host, timeout=10)
+            else http.client.HTTPConnection(self.host, timeout=60)
         )
         try:
             connection.request(method, path, headers=headers)
@@ -96,11 +103,26 @@ class ServerTls:
         return context
 
 
+def _own_ports() -> list[int]:
+    """The ports that this one of pytest-xdist's processes takes alone, from one by chance on: other runs count too."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = number * _PORTS_OF_A_PROCESS % len(_PORTS)
+    own = _PORTS[first : first + _PORTS_OF_A_PROCESS]
+    start = random.randrange(len(own))  # noqa: S311  (no secret)
+    return [*own[start:], *own[:start]]
+
+
+_next_ports = cycle(_own_ports())
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nothing listens on, and that this function gives nobody else for the next 2000 times."""
+    for _ in range(_PORTS_OF_A_PROCESS):
+        port = next(_next_ports)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -146,11 +168,12 @@ def serve_registry(
         yield registry
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 def _wait_until_up(registry: Registry, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         assert server.poll() is None, (registry.folder / "log").read_text()
         try:
             if registry.ask("GET", "/v2/")[0] == 200:

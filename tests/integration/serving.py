@@ -10,11 +10,11 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uv import find_uv_bin
 
@@ -25,25 +25,46 @@ if TYPE_CHECKING:
 
     from tests.integration.test_runtime_processes import Service
 
-PATIENCE = 30
+PATIENCE = 60
+BRISK_SECONDS = 0.2  # a worker that is to stop waits a little longer for the next request
+
+
+class Loss(NamedTuple):
+    """A request that was sent and not answered.
+
+    Attributes:
+        whose: The process that had answered the one before over the same connection.
+        error: What came instead of the answer.
+        idle: The seconds up to its last byte, since the model had made the answer before or the client began to
+            connect. All the processes may have been kept from the CPU meanwhile.
+    """
+
+    whose: int | None
+    error: str
+    idle: float
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What a client that asks on and on has seen.
-
-    `lost` are the requests that were sent and not answered, each with the process that had answered the one before over
-    the same connection; `refused` says that in the end nobody listened.
-    """
+    """What a client that asks on and on has seen; `refused` says that in the end nobody listened."""
 
     answers: list[tuple[int, Any]] = field(default_factory=list)
-    lost: list[tuple[int | None, str]] = field(default_factory=list)
+    idle: list[float] = field(default_factory=list)  # before each answer
+    lost: list[Loss] = field(default_factory=list)
     refused: bool = False
+
+    @property
+    def lost_in_time(self) -> list[Loss]:
+        """Those that no server may lose: the client was not idle before."""
+        return [loss for loss in self.lost if loss.idle < BRISK_SECONDS]
 
 
 @contextmanager
 def load(service: Service, clients: int, row: list[Any], *, keep: Callable[[int], bool]) -> Iterator[list[Tally]]:
-    """Clients that ask until the block ends or nobody listens; those that `keep` names reuse their connection."""
+    """Clients that ask until the block ends or nobody listens; those that `keep` names reuse their connection.
+
+    The model is to answer with a row that begins with its process and ends with the time at which it made the row.
+    """
     stop = Event()
     tallies = [Tally() for _ in range(clients)]
     with ThreadPoolExecutor(clients) as pool:
@@ -63,6 +84,7 @@ def _ask_on(port: int, row: list[Any], stop: Event, tally: Tally, *, keep: bool)
     body = json.dumps({"data": [row]})
     headers = {} if keep else {"Connection": "close"}
     while not stop.is_set():
+        rested = time.monotonic()
         try:
             raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         except OSError:  # not made: no request is in it
@@ -71,18 +93,22 @@ def _ask_on(port: int, row: list[Any], stop: Event, tally: Tally, *, keep: bool)
         connection = http.client.HTTPConnection("127.0.0.1")
         connection.sock = raw
         whose: int | None = None
+        sent: float | None = None
         try:
             while not stop.is_set():
+                sent = None
                 connection.request("POST", "/api/model/invoke", body, headers)
+                sent = time.monotonic()
                 answer = connection.getresponse()
                 payload = json.loads(answer.read())
                 tally.answers.append((answer.status, payload))
+                tally.idle.append(sent - rested)
                 if answer.status == http.HTTPStatus.OK:
-                    whose = payload["prediction"][0][0]
+                    whose, *_, rested = payload["prediction"][0]
                 if answer.will_close:
                     break
         except (OSError, http.client.HTTPException) as error:
-            tally.lost.append((whose, repr(error)))
+            tally.lost.append(Loss(whose, repr(error), (sent or time.monotonic()) - rested))
         finally:
             connection.close()
 
@@ -107,6 +133,14 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < until, what
         time.sleep(0.05)
+
+
+def is_replaced(service: Service, before: int) -> bool:
+    """Whether another worker answers than this one, which may refuse what comes, or break off, before it ends."""
+    with suppress(OSError, http.client.HTTPException):
+        answer = service.invoke("pid", 0)
+        return answer.status == http.HTTPStatus.OK and answer.payload["prediction"] != [[before]]
+    return False
 
 
 def resident(pid: int) -> int:

@@ -15,18 +15,21 @@ from tests.integration.oci import pip_desk, push
 from tests.integration.packagings import (
     Place,
     packaging,
+    pushing_through,
     put_entities,
     put_model,
     state_of,
     supervisor,
     wait_until,
 )
+from tests.integration.proc import processes_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from packager.api.store.database import Store
+    from tests.integration.front import Front
     from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
@@ -51,9 +54,9 @@ def place(tmp_path: Path, storage: dict[str, str], base: str) -> Iterator[Place]
 
 
 @pytest.fixture
-def store(place: Place, registry: Registry) -> Iterator[Store]:
+def store(place: Place, registry: Registry, front: Front) -> Iterator[Store]:
     opened = place.open_store()
-    put_entities(opened, registry.connection("api"))
+    put_entities(opened, pushing_through(front, registry))
     yield opened
     opened.close()
 
@@ -68,13 +71,15 @@ def image_of(store: Store, packaging_id: str) -> str:
     return results["imageDigest"].rpartition("@")[2]
 
 
-def test_a_packaging_runs_and_its_end_is_told(place: Place, store: Store, registry: Registry, base: str) -> None:
+def test_a_packaging_runs_and_its_end_is_told(
+    place: Place, store: Store, front: Front, registry: Registry, base: str
+) -> None:
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     status = store.packagings.get("wine").status
     assert (status.state, status.exit_code, status.message) == ("succeeded", 0, "")
-    assert {each.name: each.value for each in status.results}["image"] == f"{registry.host}/api/wine:1"
+    assert {each.name: each.value for each in status.results}["image"] == f"{front.host}/api/wine:1"
     assert registry.digest("api/wine", "1") == image_of(store, "wine")
     assert "done in" in log_of(place, store, "wine")
     (folder,) = [path for path in place.folder.iterdir() if path.is_dir()]
@@ -93,7 +98,8 @@ def test_a_failure_says_why(place: Place, store: Store, base: str) -> None:
     assert status.results == []
 
 
-def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: Store, base: str) -> None:
+def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: Store, front: Front, base: str) -> None:
+    front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store) as running:
         wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
@@ -105,18 +111,21 @@ def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: St
 
 
 def test_an_edited_packaging_runs_again_without_its_old_results(
-    place: Place, store: Store, registry: Registry, base: str
+    place: Place, store: Store, front: Front, registry: Registry, base: str
 ) -> None:
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store) as running:
         wait_until(lambda: state_of(store, "wine") in _FINAL)
         first = image_of(store, "wine")
+        front.stalled.set()
         edited = store.packagings.edit(packaging("wine", base, imageName="wine:2", port=7000))
         assert edited.status.results == []
         running.wake()
         wait_until(lambda: state_of(store, "wine") == "running" and place.processes())
         store.packagings.edit(packaging("wine", base, imageName="wine:3", port=8000))
         running.wake()
+        wait_until(lambda: not store.runs.abandoned())
+        front.stalled.clear()
         wait_until(lambda: state_of(store, "wine") in _FINAL)
         assert registry.digest("api/wine", "3") == image_of(store, "wine") != first
         wait_until(lambda: len([path for path in place.folder.iterdir() if path.is_dir()]) == 1)
@@ -136,22 +145,25 @@ def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
     assert most == 2
 
 
-def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, base: str) -> None:
+def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, front: Front, base: str) -> None:
+    front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
         wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
-        for pid in place.processes():
-            os.kill(pid, signal.SIGKILL)
+        place.kill_runs()
+        front.stalled.clear()
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     assert state_of(store, "wine") == "succeeded"
     assert (store.runs.get("wine").handle or "").endswith(".2")
 
 
-def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, base: str) -> None:
+def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, front: Front, base: str) -> None:
+    front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
-        wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
-        os.kill(max(place.processes()), signal.SIGKILL)
+        assert front.reached.wait(120)
+        (packager,) = {*place.processes()} & {*processes_with("cmdline", b"\0-m\0packager\0run\0")}
+        os.kill(packager, signal.SIGKILL)
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     status = store.packagings.get("wine").status
     assert (status.state, status.exit_code, status.reason) == ("failed", 137, "Killed")
@@ -172,6 +184,7 @@ def test_a_service_that_is_killed_at_any_moment_loses_nothing(
         service = place.start()
         if number % 2:  # else perhaps while it starts
             place.wait_until_up(service)
+            wait_until(lambda: place.processes() or all(state_of(store, name) in _FINAL for name in names))
         time.sleep(moments.uniform(0.2, 5.0))
         at_work += bool(place.processes())
         service.kill()

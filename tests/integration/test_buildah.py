@@ -434,9 +434,9 @@ def test_a_build_that_is_killed_is_cleaned_up_and_others_are_left_alone(bench: B
     def kill(argv: list[str], **options: Any) -> Any:
         def on_line(line: str) -> None:
             if line == "now":
+                wait_for(lambda: bool(with_argument(mark)))
                 for pid in with_argument(str(context)):  # not every build on this machine
-                    if with_argument(mark):
-                        os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
 
         return run_command(argv, **{**options, "on_line": on_line if "build" in argv else None})
 

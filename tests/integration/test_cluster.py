@@ -585,19 +585,26 @@ def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiS
     assert len(server.names("secrets")) == 1
 
 
-def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server: ApiServer) -> None:
-    held = threading.Event()
-    server.before_secret = held.wait
+@pytest.mark.parametrize("moment", ["before_job_answer", "before_secret"])
+def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server: ApiServer, moment: str) -> None:
+    reached, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        held.wait()
+
+    setattr(server, moment, hold)
     with process(
         desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
     ) as running:
-        while not server.names("jobs"):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        running.send_signal(signal.SIGTERM)
-        held_after = running.communicate(timeout=60)[1]
-        held.set()
-    assert running.returncode == 143, held_after
+        try:
+            assert reached.wait(60)
+            assert server.names("jobs") == ["wine"]
+            running.send_signal(signal.SIGTERM)
+            told = running.communicate(timeout=60)[1]
+        finally:
+            held.set()
+    assert running.returncode == 143, told
     assert server.names("jobs") == []
 
 
@@ -801,17 +808,29 @@ def test_a_secret_that_is_no_connection_is_told(desk: Desk, server: ApiServer) -
 # What the roles of the chart are for
 
 
+def succeeds_once_watched(plural: str, begins: Scene) -> Scene:
+    def scene(server: ApiServer, job: dict[str, Any]) -> None:
+        def watches() -> int:
+            return sum(each.plural == plural and "watch" in each.query for each in list(server.asked))
+
+        before = watches()
+        begins(server, job)
+        while watches() == before:
+            time.sleep(0.02)
+        succeeds(server, job)
+
+    return scene
+
+
 def test_a_user_needs_the_users_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
     for name in ("registry", "models"):
         assert desk.run("connection", "create", "-f", str(desk.connections), "--id", name).exit_code == 0
     server.allowed = role("packager-user")
     server.used.clear()
     file = str(desk.pack_file)
-    server.scene = waits_for_a_node  # its pod is watched
-    assert desk.run("pack", "create", "-f", file, "--timeout", "1").exit_code == 66
-    server.scene = no_pod("exceeded quota")  # its Job is watched
-    assert desk.run("pack", "edit", "-f", file, "--timeout", "1").exit_code == 66
-    server.scene = succeeds
+    server.scene = succeeds_once_watched("pods", waits_for_a_node)
+    assert desk.run("pack", "create", "-f", file).exit_code == 0
+    server.scene = succeeds_once_watched("jobs", no_pod("exceeded quota"))
     assert desk.run("pack", "edit", "-f", file).exit_code == 0
     for words in (["get"], ["get", "--id", "wine"], ["logs", "--id", "wine"], ["delete", "--id", "wine"]):
         assert desk.run("pack", *words).exit_code == 0

@@ -372,7 +372,7 @@ def test_a_signal_during_the_upload(desk: Desk, registry: Registry, stalled: boo
         assert front.reached.wait(60)
         asked = front.count("DELETE", "/blobs/uploads/")  # whether we may push
         process.terminate()
-        out, err = process.communicate(timeout=10)  # the grace of a pod is 30 s
+        out, err = process.communicate(timeout=25)  # the grace of a pod is 30 s
         assert process.returncode == 143, err
         assert out == ""
         assert json.loads((desk.folder / "log").read_text())["error"]["code"] == "interrupted"

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.integration.bases import make_base, user_environ
+from tests.integration.front import serve_front
 from tests.integration.packaging import (
     CONDA_FILE,
     PODMAN,
@@ -466,19 +468,23 @@ STAGES = [
 def test_a_signal_at_any_stage_leaves_nothing(
     desk: Desk, password_registry: Registry, stage: str, number: signal.Signals
 ) -> None:
-    desk.put_manifest(password_registry, imageName=f"stopped:{number.name}")
+    name = f"stopped-{STAGES.index(stage)}"
     (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(64 << 20))
-    process = desk.start(*desk.arguments(), "--verbose")
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if f" {stage}" in line and "done in" not in line:
-            process.send_signal(number)
-            break
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, "".join(lines) + err
-    assert out == ""
-    assert json.loads(desk.termination_log.read_text())["error"]["code"] == "interrupted"
-    assert password_registry.digest("models/stopped", number.name) is None
-    desk.assert_nothing_left()
+    with serve_front(password_registry) as front:
+        front.stalled.set()  # so that no push ends before its signal comes
+        desk.put_manifest(replace(password_registry, host=front.host), imageName=f"{name}:{number.name}")
+        process = desk.start(*desk.arguments(), "--verbose")
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if f" {stage}" in line and "done in" not in line:
+                process.send_signal(number)
+                break
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, "".join(lines) + err
+        assert out == ""
+        assert json.loads(desk.termination_log.read_text())["error"]["code"] == "interrupted"
+        front.stalled.clear()
+        desk.assert_nothing_left()  # that could push on
+    assert password_registry.digest(f"models/{name}", number.name) is None

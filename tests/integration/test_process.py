@@ -16,6 +16,7 @@ import pytest
 
 from packager.descendants import processes
 from packager.errors import Interrupted, ToolMissingError
+from packager.interruption import deferred_stop, raise_pending_stop
 from packager.process import OutOfBoundsError, run_command, stop_signals
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 FAMILY = """
     sleep {mark} &
     sh -c 'setsid sleep {mark} & exit 0'
-    setsid sh -c 'trap "" TERM; while :; do sleep {mark} & wait; done' &
-    sleep 0.3
+    setsid sh -c 'trap "" TERM; : >"$0"; while :; do sleep {mark} & wait; done' {ready} &
+    until [ -e {ready} ]; do sleep 0.02; done
     echo ready
 """
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(code)]
+
+
+def family(mark: str, folder: Path) -> str:
+    return textwrap.dedent(FAMILY.format(mark=mark, ready=folder / "ready"))
 
 
 def with_argument(mark: str) -> list[int]:
@@ -81,10 +86,17 @@ def test_captured_output_is_whole_and_apart() -> None:
     assert lines == ["aside"]
 
 
-def test_lines_come_while_the_command_runs() -> None:
-    came: list[float] = []
-    run_command(["sh", "-c", "echo a; sleep 0.5; echo b"], env=ENV, on_line=lambda _line: came.append(time.monotonic()))
-    assert came[1] - came[0] > 0.3
+def test_lines_come_while_the_command_runs(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    lines: list[str] = []
+
+    def listen(line: str) -> None:
+        lines.append(line)
+        heard.touch()
+
+    script = 'echo a; until [ -e "$0" ]; do sleep 0.02; done; echo b'
+    run_command(["sh", "-c", script, str(heard)], env=ENV, on_line=listen, seconds=60)
+    assert lines == ["a", "b"]
 
 
 def test_only_the_last_lines_are_kept() -> None:
@@ -144,26 +156,35 @@ def test_the_command_is_logged_quoted(caplog: pytest.LogCaptureFixture) -> None:
     assert "$ echo 'two words' '$HOME'" in caplog.text
 
 
-def test_what_a_command_leaves_behind_is_ended(mark: str) -> None:
+def test_what_a_command_leaves_behind_is_ended(mark: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    done = run_command(["sh", "-c", textwrap.dedent(FAMILY.format(mark=mark))], env=ENV, grace=0.5)
+    done = run_command(["sh", "-c", family(mark, tmp_path)], env=ENV, grace=0.5)
     assert done.returncode == 0
     assert done.output == "ready"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # they sleep for years
     assert with_argument(mark) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_every_descendant(number: int, mark: str) -> None:
-    script = textwrap.dedent(FAMILY.format(mark=mark)) + "wait"
+def test_a_signal_ends_every_descendant(number: int, mark: str, tmp_path: Path) -> None:
+    script = family(mark, tmp_path) + "wait"
+    # The second comes in the middle of cleaning up, and is ignored.
+    timers = [threading.Timer(seconds, os.kill, (os.getpid(), number)) for seconds in (0.05, 0.2)]
 
     def stop(line: str) -> None:
         assert line == "ready"
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()  # in the middle of cleaning up: is ignored
+        with deferred_stop():
+            for timer in timers:
+                timer.start()
+        raise_pending_stop()
 
     with pytest.raises(Interrupted) as caught, stop_signals():
-        run_command(["sh", "-c", script], env=ENV, on_line=stop, grace=1)
+        try:
+            run_command(["sh", "-c", script], env=ENV, on_line=stop, grace=1)
+        finally:
+            for timer in timers:
+                if timer.ident is not None:  # else no line came
+                    timer.join()
     assert caught.value.as_error().exit_code == 128 + number
     assert with_argument(mark) == []
 
@@ -186,11 +207,19 @@ def test_other_children_of_ours_are_left_alone(mark: str) -> None:
             other.kill()
 
 
-def test_orphans_are_reaped_while_the_command_runs() -> None:
-    seen: list[int] = []
-    script = "for i in 1 2 3 4 5; do sh -c 'true & exit 0'; done; sleep 1.5; echo x; sleep 0.2"
-    run_command(["sh", "-c", script], env=ENV, on_line=lambda _line: seen.append(len(zombies())))
-    assert seen == [0]
+def test_orphans_are_reaped_while_the_command_runs(tmp_path: Path) -> None:
+    orphans: set[int] = set()
+    reaped = tmp_path / "reaped"
+
+    def look(line: str) -> None:
+        if line != "x":
+            orphans.add(int(line))
+        elif not orphans & processes().keys():  # it goes on until then
+            reaped.touch()
+
+    script = "for i in 1 2 3 4 5; do sh -c 'true & echo $!'; done; until [ -e \"$0\" ]; do echo x; sleep 0.1; done"
+    run_command(["sh", "-c", script, str(reaped)], env=ENV, on_line=look, seconds=60)
+    assert len(orphans) == 5
     assert zombies() == []
 
 
@@ -245,16 +274,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "seconds", "words"),
     [
-        ("sleep {mark} & sleep {mark}", "had not ended after 1 s"),
-        ("sleep {mark} & while :; do echo y; done", "wrote more than 1000 bytes"),
-        ("sleep {mark} & exec >&- 2>&-; sleep {mark}", "had not ended after 1 s"),
+        ("sleep {mark} & sleep {mark}", 1.0, "had not ended after 1 s"),
+        ("sleep {mark} & while :; do echo y; done", 60.0, "wrote more than 1000 bytes"),
+        ("sleep {mark} & exec >&- 2>&-; sleep {mark}", 1.0, "had not ended after 1 s"),
     ],
 )
-def test_a_command_that_runs_or_writes_without_an_end(mark: str, script: str, words: str) -> None:
+def test_a_command_that_runs_or_writes_without_an_end(mark: str, script: str, seconds: float, words: str) -> None:
     argv = ["sh", "-c", script.format(mark=mark)]
     with pytest.raises(OutOfBoundsError, match=words):
-        run_command(argv, env=ENV, capture=True, grace=1.0, seconds=1.0, most=1000)
+        run_command(argv, env=ENV, capture=True, grace=1.0, seconds=seconds, most=1000)
     assert with_argument(mark) == []
     assert zombies() == []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.serving import load, mapped, resident, wait_until
+from tests.integration.serving import BRISK_SECONDS, is_replaced, load, mapped, resident, wait_until
 from tests.integration.test_runtime_processes import KINDS, Homes, Runner, make_runner
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def test_threads_that_a_model_leaves_behind_hold_nothing_up(runner: Runner) -> N
         assert threads >= 200
         code, seconds = service.stop()
         assert code == 0
-        assert seconds < 10
+        assert seconds < 15  # and not the 23 that requests get to finish
         assert not is_alive(before)
 
 
@@ -156,7 +156,7 @@ def test_a_model_that_finds_no_memory_is_a_500_and_the_worker_lives(runner: Runn
 
 
 def test_a_model_that_hoards_all_the_memory_there_is_gets_an_answer_or_a_new_worker(runner: Runner) -> None:
-    with runner.serve("unruly", "--timeout", "2") as service:
+    with runner.serve("unruly", "--timeout", "20") as service:
         before = pid_of(service)
         most = mapped(before) + 150 * MEGABYTE
         resource.prlimit(before, resource.RLIMIT_AS, (most, most))
@@ -179,33 +179,36 @@ def test_a_model_that_hoards_all_the_memory_there_is_gets_an_answer_or_a_new_wor
 
 def test_a_model_that_hangs_is_answered_for_and_replaced(runner: Runner) -> None:
     with (
-        runner.serve("unruly", "--threads", "2", "--timeout", "1") as service,
+        runner.serve("unruly", "--threads", "2", "--timeout", "5") as service,
         ThreadPoolExecutor(4) as pool,
     ):
         before = pid_of(service)
-        hung = [pool.submit(service.invoke, "hang", 600) for _ in range(4)]
-        time.sleep(0.5)
+        hung = [pool.submit(service.invoke, "hold", str(runner.folder / "never")) for _ in range(4)]
+        wait_until(lambda: service.log.count("the model holds") == 2, "the model has not both")
         assert service.ask("GET", "/healthcheck").status == 200
         statuses = {future.result().status for future in hung}
         assert 504 in statuses
         assert statuses <= {503, 504}
         service.wait_for("this worker is replaced")
-        wait_until(lambda: pid_of(service) != before, "the worker is not replaced")
+        wait_until(lambda: is_replaced(service, before), "the worker is not replaced")
         assert service.stop()[0] == 0
 
 
 def test_one_request_beyond_its_time_is_a_504_and_others_are_not(runner: Runner) -> None:
     with (
-        runner.serve("unruly", "--threads", "2", "--timeout", "2") as service,
+        runner.serve("unruly", "--threads", "2", "--timeout", "5") as service,
         ThreadPoolExecutor(1) as pool,
     ):
         before = pid_of(service)
-        slow = pool.submit(service.invoke, "hang", 3)
+        slow = pool.submit(service.invoke, "hold", str(runner.folder / "go on"))
+        service.wait_for("the model holds")
         assert pid_of(service) == before
         answer = slow.result()
-        assert (answer.status, answer.payload) == (504, {"message": "The model did not answer within 2 seconds"})
-        time.sleep(1.2)
+        (runner.folder / "go on").touch()  # within the time that a thread which is late gets to come back
+        assert (answer.status, answer.payload) == (504, {"message": "The model did not answer within 5 seconds"})
+        time.sleep(5.5)
         assert pid_of(service) == before
+        assert "this worker is replaced" not in service.log
 
 
 def test_a_model_that_keeps_the_interpreter_is_ended(runner: Runner) -> None:
@@ -233,7 +236,7 @@ def test_a_killed_worker_takes_only_its_own_requests_with_it(runner: Runner) -> 
         assert any(tally.lost for tally in tallies)
         for tally in tallies:
             assert len(tally.lost) <= 1
-            assert {pid for pid, _ in tally.lost} <= {victim, None}
+            assert {loss.whose for loss in tally.lost} <= {victim, None}
             assert not tally.refused
 
 
@@ -246,7 +249,8 @@ def test_sigterm_under_load_loses_no_request_that_was_taken(runner: Runner) -> N
         assert service.stop()[0] == 0
         wait_until(lambda: all(tally.refused for tally in tallies), "somebody still listens")
     assert {status for tally in tallies for status, _ in tally.answers} == {200}
-    assert [tally.lost for tally in tallies if tally.lost] == []
+    assert [tally.lost_in_time for tally in tallies if tally.lost_in_time] == []
+    assert min(min(tally.idle) for tally in tallies) < BRISK_SECONDS
 
 
 def test_ten_thousand_slow_clients_keep_nobody_from_being_answered(fast: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -18,9 +19,11 @@ def catches_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_the_program_is_imported_is_answered(number: signal.Signals) -> None:
+def test_a_stop_while_the_program_is_imported_is_answered(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time\ntime.sleep(600)\n")  # what the program imports takes as long
     words = [sys.executable, "-m", "packager", "inspect", "/dev/stdin"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(words, env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not catches_sigterm(process.pid):
             assert process.poll() is None
             time.sleep(0.001)

@@ -10,6 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.integration.front import serve_front
+from tests.integration.packagings import wait_until
 from tests.integration.plain_http import PLAIN
 from tests.integration.site import open_browser, serve_site, take_picture
 
@@ -26,6 +28,11 @@ pytestmark = [pytest.mark.needs("chromium", "buildah", "docker-registry", "htpas
 MARKER = "marker-in-a-connection"
 EVIL = "<img src=x onerror=alert(1)>"
 _PATIENCE = 60_000.0
+_COLLECT = """() => {
+  window.said = [];
+  const hear = changes => changes.forEach(change => window.said.push(change.target.textContent));
+  new MutationObserver(hear).observe(document.body, { childList: true, subtree: true });
+}"""
 _SCRIPT = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -114,18 +121,22 @@ def test_a_token_opens_the_pages_till_one_logs_out(context: BrowserContext, site
 
 def test_a_packaging_from_the_editor_to_its_image(page: Page, site: Site, registry: Registry) -> None:
     password = base64.b64encode(MARKER.encode()).decode()
-    connection = {"type": "docker", "uri": registry.host + "/pages", "username": "ada", "password": password}
-    write(page, site, f"kind: Connection\nid: pages\nspec: {connection}\n---\n{site.packaging('wine', 'pages')}")
-    expect(page.locator("#messages")).to_contain_text("Nothing is wrong.")
-    page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_role("heading", name="wine")).to_contain_text(re.compile("scheduling|running"))
-    expect(page.get_by_role("log")).to_contain_text("INFO")
-    take_picture(page, "running")
-    expect(page.get_by_role("heading", name="wine")).to_contain_text("succeeded")
+    with serve_front(registry) as front:
+        front.stalled.set()  # the packaging doesn't end before the page has shown that it runs
+        connection = {"type": "docker", "uri": front.host + "/pages", "username": "ada", "password": password}
+        write(page, site, f"kind: Connection\nid: pages\nspec: {connection}\n---\n{site.packaging('wine', 'pages')}")
+        expect(page.locator("#messages")).to_contain_text("Nothing is wrong.")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_role("heading", name="wine")).to_contain_text(re.compile("scheduling|running"))
+        expect(page.get_by_role("log")).to_contain_text("INFO")
+        take_picture(page, "running")
+        front.stalled.clear()
+        expect(page.get_by_role("heading", name="wine")).to_contain_text("succeeded")
     expect(page.get_by_role("log")).to_contain_text("done in")
-    image = f"{registry.host}/pages/wine@{registry.digest('pages/wine', '1')}"
+    image = f"{front.host}/pages/wine@{registry.digest('pages/wine', '1')}"
+    page.evaluate(_COLLECT)
     page.get_by_role("button", name=f"Copy {image}").click()
-    expect(page.get_by_role("button", name=f"Copy {image}")).to_have_text("Copied")
+    wait_until(lambda: "Copied" in page.evaluate("() => window.said"))  # for a moment
     assert page.evaluate("() => navigator.clipboard.readText()") == image
     page.get_by_text("Arguments and resources").click()
     expect(page.get_by_text(site.base, exact=True)).to_be_visible()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -358,6 +359,27 @@ def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, superviso
     go_on(supervisor, lambda: len(memory.started) == 2 and store.runs.get("wine").handle == memory.started[1])
     assert memory.started[1].endswith(".2")
     assert status_of(store).state == "running"
+
+
+def test_a_lease_that_runs_out_during_the_start_starts_nothing_else(
+    store: Store, memory: Memory, supervisor: Supervisor
+) -> None:
+    begun, held = threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        begun.release()
+        assert held.wait(60)
+
+    create(store)
+    memory.on_start = hold
+    supervisor.round()
+    assert begun.acquire(timeout=60)
+    store.runs.release_all("one")
+    for _ in range(5):
+        supervisor.round()
+    held.set()
+    go_on(supervisor, lambda: status_of(store).state == "running")
+    assert not begun.acquire(blocking=False)
 
 
 @pytest.mark.parametrize("what", ["edited", "deleted"])

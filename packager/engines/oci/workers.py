@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 4
-_SETTLE = 2.0  # seconds that threads get to notice that the others have failed
+_SETTLE = 5.0  # seconds that threads get to notice that the others have failed
 
 
 class StoppedError(Exception):

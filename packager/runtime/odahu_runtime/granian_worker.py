@@ -37,7 +37,8 @@ _TICK_SECONDS = 0.25
 _IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
 _STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python starts, since the model runs in them
 _TOGETHER_SECONDS = 0.05  # after lines of the log were written, in which others are kept back
-_QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
+_LOOK_SECONDS = 0.025  # between two looks for a request, once the worker is to end
+_QUIET_LOOKS = 12  # without one, after which the connections are closed
 _ERROR = 400  # and above, the statuses that are errors
 _CONNECTIONS = 65536  # in hand at once; the kernel keeps more
 _KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
@@ -129,18 +130,18 @@ class _Worker(Worker):  # type: ignore[misc]
         return False
 
     def _finish_requests(self, overdue: Dict[str, Reply]) -> None:
-        """Go on answering until no request comes; each answer says that the connection ends with it.
+        """Go on answering until no request comes for a while; each answer says that the connection ends with it.
 
-        So a client never sends one into a connection that is being closed.
+        So a client that asks again within that while never sends a request into a connection that is being closed. One
+        that had its last answer before the signal, and was idle for longer, may: it has to ask again.
         """
-        quiet = time.monotonic()
-        until = quiet + self.cfg.graceful_timeout - 2
-        while time.monotonic() < min(until, quiet + _QUIET_SECONDS):
+        until = time.monotonic() + self.cfg.graceful_timeout - 2
+        quiet = 0  # looks, and not seconds: a process that was kept from running has heard of nobody meanwhile
+        while quiet < _QUIET_LOOKS and time.monotonic() < until:
             self.notify()
-            time.sleep(_TICK_SECONDS / 10)
+            time.sleep(_LOOK_SECONDS)
             self._gate.expire(overdue)
-            if len(self._gate):
-                quiet = time.monotonic()
+            quiet = 0 if len(self._gate) else quiet + 1
 
     def _hear(self, watcher: Any) -> None:
         """A request came."""

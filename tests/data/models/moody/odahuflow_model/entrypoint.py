@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
 
@@ -51,5 +52,19 @@ def unknown(_: Any) -> Tuple[Any, List[str]]:
 
 
 def wait(argument: float) -> Tuple[Any, List[str]]:
+    """Say when it began and ended by the clock that all processes of the machine share."""
+    sys.stdout.write("the model waits\n")
+    sys.stdout.flush()
+    begin = time.monotonic()
     time.sleep(argument)
-    return [[argument]], ["seconds"]
+    return [[os.getpid(), begin, time.monotonic()]], ["pid", "begin", "end"]
+
+
+def hold(path: str) -> Any:
+    """Come back when there is such a file."""
+    sys.stdout.write("the model holds\n")
+    sys.stdout.flush()
+    until = time.monotonic() + 600
+    while not Path(path).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    return pid(0)

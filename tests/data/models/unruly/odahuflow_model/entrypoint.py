@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
 hoarded: List[bytearray] = []
@@ -60,7 +61,18 @@ def fork(how: str) -> Any:
 
 
 def hang(seconds: float) -> Any:
+    """Say when it ended by the clock that all processes of the machine share."""
     time.sleep(seconds)
+    return [[os.getpid(), time.monotonic()]], ["pid", "end"]
+
+
+def hold(path: str) -> Any:
+    """Come back when there is such a file."""
+    sys.stdout.write("the model holds\n")
+    sys.stdout.flush()
+    until = time.monotonic() + 600
+    while not Path(path).exists() and time.monotonic() < until:
+        time.sleep(0.02)
     return pid(0)
 
 
@@ -106,7 +118,7 @@ def count(name: str) -> Any:
 HARM = {
     function.__name__: function
     for function in (
-        *(pid, fail, give, give_alone, say, fork, hang, seize),
+        *(pid, fail, give, give_alone, say, fork, hang, hold, seize),
         *(leave, drop_dead, crash, leak_threads, eat, hoard, count),
     )
 }
