@@ -74,9 +74,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def executor(tmp_path: Path, server: ApiServer) -> KubernetesExecutor:
+def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
     access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
-    return KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+    made = KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+    yield made
+    made.close()
 
 
 @contextmanager

@@ -53,8 +53,19 @@ def with_argument(mark: str) -> list[int]:
     return found
 
 
+_earlier: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    """What other tests of this process have left behind comes to it as well, once `run_command` was used."""
+    _earlier.clear()
+    _earlier.update(processes())
+
+
 def zombies() -> list[int]:
-    return [entry.pid for entry in processes().values() if entry.is_dead and entry.parent == os.getpid()]
+    found = [entry.pid for entry in processes().values() if entry.is_dead and entry.parent == os.getpid()]
+    return [pid for pid in found if pid not in _earlier]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,6 +75,7 @@ class KubernetesExecutor:
         self._log_bytes = log_bytes
         self._collectors: dict[str, JobLog] = {}
         self._lock = threading.Lock()
+        self._closed = threading.Event()
 
     def start(self, claim: Claim) -> str:
         """Make the Job of a packaging, or find the one that was made already, and return its handle.
@@ -190,7 +190,8 @@ class KubernetesExecutor:
                     yield LeftRun(packaging_id=name, generation=None, handle=str(handle), changed=changed)
 
     def close(self) -> None:
-        """Do nothing: Jobs are the cluster's."""
+        """End the watches; Jobs are the cluster's."""
+        self._closed.set()
 
     def watch(self, on_change: Callable[[str], None]) -> None:
         """Call `on_change` with a packaging's id whenever its Job or one of its pods has changed, from now on."""
@@ -200,12 +201,16 @@ class KubernetesExecutor:
             ).start()
 
     def _watch(self, kind: Kind, on_change: Callable[[str], None]) -> None:
-        while True:
+        while not self._closed.is_set():
             try:
                 self._watch_once(kind, on_change)
-            except ClusterError as error:  # noqa: PERF203  (a round is a minute)
-                log.warning("the %s can't be watched: %s", kind.plural, error.message)
-                time.sleep(_PAUSE_SECONDS)
+                continue
+            except ClusterError as error:
+                trouble = error.message
+            except Exception as error:  # noqa: BLE001  (nobody would see that the watch has ended)
+                trouble = f"{type(error).__name__}: {error}"
+            if not self._closed.wait(_PAUSE_SECONDS):
+                log.warning("the %s can't be watched: %s", kind.plural, trouble)
 
     def _watch_once(self, kind: Kind, on_change: Callable[[str], None]) -> None:
         labels = f"{ENTITY}=packaging"
