@@ -166,6 +166,26 @@ def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: Kubern
         wait_until(lambda: has_ended(store), 20)
 
 
+def test_a_watch_outlives_what_nobody_foresaw(
+    server: ApiServer, store: Store, executor: KubernetesExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("packager.api.executors.kubernetes._PAUSE_SECONDS", 0.05)
+    told: list[str] = []
+
+    def on_change(packaging_id: str) -> None:
+        told.append(packaging_id)
+        if len(told) == 1:
+            raise KeyError(packaging_id)
+
+    server.scene = runs
+    create(store)
+    (claim,) = store.runs.claim("one", 1, timedelta(minutes=1))
+    executor.start(claim)
+    executor.watch(on_change)
+    wait_until(lambda: len(told) > 2, 20)
+    assert {*told} == {"wine"}
+
+
 def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
