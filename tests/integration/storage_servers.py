@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 import boto3
+import httpx
 import trustme
 from moto.server import ThreadedMotoServer
 
@@ -198,6 +199,8 @@ def serve_s3() -> Iterator[S3]:
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
+    # What it keeps is one for the whole process, and other tests of this process may have had it before.
+    assert httpx.post(f"{url}/moto-api/reset", trust_env=False, timeout=60).is_success
     session = boto3.Session(aws_access_key_id=KEY_ID, aws_secret_access_key=KEY_SECRET, region_name=REGION)
     try:
         yield S3(url=url, client=session.client("s3", endpoint_url=url))
