@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -38,6 +37,7 @@ from packager.environment.channels import (
 )
 from packager.environment.disk import DISK_HINT
 from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, PackagerError, SolveError
+from packager.future_loop import future_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +121,8 @@ def link_environment(linking: Linking) -> Linked:
     with _rattler_config(credentials, linking.workspace) as config:
         settled = False
         try:
-            linked = asyncio.run(_solve_and_link(linking, sources, config))
+            with future_loop() as loop:
+                linked = loop.run_until_complete(_solve_and_link(linking, sources, config))
             settled = True
         finally:
             if not settled:

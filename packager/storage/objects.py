@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,7 @@ from obstore.exceptions import (
 )
 
 from packager.errors import StorageAuthError, StorageError
+from packager.future_loop import FutureLoop
 from packager.proxies import ProxyTransport
 from packager.storage.checksums import Checksum, from_headers, strongest
 from packager.storage.failures import Access, Answer, TransientError, is_untrusted, refused, shown, unreachable
@@ -115,15 +115,11 @@ class ObjectSource:
         self._opened = opened
         self._key = key
         self._etag = ""
-        self._loop = asyncio.new_event_loop()
+        self._loop = FutureLoop()
 
     def close(self) -> None:
         """End what is still under way."""
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-            with suppress(asyncio.CancelledError, BaseError):
-                self._loop.run_until_complete(task)
-        self._loop.close()
+        self._loop.end()
 
     def checksums(self) -> list[Checksum]:
         """Return what the store says of the object; nothing and a line in the log, if it can't be asked."""
