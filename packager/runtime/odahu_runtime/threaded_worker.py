@@ -33,7 +33,8 @@ SPARE_THREADS = (
     64  # that read and write, besides those whose request is the model's: so many slow clients hold nobody up
 )
 _TICK_SECONDS = 0.25
-_QUIET_SECONDS = 0.3  # without a request, after which the connections are closed
+_LOOK_SECONDS = 0.05  # between two looks for a request, once the worker is to end
+_QUIET_LOOKS = 6  # without one, after which the connections are closed
 
 
 def worker_class(threads: int, timeout: int, batches: Limits) -> Type[ThreadWorker]:
@@ -61,7 +62,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     alive: bool
     wsgi: Any
     _closing = False  # SIGTERM may come at any time
-    _last = 0.0
+    _handled = 0  # connections whose request ended
 
     def serve(self, threads: int, timeout: int, batches: Limits) -> None:
         """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
@@ -82,7 +83,6 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, _signal: int, _frame: Any) -> None:
         """SIGTERM: each answer ends its connection from now on, and when no request comes any more the loop ends."""
-        self._last = time.monotonic()
         self._closing = True
 
     def handle(self, conn: Any) -> Any:
@@ -95,7 +95,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             with self._count:
                 self._active -= 1
-                self._last = time.monotonic()
+                self._handled += 1
 
     def _call(self, environ: Dict[str, Any], start_response: Any) -> Any:
         environ[CLOSE] = start_response.__self__.force_close
@@ -131,8 +131,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """Answer who is overdue; end the loop when the model is to be given up, or when nobody asks any more."""
         overdue = overdue_replies(self._timeout)
         until: Optional[float] = None
+        quiet = handled = 0  # looks in a row, as a process that is stalled sees no seconds go by
         while self.alive:
-            time.sleep(_TICK_SECONDS / 5 if self._closing else _TICK_SECONDS)
+            time.sleep(_LOOK_SECONDS if self._closing else _TICK_SECONDS)
             if self._gate.expire(overdue):
                 log.write("ERROR", "The model does not come back: this worker is replaced")
                 break
@@ -140,7 +141,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
                 self._application.closing = True
                 now = time.monotonic()
                 until = until or now + self.cfg.graceful_timeout - 2
-                if now > until or (not self._active and now - self._last > _QUIET_SECONDS):
+                quiet = 0 if self._active or self._handled != handled else quiet + 1
+                handled = self._handled
+                if now > until or quiet == _QUIET_LOOKS:
                     self.alive = False
                     os.write(self.PIPE[1], b".")
                     return
@@ -149,7 +152,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         gone = error_reply(503, "The model hangs, and this worker is replaced; try again")
         while True:  # until the process ends: whoever still comes is answered
             self._gate.give_up(gone)
-            time.sleep(_TICK_SECONDS / 5)
+            time.sleep(_LOOK_SECONDS)
 
 
 def _hand_over(exchange: Exchange, reply: Reply) -> None:
