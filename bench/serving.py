@@ -1,6 +1,7 @@
 """How fast an image serves beside bare servers with the same model: one command, answers checked before and after.
 
-An ElasticNet of 11 columns answers over loopback from: our runtime (all its checks, logs and metrics on), the same with
+An ElasticNet of 11 columns answers over loopback from: our runtime (all its checks, logs and metrics on; the model
+describes its columns, so that every value is checked), the same with
 micro-batching, a bare WSGI application on granian with orjson, the same with JSON of the standard library on gunicorn's
 threads, and, where their packages can be installed, MLServer and KServe. Rounds are interleaved, so that a machine that
 is busy with other things is so for all; on a virtual one, what was measured while the host took over a twentieth of
@@ -56,8 +57,11 @@ FILES = {
     "net.py": MODEL,
     "entrypoint.py": """
         import net
+        COLUMNS = [{"name": f"c{number}", "type": "number", "required": True, "example": 0.5} for number in range(11)]
         def init():
             return "matrix"
+        def info():
+            return COLUMNS, [{"name": "p", "type": "number", "required": True, "example": 0.5}]
         def predict_on_matrix(matrix, provided_columns_names=None):
             return net.predict(matrix), ["p"]
     """,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packager.errors import Interrupted
 from packager.interruption import deferred_stop
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _STUCK_SECONDS = 5.0  # how long a process may take to die of SIGKILL before we give up on it
+_GRACE = 2.0
+_NOBODY = -1  # in the place of the first process, where there are several or none
 _libc = ctypes.CDLL(None)
 
 
@@ -132,7 +135,8 @@ class Family:
         with deferred_stop():
             kill_at = time.monotonic() + grace
             reap_leader()
-            while living := self.living():
+            # One of them may start another and end before it is looked at: it is found at the second look.
+            while living := self.living() or self.living():
                 now = time.monotonic()
                 if now > kill_at + _STUCK_SECONDS:
                     log.warning("processes that don't die of SIGKILL: %s", living)
@@ -145,7 +149,6 @@ class Family:
                         _signal(pid, signal.SIGTERM)
                 time.sleep(0.02)
                 reap_leader()
-            self.living()  # what a reaped zombie had left behind
             _leaders.discard(self._leader)
 
     def _members(self) -> list[Entry]:
@@ -164,6 +167,20 @@ class Family:
                     found.add(child)
                     queue.append(child)
         return [table[pid] for pid in found]
+
+
+@contextlib.contextmanager
+def ending_children() -> Iterator[None]:
+    """End what a library starts by itself, when a stop takes the library's hold on it.
+
+    Only for the main thread, with no other that starts processes.
+    """
+    strangers = children()
+    try:
+        yield
+    except Interrupted:
+        Family(_NOBODY, strangers=strangers).end(_GRACE, lambda: None)
+        raise
 
 
 def _signal(pid: int, number: int) -> None:

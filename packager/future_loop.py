@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     _Ts = TypeVarTuple("_Ts")
 
+_END_SECONDS = 5.0  # that what is called off may take to end
+
 
 class FutureLoop(asyncio.SelectorEventLoop):
     """An event loop that takes no offence at results which come when it is closed.
@@ -53,7 +55,10 @@ class FutureLoop(asyncio.SelectorEventLoop):
             if tasks := asyncio.all_tasks(self):
                 for task in tasks:
                     task.cancel()
-                self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+                ended, _ = self.run_until_complete(asyncio.wait(tasks, timeout=_END_SECONDS))
+                for task in ended:
+                    if not task.cancelled():
+                        task.exception()  # whoever waited for it has it already, or has ended
         finally:
             self.close()
 

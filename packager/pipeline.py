@@ -14,6 +14,7 @@ from packager.context import write_context
 from packager.dependencies import DependencyMaker, needs_run_step
 from packager.engines.choice import Needs
 from packager.environment_store import EnvironmentStore
+from packager.interruption import finish_work
 from packager.model_check import ModelCheck
 from packager.models.reference import LOCAL_STORAGE
 from packager.plan import LAYER_TIME
@@ -87,6 +88,7 @@ def package(job: Job, tools: Tools) -> PackagingResult:
                 write_context(prepared.plan, context, ours=work)
         with tools.reporter.stage(f"Building with {engine.name} and delivering to {destination}"):
             built = engine.build(prepared.plan, context, destination, prepared.access)
+            finish_work()  # the image is there: what is left is to keep what the next run can use, and to say so
         prepared.keep_environment(built)
     return PackagingResult.of(built)
 
@@ -101,6 +103,7 @@ def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
         with tools.reporter.stage("Writing the build context"):
             try:
                 write_context(prepared.plan, folder, ours=work)
+                finish_work()
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise

@@ -1,4 +1,4 @@
-"""Where the programs start: a stop is answered from the first moment, before anything heavy is imported.
+"""Where the programs start: a stop is answered from the first moment, before anything heavy is imported, to the last.
 
 The imports take a second or two, and a process with the id 1, as in a container, has no default action for signals.
 """
@@ -10,7 +10,11 @@ import signal
 import sys
 
 
-def _stop(number: int, _frame: object) -> None:
+def answer_stop(number: int, _frame: object) -> None:
+    """End the process at a stop before the work has begun; after it, let it end as it was about to."""
+    is_over = getattr(sys.modules.get("packager.interruption"), "is_over", None)
+    if is_over is not None and is_over():
+        return  # what it has come to was said, and the process is about to end
     sys.stderr.write(f"packager: interrupted by {signal.Signals(number).name} before it had begun\n")
     sys.stderr.flush()
     os._exit(128 + number)
@@ -24,7 +28,7 @@ def _prepare() -> None:
     """
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, answer_stop)
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ class TerminalReporter:
         """Draw a bar while the work goes on."""
         amount = DownloadColumn() if unit == "B" else TextColumn("{task.completed}/{task.total} " + unit)
         columns = (TextColumn("  {task.description}"), BarColumn(), amount, TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(title, total=total)
+        progress = Progress(*columns, console=self._console, transient=True)
+        task = progress.add_task(title, total=total)
+        try:
+            progress.start()  # it hides the cursor, and a stop may come before it is done
             yield lambda amount: progress.advance(task, amount)
+        finally:
+            progress.stop()

@@ -96,8 +96,12 @@ def _exit_after(program: Callable[[], object]) -> None:
         program()
     except SystemExit as exit_:
         code = exit_.code
+    code = code if isinstance(code, int) else 0 if code is None else 1
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as it is where the caller has closed it
-            stream.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+            try:
+                stream.flush()
+            except OSError:  # who should have read it has gone, or its disk is full
+                code = code or int(stream is sys.stdout)
+    os._exit(code)

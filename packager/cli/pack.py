@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,8 @@ from packager.kube.status import SUCCEEDED, Status, status_of
 from packager.redaction import MASK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from packager.kube.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -94,9 +97,10 @@ def create(
             ignore_if_exists=ignore_if_exists,
         ):
             return
-        log.info("packaging %r is started in the namespace %r", packaging.id, cluster.namespace)
-        if wait:
-            _wait(cluster, made[0], timeout)
+        with _going_on(packaging.id):
+            log.info("packaging %r is started in the namespace %r", packaging.id, cluster.namespace)
+            if wait:
+                _wait(cluster, made[0], timeout)
 
 
 @pack.command()
@@ -119,9 +123,10 @@ def edit(
         cluster = connect_to(kubeconfig, context, namespace)
         settings = with_engine(_settings(cluster, settings_file), engine)
         job = submission.edit(cluster, packaging, documents, settings)
-        log.info("packaging %r runs again in the namespace %r", packaging.id, cluster.namespace)
-        if wait:
-            _wait(cluster, job, timeout)
+        with _going_on(packaging.id):
+            log.info("packaging %r runs again in the namespace %r", packaging.id, cluster.namespace)
+            if wait:
+                _wait(cluster, job, timeout)
 
 
 @pack.command()
@@ -239,6 +244,16 @@ def _tell(status: Status) -> None:
         log.info("%s%s", status.state, f" in the pod {status.pod_name}" if status.pod_name else "")
 
 
+@contextmanager
+def _going_on(packaging_id: str) -> Iterator[None]:
+    """Say what a stop doesn't stop."""
+    try:
+        yield
+    except Interrupted:
+        log.warning("the packaging goes on in the cluster: packager pack logs --id %s", packaging_id)
+        raise
+
+
 def _wait(cluster: Cluster, job: dict[str, Any], timeout: int) -> None:
     packaging_id, uid = str(job["metadata"]["name"]), str(job["metadata"]["uid"])
 
@@ -248,9 +263,6 @@ def _wait(cluster: Cluster, job: dict[str, Any], timeout: int) -> None:
     try:
         follower = Follower(cluster=cluster, packaging_id=packaging_id, uid=uid, on_line=show, on_status=_tell)
         status = follower.follow(timeout)
-    except Interrupted:
-        log.warning("the packaging goes on in the cluster: packager pack logs --id %s", packaging_id)
-        raise
     except ClusterError as error:
         if not isinstance(error, (EntityNotFoundError, WaitTimeoutError)):
             log.warning("it can't be followed, but goes on in the cluster: packager pack logs --id %s", packaging_id)

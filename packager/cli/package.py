@@ -30,7 +30,6 @@ from packager.cli.session import open_session
 from packager.console import LogFormat
 from packager.engines.choice import EngineName
 from packager.errors import UsageError
-from packager.interruption import finish_work
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, package, render_context
 from packager.request import Overrides, parse_argument, pick_application
@@ -62,7 +61,6 @@ class Choices:
 
 def _package(job: Job, tools: Tools, outputs: Outputs) -> None:
     result = package(job, tools)
-    finish_work()
     outputs.write(result)
     for name, value in result.to_dict().items():
         log.info("%s: %s", name, value)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from packager.engines.layer_facts import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
 from packager.errors import BuildError, DiskFullError
+from packager.interruption import private_folder
 from packager.plan import BaseFolder, BaseImage
 from packager.registry.client import find_image
 
@@ -97,8 +98,8 @@ def _facts(
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
-        with tempfile.TemporaryDirectory(prefix="packager-base-", dir=settings.work_dir) as folder:
-            facts = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
+        with private_folder("packager-base-", settings.work_dir) as folder:
+            facts = _look(image, repository, folder, env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(f"no space left to look into the base image {reference}") from error
@@ -134,8 +135,12 @@ def _write_facts(file: Path, facts: Facts) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
-        with os.fdopen(handle, "w") as stream:
-            json.dump(asdict(facts), stream)
-        Path(name).replace(file)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                json.dump(asdict(facts), stream)
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
     except OSError as error:
         log.debug("the facts of a base image can't be kept at %s: %s", file, error)

@@ -122,18 +122,19 @@ def _keep(installed: Path, cached: Path) -> None:
     """Put the compiled parts and their licences into the cache; two runs at once may do so."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    for pattern in (*_KEPT, "*.dist-info/licenses/*"):
-        for path in sorted(installed.glob(pattern)):
-            inside = path.relative_to(installed)
-            target = part / inside.parts[0].partition("-")[0] / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
     try:
+        for pattern in (*_KEPT, "*.dist-info/licenses/*"):
+            for path in sorted(installed.glob(pattern)):
+                inside = path.relative_to(installed)
+                target = part / inside.parts[0].partition("-")[0] / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
         part.rename(cached)
-    except OSError:  # the other run was faster
-        shutil.rmtree(part, ignore_errors=True)
-        if not _is_whole(cached):
+    except OSError:
+        if not _is_whole(cached):  # else the other run was faster
             raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _is_whole(cached: Path) -> bool:

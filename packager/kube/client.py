@@ -26,6 +26,7 @@ from kubernetes.config.kube_config import KubeConfigMerger
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager import __version__
+from packager.descendants import ending_children
 from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
 from packager.kube.causes import shortened
 from packager.kube.cluster import Cluster
@@ -81,7 +82,8 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
             own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
         else:
             path = os.pathsep.join(str(Path(part).expanduser()) for part in path.split(os.pathsep))
-            untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
+            with ending_children():  # a login may be a program (`users[].user.exec`)
+                untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
             own = _namespace_of(path, access.context)
     except _WRONG as error:
         raise ClusterUnreachableError(

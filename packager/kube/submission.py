@@ -12,7 +12,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from packager.errors import ClusterError, EntityExistsError, PackagerError, RequestError
+from packager.errors import ClusterError, EntityExistsError, Interrupted, PackagerError, RequestError
 from packager.kube.job import JobRequest, render_job, render_secret
 from packager.kube.names import JOBS, SECRETS, check_id
 from packager.kube.packagings import ClusterShelf, find_job
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _REMOVAL_SECONDS = 120.0
 _PAUSE_SECONDS = 0.5  # where a watch ended at once
+_ADMISSION_SECONDS = 5.0  # that a Job is looked for whose answer a stop has cut off
 # What a dry run is refused for, but not what follows: the old Job still counts, and some webhooks take no dry runs.
 _OF_DRY_RUNS = re.compile(r"exceeded quota|does not support dry run")
 
@@ -58,9 +59,13 @@ def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, sett
     old = find_job(cluster, packaging.id)
     for kind, body in ((JOBS, render_job(request)), (SECRETS, render_secret(request))):
         _rehearse(cluster, kind, body)
-    cluster.delete(JOBS, packaging.id, uid=old["metadata"]["uid"], propagation="Foreground")
-    wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
-    return submit(cluster, request)
+    try:
+        cluster.delete(JOBS, packaging.id, uid=old["metadata"]["uid"], propagation="Foreground")
+        wait_until_gone(cluster, packaging.id, old["metadata"]["uid"])
+        return submit(cluster, request)
+    except Interrupted:
+        log.warning("the old Job may be gone, and no new one runs: `packager pack create` starts the packaging again")
+        raise
 
 
 def _request(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> JobRequest:
@@ -88,8 +93,11 @@ def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
         if not job:
             raise
         log.info("the Job is there, though its answer was lost: %s", error.message)
-    except BaseException:  # a signal, before the answer came
-        if job := _made_after_all(cluster, body):
+    except Interrupted:  # before the answer came: the cluster may still be at it, as its admission can take seconds
+        end = time.monotonic() + _ADMISSION_SECONDS
+        while not (job := _made_after_all(cluster, body)) and time.monotonic() < end:
+            time.sleep(_PAUSE_SECONDS)
+        if job:
             _take_back(cluster, request.packaging_id, job["metadata"]["uid"])
         raise
     uid = job["metadata"]["uid"]

@@ -84,6 +84,7 @@ class ApiServer:
         self.refusals: list[Refusal] = []
         self.scene: Callable[[ApiServer, dict[str, Any]], None] = lambda _server, _job: None
         self.before_secret: Callable[[], object] = lambda: None
+        self.before_job: Callable[[], object] = lambda: None
         self.before_job_answer: Callable[[], object] = lambda: None
         self.changed = threading.Condition()
         self.version = 100
@@ -382,6 +383,8 @@ class _Handler(BaseHTTPRequestHandler):
         if asked.query.get("dryRun") == "All":
             self._json(201, asked.body)
             return
+        if asked.plural == "jobs":
+            api.before_job()
         stored = api.put(asked.plural, _as_stored(asked.body))
         if asked.plural == "jobs":
             api.before_job_answer()

@@ -17,6 +17,7 @@ from kubernetes.config import incluster_config
 from typer.testing import CliRunner
 
 from packager.cli import app
+from packager.descendants import processes
 from packager.kube import client, packagings
 from packager.kube.client import Access, connect
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
@@ -606,6 +607,48 @@ def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server:
             held.set()
     assert running.returncode == 143, told
     assert server.names("jobs") == []
+
+
+def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(desk: Desk, server: ApiServer) -> None:
+    reached, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        held.wait()
+
+    server.before_job = hold
+    with process(
+        desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
+    ) as running:
+        try:
+            assert reached.wait(60)
+            before = len(server.requests("GET", "jobs"))
+            running.send_signal(signal.SIGTERM)
+            while len(server.requests("GET", "jobs")) == before and running.poll() is None:
+                time.sleep(0.01)
+        finally:
+            held.set()
+        told = running.communicate(timeout=60)[1]
+    assert running.returncode == 143, told
+    assert server.names("jobs") == []
+
+
+def test_a_stop_ends_the_login_that_the_kubeconfig_names(desk: Desk, tmp_path: Path) -> None:
+    login, started = tmp_path / "login", tmp_path / "started"
+    login.write_text(f"#!/bin/sh\nsleep 600 &\necho $! $$ > {started}.part\nmv {started}.part {started}\nwait\n")
+    login.chmod(0o755)
+    config = yaml.safe_load(desk.kubeconfig.read_text())
+    program = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(login), "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": program}
+    desk.kubeconfig.write_text(yaml.safe_dump(config))
+    with process(desk, "pack", "get") as running:
+        while not started.exists() and running.poll() is None:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGTERM)
+        told = running.communicate(timeout=60)[1]
+    assert running.returncode == 143, told
+    living = {entry.pid for entry in processes().values() if not entry.is_dead}
+    assert living.isdisjoint(map(int, started.read_text().split()))
 
 
 def test_commands_that_need_no_cluster_load_no_client() -> None:

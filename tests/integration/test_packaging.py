@@ -488,3 +488,26 @@ def test_a_signal_at_any_stage_leaves_nothing(
         front.stalled.clear()
         desk.assert_nothing_left()  # that could push on
     assert password_registry.digest(f"models/{name}", number.name) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "made"),
+    [
+        (("render", "--context", "out"), "Writing the build context", "Dockerfile"),
+        (("build", "--output", "oci:out"), "Building with buildah", "index.json"),
+    ],
+    ids=["render", "build"],
+)
+def test_a_stop_comes_too_late_once_the_output_is_there(
+    desk: Desk, words: tuple[str, ...], stage: str, made: str
+) -> None:
+    process = desk.start(words[0], str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", *words[1:])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f" {stage}" in line and "done in" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, err
+    assert (desk.folder / "out" / made).is_file()
+    desk.assert_clean()

@@ -9,12 +9,16 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from packager import interruption
+from packager import interruption, start
 from packager.errors import Interrupted
 from packager.interruption import deferred_stop, finish_work, private_folder, raise_pending_stop, stop_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def stop_now() -> None:
@@ -128,3 +132,101 @@ def test_a_second_stop_is_ignored() -> None:
             cleaned = True
     assert cleaned
     assert caught.value.signal_number == signal.SIGTERM
+
+
+def _wait_for_the_stop() -> None:
+    for _ in range(1000):
+        time.sleep(0.01)
+    raise AssertionError("the stop was lost")
+
+
+def _between_blocks(done: list[str]) -> None:
+    """What stands in contextlib, say: the code of a library that a stop must not leave in the middle."""
+    program = "kill(getpid(), 15)\nfor _ in range(1000): pass\ndone.append('all of it')"
+    exec(program, {"__name__": "contextlib", "kill": os.kill, "getpid": os.getpid, "done": done})  # noqa: S102
+
+
+class _Killing:
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+
+    def __del__(self) -> None:
+        stop_now()
+        self._done.append("all of it")
+
+
+def _closed_generator(done: list[str]) -> None:
+    def generate() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            done.append("as far as it came")
+            stop_now()
+
+    generator = generate()
+    next(generator)
+    del generator  # Python closes it, and lets no exception out
+
+
+@pytest.mark.parametrize("place", [_between_blocks, _Killing, _closed_generator])
+def test_a_stop_in_a_place_that_it_can_not_leave_comes_a_moment_later(
+    place: Callable[[list[str]], object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted) as caught, stop_signals():
+        place(done)
+        assert len(done) == 1
+        _wait_for_the_stop()
+    assert caught.value.signal_number == signal.SIGTERM
+    assert len(done) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stop_that_no_thread_can_bring_again_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(interruption, "start_new_thread", refuse)
+    done: list[str] = []
+    with pytest.raises(Interrupted), stop_signals():
+        _between_blocks(done)
+    assert not done
+
+
+def test_what_else_nobody_can_raise_is_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("of its own")
+
+    with stop_signals():
+        Failing()
+    assert [str(error) for error in told] == ["of its own"]
+
+
+def test_a_folder_that_a_thread_makes_anew_after_a_stop_is_removed(tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    def make_anew(folder: Path) -> None:
+        while folder.exists():
+            time.sleep(0.001)
+        folder.mkdir()
+
+    with pytest.raises(Interrupted), stop_signals(), private_folder("a-", tmp_path) as folder:
+        threads.append(threading.Thread(target=make_anew, args=(folder,)))
+        threads[0].start()
+        stop_now()
+    threads[0].join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_is_answered_to_the_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with stop_signals():
+        start.answer_stop(signal.SIGTERM, None)
+    assert ended == [143]
+    start.answer_stop(signal.SIGTERM, None)
+    assert ended == [143]
