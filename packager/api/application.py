@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -67,5 +67,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         if runner is not None:
-            await asyncio.to_thread(runner.close)
+            # A thread of its own: requests that are stuck may hold all others.
+            await to_thread.run_sync(runner.close, limiter=CapacityLimiter(1))
         app.state.service.store.close()

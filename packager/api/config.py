@@ -99,7 +99,7 @@ class ApiSettings(BaseModel):
         default=256 << 20, ge=1 << 16, description="How much is kept of each packaging's log: its last part."
     )
     log_days: float = Field(default=30.0, gt=0, description="How long the logs of packagings that have ended are kept.")
-    stop_seconds: float = Field(default=10.0, gt=0, description="How long open requests may take after a stop.")
+    stop_seconds: float = Field(default=10.0, gt=0, description="How long what was begun may take after a stop.")
     allowed_hosts: Words = Field(
         default=(),
         description="Names that the service is called by (the Host header); default: any, or loopback names.",

@@ -61,6 +61,13 @@ class LogHub:
         self._pause = pause
         self._tails: dict[tuple[str, int], _Tail] = {}
         self.streams = 0
+        self.is_stopping = False
+
+    def stop(self) -> None:
+        """Let every follower have what there is by now, and its end."""
+        self.is_stopping = True
+        for tail in self._tails.values():
+            tail.close()
 
     async def open(self, packaging_id: str, *, follow: bool) -> LogStream | None:
         """Open a log as it is, and with `follow` as it grows, till its packaging ends; None: no such packaging.
@@ -86,6 +93,10 @@ class LogHub:
         return stream
 
     async def _follow(self, packaging_id: str, seen: Look) -> AsyncGenerator[bytes, None]:
+        if self.is_stopping:
+            async for block in _whole(seen.folder):
+                yield block
+            return
         key = packaging_id, seen.generation
         tail = self._tails.get(key)
         if tail is None:
@@ -110,6 +121,11 @@ class LogStream:
         self.blocks: AsyncGenerator[bytes, None] = _whole(None)
         self._hub: LogHub | None = hub
         hub.streams += 1
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the service ends, and cuts off who has not read it all in time."""
+        return self._hub is not None and self._hub.is_stopping
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the log's blocks."""
@@ -140,8 +156,10 @@ class _Tail:
         self._task = asyncio.create_task(self._watch())
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching: nothing more comes."""
         self._task.cancel()
+        self._is_over = True
+        self._tell()
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Give the log from its beginning till its packaging ends."""

@@ -46,17 +46,28 @@ class Runner:
         else:
             executor, owner, most = *_kubernetes(settings, environ), _MOST_JOBS
         lease = timedelta(seconds=settings.lease_seconds)
-        rules = Rules(owner=owner, most_running=most, lease=lease, log_days=settings.log_days)
+        rules = Rules(
+            owner=owner,
+            most_running=most,
+            lease=lease,
+            log_days=settings.log_days,
+            stop_seconds=settings.stop_seconds,
+        )
         return cls(runs, executor, rules, settings)
 
     def start(self) -> None:
         """Begin to run packagings, first those that an earlier process of this service had begun."""
         self.supervisor.start()
 
+    def stop(self) -> None:
+        """Begin to end: start nothing more, and end the logs that are followed; in the thread of the event loop."""
+        self.supervisor.stop()
+        self.logs.stop()
+
     def close(self) -> None:
         """Run nothing more; what runs goes on by itself, and the next process of this service finds it."""
-        self.supervisor.close()
-        self.executor.close()
+        if self.supervisor.close():  # else its threads still need what is this process's alone
+            self.executor.close()
 
 
 class RunLogs:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -96,7 +98,7 @@ def serve(service: Service) -> None:
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         if not settings.has_identity:
             log.warning("whoever reaches this address may do everything; PACKAGER_API_TOKENS_FILE asks for tokens")
-        _Server(_configuration(create_app(service, runner), settings)).run(sockets=[listener])
+        _Server(_configuration(create_app(service, runner), settings), runner).run(sockets=[listener])
     log.info("stopped")
 
 
@@ -131,8 +133,31 @@ def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
         yield listener
 
 
+class _Threads(ThreadPoolExecutor):
+    """The event loop's threads; what is stuck in one holds up the end of the loop no more than of the process."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """Begin nothing more, and wait for nothing."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
 class _Server(uvicorn.Server):
     """Uvicorn sends itself the signal again when it has stopped, which would make a failure of a stop on demand."""
+
+    def __init__(self, config: uvicorn.Config, runner: Runner) -> None:
+        """Serve, and tell what runs packagings when it is to end."""
+        super().__init__(config)
+        self._runner = runner
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer requests until a signal comes."""
+        asyncio.get_running_loop().set_default_executor(_Threads())
+        await super().serve(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the logs that are followed, which would last longer than requests may, and then all else."""
+        self._runner.stop()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

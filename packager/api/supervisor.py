@@ -34,6 +34,7 @@ _FINAL_ERRORS = (RequestError, BuildError, EntityExistsError)  # what another tr
 _THREADS = 8
 _AWAY = "the database doesn't answer"
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0  # seconds before a start that failed is tried again
+_LEAST_SECONDS = 1.0  # what the threads get to end in, however late it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Rules:
         pause: Seconds between two rounds where nothing wakes the loop.
         sweep_seconds: Seconds between two looks for what is left of runs that are no more.
         log_days: How long the log of a packaging that has ended is kept.
+        stop_seconds: How long what is being done may take after a stop, before it is left.
     """
 
     owner: str
@@ -55,6 +57,7 @@ class Rules:
     pause: float = 1.0
     sweep_seconds: float = 300.0
     log_days: float = 30.0
+    stop_seconds: float = 10.0
 
 
 @dataclass(kw_only=True)
@@ -91,6 +94,7 @@ class Supervisor:
         self._sweeper = Sweeper(runs, executor, is_busy=self._held.__contains__, log_days=rules.log_days)
         self._awake = threading.Event()
         self._closing = threading.Event()
+        self._leave_at = 0.0  # time.monotonic()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="packagings")
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
 
@@ -104,10 +108,27 @@ class Supervisor:
         """Look at once whether there is anything to do."""
         self._awake.set()
 
-    def close(self) -> None:
-        """End the loop; what runs goes on, and the next process of this service finds it."""
-        self._closing.set()
+    def stop(self) -> None:
+        """Begin nothing more; what runs goes on, and the next process of this service finds it."""
+        if not self._closing.is_set():
+            self._leave_at = time.monotonic() + self._rules.stop_seconds
+            self._closing.set()
         self._awake.set()
+
+    def close(self) -> bool:
+        """Stop, and wait for what is being done; False: some of it takes longer than it may, and goes on.
+
+        It may be cut off at any moment, as by a kill: what is not in the store yet is done again.
+        """
+        self.stop()
+        ending = threading.Thread(target=self._end_threads, name="supervisor-end", daemon=True)
+        ending.start()
+        ending.join(max(self._leave_at - time.monotonic(), _LEAST_SECONDS))
+        if ending.is_alive():
+            log.info("what is being done for packagings takes too long and is left to the next process of this service")
+        return not ending.is_alive()
+
+    def _end_threads(self) -> None:
         if self._thread.is_alive():
             self._thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from packager.kube.client import Access, connect
 from packager.models.connection import Connection
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
-from tests.integration.packagings import wait_until
+from tests.integration.packagings import Place, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -273,6 +274,37 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
         threading.Thread(target=succeeds, args=(server, server.objects["jobs", "wine"])).start()
         wait_until(lambda: has_ended(store), 30)
     assert store.runs.get("wine").handle == again
+
+
+def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
+    server: ApiServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
+    environ["KUBECONFIG"] = str(server.kubeconfig(tmp_path / "kubeconfig"))
+    settings = {"EXECUTOR": "kubernetes", "STOP_SECONDS": "3"}
+    settings |= {"DATABASE_URL": f"sqlite:///{tmp_path}/store.db", "KEY_FILE": str(tmp_path / "key")}
+    place = Place(data=tmp_path / "data", models=tmp_path, environ=environ, settings=settings)
+    server.scene = runs
+    create(store)
+    removed: list[str] = []
+    try:
+        service = place.start()
+        wait_until(lambda: status_of(store).state == "running", 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "remove", lambda _plural, name: removed.append(name))  # its pod doesn't end
+            store.packagings.delete("wine")
+            wait_until(lambda: removed, 30)
+            began = time.monotonic()
+            service.terminate()
+            assert service.wait(60) == 0
+            assert time.monotonic() - began < 15
+        assert "is left to the next process" in place.log()
+        assert "Traceback" not in place.log()
+        place.start()
+        wait_until(lambda: not store.runs.abandoned(), 60)
+        assert server.names("jobs") == server.names("pods") == []
+    finally:
+        place.close()
 
 
 def test_a_replica_takes_over_and_starts_nothing_twice(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -155,6 +156,40 @@ def test_who_stops_reading_is_dropped(place: Place, store: Store) -> None:
             while connection.recv(1 << 20):
                 pass
         connection.close()
+    assert "Traceback" not in place.log()
+
+
+def test_a_stop_ends_the_logs_that_are_followed(place: Place, store: Store) -> None:
+    run = WrittenRun(place, store)
+    run.writer.write_line("begun")
+    service = place.start()
+    place.wait_until_up(service)
+    with httpx.stream("GET", log_url(place, follow=True), timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "begun"
+        began = time.monotonic()
+        service.terminate()
+        assert list(lines) == [], "the end is one that a client takes for it"
+    assert service.wait(60) == 0
+    assert time.monotonic() - began < 9, "it lasts as long as requests may"
+    assert "Traceback" not in place.log()
+    assert "Cancel" not in place.log()
+
+
+def test_a_stop_drops_who_does_not_read(place: Place, store: Store) -> None:
+    run = WrittenRun(place, store)
+    for _ in range(40_000):
+        run.writer.write_line("x" * 999)
+    place.settings = {"STOP_SECONDS": "2"}
+    service = place.start()
+    place.wait_until_up(service)
+    with socket.create_connection(("127.0.0.1", place.port)) as connection:
+        path = log_url(place, follow=True).removeprefix(f"http://127.0.0.1:{place.port}")
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        service.terminate()
+        assert service.wait(60) == 0
+    assert "has not read it all before the stop and is dropped" in place.log()
     assert "Traceback" not in place.log()
 
 

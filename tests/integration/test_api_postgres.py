@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
@@ -16,12 +19,16 @@ from packager.api.store.tables import METADATA
 from packager.errors import DatabaseError, EntityExistsError, EntityNotFoundError, UsageError
 from packager.models.connection import Connection
 from tests.integration.api_service import KEY
+from tests.integration.packagings import Place
+from tests.integration.plain_http import PLAIN
 from tests.integration.postgres import Postgres, serve_postgres
+from tests.integration.test_api_logs import WrittenRun, log_url
 from tests.unit.api_builders import DOCKER_REST, connection, packaging
 from tests.unit.api_builders import KEY as OTHER_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.needs("postgres")
 LEASE = timedelta(seconds=60)
@@ -130,3 +137,32 @@ def test_another_key_or_no_server_is_told(server: Postgres) -> None:
     assert "password authentication failed" in raised.value.message
     with pytest.raises(DatabaseError, match="can't be used"):
         start("postgresql://postgres:x@127.0.0.1:1/none")
+
+
+def test_a_stop_waits_for_no_database(server: Postgres, tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
+    place = Place(data=tmp_path / "data", models=tmp_path, environ=environ, database=server.new_database())
+    place.settings = {"STOP_SECONDS": "2"}
+    store = place.open_store()
+    store.integrations.create(NewIntegration.model_validate(DOCKER_REST))
+    store.connections.create(Connection.model_validate(connection()))
+    try:
+        run = WrittenRun(place, store)
+        run.writer.write_line("begun")
+        service = place.start()
+        place.wait_until_up(service)
+        with httpx.stream("GET", log_url(place, follow=True), timeout=60, verify=PLAIN) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "begun"
+            with store.database.engine.connect() as other, other.begin():
+                other.execute(text("LOCK TABLE packagings IN ACCESS EXCLUSIVE MODE"))
+                time.sleep(3)  # till each thread that looks at it is stuck
+                began = time.monotonic()
+                service.terminate()
+                assert list(lines) == []
+                assert service.wait(60) == 0
+                assert time.monotonic() - began < 10
+        assert "Traceback" not in place.log()
+    finally:
+        place.close()
+        store.close()

@@ -103,7 +103,8 @@ def test_all_followers_get_the_same_blocks_from_one_reader(packaging: Packaging)
     async def test() -> None:
         hub = LogHub(packaging, pause=0.01)
         waiting = [asyncio.create_task(follow(hub)) for _ in range(200)]
-        await asyncio.sleep(0.5)
+        while packaging.looks <= 200:  # noqa: ASYNC110  (in threads: each has looked once, and the one reader too)
+            await asyncio.sleep(0.01)
         assert hub.streams == 200
         opened = packaging.looks
         for number in range(5):
@@ -215,6 +216,25 @@ def test_what_is_gone_of_a_log_is_said(packaging: Packaging, tmp_path: Path) -> 
     run(test())
 
 
+def test_a_stop_ends_every_follower_with_what_there_is(packaging: Packaging) -> None:
+    async def test() -> None:
+        hub = LogHub(packaging, pause=0.01)
+        begun = asyncio.Event()
+        packaging.writer.write_line("begun")
+        waiting = [asyncio.create_task(follow(hub, begun.set)) for _ in range(3)]
+        await begun.wait()
+        late = await hub.open("wine", follow=True)  # and read only when the stop has come
+        hub.stop()
+        assert [b"".join(blocks) for blocks in await asyncio.gather(*waiting)] == [b"begun\n"] * 3
+        assert late is not None
+        assert [block async for block in late] == [b"begun\n"]
+        await late.aclose()
+        assert await follow(hub) == [b"begun\n"]
+        assert hub.streams == 0
+
+    run(test())
+
+
 def test_there_is_a_limit_on_streams_that_is_given_back(packaging: Packaging) -> None:
     async def test() -> None:
         hub = LogHub(packaging, most_streams=2)
@@ -257,3 +277,34 @@ def test_a_reader_that_stops_reading_is_dropped(packaging: Packaging) -> None:
 
     run(test())
     assert sent == ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_reader_that_is_cut_off_at_a_stop_is_no_failure(packaging: Packaging, *, stops: bool) -> None:
+    async def test() -> None:
+        packaging.writer.write_line("x" * 1000)
+        hub = LogHub(packaging, pause=0.01)
+        stream = await hub.open("wine", follow=True)
+        assert stream is not None
+        is_full = asyncio.Event()
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                is_full.set()
+                await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        response = LogResponse(stream, subject="wine", stall=60)
+        reading = asyncio.create_task(response({"type": "http"}, receive, send))
+        await is_full.wait()
+        if stops:
+            hub.stop()
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert reading.cancelled() is not stops
+        assert hub.streams == 0
+
+    run(test())

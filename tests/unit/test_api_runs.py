@@ -435,6 +435,40 @@ def test_a_start_that_fails_for_now_is_tried_again(
     assert status_of(store).message == ""
 
 
+def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
+    store: Store, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        memory.on_start = lambda: None
+        begun.set()
+        assert held.wait(60)
+
+    create(store)
+    memory.on_start = hold
+    stuck = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE, stop_seconds=0.2))
+    stuck.start()
+    assert begun.wait(60)
+    began = time.monotonic()
+    with caplog.at_level("INFO"):
+        assert not stuck.close()
+    assert time.monotonic() - began < 20
+    assert "is left to the next process" in caplog.text
+    assert store.runs.get("wine").handle is None
+    following = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE, pause=0.01))
+    following.start()
+    deadline = time.monotonic() + 30
+    while status_of(store).state != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert following.close()
+    assert store.runs.get("wine").handle == memory.started[0]
+    assert len(memory.started) == 1
+    held.set()
+    assert stuck.close()
+
+
 def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) -> None:
     create(store)
     store.connections.delete("registry")

@@ -89,5 +89,9 @@ class LogResponse(StreamingResponse):
             if not stalled:
                 raise
             log.info("a reader of the log of %s has read nothing for %.0f s and is dropped", self._subject, self._stall)
+        except asyncio.CancelledError:
+            if not self._stream.is_stopping:
+                raise
+            log.info("a reader of the log of %s has not read it all before the stop and is dropped", self._subject)
         finally:
             await self._stream.aclose()
