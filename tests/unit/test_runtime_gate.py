@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
+from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from packager.runtime.odahu_runtime import granian_worker, threaded_worker
 from packager.runtime.odahu_runtime.batching import Limits
 from packager.runtime.odahu_runtime.gate import PREDICTING, READING, WAITING, Exchange, Gate
 from packager.runtime.odahu_runtime.inputs import Batch
@@ -13,12 +18,13 @@ from packager.runtime.odahu_runtime.messages import Job, Request, error_reply
 from packager.runtime.odahu_runtime.prediction import Part, Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from packager.runtime.odahu_runtime.messages import Reply
 
 REPLIES = {READING: error_reply(408, ""), WAITING: error_reply(504, "wait"), PREDICTING: error_reply(504, "predict")}
 OK = error_reply(200, "ok")
+SURE = 4  # looks in a row
 
 
 class Desk:
@@ -181,7 +187,8 @@ def test_a_model_that_keeps_every_thread_is_given_up() -> None:
         until = time.monotonic() + 30
         while exchange.state != PREDICTING and time.monotonic() < until:
             time.sleep(0.001)
-        assert desk.gate.expire(REPLIES) == (number == 1)
+        looks = [desk.gate.expire(REPLIES) for _ in range(SURE + 1)]
+        assert looks == [number == 1 and look >= SURE - 1 for look in range(SURE + 1)]
     waiting = desk.enter()
     desk.gate.give_up(error_reply(503, "gone"))
     assert [reply.status for reply in desk.answers[waiting]] == [503]
@@ -191,6 +198,26 @@ def test_a_model_that_keeps_every_thread_is_given_up() -> None:
         time.sleep(0.001)
     assert not desk.gate.expire(REPLIES)
     assert [desk.answers[exchange][0].status for exchange in held] == [504, 504]
+
+
+def test_a_model_that_comes_back_after_a_stall_is_not_given_up() -> None:
+    desk = Desk(1, timeout=30)
+    for _ in range(3):  # each is another one, so their looks don't add up
+        back = threading.Event()
+        late = desk.enter(age=31)
+        desk.submit(late, lambda back=back: OK if back.wait(30) else REPLIES[READING])  # type: ignore[misc]
+        wait_until(lambda late=late: late.state == PREDICTING)  # type: ignore[misc]
+        assert [desk.gate.expire(REPLIES) for _ in range(SURE - 1)] == [False] * (SURE - 1)
+        assert desk.answers[late] == [REPLIES[PREDICTING]]
+        back.set()
+        wait_until(lambda: not desk.gate._stuck and bool(desk.gate._free))  # noqa: SLF001
+    assert not desk.gate.expire(REPLIES)
+
+
+def test_a_stall_is_no_time_that_the_model_keeps_a_thread() -> None:
+    gate = Desk(2, timeout=30).gate
+    gate._stuck[0] = time.monotonic() - 31  # noqa: SLF001
+    assert [gate.expire(REPLIES) for _ in range(SURE)] == [False] * (SURE - 1) + [True]
 
 
 def test_without_a_limit_nothing_is_late() -> None:
@@ -392,3 +419,130 @@ def test_after_bodies_that_did_not_come_nobody_waits_for_a_while(monkeypatch: py
         if not number:
             desk.wait()  # by the one who stands by
         assert desk.answers[exchange] == [OK]
+
+
+class Clock:
+    """A clock on which time goes by only in sleep; the nth sleep may take longer, or have an effect.
+
+    It's for the thread that makes it: threads that other tests have left standing by have the machine's.
+    """
+
+    def __init__(self, slow: dict[int, float] | None = None, during: Callable[[int], None] = lambda _: None) -> None:
+        self.now = 1000.0
+        self.sleeps = 0
+        self._thread = threading.get_ident()
+        self._slow = slow or {}
+        self._during = during
+
+    def monotonic(self) -> float:
+        return self.now if threading.get_ident() == self._thread else time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        if threading.get_ident() != self._thread:
+            time.sleep(seconds)
+            return
+        self.sleeps += 1
+        self.now += self._slow.get(self.sleeps, seconds)
+        self._during(self.sleeps)
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("gate", "granian_worker", "threaded_worker"):
+            monkeypatch.setattr(f"packager.runtime.odahu_runtime.{module}.time", self)
+
+
+def make_granian_worker() -> Any:
+    worker: Any = granian_worker._Worker.__new__(granian_worker._Worker)  # noqa: SLF001
+    worker.cfg = SimpleNamespace(graceful_timeout=25)
+    worker.notify = lambda: None
+    worker._gate = Desk(1).gate  # noqa: SLF001
+    return worker
+
+
+@pytest.mark.parametrize(("slow", "looks"), [({}, 12), ({12: 1.0}, 24), ({5: 1.0, 9: 0.09}, 17)])
+def test_a_look_in_which_granians_worker_was_stalled_is_not_quiet(
+    slow: dict[int, float], looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(slow)
+    clock.use(monkeypatch)
+    make_granian_worker()._finish_requests(REPLIES)  # noqa: SLF001
+    assert clock.sleeps == looks
+
+
+@pytest.mark.parametrize(("ends", "looks"), [(3, 3), (99, 20)])
+def test_the_end_of_granians_connections_is_awaited_by_looks(
+    ends: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock({1: 60.0})
+    clock.use(monkeypatch)
+
+    def wait(seconds: float) -> bool:
+        clock.sleep(seconds)
+        return clock.sleeps == ends
+
+    worker = make_granian_worker()
+    waiting = Exchange(None, Request("POST", "/", "-", lambda _: None))
+    worker._gate.enter(waiting)  # noqa: SLF001
+    worker._await_end(SimpleNamespace(wait=wait), lost=False)  # noqa: SLF001
+    assert (clock.sleeps, len(worker._gate)) == (looks, 1)  # noqa: SLF001
+
+
+@pytest.fixture
+def ending_worker() -> Iterator[Any]:
+    """gunicorn's, after SIGTERM, without its loop."""
+    worker: Any = threaded_worker._Worker.__new__(threaded_worker._Worker)  # noqa: SLF001
+    worker.cfg = SimpleNamespace(graceful_timeout=25)
+    worker.alive = worker._closing = True  # noqa: SLF001
+    worker.futures = deque()
+    worker.PIPE = os.pipe()
+    os.set_blocking(worker.PIPE[0], False)
+    worker._timeout, worker._active = 30, 0  # noqa: SLF001
+    worker._application = SimpleNamespace(closing=False)  # noqa: SLF001
+    worker._gate = Desk(1).gate  # noqa: SLF001
+    try:
+        yield worker
+    finally:
+        for end in worker.PIPE:
+            os.close(end)
+
+
+@pytest.mark.parametrize(
+    ("slow", "stalled", "busy", "looks"),
+    [
+        ({}, (), (), 6),
+        ({6: 1.0}, (), (), 12),  # all the process
+        ({}, (6, 7), (), 13),  # the loop alone
+        ({}, (), (4, 5), 11),  # the loop has handed over a request that no thread of the pool has begun
+    ],
+)
+def test_a_look_in_which_gunicorns_worker_could_hear_of_nobody_is_not_quiet(
+    ending_worker: Any,
+    slow: dict[int, float],
+    stalled: tuple[int, ...],
+    busy: tuple[int, ...],
+    looks: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def turn(look: int) -> None:
+        ending_worker.futures = deque(["a request"] if look in busy else [])
+        if look not in stalled:
+            run_loop(ending_worker)
+
+    clock = Clock(slow, turn)
+    clock.use(monkeypatch)
+    ending_worker._watch()  # noqa: SLF001
+    assert (clock.sleeps, ending_worker.alive) == (looks, False)
+
+
+def test_a_loop_of_gunicorns_that_never_goes_on_ends_in_time(
+    ending_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    clock.use(monkeypatch)
+    ending_worker._watch()  # noqa: SLF001
+    assert 22 < clock.now - 1000 < 24
+
+
+def run_loop(worker: Any) -> None:
+    """Do what gunicorn's loop does when there is something to read in the pipe."""
+    for pipe in select.select([worker.PIPE[0]], [], [], 0)[0]:
+        worker._drain(pipe)  # noqa: SLF001

@@ -33,6 +33,8 @@ _RESCUER = -2  # in place of a number, for the thread that finishes what another
 _PATIENCE = 0.001  # seconds that those who wait may wait for others
 _IDLE = 1.0  # seconds without a prediction, after which nobody stands by
 _SHARE = 0.05  # of the newest in what is usual
+_SURE = 4  # looks in a row in which the model keeps the same threads, before it is given up
+_STALLED = 4  # times its length that a pause may take, before it says that the process was kept from running
 
 
 class Exchange:
@@ -104,6 +106,7 @@ class Gate:
         self._free = list(range(threads))  # the numbers that a thread which predicts may take
         self._open: Dict[Exchange, None] = {}  # in the order in which they came
         self._stuck: Dict[int, float] = {}  # the threads that the model keeps beyond the time, and since when
+        self._looked: Deque[float] = deque([0.0] * _SURE, maxlen=_SURE)  # when it was last looked who is late
         self._running: Dict[int, float] = {}  # the threads that predict, and since when
         self._usual = 0.0  # seconds that predictions took lately
         self._last = 0.0  # when the last one was made
@@ -341,9 +344,11 @@ class Gate:
     def expire(self, replies: Dict[str, Reply]) -> bool:
         """Answer those whose time is up, by where they are; tell whether the model has to be given up.
 
-        It has when it keeps all the threads, or one for as long again.
+        It has when it keeps all the threads, or one for as long again, and still does a few looks later: after the
+        process was stalled everyone is late at once, and a model that is well comes back as soon as it may run.
         """
         now = time.monotonic()
+        self._looked.append(now)
         if (self._made or self._written or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
             # The thread that had them is kept by the model, and perhaps there is no request that brings another one.
             Thread(target=self._rescue, daemon=True).start()
@@ -358,7 +363,9 @@ class Gate:
             if not self.reply(exchange, replies[state]) and marked:
                 self._stuck.pop(thread, None)
         stuck = list(self._stuck.values())
-        return bool(stuck) and (len(stuck) >= self._threads or now - min(stuck) > self._timeout)
+        before = self._looked[0]
+        kept = sum(since <= before for since in stuck)
+        return bool(stuck) and (kept >= self._threads or before - min(stuck) > self._timeout)
 
     def give_up(self, reply: Reply) -> None:
         """Answer everyone: there is nobody left to predict."""
@@ -405,6 +412,13 @@ def _taken(line: Deque[_Each]) -> Iterator[_Each]:
 
 def _fault(fault: BaseException) -> Reply:
     return error_reply(500, f"Exception during prediction: {type(fault).__name__}")
+
+
+def pause(seconds: float) -> bool:
+    """Sleep, and tell whether it took about as long: else the process was stalled, and has heard of nobody."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began <= seconds * _STALLED
 
 
 def overdue_replies(timeout: float) -> Dict[str, Reply]:

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from gunicorn.workers.base import Worker
 
 from . import descriptors, log
-from .gate import READING, Exchange, Gate, overdue_replies
+from .gate import READING, Exchange, Gate, overdue_replies, pause
 from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python st
 _TOGETHER_SECONDS = 0.05  # after lines of the log were written, in which others are kept back
 _LOOK_SECONDS = 0.025  # between two looks for a request, once the worker is to end
 _QUIET_LOOKS = 12  # without one, after which the connections are closed
+_LAST_LOOKS = 20  # whether they are
 _ERROR = 400  # and above, the statuses that are errors
 _CONNECTIONS = 65536  # in hand at once; the kernel keeps more
 _KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
@@ -110,10 +111,7 @@ class _Worker(Worker):  # type: ignore[misc]
         else:
             self._finish_requests(overdue)
         signal.set()
-        until = time.monotonic() + _TICK_SECONDS * 4
-        while not stopped.wait(_TICK_SECONDS / 5) and time.monotonic() < until:
-            if lost:  # else the threads still answer what comes over connections that were there already
-                self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
+        self._await_end(stopped, lost=lost)
         log.flush()
         self.wsgi.metrics.settle()
 
@@ -139,9 +137,17 @@ class _Worker(Worker):  # type: ignore[misc]
         quiet = 0  # looks, and not seconds: a process that was kept from running has heard of nobody meanwhile
         while quiet < _QUIET_LOOKS and time.monotonic() < until:
             self.notify()
-            time.sleep(_LOOK_SECONDS)
+            ran = pause(_LOOK_SECONDS)
             self._gate.expire(overdue)
-            quiet = 0 if len(self._gate) else quiet + 1
+            quiet = quiet + 1 if ran and not len(self._gate) else 0
+
+    def _await_end(self, stopped: threading.Event, *, lost: bool) -> None:
+        """Let the core close the connections; these are looks too."""
+        for _ in range(_LAST_LOOKS):
+            if stopped.wait(_TICK_SECONDS / 5):
+                return
+            if lost:  # else the threads still answer what comes over connections that were there already
+                self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
 
     def _hear(self, watcher: Any) -> None:
         """A request came."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gunicorn.workers.gthread import ThreadWorker
 
 from . import log
-from .gate import READING, WAITING, Exchange, Gate, overdue_replies
+from .gate import READING, WAITING, Exchange, Gate, overdue_replies, pause
 from .inputs import InputError
 from .messages import error_reply
 from .wsgi import CLOSE, read_body
@@ -63,6 +63,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     wsgi: Any
     _closing = False  # SIGTERM may come at any time
     _handled = 0  # connections whose request ended
+    _woken = 0  # times that the loop has gone on because of the pipe
 
     def serve(self, threads: int, timeout: int, batches: Limits) -> None:
         """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
@@ -77,7 +78,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             threading.Thread(target=self._work, daemon=True).start()
         self._application.turns = self._take_turns
         self.wsgi = self._call
-        self.poller.register(self.PIPE[0], selectors.EVENT_READ, _drain)  # so that signals wake the loop
+        self.poller.register(self.PIPE[0], selectors.EVENT_READ, self._drain)  # so that signals wake the loop
         threading.Thread(target=self._watch, daemon=True).start()
         super().run()
 
@@ -96,6 +97,11 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             with self._count:
                 self._active -= 1
                 self._handled += 1
+
+    def _drain(self, pipe: int) -> None:
+        self._woken += 1
+        with suppress(BlockingIOError):
+            os.read(pipe, 4096)
 
     def _call(self, environ: Dict[str, Any], start_response: Any) -> Any:
         environ[CLOSE] = start_response.__self__.force_close
@@ -133,7 +139,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         until: Optional[float] = None
         quiet = handled = 0  # looks in a row, as a process that is stalled sees no seconds go by
         while self.alive:
-            time.sleep(_LOOK_SECONDS if self._closing else _TICK_SECONDS)
+            woken = self._woken
+            if self._closing:
+                os.write(self.PIPE[1], b".")  # a loop that doesn't go on has heard of nobody either
+            ran = pause(_LOOK_SECONDS if self._closing else _TICK_SECONDS) and self._woken != woken
             if self._gate.expire(overdue):
                 log.write("ERROR", "The model does not come back: this worker is replaced")
                 break
@@ -141,7 +150,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
                 self._application.closing = True
                 now = time.monotonic()
                 until = until or now + self.cfg.graceful_timeout - 2
-                quiet = 0 if self._active or self._handled != handled else quiet + 1
+                asked = self.futures or self._active or self._handled != handled
+                quiet = quiet + 1 if ran and not asked else 0
                 handled = self._handled
                 if now > until or quiet == _QUIET_LOOKS:
                     self.alive = False
@@ -162,8 +172,3 @@ def _hand_over(exchange: Exchange, reply: Reply) -> None:
         with suppress(OSError):
             waiter.sock.shutdown(socket.SHUT_RD)  # who reads from it finds the end, and then this answer
     waiter.came.set()
-
-
-def _drain(pipe: int) -> None:
-    with suppress(BlockingIOError):
-        os.read(pipe, 4096)
