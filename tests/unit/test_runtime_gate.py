@@ -429,6 +429,7 @@ class Clock:
 
     def __init__(self, slow: dict[int, float] | None = None, during: Callable[[int], None] = lambda _: None) -> None:
         self.now = 1000.0
+        self.worked = 0.0
         self.sleeps = 0
         self._thread = threading.get_ident()
         self._slow = slow or {}
@@ -436,6 +437,9 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now if threading.get_ident() == self._thread else time.monotonic()
+
+    def thread_time(self) -> float:
+        return self.worked if threading.get_ident() == self._thread else time.thread_time()
 
     def sleep(self, seconds: float) -> None:
         if threading.get_ident() != self._thread:
@@ -546,3 +550,59 @@ def run_loop(worker: Any) -> None:
     """Do what gunicorn's loop does when there is something to read in the pipe."""
     for pipe in select.select([worker.PIPE[0]], [], [], 0)[0]:
         worker._drain(pipe)  # noqa: SLF001
+
+
+def predict_often(desk: Desk, clock: Clock, *, seconds: float, worked: float, times: int = 100) -> None:
+    """In this thread; each takes so many seconds, and so many of a processor."""
+
+    def work(*_: object) -> Reply:
+        clock.now += seconds
+        clock.worked += worked
+        return OK
+
+    for _ in range(times):
+        desk.gate.submit(desk.enter(), Job(False, work), b"")  # noqa: FBT003
+
+
+@pytest.mark.parametrize(
+    ("seconds", "worked", "brisk"),
+    [
+        pytest.param(0.001, 0.0, True, id="brief"),
+        pytest.param(0.004, 0.004, True, id="holds-the-interpreter"),
+        pytest.param(0.004, 0.001, False, id="waits"),
+        pytest.param(0.006, 0.006, False, id="long"),
+    ],
+)
+def test_brief_are_those_that_let_nobody_else_in(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, worked: float, *, brisk: bool
+) -> None:
+    desk, clock = Desk(4), Clock()
+    clock.use(monkeypatch)
+    predict_often(desk, clock, seconds=seconds, worked=worked)
+    assert desk.gate._is_brisk() is brisk  # noqa: SLF001
+
+
+def test_what_seems_long_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Side by side predictions hold each other up; one after the other they are brief again."""
+    desk, clock = Desk(4), Clock()
+    clock.use(monkeypatch)
+    for _ in range(2):
+        predict_often(desk, clock, seconds=0.02, worked=0.003)
+        desk.gate.expire(REPLIES)
+    predict_often(desk, clock, seconds=0.02, worked=0.003, times=1)
+    assert not desk.gate._is_brisk()  # noqa: SLF001
+
+    clock.now += 11
+
+    def side_by_side(*_: object) -> Reply:
+        desk.gate.expire(REPLIES)  # this one had begun before
+        clock.now += 0.5
+        return OK
+
+    desk.gate.submit(desk.enter(), Job(False, side_by_side), b"")  # noqa: FBT003
+    predict_often(desk, clock, seconds=0.003, worked=0.003)
+    assert desk.gate._is_brisk()  # noqa: SLF001
+    desk.gate.expire(REPLIES)
+    predict_often(desk, clock, seconds=0.02, worked=0.02)
+    desk.gate.expire(REPLIES)
+    assert not desk.gate._is_brisk()  # noqa: SLF001

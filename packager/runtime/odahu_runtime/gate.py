@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 READING, WAITING, PREDICTING = "reading", "waiting", "predicting"
 _BRIEF = 0.002  # seconds: predictions that usually take less are made one after the other
+# As long as a thread that works keeps the interpreter from those who ask for it (`sys.getswitchinterval()`): they could
+# not come in earlier anyway. A model that waits for something else, a database, say, doesn't keep it.
+_BRIEF_AT_WORK = 0.005
+_ANEW = 10.0  # seconds after which predictions that seem long are measured anew: side by side they take longer
+_STEP = 0.002  # seconds after which a step takes in no more
 _LATE = 0.02  # seconds that one may take before the others take part
 _LOOK = 0.03  # seconds between two looks whether it does; each look disturbs the one that predicts
 _COHORT = 16  # requests at most that take a step together
@@ -72,7 +77,7 @@ class Gate:
     That thread takes requests a step at a time: the bodies of all that are there are read, then the model is called for
     each, then all are answered. So what a step needs comes into the processor's caches once, and not again after every
     call of the model, which fills them with its own ("cohort scheduling", Larus and Parkes, USENIX 2002); and the
-    server's threads are woken less often. No step goes on for longer than a brief prediction, and what a thread has
+    server's threads are woken less often. No step takes in more after 2 ms, and what a thread has
     read, or has yet to answer, any other can take over.
 
     Where requests are to share a call, threads of the gate's own take them from a line instead, so that they can meet
@@ -109,6 +114,8 @@ class Gate:
         self._looked: Deque[float] = deque([0.0] * _SURE, maxlen=_SURE)  # when it was last looked who is late
         self._running: Dict[int, float] = {}  # the threads that predict, and since when
         self._usual = 0.0  # seconds that predictions took lately
+        self._worked = 0.0  # and those of a processor
+        self._anew = 0.0  # what began earlier isn't counted
         self._last = 0.0  # when the last one was made
         self._since = 0.0  # when the first of those who wait came
         self._impatient_until = 0.0  # the time up to which nobody waits for others
@@ -222,7 +229,7 @@ class Gate:
 
     def _is_brisk(self) -> bool:
         """Whether predictions are brief, and the newest of those that are being made isn't late."""
-        if self._usual > _BRIEF:
+        if not self._are_brief():
             return False
         since = list(self._running.values())  # a copy, in one step for the interpreter
         now = time.monotonic()
@@ -232,26 +239,32 @@ class Gate:
         # One that has just begun says nothing as long as none was done since the oldest began.
         return now < first + _LATE or (self._last > first and now < max(since) + _LATE)
 
+    def _are_brief(self) -> bool:
+        return self._usual <= _BRIEF or self._usual <= min(_BRIEF_AT_WORK, self._worked * 2)
+
     def _serve(self, thread: int) -> None:
         """Take those who wait through their steps, several at a time, until there is nobody left."""
         self._leader = get_ident()
         try:
             while self._waiting or self._ready or self._made or self._written:
+                worked = time.thread_time()
                 began = self._running[thread] = time.monotonic()
-                read = 0 if self._ready else self._read_waiting(thread, began + _BRIEF)
-                predicted = self._predict_ready(thread, began + _BRIEF)
+                read = 0 if self._ready else self._read_waiting(thread, began + _STEP)
+                predicted = self._predict_ready(thread, began + _STEP)
                 self._finish_made(thread)
                 self._send_written()
-                self._note(began, predicted or read or 1)
+                self._note(began, predicted or read or 1, time.thread_time() - worked)
                 self._stuck.pop(thread, None)  # the model has come back
         finally:
             self._running.pop(thread, None)
             self._stuck.pop(thread, None)
 
-    def _note(self, began: float, count: int) -> None:
-        """Note how long predictions take."""
+    def _note(self, began: float, count: int, worked: float = 0.0) -> None:
+        """Note how long predictions take, and how much of it a processor."""
         self._last = time.monotonic()
-        self._usual += ((self._last - began) / count - self._usual) * _SHARE
+        if began >= self._anew:
+            self._usual += ((self._last - began) / count - self._usual) * _SHARE
+            self._worked += (worked / count - self._worked) * _SHARE
 
     def _read_waiting(self, thread: int, until: float) -> int:
         count = 0
@@ -349,6 +362,8 @@ class Gate:
         """
         now = time.monotonic()
         self._looked.append(now)
+        if now > self._anew + _ANEW and not self._are_brief():
+            self._anew, self._usual, self._worked = now, 0.0, 0.0
         if (self._made or self._written or (self._free and (self._ready or self._waiting))) and not self._is_brisk():
             # The thread that had them is kept by the model, and perhaps there is no request that brings another one.
             Thread(target=self._rescue, daemon=True).start()
