@@ -1,11 +1,11 @@
 """How fast an image serves beside bare servers with the same model: one command, answers checked before and after.
 
 An ElasticNet of 11 columns answers over loopback from: our runtime (all its checks, logs and metrics on; the model
-describes its columns, so that every value is checked), the same with
-micro-batching, a bare WSGI application on granian with orjson, the same with JSON of the standard library on gunicorn's
-threads, and, where their packages can be installed, MLServer and KServe. Rounds are interleaved, so that a machine that
-is busy with other things is so for all; on a virtual one, what was measured while the host took over a twentieth of
-the processors is measured again. The table has medians of the rounds' ratios to the bare granian application.
+describes its columns, so that every value is checked), the same with micro-batching, a bare WSGI application on granian
+with orjson, the same with JSON of the standard library on gunicorn's threads, and, where their packages can be
+installed, MLServer and KServe. Rounds are interleaved, so that a machine that is busy with other things is so for all;
+on a virtual one, what was measured while the host took over a twentieth of the processors is measured again. The table
+has medians of the rounds' ratios to the bare granian application.
 """
 
 from __future__ import annotations
