@@ -26,7 +26,7 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _STUCK_SECONDS = 5.0  # how long a process may take to die of SIGKILL before we give up on it
-_GRACE = 2.0
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a library has started
 _NOBODY = -1  # in the place of the first process, where there are several or none
 _libc = ctypes.CDLL(None)
 

@@ -78,7 +78,8 @@ def stop_signals() -> Iterator[None]:
         error = unraisable.exc_value
         if isinstance(error, Interrupted) and not _state.over:
             _state.raised = False
-            _try_again(error.signal_number, 0)
+            if not _try_again(error.signal_number, 0):
+                _state.pending = error.signal_number
         else:
             hook(unraisable)
 

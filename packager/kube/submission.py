@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REMOVAL_SECONDS = 120.0
-_PAUSE_SECONDS = 0.5  # where a watch ended at once
+_PAUSE_SECONDS = 0.5  # between two looks for a Job
 _ADMISSION_SECONDS = 5.0  # that a Job is looked for whose answer a stop has cut off
 # What a dry run is refused for, but not what follows: the old Job still counts, and some webhooks take no dry runs.
 _OF_DRY_RUNS = re.compile(r"exceeded quota|does not support dry run")
@@ -93,8 +93,9 @@ def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
         if not job:
             raise
         log.info("the Job is there, though its answer was lost: %s", error.message)
-    except Interrupted:  # before the answer came: the cluster may still be at it, as its admission can take seconds
-        end = time.monotonic() + _ADMISSION_SECONDS
+    except BaseException as error:  # a stop, before the answer came
+        # The cluster may still be at it then: its admission can take seconds.
+        end = time.monotonic() + (_ADMISSION_SECONDS if isinstance(error, Interrupted) else 0)
         while not (job := _made_after_all(cluster, body)) and time.monotonic() < end:
             time.sleep(_PAUSE_SECONDS)
         if job:

@@ -20,6 +20,8 @@ from packager.cli import app
 from packager.descendants import processes
 from packager.kube import client, packagings
 from packager.kube.client import Access, connect
+from packager.kube.cluster import Cluster
+from packager.kube.names import JOBS
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typer.testing import Result
+
+    from packager.kube.names import Kind
 
     Scene = Callable[[ApiServer, dict[str, Any]], None]
 
@@ -606,6 +610,24 @@ def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server:
         finally:
             held.set()
     assert running.returncode == 143, told
+    assert server.names("jobs") == []
+
+
+def test_an_unforeseen_error_once_the_job_is_made_takes_it_back(
+    desk: Desk, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = Cluster.create, []
+
+    def fail(cluster: Cluster, kind: Kind, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        answer = create(cluster, kind, body, dry_run=dry_run)
+        if kind is JOBS:
+            made.append(answer)
+            raise RuntimeError("unforeseen")
+        return answer
+
+    monkeypatch.setattr(Cluster, "create", fail)
+    done = desk.run("pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections))
+    assert (done.exit_code, len(made)) == (1, 1), done.stderr
     assert server.names("jobs") == []
 
 

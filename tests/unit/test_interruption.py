@@ -193,6 +193,19 @@ def test_a_stop_that_no_thread_can_bring_again_comes_at_once(monkeypatch: pytest
     assert not done
 
 
+def test_a_stop_that_was_lost_and_no_thread_can_bring_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(interruption, "start_new_thread", refuse)
+    done: list[str] = []
+    with pytest.raises(Interrupted), stop_signals():
+        _closed_generator(done)
+        assert done
+        raise_pending_stop()
+        raise AssertionError("the stop was lost")
+
+
 def test_what_else_nobody_can_raise_is_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
