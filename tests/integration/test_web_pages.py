@@ -35,6 +35,11 @@ _COLLECT = """() => {
 }"""
 _SCRIPT = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
+_SUBMIT = """() => {
+  document.querySelector('.editor').requestSubmit();
+  return [document.querySelector('.editor button').disabled, document.getElementById('text').readOnly];
+}"""
+
 
 @pytest.fixture(scope="module")
 def site(
@@ -186,12 +191,39 @@ def test_the_editor_says_what_is_wrong_on_which_line(page: Page, site: Site) -> 
     take_picture(page, "wrong")
     problems.nth(1).get_by_role("link").click()
     assert page.evaluate("() => getSelection().toString()").strip() == "port: many"
-    page.get_by_role("button", name="Submit").click()
-    expect(problems).to_have_count(3)  # nothing was sent
+    with page.expect_navigation():
+        page.get_by_role("button", name="Submit").click()
+    expect(problems).to_have_count(3)  # nothing was made
     page.get_by_role("textbox").fill("kind: Connection\nid: [\n")
     expect(problems).to_contain_text(["Line 3 this is no YAML"])
     page.get_by_role("textbox").fill(site.packaging("wine"))
     expect(page.locator("#messages")).to_contain_text(re.compile("Nothing is wrong"))
+
+
+def test_a_text_is_sent_once_and_is_not_written_on_meanwhile(page: Page, site: Site) -> None:
+    write(page, site, site.packaging("Wrong_id"))
+    expect(page.locator(".problems li")).to_have_count(1)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.is_navigation_request() else None)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Submit").dblclick()
+    assert page.evaluate(_SUBMIT) == [True, True]
+    expect(page.get_by_role("textbox")).to_be_editable()  # after the answer
+    assert sent == [f"{site.url}/ui/new"] * 2
+
+
+def test_a_check_that_fails_is_told_and_made_again(page: Page, site: Site) -> None:
+    write(page, site, site.packaging("Wrong_id"))
+    expect(page.locator(".problems li")).to_have_count(1)
+    page.route("**/ui/check", lambda route: route.abort())
+    page.get_by_role("textbox").fill(site.packaging("wine"))
+    expect(page.locator("#messages")).to_have_text(re.compile("^Not checked: .* tried again"))
+    expect(page.locator("#numbers .wrong")).to_have_count(0)
+    page.unroute("**/ui/check")
+    page.route("**/ui/check", lambda route: route.fulfill(status=401))
+    expect(page.locator("#messages")).to_contain_text("logged out")
+    page.unroute("**/ui/check")
+    expect(page.locator("#messages")).to_contain_text("Nothing is wrong")
 
 
 def test_what_others_wrote_is_text(page: Page, site: Site) -> None:

@@ -4,6 +4,7 @@
 const POLL_MS = 3000;
 const RETRY_MS = 3000;
 const CHECK_MS = 400;
+const HOLD_MS = 20000;
 const MOST_CHARACTERS = 2000000;
 
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
@@ -133,18 +134,40 @@ function watchEditor(text) {
     );
     numbers.scrollTop = text.scrollTop;
   };
+  const ask = async () => {
+    const answer = await fetch(text.dataset.check, { method: 'POST', body: new URLSearchParams({ text: text.value }) });
+    if (!answer.ok) {
+      throw new Error(answer.status === 401 ? 'you are logged out; log in in another tab' : `answer ${answer.status}`);
+    }
+    return answer.text();
+  };
+  const show = found => {
+    messages.replaceChildren(found);
+    mark();
+  };
+  // Show what is wrong with the text as it is now; what can't be checked is said, and tried again.
   const check = async () => {
     const turn = ++asked;
-    const answer = await fetch(text.dataset.check, { method: 'POST', body: new URLSearchParams({ text: text.value }) });
-    if (answer.ok && turn === asked) {
-      messages.innerHTML = await answer.text();
-      mark();
+    while (turn === asked) {
+      try {
+        const found = document.createElement('template');
+        found.innerHTML = await ask();
+        if (turn === asked) {
+          show(found.content);
+        }
+        return;
+      } catch (error) {
+        if (turn === asked) {
+          show(`Not checked: ${error.message}. It is tried again.`);
+        }
+        await pause(RETRY_MS);
+      }
     }
   };
   const later = () => {
     mark();
     clearTimeout(timer);
-    timer = setTimeout(() => check().catch(() => undefined), CHECK_MS);
+    timer = setTimeout(check, CHECK_MS);
   };
   text.addEventListener('input', later);
   text.addEventListener('scroll', () => (numbers.scrollTop = text.scrollTop));
@@ -158,10 +181,21 @@ function watchEditor(text) {
   numbers.hidden = false;
   mark();
   if (!messages.children.length) {
-    check().catch(() => undefined);
+    check();
   }
 }
 
+// What is sent is sent once, and what would be written meanwhile would be lost.
+function hold(form, held) {
+  form.querySelectorAll('button').forEach(button => (button.disabled = held));
+  form.querySelectorAll('textarea').forEach(text => (text.readOnly = held));
+}
+
+document.addEventListener('submit', event => {
+  hold(event.target, true);
+  setTimeout(() => hold(event.target, false), HOLD_MS);
+});
+window.addEventListener('pageshow', () => document.querySelectorAll('form').forEach(form => hold(form, false)));
 document.addEventListener('click', event => {
   const button = event.target.closest('.copy');
   if (button) {
