@@ -196,5 +196,5 @@ def test_a_service_that_is_killed_at_any_moment_loses_nothing(
         assert state_of(store, name) == "succeeded", place.log()
         assert registry.digest(f"api/{name}", "1") == image_of(store, name)
     assert store.packagings.get(broken).status.reason == "image-not-found"
-    wait_until(lambda: not place.processes(), 30)
+    wait_until(lambda: not place.processes())
     assert all((store.runs.get(name).handle or "").endswith(".1") for name in names), "one was started twice"

@@ -122,7 +122,7 @@ def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     status = status_of(store)
     assert (status.state, status.pod_name, status.exit_code) == ("succeeded", "wine-pod1", 0)
     assert {each.name: each.value for each in status.results} == RESULTS
@@ -148,7 +148,7 @@ def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: Ku
     server.scene = fails
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     status = status_of(store)
     assert (status.state, status.exit_code, status.reason) == ("failed", 31, "registry-auth")
     assert status.message == "the registry refuses\nhint: check the password"
@@ -160,11 +160,11 @@ def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: Kubern
     server.scene = runs
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running", 50)
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
-        wait_until(lambda: has_ended(store), 20)
+        wait_until(lambda: has_ended(store), 50)
 
 
 def test_a_watch_outlives_what_nobody_foresaw(
@@ -183,7 +183,7 @@ def test_a_watch_outlives_what_nobody_foresaw(
     (claim,) = store.runs.claim("one", 1, timedelta(minutes=1))
     executor.start(claim)
     executor.watch(on_change)
-    wait_until(lambda: len(told) > 2, 20)
+    wait_until(lambda: len(told) > 2)
     assert {*told} == {"wine"}
 
 
@@ -191,11 +191,11 @@ def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: Kub
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running")
         executor.log(store.runs.get("wine").handle or "")
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.runs.abandoned(), 20)
+        wait_until(lambda: not store.runs.abandoned())
     assert server.names("jobs") == server.names("pods") == server.names("secrets") == []
     assert list(executor.runs()) == []
 
@@ -204,14 +204,14 @@ def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: Kub
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running")
         old = server.objects["jobs", "wine"]["metadata"]["uid"]
         server.scene = succeeds
         server.logs.clear()
         spec = {**SPEC, "artifactName": "wine-2.0.zip"}
         store.packagings.edit(NewPackaging.model_validate({"id": "wine", "spec": spec}))
         running.wake()
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     assert server.objects["jobs", "wine"]["metadata"]["uid"] != old
     assert status_of(store).state == "succeeded"
 
@@ -220,9 +220,9 @@ def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, 
     server.scene = runs
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running")
         server.remove("jobs", "wine")
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     assert "was removed from the cluster" in status_of(store).message
     assert len(server.requests("POST", "jobs")) == 1
 
@@ -232,7 +232,7 @@ def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor
     server.put("jobs", {"metadata": {"name": "wine", "labels": labels}, "spec": {"template": {"spec": {}}}})
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     assert (status_of(store).state, status_of(store).reason) == ("failed", "exists")
     assert server.names("jobs") == ["wine"]
 
@@ -241,18 +241,19 @@ def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, ex
     server.refuse("POST", "jobs", 422, 'Job "wine" is invalid: spec: no', "Invalid")
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     assert "spec: no" in status_of(store).message
 
 
 def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = succeeds
-    server.refuse("POST", "jobs", 500, "etcd has no leader", times=1)
+    server.refuse("POST", "jobs", 500, "etcd has no leader")
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: "etcd" in status_of(store).message, 20)
+        wait_until(lambda: "etcd" in status_of(store).message)
         assert status_of(store).state == "scheduling"
-        wait_until(lambda: has_ended(store), 30)
+        server.refusals.clear()
+        wait_until(lambda: has_ended(store))
     assert (status_of(store).state, status_of(store).message) == ("succeeded", "")
 
 
@@ -272,7 +273,7 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
     server.scene = succeeds
     with supervisor(store, executor):
         threading.Thread(target=succeeds, args=(server, server.objects["jobs", "wine"])).start()
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     assert store.runs.get("wine").handle == again
 
 
@@ -293,11 +294,11 @@ def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
         with monkeypatch.context() as patch:
             patch.setattr(server, "remove", lambda _plural, name: removed.append(name))  # its pod doesn't end
             store.packagings.delete("wine")
-            wait_until(lambda: removed, 30)
+            wait_until(lambda: removed)
             began = time.monotonic()
             service.terminate()
             assert service.wait(60) == 0
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 30
         assert "is left to the next process" in place.log()
         assert "Traceback" not in place.log()
         place.start()
@@ -313,14 +314,14 @@ def test_a_replica_takes_over_and_starts_nothing_twice(
     server.scene = runs
     create(store)
     with supervisor(store, executor, owner="one"):
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running")
     other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
     with supervisor(store, other, owner="two"):
-        wait_until(lambda: store.runs.get("wine").owner == "two", 20)
+        wait_until(lambda: store.runs.get("wine").owner == "two")
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
-        wait_until(lambda: has_ended(store), 20)
+        wait_until(lambda: has_ended(store))
     assert len(server.requests("POST", "jobs")) == 1
 
 
@@ -328,20 +329,20 @@ def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executo
     server.scene = runs
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: status_of(store).state == "running", 20)
+        wait_until(lambda: status_of(store).state == "running")
         handle = store.runs.get("wine").handle or ""
         folders = {executor.log(handle) for _ in range(20)}
         (folder,) = folders
         assert folder is not None
-        assert read_log(folder, 0, most=1000).data == b"reading the model\n"
+        wait_until(lambda: read_log(folder, 0, most=1000).data == b"reading the model\n")
         server.say("wine-pod1", "building")
-        wait_until(lambda: read_log(folder, 0, most=1000).data.endswith(b"building\n"), 20)
+        wait_until(lambda: read_log(folder, 0, most=1000).data.endswith(b"building\n"))
         assert len([each for each in server.requests("GET", "pods/log") if each.query.get("follow") == "true"]) <= 2
         server.say("wine-pod1", "pushed")
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
         assert read_log(folder, 0, most=1000).data == b"reading the model\nbuilding\npushed\n"
 
 
@@ -349,6 +350,6 @@ def test_no_secret_stands_in_a_job(server: ApiServer, store: Store, executor: Ku
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):
-        wait_until(lambda: has_ended(store), 30)
+        wait_until(lambda: has_ended(store))
     text = json.dumps(server.objects["jobs", "wine"]) + status_of(store).model_dump_json()
     assert not any(secret in text for secret in ("pass-word", "the-key-secret", "the-key-id"))

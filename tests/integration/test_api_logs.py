@@ -235,7 +235,7 @@ def test_a_log_ends_with_its_packaging(
         assert httpx.delete(f"{place.url}/model/packaging/wine", timeout=60).status_code == 200
         assert ask(log_url(place, follow=True)).status_code == 404
         assert ask(log_url(place, follow=True) + "&wrong=1").status_code == 400
-        wait_until(lambda: not [path for path in place.folder.iterdir() if path.is_dir()], 30)
+        wait_until(lambda: not [path for path in place.folder.iterdir() if path.is_dir()])
     finally:
         store.close()
         place.close()

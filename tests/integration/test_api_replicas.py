@@ -115,7 +115,7 @@ def test_a_replica_takes_over_what_another_left(replicas: list[Place], store: St
     assert len(run_names(two)) == 1
     again = one.start()  # and comes back
     one.wait_until_up(again)
-    wait_until(lambda: run_names(one) == [], 30)
+    wait_until(lambda: run_names(one) == [])
     assert one.processes() == []
 
 

@@ -191,7 +191,7 @@ def test_after_a_fault_the_tag_is_what_it_was(
     assert type(caught.value) is kind or isinstance(caught.value, kind)
     assert caught.value.hint
     assert registry.digest(f"{path}/wine", "1") == before
-    wait_until(lambda: own_threads() <= threads, 30)
+    wait_until(lambda: own_threads() <= threads)
     bench.assert_nothing_left()
 
 

@@ -37,6 +37,6 @@ def test_a_cancelled_linking_waits_until_nothing_is_written_any_more(tmp_path: P
 
     thread = threading.Thread(target=write)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(60)
     rattling._wait_until_quiet(tmp_path)  # noqa: SLF001  (rattler's threads can't be had without a channel)
     assert not thread.is_alive()

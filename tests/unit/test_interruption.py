@@ -75,7 +75,7 @@ def test_a_folder_is_removed_although_a_thread_goes_on_writing(tmp_path: Path) -
             (folder / "deep" / str(number)).touch()
         thread = threading.Thread(target=write, args=(folder / "deep",))
         thread.start()
-        assert wrote.wait(5)
+        assert wrote.wait(60)
     thread.join()
     assert not list(tmp_path.iterdir())
 
