@@ -298,7 +298,7 @@ def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
             began = time.monotonic()
             service.terminate()
             assert service.wait(60) == 0
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 15
         assert "is left to the next process" in place.log()
         assert "Traceback" not in place.log()
         place.start()

@@ -313,7 +313,7 @@ def test_a_signal_ends_the_service_soon(runner: Runner, number: signal.Signals) 
     with runner.serve("moody") as service:
         code, seconds = service.stop(number)
         assert code == 0
-        assert seconds < 20  # and not the 23 that requests get to finish
+        assert seconds < 15  # and not the 23 that requests get to finish
 
 
 def test_a_signal_while_the_model_loads_ends_it_at_once(runner: Runner) -> None:
@@ -321,7 +321,7 @@ def test_a_signal_while_the_model_loads_ends_it_at_once(runner: Runner) -> None:
         service.wait_for("the model starts")
         code, seconds = service.stop()
         assert code == 0
-        assert seconds < 20
+        assert seconds < 15
 
 
 @pytest.mark.parametrize(

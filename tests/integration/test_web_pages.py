@@ -34,7 +34,6 @@ _COLLECT = """() => {
   new MutationObserver(hear).observe(document.body, { childList: true, subtree: true });
 }"""
 _SCRIPT = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
 _SUBMIT = """() => {
   document.querySelector('.editor').requestSubmit();
   return [document.querySelector('.editor button').disabled, document.getElementById('text').readOnly];

@@ -182,22 +182,24 @@ def test_a_stop_in_a_place_that_it_can_not_leave_comes_a_moment_later(
     assert capfd.readouterr().err == ""
 
 
-def test_a_stop_that_no_thread_can_bring_again_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_new_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(interruption, "start_new_thread", refuse)
+
+
+@pytest.mark.usefixtures("no_new_threads")
+def test_a_stop_that_no_thread_can_bring_again_comes_at_once() -> None:
     done: list[str] = []
     with pytest.raises(Interrupted), stop_signals():
         _between_blocks(done)
     assert not done
 
 
-def test_a_stop_that_was_lost_and_no_thread_can_bring_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(interruption, "start_new_thread", refuse)
+@pytest.mark.usefixtures("no_new_threads")
+def test_a_stop_that_was_lost_and_no_thread_can_bring_again_is_kept() -> None:
     done: list[str] = []
     with pytest.raises(Interrupted), stop_signals():
         _closed_generator(done)
