@@ -31,11 +31,11 @@ from sqlalchemy import insert, update
 
 from packager.api.entities import NewIntegration, NewPackaging
 from packager.api.store import open_store
-from packager.api.store.sealing import make_key_file
+from packager.api.store.encryption import make_key_file
 from packager.api.store.tables import PACKAGINGS
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
 from packager.models.connection import Connection
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.postgres import serve_postgres
 from tests.integration.registry import free_port
 

@@ -26,11 +26,11 @@ METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
 IMPORTS = """
 import resource, shutil, sys, time
 from pathlib import Path, PurePosixPath
-from packager.artifact import ArtifactLimits, open_artifact
-from packager.context import write_context
+from packager.sources.artifact import ArtifactLimits, open_artifact
+from packager.image.context import write_context
 from packager.models.reference import Reference
-from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
-from packager.progress import SilentReporter
+from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
+from packager.logs.progress import SilentReporter
 from packager.settings import Settings
 """
 UNPACK = """

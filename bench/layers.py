@@ -26,10 +26,10 @@ TIMES = 3
 OURS = """
 import sys, zipfile
 from pathlib import Path, PurePosixPath
-from packager.layers.blob import plan_blobs
+from packager.image.layers.blob import plan_blobs
 from packager.models.reference import Reference
-from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
-from packager.zip_member import ZipMember
+from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
+from packager.sources.zip_member import ZipMember
 source, setting, out, threads = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 if source.suffix == ".zip":
     with zipfile.ZipFile(source) as archive:
@@ -48,12 +48,12 @@ with open(out, "wb") as file:
         file.write(chunk)
 print(blob.compression.value)
 """
-IMPORTS = "import packager.layers.blob"
+IMPORTS = "import packager.image.layers.blob"
 HEADERS = """
 import sys, tarfile, time
-from packager.layers.entries import LayerEntry
-from packager.layers.tar import header
-from packager.tree import Kind
+from packager.image.layers.entries import LayerEntry
+from packager.image.layers.tar import header
+from packager.sources.file_list import Kind
 entries = [LayerEntry(path=f"opt/conda/lib/python3.11/site-packages/package/module_{number}.py", kind=Kind.FILE,
                       mode=0o644, size=10) for number in range(20_000)]
 start = time.perf_counter()

@@ -185,11 +185,11 @@ def _options() -> argparse.Namespace:
 
 def _prepare(peers: list[str]) -> dict[str, Path]:
     """Environments, the model's files and our runtime as an image has it."""
-    from packager.environment.server import fetch_granian  # noqa: PLC0415  (the packager itself is measured nowhere)
-    from packager.process import run_command  # noqa: PLC0415
-    from packager.progress import SilentReporter  # noqa: PLC0415
-    from packager.runtime_layer import runtime_contents  # noqa: PLC0415
+    from packager.environment.http_server import fetch_granian  # noqa: PLC0415  (the packager itself is measured nowhere)
+    from packager.image.runtime_layer import runtime_contents  # noqa: PLC0415
+    from packager.logs.progress import SilentReporter  # noqa: PLC0415
     from packager.settings import Settings  # noqa: PLC0415
+    from packager.system.process import run_command  # noqa: PLC0415
 
     PLACE.mkdir(parents=True, exist_ok=True)
     for name, text in FILES.items():

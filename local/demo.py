@@ -24,8 +24,8 @@ import httpx
 
 from packager import __version__
 from packager.api.executors.run_folder import RunFolder
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,15 +10,15 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from packager import __version__
-from packager.context import write_context
-from packager.dependencies import DependencyMaker, needs_run_step
-from packager.engines.choice import Needs
-from packager.environment_store import EnvironmentStore
-from packager.interruption import finish_work
-from packager.model_check import ModelCheck
+from packager.check.model_check import ModelCheck
+from packager.engines.selection import Needs
+from packager.environment.cache.registry import EnvironmentStore
+from packager.environment.dependencies import DependencyMaker, needs_run_step
+from packager.image.context import write_context
+from packager.image.plan import LAYER_TIME
+from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
+from packager.image.runtime_layer import runtime_contents
 from packager.models.reference import LOCAL_STORAGE
-from packager.plan import LAYER_TIME
-from packager.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import LoginContext, open_auth_file
 from packager.registry.docker_config import read_user_config
@@ -26,24 +26,24 @@ from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
-from packager.runtime_layer import runtime_contents
-from packager.workspace import opened_model, workspace
+from packager.sources.model import opened_model, workspace
+from packager.system.signals import finish_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from packager.engines import BuiltImage, Engine
+    from packager.image.plan import ImagePlan
+    from packager.image.planner import Dependencies
+    from packager.logs.progress import Reporter
     from packager.models.connection import Connection
     from packager.models.packaging import PackagingManifest
     from packager.models.reference import Reference
-    from packager.plan import ImagePlan
-    from packager.planner import Dependencies
-    from packager.process import Runner
-    from packager.progress import Reporter
     from packager.request import PackagingRequest
     from packager.settings import Settings
-    from packager.storage.location import RemoteModel
+    from packager.sources.stores.location import RemoteModel
+    from packager.system.process import Runner
 
 log = logging.getLogger(__name__)
 

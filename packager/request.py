@@ -10,17 +10,17 @@ from uuid import uuid4
 import yaml
 from pydantic import ValidationError
 
-from packager.applications import APPLICATIONS
-from packager.applications.common import PULL, PUSH
 from packager.errors import RequestError
-from packager.image_name import render_image_name
 from packager.models.documents import describe
+from packager.models.image_name import render_image_name
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.base import PULL, PUSH
 from packager.models.reference import Destination, Reference
 
 if TYPE_CHECKING:
-    from packager.applications import Application
-    from packager.applications.common import ImageArguments
     from packager.models.connection import Connection
+    from packager.models.integrations import Application
+    from packager.models.integrations.base import ImageArguments
     from packager.models.manifest import ModelSection
     from packager.models.packaging import PackagingManifest, TargetSchema
 

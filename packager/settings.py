@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from packager.errors import UsageError
-from packager.redaction import secrets_of_url
+from packager.logs.redaction import secrets_of_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

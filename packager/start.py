@@ -12,7 +12,7 @@ import sys
 
 def answer_stop(number: int, _frame: object) -> None:
     """End the process at a stop before the work has begun; after it, let it end as it was about to."""
-    is_over = getattr(sys.modules.get("packager.interruption"), "is_over", None)
+    is_over = getattr(sys.modules.get("packager.system.signals"), "is_over", None)
     if is_over is not None and is_over():
         return  # what it has come to was said, and the process is about to end
     sys.stderr.write(f"packager: interrupted by {signal.Signals(number).name} before it had begun\n")

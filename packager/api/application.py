@@ -12,8 +12,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from packager import __version__
 from packager.api.body_limit import BodyLimit
-from packager.api.failures import handle_failures
-from packager.api.identity.guard import Guard
+from packager.api.error_responses import handle_failures
+from packager.api.identity.authorization import Guard
 from packager.api.metrics import Measure, Metrics
 from packager.api.routes import ROUTERS
 from packager.api.web import PAGES

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from packager import __version__
 from packager.settings import API_PREFIX, Words, read_environment
-from packager.storage.location import is_loopback
+from packager.sources.stores.location import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 
 from packager.models.connection import REGISTRY_TYPES
 from packager.models.entity import Entity
-from packager.storage.location import HOLDER_SCHEMES
+from packager.sources.stores.location import HOLDER_SCHEMES
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue

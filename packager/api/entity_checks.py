@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from packager.api.arguments import check_arguments, check_schema, schema_of
 from packager.api.entities import CONNECTION_TYPES
-from packager.api.store.shelves import as_integration
+from packager.api.store.entity_repository import as_integration
 from packager.api.validation import check_entity_id
 from packager.errors import RequestError
 from packager.models.connection import MASK, REGISTRY_TYPES, SECRET_FIELDS, Connection

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from packager.api.config import ApiSettings
     from packager.api.executors.base import Executor
-    from packager.api.store.runs import Runs
+    from packager.api.store.run_repository import Runs
 
 _MOST_JOBS = 10_000  # in a cluster its own quotas decide
 

@@ -18,10 +18,10 @@ from packager.api.identity import identity_from
 from packager.api.runner import Runner
 from packager.api.service import Service
 from packager.api.store import open_store
-from packager.api.store.sealing import Sealer, make_key_file, read_key_file
+from packager.api.store.encryption import Sealer, make_key_file, read_key_file
 from packager.errors import UsageError
-from packager.proxies import ProxyTransport
-from packager.storage.trust import authorities, ssl_context
+from packager.sources.stores.tls import authorities, ssl_context
+from packager.system.proxies import ProxyTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from packager.api.config import ApiSettings
-    from packager.api.store.shelves import Learn
+    from packager.api.store.entity_repository import Learn
 
 log = logging.getLogger(__name__)
 

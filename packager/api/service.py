@@ -42,7 +42,7 @@ class Service:
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
         """Return an integration as the packager reads it, or None."""
-        from packager.api.store.shelves import as_integration  # noqa: PLC0415
+        from packager.api.store.entity_repository import as_integration  # noqa: PLC0415
 
         found = self.store.integrations.find_all([integration_id]).get(integration_id)
         return as_integration(found) if found else None

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import PackagingStatus, with_hint
+from packager.api.garbage_collector import Sweeper
 from packager.api.store.database import first_line
-from packager.api.sweeper import Sweeper
 from packager.errors import BuildError, EntityExistsError, PackagerError, RequestError
 
 if TYPE_CHECKING:
     from packager.api.executors.base import Executor
-    from packager.api.store.claims import Abandoned, Claim
-    from packager.api.store.runs import Runs
+    from packager.api.store.leases import Abandoned, Claim
+    from packager.api.store.run_repository import Runs
 
 log = logging.getLogger(__name__)
 

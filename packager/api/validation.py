@@ -14,7 +14,7 @@ from packager.kube.names import check_id
 from packager.kube.resolve import ANY_MODEL
 from packager.models.packaging import ModelPackaging, PackagingManifest, Target
 from packager.request import Overrides, make_request, pick_application
-from packager.storage.location import HOLDER_SCHEMES, check_zip_name
+from packager.sources.stores.location import HOLDER_SCHEMES, check_zip_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

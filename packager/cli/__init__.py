@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from packager import __version__
-from packager.applications import APPLICATIONS
 from packager.cli.api import api
 from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
@@ -20,6 +19,7 @@ from packager.cli.integration import integration
 from packager.cli.options import EXIT_CODES
 from packager.cli.pack import pack
 from packager.cli.package import RunCommand, build, make_run, render
+from packager.models.integrations import APPLICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

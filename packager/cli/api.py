@@ -13,9 +13,9 @@ import typer
 
 from packager.cli.options import Format, Verbose
 from packager.cli.session import open_session
-from packager.console import LogFormat
 from packager.errors import Interrupted, UsageError
-from packager.redaction import secrets_of_url
+from packager.logs.console import LogFormat
+from packager.logs.redaction import secrets_of_url
 from packager.settings import API_PREFIX
 
 log = logging.getLogger(__name__)

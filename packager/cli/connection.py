@@ -25,10 +25,10 @@ from packager.cli.clusters import (
 from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.session import Session, open_session
-from packager.console import LogFormat
 from packager.errors import UsageError
 from packager.kube.entities import connection_document
-from packager.kube.shelves import CONNECTIONS
+from packager.kube.entity_store import CONNECTIONS
+from packager.logs.console import LogFormat
 from packager.models.connection import Connection
 
 connection = command_group("The registries and stores that packagings in a cluster name.")

@@ -10,16 +10,16 @@ import typer
 import yaml
 
 from packager import __version__
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
 from packager.cli.options import Model, TextFormat, Verbose
 from packager.cli.session import open_session
-from packager.console import LogFormat
+from packager.logs.console import LogFormat
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from packager.settings import PREFIX, Settings
-from packager.workspace import opened_model, workspace
+from packager.sources.model import opened_model, workspace
 
 if TYPE_CHECKING:
-    from packager.artifact import Artifact
+    from packager.sources.artifact import Artifact
 
 DEFAULT_JOB_IMAGE = f"packager:{__version__}"
 

@@ -25,12 +25,12 @@ from packager.cli.clusters import (
 from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.session import open_session
-from packager.console import LogFormat
 from packager.errors import UsageError
 from packager.kube.entities import integration_document
-from packager.kube.shelves import INTEGRATIONS
+from packager.kube.entity_store import INTEGRATIONS
+from packager.kube.registration import register as register_integrations
+from packager.logs.console import LogFormat
 from packager.models.packaging import PackagingIntegration
-from packager.registration import register as register_integrations
 
 integration = command_group("The packagers that packagings in a cluster name.")
 IntegrationFile = Annotated[

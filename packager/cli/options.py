@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from packager.applications import APPLICATIONS
-from packager.console import LogFormat
-from packager.engines.choice import EngineName
+from packager.engines.selection import EngineName
 from packager.errors import exit_codes
+from packager.logs.console import LogFormat
+from packager.models.integrations import APPLICATIONS
 from packager.result import TERMINATION_LOG
 
 # The \b keeps the help's formatter from joining the lines.

@@ -28,16 +28,16 @@ from packager.cli.options import JobEngineOption, SettingsFile, TextFormat, Verb
 from packager.cli.output import OutputFormat, checked_format, print_entities
 from packager.cli.pack_files import read_packaging, read_settings, with_engine
 from packager.cli.session import open_session
-from packager.console import LogFormat
 from packager.errors import ClusterError, EntityNotFoundError, Interrupted, PackagingFailedError, WaitTimeoutError
 from packager.kube import packagings, submission
-from packager.kube.following import Follower
 from packager.kube.job import JobRequest, render_job, render_secret
 from packager.kube.job_settings import JobSettings
+from packager.kube.log_follower import Follower
 from packager.kube.names import check_namespace
 from packager.kube.resolve import FileShelf, resolve
 from packager.kube.status import SUCCEEDED, Status, status_of
-from packager.redaction import MASK
+from packager.logs.console import LogFormat
+from packager.logs.redaction import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

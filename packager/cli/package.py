@@ -27,14 +27,14 @@ from packager.cli.options import (
     Verbose,
 )
 from packager.cli.session import open_session
-from packager.console import LogFormat
-from packager.engines.choice import EngineName
+from packager.engines.selection import EngineName
 from packager.errors import UsageError
+from packager.logs.console import LogFormat
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, package, render_context
 from packager.request import Overrides, parse_argument, pick_application
 from packager.result import Outputs, default_termination_log
-from packager.storage.location import held_model
+from packager.sources.stores.location import held_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

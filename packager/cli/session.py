@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from packager.console import set_up_logging
-from packager.engines.choice import EngineName, Place, choose_engine
 from packager.engines.kaniko_paths import JOB_IMAGE_MARK
+from packager.engines.selection import EngineName, Place, choose_engine
 from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, is_disk_full
+from packager.logs.console import set_up_logging
+from packager.logs.redaction import Redactor
 from packager.pipeline import Tools
-from packager.process import run_command, stop_signals
-from packager.redaction import Redactor
 from packager.settings import Settings, read_platform
-from packager.storage.location import parse_model
-from packager.storage.secrets import environment_secrets, netrc_secrets
+from packager.sources.stores.location import parse_model
+from packager.sources.stores.store_secrets import environment_secrets, netrc_secrets
+from packager.system.process import run_command, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from packager.console import LogFormat
     from packager.engines import Engine
-    from packager.engines.choice import Needs
+    from packager.engines.selection import Needs
+    from packager.logs.console import LogFormat
+    from packager.logs.progress import Reporter
     from packager.models.connection import Connection
-    from packager.process import Runner
-    from packager.progress import Reporter
     from packager.result import Outputs
-    from packager.storage.location import RemoteModel
+    from packager.sources.stores.location import RemoteModel
+    from packager.system.process import Runner
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from packager.image.plan import BaseImage, ImagePlan, StoredLayer
     from packager.models.reference import Destination, Reference
-    from packager.plan import BaseImage, ImagePlan, StoredLayer
     from packager.registry.access import RegistryAccess
 
 

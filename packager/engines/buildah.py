@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
-from packager.engines.buildah_session import Session, access_words
-from packager.engines.files import files_at
+from packager.engines.buildah_commands import Session, access_words
+from packager.engines.host import Machine, choose_isolation, scrubbed
 from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
-from packager.engines.machine import Machine, choose_isolation, scrubbed
+from packager.engines.output_files import files_at
 from packager.engines.registry_files import registries_conf
 from packager.engines.remote_base import ARCHITECTURES
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_folder import PREFIX, leftovers, locked
 from packager.errors import BuildError
-from packager.interruption import private_folder
-from packager.plan import BaseImage
+from packager.image.plan import BaseImage
 from packager.registry.layout_push import push_layout
 from packager.registry.retries import EngineTroubleError
+from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from packager.image.plan import ImagePlan
     from packager.models.reference import Destination, Reference
-    from packager.plan import ImagePlan
-    from packager.process import Runner
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 log = logging.getLogger(__name__)
 

@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING
 from packager.engines import BuiltImage
 from packager.engines.cache_repository import cache_repository, check_cache_repository
 from packager.engines.kaniko_command import KanikoBuild, build_words, read_line, scrubbed
-from packager.engines.kaniko_failures import kaniko_failure
+from packager.engines.kaniko_errors import kaniko_failure
 from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, own_paths, read_mounts
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
-from packager.interruption import private_folder
 from packager.models.reference import LOCAL_STORAGE
+from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from packager.image.plan import BaseImage, ImagePlan
     from packager.models.reference import Destination, Reference
-    from packager.plan import BaseImage, ImagePlan
-    from packager.process import Runner
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 log = logging.getLogger(__name__)
 

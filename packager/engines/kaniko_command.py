@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packager.engines.cache_repository import cache_repository
-from packager.engines.machine import PROXIES, SYSTEM_FOLDERS
+from packager.engines.host import PROXIES, SYSTEM_FOLDERS
 from packager.models.reference import DOCKER_HUB
 
 if TYPE_CHECKING:

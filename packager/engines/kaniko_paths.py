@@ -14,7 +14,7 @@ from packager.errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from packager.plan import ImagePlan
+    from packager.image.plan import ImagePlan
     from packager.settings import Settings
 
 JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from packager.errors import BuildError
-from packager.interruption import private_folder
 from packager.models.image import REF_NAME
+from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

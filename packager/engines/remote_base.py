@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.engines.layer_facts import Skeleton
+from packager.engines.base_inspection import Skeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
 from packager.errors import BuildError, DiskFullError
-from packager.interruption import private_folder
-from packager.plan import BaseFolder, BaseImage
+from packager.image.plan import BaseFolder, BaseImage
 from packager.registry.client import find_image
+from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from packager.models.image import RemoteImage
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.copied import LayerSource
+    from packager.registry.remote_blob import LayerSource
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from packager.errors import InstallError, ToolMissingError
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
-    from packager.process import Runner
+    from packager.system.process import Runner
 
 _log = logging.getLogger(__name__)
 _OLDEST = (3, 7)  # the first with bytecode that doesn't depend on times

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from packager.environment import Environment
 from packager.environment.bytecode import Compiling, compile_modules
-from packager.environment.cache import check_cache
+from packager.environment.cache.local import check_cache
 from packager.environment.conda_file import CondaFile, read_conda_file
+from packager.environment.conda_solver import Linking, link_environment
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
-from packager.environment.rattling import Linking, link_environment
 from packager.environment.relocate import Relocation, clean_conda_meta
 from packager.environment.uv import Uv
 from packager.errors import InstallError
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
     from packager.environment import ImageTarget
-    from packager.process import Runner
-    from packager.progress import Reporter
+    from packager.logs.progress import Reporter
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 __all__ = ["CondaFile", "make_conda_environment", "read_conda_file"]
 

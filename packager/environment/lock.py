@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path, PurePosixPath
 
-    from packager.environment.rattling import Linked
+    from packager.environment.conda_solver import Linked
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

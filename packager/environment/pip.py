@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from packager.environment import Environment
 from packager.environment.bytecode import Compiling, compile_modules
-from packager.environment.cache import check_cache
+from packager.environment.cache.local import check_cache
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from packager.environment import ImageTarget
-    from packager.process import Runner
-    from packager.progress import Reporter
+    from packager.logs.progress import Reporter
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 PREFIX = PurePosixPath("/opt/odahu/packages")
 _INTERPRETER = "/usr/bin/env python3"  # the base's own, wherever it lies

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from packager.environment import ImageTarget
     from packager.environment.requirements import Requirements
-    from packager.process import Runner
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 _log = logging.getLogger(__name__)
 

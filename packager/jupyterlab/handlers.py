@@ -13,11 +13,11 @@ from jupyter_server.utils import url_path_join
 from tornado import iostream, web
 
 from packager import __version__
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
-from packager.document_templates import document_templates
 from packager.errors import PackagerError, RequestError, ServiceError
 from packager.jupyterlab.submission import PATHS, submit
+from packager.models.document_templates import document_templates
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

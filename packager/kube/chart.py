@@ -12,11 +12,11 @@ import yaml
 from pydantic import BaseModel, Field
 
 from packager import __version__
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
 from packager.kube.chart_api import METADATA_ADDRESSES, ApiValues, Port, Section
 from packager.kube.job_settings import JobSettings
 from packager.kube.workflows import argo_template, tekton_tasks
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

@@ -26,12 +26,12 @@ from kubernetes.config.kube_config import KubeConfigMerger
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager import __version__
-from packager.descendants import ending_children
 from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
-from packager.kube.causes import shortened
+from packager.kube.api_errors import Asked, BrokenOffError, failure, is_passing
 from packager.kube.cluster import Cluster
-from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
 from packager.kube.names import check_namespace
+from packager.kube.pod_diagnostics import shortened
+from packager.system.process_tree import ending_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,7 +9,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from packager.kube.failures import Asked, BrokenOffError, failure, is_passing
+from packager.kube.api_errors import Asked, BrokenOffError, failure, is_passing
 from packager.kube.names import PODS, Kind
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration as integration_document
 from packager.errors import RequestError
 from packager.kube.resources import resource_problems
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration as integration_document
 from packager.models.manifest import ModelSection
 from packager.models.packaging import PackagingIntegration, PackagingManifest, Target
 from packager.request import make_request
-from packager.storage.location import held_model
+from packager.sources.stores.location import held_model
 
 if TYPE_CHECKING:
     from packager.kube.job_settings import JobSettings

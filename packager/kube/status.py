@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from packager.kube.causes import Cause, event_cause, pod_cause, waiting_cause
 from packager.kube.names import CONTAINER, RESULTS
+from packager.kube.pod_diagnostics import Cause, event_cause, pod_cause, waiting_cause
 
 SCHEDULING, RUNNING, SUCCEEDED, FAILED = "scheduling", "running", "succeeded", "failed"
 FINAL = frozenset({SUCCEEDED, FAILED})

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import httpx
 
 from packager.models.reference import LOCAL_STORAGE
-from packager.proxies import ProxyTransport
-from packager.registry import answers
+from packager.registry import errors
 from packager.registry.trust import Trust
+from packager.system.proxies import ProxyTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,8 +59,8 @@ def _is_plain(reference: Reference, trust: Trust, transport: httpx.BaseTransport
         trust_env=False,
     ) as client:
         https, broken = _ask(client, f"https://{reference.host}/v2/")
-        if https or answers.is_plain_answer(broken) or answers.is_tls_trouble(broken):
-            return answers.is_plain_answer(broken)
+        if https or errors.is_plain_answer(broken) or errors.is_tls_trouble(broken):
+            return errors.is_plain_answer(broken)
         return _ask(client, f"http://{reference.host}/v2/")[0]
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from packager.errors import DiskFullError, RequestError, is_disk_full
-from packager.interruption import private_folder
+from packager.registry.credential_helpers import ask_helpers
+from packager.registry.credential_refresh import Clock, Renewal, Source
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import DockerConfig
-from packager.registry.helpers import ask_helpers
-from packager.registry.renewal import Clock, Renewal, Source
+from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from packager.registry.bodies import MOST_TOKEN_BYTES, bound
+from packager.registry.response_limits import MOST_TOKEN_BYTES, bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

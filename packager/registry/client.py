@@ -12,10 +12,10 @@ import httpx
 
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
 from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, checked_digest, digest_of
-from packager.registry import answers
-from packager.registry.bodies import bound
+from packager.registry import errors
+from packager.registry.response_limits import bound
 from packager.registry.retries import Retries
-from packager.registry.wire import CHUNK, Wire, skipped
+from packager.registry.transport import CHUNK, Wire, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +141,7 @@ class Repository:
             platform = entry.get("platform") or {}
             if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
                 return checked_digest(entry["digest"])
-        error = answers.image_not_found(self.reference)
+        error = errors.image_not_found(self.reference)
         raise type(error)(f"{error.message} for linux/{architecture}", hint=error.hint)
 
     def _document(self, body: bytes) -> dict[str, Any]:

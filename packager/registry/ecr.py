@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 
 from packager.errors import RegistryError, RegistryUnreachableError, RequestError
 from packager.registry.credentials import Credential
-from packager.registry.ecr_failures import EcrCall, explain
+from packager.registry.ecr_errors import EcrCall, explain
 from packager.registry.ecr_retries import ATTEMPTS, tell_retries
 from packager.registry.ecr_uri import FORM, EcrUri
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from packager.registry.ecr import Ecr
-from packager.registry.ecr_failures import error_code, explain, is_denied
+from packager.registry.ecr_errors import error_code, explain, is_denied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -6,7 +6,7 @@ import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from packager.registry.wire import Wire
+from packager.registry.transport import Wire
 
 if TYPE_CHECKING:
     import httpx

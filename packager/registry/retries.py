@@ -11,7 +11,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 from tenacity.stop import stop_base
 
-from packager.registry.answers import is_tls_trouble
+from packager.registry.errors import is_tls_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable

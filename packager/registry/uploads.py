@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 
 from packager.models.image import digest_of
-from packager.registry.sending import Sending
-from packager.registry.wire import Wire, url_path
+from packager.registry.blob_upload import Sending
+from packager.registry.transport import Wire, url_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

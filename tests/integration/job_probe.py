@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from packager.process import run_command
+from packager.system.process import run_command
 
 _KEPT = {"/kaniko", "/proc", "/dev", "/sys"}
 _LATE = ("zoneinfo", "xml.dom.minidom", "boto3", "decimal", "ssl", "jinja2")

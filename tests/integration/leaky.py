@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager import pipeline, planner, start
-from packager.process import run_command
+from packager import pipeline, start
+from packager.image import planner
 from packager.result import PackagingResult
+from packager.system.process import run_command
 
 if TYPE_CHECKING:
-    from packager.plan import ImagePlan
+    from packager.image.plan import ImagePlan
 
 SECRET = os.environ["PACKAGER_CONDA_CREDENTIALS"].partition("=")[2]
 LEAK, SEEN = os.environ.pop("LEAK"), Path(os.environ.pop("SEEN"))

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from packager.engines.oci import OciEngine
+from packager.image.plan import Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
-from packager.plan import Content, ImageConfig, ImagePlan, Layer
-from packager.process import run_command
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.integration.packaging import ROOT, Desk, Ran
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from packager.api.entities import NewIntegration, NewPackaging
 from packager.api.executors.local import LocalExecutor, LocalSettings
 from packager.api.executors.run_processes import MARK
 from packager.api.store.database import open_store
-from packager.api.store.sealing import make_key_file, read_key_file
+from packager.api.store.encryption import make_key_file, read_key_file
 from packager.api.supervisor import Rules, Supervisor
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.packaging import ROOT, zip_folder
 from tests.integration.plain_http import PLAIN
 from tests.integration.proc import processes_with

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from packager.descendants import processes
+from packager.system.process_tree import processes
 
 
 def processes_with(name: str, *marks: bytes) -> list[int]:

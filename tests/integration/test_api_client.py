@@ -15,8 +15,8 @@ import yaml
 
 from packager.api.config import ApiSettings
 from packager.api.server import _listening
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.api_service import KEY, serve_api
 from tests.integration.odahu_client import OdahuClient, client_environment
 from tests.integration.postgres import serve_postgres

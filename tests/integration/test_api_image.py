@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.api_service import serve_api
 from tests.integration.bases import make_base, user_environ
 from tests.integration.odahu_client import OdahuClient, client_environment

@@ -17,12 +17,12 @@ from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.kubernetes import RUN, KubernetesExecutor
 from packager.api.log_files import read_log
 from packager.api.store.database import Store, open_store
-from packager.api.store.sealing import make_key_file
+from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Rules, Supervisor
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
 from packager.kube.client import Access, connect
 from packager.models.connection import Connection
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
 from tests.integration.packagings import Place, wait_until

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from packager.api.store.claims import Claim
     from packager.api.store.database import Store
+    from packager.api.store.leases import Claim
     from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")

@@ -14,7 +14,7 @@ from sqlalchemy import inspect, text
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
-from packager.api.store.sealing import Sealer
+from packager.api.store.encryption import Sealer
 from packager.api.store.tables import METADATA
 from packager.errors import DatabaseError, EntityExistsError, EntityNotFoundError, UsageError
 from packager.models.connection import Connection

@@ -11,7 +11,7 @@ import pytest
 
 from packager.api.executors.local import RunName
 from packager.api.store.database import open_store
-from packager.api.store.sealing import read_key_file
+from packager.api.store.encryption import read_key_file
 from tests.integration.oci import pip_desk, push
 from tests.integration.packagings import (
     Place,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from packager.api.store.claims import Claim
     from packager.api.store.database import Store
+    from packager.api.store.leases import Claim
     from tests.integration.front import Front
     from tests.integration.registry import Registry
 

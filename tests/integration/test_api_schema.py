@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 from tests.integration.api_service import KEY, serve_api
 from tests.integration.postgres import serve_postgres
 from tests.integration.test_api_client import PACKAGING, REGISTRY, STORE

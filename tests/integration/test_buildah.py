@@ -31,13 +31,13 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from packager.image.plan import BaseImage, ImageConfig, ImagePlan, RunStep
 from packager.models.reference import Destination, Reference
-from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
-from packager.process import run_command
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.integration.conftest import container_storage
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 from tests.integration.test_process import wait_for, with_argument
@@ -353,8 +353,8 @@ INTERRUPTED = """
     from packager.engines.buildah import BuildahEngine
     from packager.errors import Interrupted
     from packager.models.reference import Destination, Reference
-    from packager.plan import BaseImage, ImageConfig, ImagePlan, RunStep
-    from packager.process import run_command, stop_signals
+    from packager.image.plan import BaseImage, ImageConfig, ImagePlan, RunStep
+    from packager.system.process import run_command, stop_signals
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 

@@ -17,11 +17,11 @@ from kubernetes.config import incluster_config
 from typer.testing import CliRunner
 
 from packager.cli import app
-from packager.descendants import processes
 from packager.kube import client, packagings
 from packager.kube.client import Access, connect
 from packager.kube.cluster import Cluster
 from packager.kube.names import JOBS
+from packager.system.process_tree import processes
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT
 

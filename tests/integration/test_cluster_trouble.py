@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from packager.kube.client import Access, connect
-from packager.kube.following import Follower
+from packager.kube.log_follower import Follower
 from tests.integration.api_server import TOKEN, ApiServer
 from tests.integration.packaging import ROOT
 from tests.integration.test_cluster import RESULTS, RUNNING, Desk, many, role, succeeds

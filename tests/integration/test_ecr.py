@@ -21,9 +21,9 @@ from packager.errors import RegistryAuthError, RegistryError, RegistryUnreachabl
 from packager.models.connection import Connection
 from packager.models.reference import Reference
 from packager.registry.authfile import LoginContext, auth_file, login_for, open_auth_file
+from packager.registry.credential_refresh import Clock
 from packager.registry.ecr import Ecr
 from packager.registry.ecr_repositories import ensure_repositories
-from packager.registry.renewal import Clock
 from packager.settings import Settings
 from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, Front, refusal, serve_aws, serve_front, token
 from tests.integration.bases import plain_channel

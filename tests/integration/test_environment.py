@@ -26,9 +26,9 @@ from packager.environment import Environment, ImageTarget
 from packager.environment.conda import make_conda_environment
 from packager.environment.pip import make_pip_environment
 from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, Interrupted, SolveError
-from packager.process import Completed, Runner, run_command
-from packager.progress import SilentReporter
+from packager.logs.progress import SilentReporter
 from packager.settings import Settings
+from packager.system.process import Completed, Runner, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

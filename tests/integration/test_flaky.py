@@ -16,10 +16,9 @@ import pytest
 
 from packager.engines.buildah import BuildahEngine
 from packager.errors import RegistryError
+from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.image import Descriptor
 from packager.models.reference import Destination, Reference
-from packager.plan import BaseImage, ImageConfig, ImagePlan
-from packager.process import run_command
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.client import find_image
@@ -28,6 +27,7 @@ from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.registry.uploads import Uploads
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.integration.fronts import Flaky, Front, HalfWritten, serve_front
 from tests.integration.test_buildah import CREATED
 

@@ -10,7 +10,7 @@ import pytest
 from obstore.store import S3Store
 
 from packager.errors import Interrupted
-from packager.future_loop import FutureLoop
+from packager.system.event_loop import FutureLoop
 from tests.integration.storage_servers import KEY_ID, KEY_SECRET, REGION, Fault, Thing, WebStore
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ import pytest
 
 from packager.engines.kaniko import KanikoEngine
 from packager.errors import BuildStepError, RegistryUnreachableError, ToolMissingError
+from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.reference import Destination, Reference
-from packager.plan import BaseImage, ImageConfig, ImagePlan
-from packager.process import run_command
 from packager.registry.access import RegistryAccess
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.integration.test_process import wait_for, with_argument
 
 DIGEST = "sha256:" + "d" * 64
@@ -94,7 +94,7 @@ PROGRAM = """
     from functools import partial
     from pathlib import Path
     from packager.errors import Interrupted
-    from packager.process import run_command, stop_signals
+    from packager.system.process import run_command, stop_signals
     from tests.integration.test_kaniko_engine import PLAN, TO, make, RUN_STEP
 
     engine, context, access = make(Path(sys.argv[1]), RUN_STEP.replace("MARK", os.environ["MARK"]))

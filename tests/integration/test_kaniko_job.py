@@ -128,8 +128,8 @@ def test_a_python_of_a_conda_environment_runs_in_the_empty_root(pod: Pod) -> Non
     probe = (
         "import os, sys; from pathlib import Path, PurePosixPath as P; from packager.environment import ImageTarget;"
         "from packager.environment.conda import make_conda_environment as make;"
-        "from packager.settings import Settings; from packager.process import run_command;"
-        "from packager.progress import SilentReporter;"
+        "from packager.settings import Settings; from packager.system.process import run_command;"
+        "from packager.logs.progress import SilentReporter;"
         "made = make(Path('/mnt/model/odahuflow_model/conda.yaml'), artifact_root=Path('/mnt/model'),"
         "envs_location=P('/e'),"
         "workspace=Path('/kaniko/work'), target=ImageTarget(platform='linux-64', glibc='2.36'),"

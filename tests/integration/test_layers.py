@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.artifact import ArtifactLimits, open_artifact
-from packager.context import write_context
-from packager.layers.blob import LayerBlob, plan_blobs
+from packager.image.context import write_context
+from packager.image.layers.blob import LayerBlob, plan_blobs
+from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
+from packager.image.planner import make_plan
+from packager.logs.progress import SilentReporter
 from packager.models.reference import Reference
-from packager.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
-from packager.planner import make_plan
-from packager.progress import SilentReporter
 from packager.settings import Settings
+from packager.sources.artifact import ArtifactLimits, open_artifact
 from tests.unit.archives import Member, link, wine, write_zip
 from tests.unit.builders import prepared, request
 
 if TYPE_CHECKING:
-    from packager.layers.blob import Setting
+    from packager.image.layers.blob import Setting
 
 pytestmark = pytest.mark.needs("buildah", "skopeo")
 
@@ -34,7 +34,7 @@ Row = tuple[str, int, int, int, str, str]  # type, mode, uid, gid, link's target
 
 def staged_plan(work: Path, monkeypatch: pytest.MonkeyPatch) -> ImagePlan:
     """A plan with every kind of content: odd names and modes, links, large files in and out of the zip."""
-    monkeypatch.setattr("packager.layers.split.LARGE", 5 << 20)
+    monkeypatch.setattr("packager.image.layers.split.LARGE", 5 << 20)
     environment = work / "environment"
     (environment / "bin").mkdir(parents=True)
     (environment / "bin/python").write_text("#!")

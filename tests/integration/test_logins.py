@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from packager.engines.machine import scrubbed
+from packager.engines.host import scrubbed
 from packager.models.connection import Connection
 from packager.registry.authfile import LoginContext, auth_file
 from packager.registry.docker_config import read_user_config

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.descendants import unreadable
-from packager.process import run_command
+from packager.system.process import run_command
+from packager.system.process_tree import unreadable
 from tests.integration.bases import plain_channel
 from tests.integration.oci import pip_desk, push, words
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk, zip_folder

@@ -19,8 +19,8 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from packager.image.plan import ImageConfig, ImagePlan, RunStep
 from packager.models.reference import Destination, Reference
-from packager.plan import ImageConfig, ImagePlan, RunStep
 from tests.integration.front import Front, serve_front
 from tests.integration.oci import Bench, push
 from tests.integration.packagings import wait_until

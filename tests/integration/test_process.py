@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.descendants import processes
 from packager.errors import Interrupted, ToolMissingError
-from packager.interruption import deferred_stop, raise_pending_stop
-from packager.process import OutOfBoundsError, run_command, stop_signals
+from packager.system.process import OutOfBoundsError, run_command, stop_signals
+from packager.system.process_tree import processes
+from packager.system.signals import deferred_stop, raise_pending_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -260,7 +260,7 @@ def test_cleaning_up_may_run_commands_while_signals_come() -> None:
 def test_killing_us_ends_the_command(mark: str) -> None:
     program = f"""
         import os
-        from packager.process import run_command
+        from packager.system.process import run_command
         run_command(["sleep", "{mark}"], env=dict(os.environ))
     """
     with subprocess.Popen(python(program), env={**ENV, "PYTHONPATH": str(Path.cwd())}) as ours:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from packager.image.plan import BaseImage
     from packager.models.connection import Connection
-    from packager.plan import BaseImage
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 

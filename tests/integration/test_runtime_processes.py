@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from packager.environment.server import fetch_granian
-from packager.process import run_command
-from packager.progress import SilentReporter
-from packager.runtime_layer import runtime_contents
+from packager.environment.http_server import fetch_granian
+from packager.image.runtime_layer import runtime_contents
+from packager.logs.progress import SilentReporter
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.conftest import find_python
 from tests.integration.serving import BRISK_SECONDS, is_replaced, load, wait_until
 

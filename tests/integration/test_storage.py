@@ -45,11 +45,11 @@ MB = 1 << 20
 FETCH = """
 import json, logging, os, resource, sys
 from pathlib import Path
-import packager.storage.s3, packager.storage.web
-from packager.progress import SilentReporter
+import packager.sources.stores.s3, packager.sources.stores.https
+from packager.logs.progress import SilentReporter
 from packager.settings import Settings
-from packager.storage.download import fetched
-from packager.storage.location import parse_model
+from packager.sources.stores.download import fetched
+from packager.sources.stores.location import parse_model
 logging.basicConfig(level=logging.INFO)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, settings = peak(), Settings.from_env(os.environ)

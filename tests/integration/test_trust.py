@@ -19,15 +19,15 @@ import trustme
 from packager.engines.buildah import BuildahEngine
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
+from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.connection import Connection
 from packager.models.reference import Destination, Reference
-from packager.plan import BaseImage, ImageConfig, ImagePlan
-from packager.process import run_command
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.settings import Settings
+from packager.system.process import run_command
 from tests.integration.bases import plain_channel
 from tests.integration.fronts import READER, may_only_read, serve_front, serve_proxy
 from tests.integration.packaging import CONDA_FORGE, ROOT, Desk

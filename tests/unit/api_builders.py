@@ -16,9 +16,9 @@ from packager.api.identity import identity_from
 from packager.api.identity.tokens import add_token
 from packager.api.service import Service
 from packager.api.store import Store, open_store
-from packager.api.store.sealing import Sealer
-from packager.applications import APPLICATIONS
-from packager.applications.schema import integration
+from packager.api.store.encryption import Sealer
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from packager.image.plan import BaseImage, Content
+from packager.image.planner import Dependencies, Prepared
 from packager.models.manifest import ArtifactManifest
 from packager.models.packaging import PackagingManifest
 from packager.models.reference import Reference
-from packager.plan import BaseImage, Content
-from packager.planner import Dependencies, Prepared
 from packager.request import Overrides, PackagingRequest, make_request
 
 UUID = "ec1bf1cd-216d-4f0a-a62f-bf084c79c58c"

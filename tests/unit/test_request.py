@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from packager.applications import APPLICATIONS
-from packager.applications.rest import RestArguments
 from packager.errors import RequestError
-from packager.image_name import render_image_name
+from packager.models.image_name import render_image_name
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.docker_rest import RestArguments
 from packager.request import Overrides, parse_argument, pick_application
 from tests.unit.builders import REGISTRY, UUID, packaging, request
 

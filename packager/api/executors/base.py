@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.api.entities import PackagingStatus
-    from packager.api.store.claims import Claim
+    from packager.api.store.leases import Claim
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from packager.api.log_files import LogWriter
 from packager.errors import EntityNotFoundError, PackagerError
-from packager.interruption import remove_folder
-from packager.kube.following import Follower
+from packager.kube.log_follower import Follower
+from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

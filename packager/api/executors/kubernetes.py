@@ -13,18 +13,18 @@ from packager.api.entities import PackagingStatus
 from packager.api.executors.base import LeftRun
 from packager.api.executors.job_log import JobLog
 from packager.errors import BuildError, ClusterError, EntityExistsError, EntityNotFoundError
-from packager.interruption import remove_folder
 from packager.kube.job import JobRequest, render_job
 from packager.kube.names import DOMAIN, ENTITY, JOBS, PACKAGING_ID, PODS, SECRETS
 from packager.kube.packagings import find_job, keep_results, observe, read_cluster_settings
 from packager.kube.status import status_of
 from packager.kube.submission import submit, wait_until_gone
+from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from packager.api.store.claims import Claim
+    from packager.api.store.leases import Claim
     from packager.kube.cluster import Cluster
     from packager.kube.names import Kind
 

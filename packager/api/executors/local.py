@@ -23,19 +23,19 @@ from packager.api.executors.base import LeftRun
 from packager.api.executors.run_folder import RunFolder
 from packager.api.executors.run_processes import MARK, end_processes
 from packager.errors import BuildError, DiskFullError, PackagerError, RequestError, UsageError, is_disk_full
-from packager.interruption import remove_folder
 from packager.kube.job import plain
-from packager.process import start_detached
+from packager.system.process import start_detached
+from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from packager.api.store.claims import Claim
+    from packager.api.store.leases import Claim
     from packager.models.packaging import PackagingManifest
 
 log = logging.getLogger(__name__)
 
-_KEEPER = "packager.api.executors.keeper"
+_KEEPER = "packager.api.executors.shim"
 _OWN_SETTINGS = "PACKAGER_API_"  # the service's; a packaging must not see them
 _KIND = "local"
 _KILLED = 137

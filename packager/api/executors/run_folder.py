@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packager.interruption import remove_folder
+from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.descendants import processes
 from packager.errors import PackagerError
+from packager.system.process_tree import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from packager.api.identity.base import Identity, Principal, UnknownCallerError
-from packager.api.identity.choice import identity_from
+from packager.api.identity.selection import identity_from
 
 __all__ = ["Identity", "Principal", "UnknownCallerError", "identity_from"]

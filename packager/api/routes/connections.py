@@ -11,7 +11,7 @@ from pydantic import Field
 from packager.api import entities
 from packager.api.entities import NewConnection, time_text
 from packager.api.entity_checks import read_connection
-from packager.api.identity.guard import READ_ONLY
+from packager.api.identity.authorization import READ_ONLY
 from packager.api.routes.common import (
     CHANGES,
     CREATES,
@@ -25,7 +25,7 @@ from packager.api.routes.common import (
     caller_of,
     service_of,
 )
-from packager.api.store.shelves import Kept
+from packager.api.store.entity_repository import Kept
 from packager.kube.entities import connection_document
 from packager.models.connection import Connection
 

@@ -20,7 +20,7 @@ from packager.api.routes.common import (
     audit,
     service_of,
 )
-from packager.api.store.shelves import Kept
+from packager.api.store.entity_repository import Kept
 
 router = APIRouter(prefix=f"{PREFIX}/packaging/integration", tags=["Packaging integration"], route_class=StrictRoute)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from packager.api.logs import TooManyStreamsError
 from packager.api.routes.common import PREFIX, READS_ONE, Message, service_of
-from packager.api.store.shelves import not_found
+from packager.api.store.entity_repository import not_found
 
 if TYPE_CHECKING:
     from starlette.types import Message as AsgiMessage

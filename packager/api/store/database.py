@@ -12,9 +12,9 @@ from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from packager.api.store.repository import Packagings
-from packager.api.store.runs import Runs
-from packager.api.store.shelves import Connections, Integrations
+from packager.api.store.entity_repository import Connections, Integrations
+from packager.api.store.packaging_repository import Packagings
+from packager.api.store.run_repository import Runs
 from packager.errors import DatabaseError, UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-    from packager.api.store.sealing import Sealer
-    from packager.api.store.shelves import Learn
+    from packager.api.store.encryption import Sealer
+    from packager.api.store.entity_repository import Learn
 
 _BUSY_MILLISECONDS = 30_000
 # As many connections as there are threads that answer requests; parameters, such as sealed secrets, are in no error.

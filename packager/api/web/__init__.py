@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from packager.api.web import assets, changes, entry, lists, swagger
+from packager.api.web import assets, editor, login, swagger, views
 
-PAGES = (lists.router, changes.router, entry.router, assets.router, swagger.router)
+PAGES = (views.router, editor.router, login.router, assets.router, swagger.router)
 
 __all__ = ["PAGES"]

@@ -14,36 +14,36 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.cache_repository import cache_repository, check_cache_repository
-from packager.engines.files import files_at
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
 from packager.engines.oci.archives import write_docker_archive, write_oci_archive
-from packager.engines.oci.base import open_base
+from packager.engines.oci.base_image import open_base
+from packager.engines.oci.destinations import LayoutSink, RegistrySink
 from packager.engines.oci.folders import folder_entries, follow_links
-from packager.engines.oci.hints import LayerHints
 from packager.engines.oci.image import check_base, make_config, make_manifest
-from packager.engines.oci.layers import LayerCarrier
-from packager.engines.oci.sinks import LayoutSink, RegistrySink
+from packager.engines.oci.layer_fingerprints import LayerHints
+from packager.engines.oci.layer_uploads import LayerCarrier
 from packager.engines.oci.workers import Workers
+from packager.engines.output_files import files_at
 from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
-from packager.layers.blob import plan_blobs
-from packager.plan import StoredLayer
-from packager.registry.copied import CopiedBlob
+from packager.image.layers.blob import plan_blobs
+from packager.image.plan import StoredLayer
+from packager.registry.remote_blob import CopiedBlob
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from packager.engines.oci.base import Base
+    from packager.engines.oci.base_image import Base
+    from packager.engines.oci.destinations import Sink
     from packager.engines.oci.image import Document, ImageFormat, LayerOnTop
-    from packager.engines.oci.sinks import Sink
+    from packager.image.plan import BaseImage, ImagePlan
     from packager.models.image import Descriptor
     from packager.models.reference import Destination, Reference
-    from packager.plan import BaseImage, ImagePlan
-    from packager.process import Runner
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
+    from packager.system.process import Runner
 
 _MOST_LAYERS = 127  # docker's limit (moby's layer package)
 log = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from packager.layers.entries import LayerEntry
-from packager.plan import Layer
-from packager.tree import Kind
+from packager.image.layers.entries import LayerEntry
+from packager.image.plan import Layer
+from packager.sources.file_list import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from packager.plan import BaseFolder, ImagePlan
+    from packager.image.plan import BaseFolder, ImagePlan
 
 _MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 

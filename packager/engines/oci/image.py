@@ -22,9 +22,9 @@ from packager.models.image import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from packager.image.plan import ImageConfig, ImagePlan
     from packager.models.image import RemoteImage
     from packager.models.reference import Reference
-    from packager.plan import ImageConfig, ImagePlan
 
 ImageFormat = Literal["oci", "docker"]
 

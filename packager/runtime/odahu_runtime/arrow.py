@@ -12,13 +12,13 @@ import struct
 from typing import TYPE_CHECKING
 
 from . import arrow_sizes
+from .http import TOO_LARGE
 from .inputs import Batch, InputError
-from .messages import TOO_LARGE
 
 if TYPE_CHECKING:
     from typing import Any, List, Sequence
 
-    from .intake import Intake
+    from .request_validation import Intake
 
 STREAM = "application/vnd.apache.arrow.stream"
 FILE = "application/vnd.apache.arrow.file"

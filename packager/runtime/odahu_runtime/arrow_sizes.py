@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from .http import TOO_LARGE
 from .inputs import InputError
-from .messages import TOO_LARGE
 
 if TYPE_CHECKING:
     from typing import Any, Iterable, Iterator, Optional

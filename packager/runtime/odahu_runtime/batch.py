@@ -7,20 +7,20 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import inputs, meter, outputs, parquet, results, tables
+from . import batch_input, batch_output, inputs, outputs, parquet, progress_bar
+from .batch_input import Source
+from .batch_output import OutputError
 from .inputs import InputError
-from .intake import Intake
 from .limits import Limits
 from .model import Model, ModelError
-from .results import OutputError
-from .tables import Source
+from .request_validation import Intake
 
 if TYPE_CHECKING:
     from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
 
-    from .checks import Checks
+    from .batch_input import Chunk, Progress
     from .inputs import Batch
-    from .tables import Chunk, Progress
+    from .schema_validation import Checks
 
 OK, BAD_INPUT, MODEL_FAILED, NOT_WRITTEN = 0, 3, 4, 5
 CHUNK_ROWS = 10_000
@@ -37,7 +37,7 @@ class Options(NamedTuple):
     Attributes:
         input_file: A file, or `-`.
         output: A folder, a file, or `-`.
-        input_format: One of `tables.FORMATS`; empty: by the file's suffix.
+        input_format: One of `batch_input.FORMATS`; empty: by the file's suffix.
         output_format: The same; empty: by the suffix of a file, else the input's.
         chunk_rows: The most rows of a call of the model; None: all of a JSON document, else `CHUNK_ROWS`.
         delimiter: Of CSV, in and out; empty: a tab for `.tsv`, else a comma.
@@ -108,7 +108,7 @@ def tell(text: str) -> None:
 
 
 def _predict(options: Options, stdout: int) -> str:
-    form = options.input_format or tables.format_of(options.input_file)
+    form = options.input_format or batch_input.format_of(options.input_file)
     target = _target(options, form)
     whole = form == target.form == "json" and options.chunk_rows is None
     source = Source(
@@ -118,10 +118,10 @@ def _predict(options: Options, stdout: int) -> str:
         options.delimiter or ("\t" if options.input_file.lower().endswith(".tsv") else ","),
         options.header,
     )
-    if form == "parquet" and source.path == tables.STDIN:
+    if form == "parquet" and source.path == batch_input.STDIN:
         raise InputError("Parquet can't be read from standard input: it is read from its end; give a file")
     limits = _limits()
-    with tables.opened(source) as (stream, read):
+    with batch_input.opened(source) as (stream, read):
         text = _text(stream, source) if form == "json" else ""
         batch = _batch(text, source) if whole else None
         model = Model.from_env(os.environ)
@@ -135,7 +135,7 @@ def _predict(options: Options, stdout: int) -> str:
             chunks, position = _chunks(stream, text, source, model, read)
             _stream(
                 model,
-                _all_suiting(checks, tables.checked(chunks, source), source),
+                _all_suiting(checks, batch_input.checked(chunks, source), source),
                 source,
                 target,
                 stdout,
@@ -176,8 +176,8 @@ def _target(options: Options, form: str) -> _Target:
         OutputError: It can't be written there.
     """
     path = options.output
-    named = path != _STDOUT and not os.path.isdir(path) and tables.known_suffix(path)
-    out_form = options.output_format or (tables.format_of(path) if named else form)
+    named = path != _STDOUT and not os.path.isdir(path) and batch_input.known_suffix(path)
+    out_form = options.output_format or (batch_input.format_of(path) if named else form)
     delimiter = options.delimiter or ("\t" if named and path.lower().endswith(".tsv") else ",")
     if path == _STDOUT:
         if out_form == "parquet":
@@ -198,11 +198,11 @@ def _chunks(
     if source.form == "parquet":
         return parquet.read(stream, source)
     if source.form == "json":
-        return tables.read_document(_parsed(text, source), source), position
+        return batch_input.read_document(_parsed(text, source), source), position
     described = model.columns()[0]
     if source.form == "csv":
-        return tables.read_csv(stream, source, described), position
-    return tables.read_lines(stream, source, described, model.mode), position
+        return batch_input.read_csv(stream, source, described), position
+    return batch_input.read_lines(stream, source, described, model.mode), position
 
 
 def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
@@ -215,7 +215,7 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
     options: Options,
 ) -> None:
     """Predict chunk by chunk, so that no more than one is in memory."""
-    line = meter.Meter(position, shown=options.progress and meter.on_terminal())
+    line = progress_bar.Meter(position, shown=options.progress and progress_bar.on_terminal())
     try:
         with _opened(target, stdout) as out:
             writer = _writer(out, target)
@@ -230,7 +230,9 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
     line.at(rows, done=True)
 
 
-def _copy(model: Model, chunks: Iterator[Chunk], source: Source, writer: results.Writer, line: meter.Meter) -> int:
+def _copy(
+    model: Model, chunks: Iterator[Chunk], source: Source, writer: batch_output.Writer, line: progress_bar.Meter
+) -> int:
     columns: Optional[List[Any]] = None
     rows = 0
     for chunk in chunks:
@@ -262,18 +264,18 @@ def _predicted(model: Model, chunk: Chunk, source: Source) -> Tuple[List[Any], L
     return predicted, names
 
 
-def _writer(out: IO[bytes], target: _Target) -> results.Writer:
+def _writer(out: IO[bytes], target: _Target) -> batch_output.Writer:
     if target.form == "csv":
-        return results.CsvWriter(out, target.delimiter)
+        return batch_output.CsvWriter(out, target.delimiter)
     if target.form == "parquet":
         return parquet.ParquetWriter(out)
-    return results.JsonWriter(out) if target.form == "json" else results.LinesWriter(out)
+    return batch_output.JsonWriter(out) if target.form == "json" else batch_output.LinesWriter(out)
 
 
 @contextmanager
 def _opened(target: _Target, stdout: int) -> Iterator[IO[bytes]]:
     if target.path != _STDOUT:
-        with results.written(target.path) as stream:
+        with batch_output.written(target.path) as stream:
             yield stream
         return
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
     from typing import Any, Dict, Iterator, List, Tuple
 
-    from .messages import Reply
+    from .http import Reply
     from .metrics import Metrics
     from .model import Model
     from .prediction import Part

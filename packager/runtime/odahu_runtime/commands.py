@@ -9,8 +9,20 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import batch, batching, ending, fast_json, isolation, limits, log, native, results, selfcheck, tables
-from .descriptors import open_standard
+from . import (
+    batch,
+    batch_input,
+    batch_output,
+    batching,
+    fast_json,
+    isolation,
+    limits,
+    log,
+    native_modules,
+    process_exit,
+    selfcheck,
+)
+from .rlimits import open_standard
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -95,10 +107,10 @@ def _add_cli(cli: argparse.ArgumentParser) -> None:
     )
     help_text = "folder that result.json (or .csv, ...) is written into, or a file with such a suffix; - is stdout"
     predict.add_argument("output_dir", metavar="OUTPUT_DIR", help=help_text)
-    help_text = f"{', '.join(tables.FORMATS)}; default: by the suffix"
-    predict.add_argument("--input-format", choices=tables.FORMATS, default="", metavar="FORMAT", help=help_text)
+    help_text = f"{', '.join(batch_input.FORMATS)}; default: by the suffix"
+    predict.add_argument("--input-format", choices=batch_input.FORMATS, default="", metavar="FORMAT", help=help_text)
     help_text = "the same; default: by the suffix of a file, else the input's"
-    predict.add_argument("--output-format", choices=tables.FORMATS, default="", metavar="FORMAT", help=help_text)
+    predict.add_argument("--output-format", choices=batch_input.FORMATS, default="", metavar="FORMAT", help=help_text)
     help_text = f"the most rows that the model gets at once; default: {batch.CHUNK_ROWS}, of a JSON document all"
     predict.add_argument("--chunk-rows", type=_number(1), metavar="ROWS", help=help_text)
     predict.add_argument("--delimiter", default="", help="between the cells of CSV; default: a comma, of .tsv a tab")
@@ -139,8 +151,8 @@ def _import_server() -> Tuple[Any, Any]:
     try:
         with isolation.private("gunicorn", _VENDOR, absent=_OPTIONAL), isolation.private("granian", _VENDOR):
             with isolation.private("orjson", _VENDOR):
-                fast_json.use(native.orjson(_VENDOR))
-            return importlib.import_module(".server", __package__), native.granian(_VENDOR)
+                fast_json.use(native_modules.orjson(_VENDOR))
+            return importlib.import_module(".server", __package__), native_modules.granian(_VENDOR)
     finally:
         if concurrency is not None:
             os.environ["WEB_CONCURRENCY"] = concurrency
@@ -150,11 +162,11 @@ def _until_done(action: Callable[[], int]) -> Callable[[], int]:
     def run() -> NoReturn:
         code = action()
         os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
-        ending.finish(code)
+        process_exit.finish(code)
 
     return run
 
 
 def _stop(number: int, _frame: Any) -> NoReturn:
-    results.remove_parts()
-    ending.leave(128 + number)
+    batch_output.remove_parts()
+    process_exit.leave(128 + number)

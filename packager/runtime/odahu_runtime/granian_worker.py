@@ -23,15 +23,15 @@ from urllib.parse import unquote
 
 from gunicorn.workers.base import Worker
 
-from . import descriptors, log
-from .gate import READING, Exchange, Gate, overdue_replies, pause
-from .messages import Job, Request, error_reply, in_terms_of, no_body, too_large
+from . import log, rlimits
+from .http import Job, Request, error_reply, in_terms_of, no_body, too_large
+from .scheduler import READING, Exchange, Gate, overdue_replies, pause
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Type
 
     from .batching import Limits
-    from .messages import Reply
+    from .http import Reply
 
 _TICK_SECONDS = 0.25
 _IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
@@ -90,7 +90,7 @@ class _Worker(Worker):  # type: ignore[misc]
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
             *(1, 1, self._gate.borrowed + 1, _IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
-            descriptors.connections(_CONNECTIONS),
+            rlimits.connections(_CONNECTIONS),
             "1",
             _Http1(),
             None,

@@ -13,7 +13,7 @@ from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from .messages import Request
+from .http import Request
 
 if TYPE_CHECKING:
     from datetime import timedelta

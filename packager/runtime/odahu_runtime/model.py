@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import ending, outputs, schema
+from . import outputs, process_exit, schema
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _guarded(what: str) -> Iterator[None]:
         raise _failed(error, what) from error
     finally:
         if os.getpid() != process:
-            ending.leave(0)
+            process_exit.leave(0)
 
 
 def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _Made:
@@ -240,7 +240,7 @@ def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _M
         raise _failed(error) from error
     finally:
         if os.getpid() != process:
-            ending.leave(0)
+            process_exit.leave(0)
 
 
 def _failed(error: BaseException, what: str = "Exception during prediction") -> ModelError:

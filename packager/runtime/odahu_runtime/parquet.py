@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import outputs
+from .batch_input import Chunk, Progress
+from .batch_output import OutputError, Writer, as_lists, names_for
 from .inputs import Batch, InputError
-from .results import OutputError, Writer, as_lists, names_for
-from .tables import Chunk, Progress
 
 if TYPE_CHECKING:
     from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
 
-    from .tables import Source
+    from .batch_input import Source
 
 _MISSING = (
     "Parquet files need pyarrow, and the model's environment has none: add `pyarrow` to the model's conda file (or its "

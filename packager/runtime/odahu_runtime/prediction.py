@@ -9,19 +9,19 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import answers, coding, oip, outputs
+from . import codecs, oip, outputs, responses
+from .http import Job, Reply, header_text, json_reply
 from .inputs import InputError
-from .messages import Job, Reply, header_text, json_reply
 from .model import ModelError
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Tuple, Union
 
+    from .http import Request
     from .inputs import Batch
-    from .intake import Intake
-    from .messages import Request
     from .metrics import Metrics
     from .model import Model
+    from .request_validation import Intake
 
     Note = Dict[str, Any]  # what of a request its answer repeats
     Result = Tuple[Any, List[Any]]  # what the model gave, and the names of its columns
@@ -97,7 +97,7 @@ class Prediction:
     def read(self, request: Request, body: bytes) -> Union[Part, Reply]:
         """Read the rows of a body."""
         try:
-            batch, note = self._read(request, coding.plain_body(request, body, self._intake.limits.max_body))
+            batch, note = self._read(request, codecs.plain_body(request, body, self._intake.limits.max_body))
             batch = self._intake.take(batch)
         except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
             return self._failed(request, fault)
@@ -115,7 +115,7 @@ class Prediction:
     def finish(self, part: Part, result: Result) -> Reply:
         """Write the answer."""
         try:
-            return coding.packed(part.request, self._finish(part.request, part.note, *result))
+            return codecs.packed(part.request, self._finish(part.request, part.note, *result))
         except Exception as fault:  # noqa: BLE001
             return self._failed(part.request, fault)
 
@@ -138,11 +138,11 @@ class Invoke(Prediction):
     """`/api/model/invoke`: rows of JSON, CSV or Arrow, and predictions in any of these."""
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
-        note = {"form": answers.form(request.header("accept"))}
-        return coding.read_rows(request, body, self._intake), note
+        note = {"form": responses.form(request.header("accept"))}
+        return codecs.read_rows(request, body, self._intake), note
 
     def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
-        return answers.reply(note["form"], self._model, prediction, columns, self.headers(request))
+        return responses.reply(note["form"], self._model, prediction, columns, self.headers(request))
 
 
 class Infer(Prediction):
@@ -162,7 +162,7 @@ class Infer(Prediction):
                 f"Inference-Header-Content-Length is {length[:_DIGITS]}, and the body has {len(body)} bytes"
             )
         text = body if length is None else body[: int(length)]
-        document = coding.document_of(text)
+        document = codecs.document_of(text)
         batch = oip.read(document, body[len(text) :], self._columns)
         head = {"id": document["id"]} if isinstance(document.get("id"), str) else {}
         return batch, {"head": head, "outputs": oip.wanted_outputs(document)}

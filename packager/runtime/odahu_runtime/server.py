@@ -24,7 +24,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from . import descriptors, ending, granian_worker, log, outputs, threaded_worker
+from . import granian_worker, log, outputs, process_exit, rlimits, threaded_worker
 from .batching import Limits
 from .metrics import Shared
 from .model import Model, ModelError
@@ -64,7 +64,7 @@ def serve(settings: Settings) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    descriptors.raise_limit()
+    rlimits.raise_limit()
     util.write_error = _write_error  # gunicorn's own answers are HTML
     _Service(settings).run()
     return 0
@@ -90,7 +90,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads + threaded_worker.SPARE_THREADS,
-            "worker_connections": descriptors.connections(_CONNECTIONS),
+            "worker_connections": rlimits.connections(_CONNECTIONS),
             # The worker itself watches the model; the master waits for it a little longer.
             "timeout": settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0,
             "worker_class": _known_when_started(worker),
@@ -120,7 +120,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
                 sys.stderr.write(error.details + "\n")
             log.write("CRITICAL", str(error))
             self.started[0] = _FAILED
-            ending.leave(MODEL_FAILED)
+            process_exit.leave(MODEL_FAILED)
 
         return application
 
@@ -139,7 +139,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         except SystemExit as error:
             if os.getpid() == self.pid:
                 raise
-            ending.finish(error.code if isinstance(error.code, int) else 0)  # the worker is done
+            process_exit.finish(error.code if isinstance(error.code, int) else 0)  # the worker is done
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
         """Stop the workers; those that still load the model have no request to finish, and may not listen."""
@@ -213,7 +213,7 @@ def _check_it_had_started(server: Any, worker: Any) -> None:
 
 
 def _leave(_signal: int, _frame: Any) -> NoReturn:
-    ending.leave(0)
+    process_exit.leave(0)
 
 
 def _write_error(sock: Any, status: int, reason: str, message: str) -> None:

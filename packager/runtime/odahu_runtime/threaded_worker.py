@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 from gunicorn.workers.gthread import ThreadWorker
 
 from . import log
-from .gate import READING, WAITING, Exchange, Gate, overdue_replies, pause
+from .http import error_reply
 from .inputs import InputError
-from .messages import error_reply
+from .scheduler import READING, WAITING, Exchange, Gate, overdue_replies, pause
 from .wsgi import CLOSE, read_body
 
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Tuple, Type
 
     from .batching import Limits
-    from .messages import Job, Reply, Request
+    from .http import Job, Reply, Request
 
 SPARE_THREADS = (
     64  # that read and write, besides those whose request is the model's: so many slow clients hold nobody up

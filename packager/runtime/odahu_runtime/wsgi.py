@@ -7,14 +7,14 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Callable, Optional
 
+from .http import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
 from .inputs import InputError
-from .messages import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
-from .surface import Surface
+from .router import Surface
 
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterable, List, Tuple
 
-    from .messages import Reply
+    from .http import Reply
 
     Environ = Dict[str, Any]
     StartResponse = Callable[[str, List[Tuple[str, str]]], Any]

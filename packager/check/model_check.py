@@ -1,0 +1,236 @@
+"""The check before anything is pushed: the model's environment loads it, and it predicts its own example.
+
+The environment runs at the place where it was made, which is not its place in the image; its Python and what is
+installed find each other all the same. What can't be told from here (a library that the base image may have) is no
+failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from packager.check.memory import available_memory
+from packager.check.report import REPORT_WORDS, UnavailableError, judge, show
+from packager.check.sandbox import guarded, lay_out
+from packager.errors import ModelCheckError, ToolMissingError, is_disk_full
+from packager.image.planner import MODEL_FOLDER
+from packager.image.runtime_layer import runtime_folder
+from packager.system.process import OutOfBoundsError, run_command
+from packager.system.process_tree import unreadable
+from packager.system.signals import private_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from packager.image.plan import ImagePlan
+    from packager.image.planner import Dependencies, Prepared
+    from packager.logs.progress import Reporter
+    from packager.registry.access import RegistryAccess
+    from packager.settings import Settings
+    from packager.system.process import Completed
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 1 << 20  # of the report
+_GRACE = 2.0
+_PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_OF_THE_PLACE = re.compile(r"PATH|HOME|TMPDIR|LD_.*|PYTHON.*|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE)
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MACHINES = {"linux-64": ("x86_64", "amd64"), "linux-aarch64": ("aarch64", "arm64")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCheck:
+    """What a model is checked with.
+
+    Attributes:
+        environ: Where certificates and proxies without a password are taken from; nothing else of it reaches the model.
+        workspace: A private folder.
+        access: How the registry of a kept environment is reached.
+        in_image: Whether the engine checks an image that it has run commands in.
+        withheld: Takes the logins off the disk for a block.
+        run: Runs a command as `run_command` does.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    reporter: Reporter
+    workspace: Path
+    access: RegistryAccess
+    withheld: Callable[[], AbstractContextManager[None]]
+    in_image: bool = False
+    run: Callable[..., Completed] = run_command
+
+    def check(self, plan: ImagePlan, prepared: Prepared) -> None:
+        """See that the model can serve, where that can be done: always, when the settings ask for it.
+
+        Raises:
+            ModelCheckError: It can't serve; or it can't be checked here, and the settings ask for it.
+        """
+        wanted = self.settings.check
+        if wanted is False:
+            log.info("the model is not checked, as asked for")
+            return
+        if plan.run_steps and self.in_image:
+            log.info("the model is checked in the image, when that is built")
+            return
+        if prepared.dependencies.stored is not None and not wanted:
+            log.info("the model is not checked: its environment is kept in the registry (--check fetches it)")
+            return
+        try:
+            _check_memory(sum(prepared.sizes.values()))
+            with private_folder("check-", self.workspace) as folder:
+                prepared = self._with_files(prepared, folder)
+                python = self._python(prepared.dependencies)
+                with self.reporter.stage("Checking that the model serves"):
+                    self._check(python, plan, prepared, folder)
+        except UnavailableError as error:
+            if wanted:
+                raise ModelCheckError(
+                    f"the model can't be checked here: {error}",
+                    hint="leave --check (PACKAGER_CHECK) away, which makes this a line in the log",
+                ) from error
+            log.warning("the model is not checked: %s", error)
+
+    def _python(self, dependencies: Dependencies) -> list[str]:
+        """Return the command that runs the image's Python on this machine."""
+        if dependencies.root is None:
+            raise UnavailableError("the base's own conda makes its environment, when the image is built")
+        if platform.machine() not in _MACHINES[self.settings.platform]:
+            raise UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
+        if dependencies.packages is None:
+            command = [str(dependencies.root / "bin" / "python"), "-B"]
+        else:
+            command = [_own_python(dependencies.python_version), "-B", "-I", "-S"]
+        try:
+            done = self.run([*command, "-c", "pass"], env={}, cwd=self.workspace)
+        except ToolMissingError as error:
+            raise UnavailableError(f"its Python doesn't run here: {error.message}") from error
+        if done.returncode != 0:
+            raise UnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
+        return command
+
+    def _check(self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path) -> None:
+        ours = self.workspace.resolve() in prepared.model.resolve().parents
+        model, scratch = folder / "model", folder / "tmp"
+        scratch.mkdir()
+        with self._room():
+            lay_out(prepared.model, prepared.packed, model, linked=ours)
+        moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
+        env = self._environment(plan, prepared, moved, scratch)
+        argv = [*python, str(runtime_folder()), *REPORT_WORDS]
+        roots = [root for root in (prepared.dependencies.root, prepared.model) if root is not None]
+        with guarded(roots), self.withheld(), unreadable():
+            done = self._run(argv, env, model, moved)
+        judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
+
+    def _with_files(self, prepared: Prepared, folder: Path) -> Prepared:
+        """Fetch the files of an environment that lies in a registry."""
+        dependencies = prepared.dependencies
+        if dependencies.stored is None or dependencies.prefix is None:
+            return prepared
+        from packager.environment.cache.unpack import fetch_files  # noqa: PLC0415  (only what is needed)
+
+        with self.reporter.stage("Fetching the environment that is kept in the registry"), self._room():
+            root = fetch_files(dependencies.stored, dependencies.prefix, self.access, folder / "environment")
+        return replace(prepared, dependencies=replace(dependencies, root=root, stored=None))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise UnavailableError(f"there is no room for its files in {self.workspace}") from error
+
+    def _run(self, argv: list[str], env: dict[str, str], model: Path, moved: _Moved) -> Completed:
+        seconds = self.settings.check_seconds
+        lines: list[str] = []
+
+        def take(line: str) -> None:
+            lines.append(moved.back(line))
+            del lines[:-200]
+            log.debug("model: %s", lines[-1])
+
+        try:
+            return self.run(
+                argv, env=env, cwd=model, on_line=take, capture=True, grace=_GRACE, seconds=seconds, most=_MOST_BYTES
+            )
+        except OutOfBoundsError as error:
+            show(lines)
+            raise ModelCheckError(
+                f"the model can't serve: {error} of loading and predicting its example",
+                hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
+            ) from error
+
+    def _environment(self, plan: ImagePlan, prepared: Prepared, moved: _Moved, scratch: Path) -> dict[str, str]:
+        """Everything that the model gets to see: what its image will have, and nothing of ours that is secret."""
+        ours = {
+            name: value
+            for name, value in self.environ.items()
+            if name.upper() in _PASSED_ON and value and "@" not in value
+        }
+        base = {name: value for name, value in prepared.base.env if not _OF_THE_PLACE.fullmatch(name)}
+        image = {name: moved.there(value) for name, value in plan.config.env if name != "PATH"}
+        root = prepared.dependencies.root
+        programs = f"{root / 'bin'}:" if root is not None and prepared.dependencies.packages is None else ""
+        return {
+            "LANG": "C.UTF-8",
+            **base,
+            **ours,
+            **image,
+            "PATH": programs + _PATH,
+            "HOME": str(scratch),
+            "TMPDIR": str(scratch),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moved:
+    """Paths in the image, and where their files lie meanwhile."""
+
+    places: tuple[tuple[str, str], ...]
+
+    def there(self, text: str) -> str:
+        for image, here in self.places:
+            text = text.replace(image, here)
+        return text
+
+    def back(self, text: str) -> str:
+        for image, here in self.places:
+            text = text.replace(here, image)
+        return text
+
+
+def _places(dependencies: Dependencies, model: Path) -> Iterator[tuple[str, str]]:
+    yield str(MODEL_FOLDER), str(model)
+    if dependencies.prefix is not None and dependencies.root is not None:
+        yield str(dependencies.prefix), str(dependencies.root)
+
+
+def _check_memory(size: int) -> None:
+    """Leave a model alone whose files alone don't fit: it would take the whole container down."""
+    memory = available_memory()
+    if memory is not None and size > memory:
+        raise UnavailableError(f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory")
+
+
+def _own_python(version: str) -> str:
+    """Find a Python like the base image's, whose files are not here: it is this one, or one on the PATH."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if found is None:
+        raise UnavailableError(f"the base image's Python {version} is not on this machine")
+    return found

@@ -1,0 +1,286 @@
+"""Solving and linking a conda environment with py-rattler."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from rattler import (
+    BuildString,
+    Client,
+    Config,
+    Gateway,
+    GenericVirtualPackage,
+    MatchSpec,
+    PackageName,
+    Subdir,
+    Version,
+    install,
+    solve,
+)
+from rattler import Channel as RattlerChannel
+from rattler.exceptions import FetchRepoDataError, GatewayError, InvalidChannelError, SolverError
+
+from packager.environment.channels import (
+    Credential,
+    Source,
+    configured_credentials,
+    source_of,
+    split_credential,
+    without_credentials,
+)
+from packager.environment.disk import DISK_HINT
+from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, PackagerError, SolveError
+from packager.system.event_loop import future_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path, PurePosixPath
+
+    from rattler import RepoDataRecord
+    from rattler.install import InstallerReporter
+
+    from packager.environment import ImageTarget
+    from packager.environment.conda_file import CondaFile
+    from packager.logs.progress import Reporter
+    from packager.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_KERNEL = "5.10"  # of the nodes, not of the image; older ones run no Kubernetes that is still supported
+_SETTLE = 0.1  # seconds between two looks
+_SETTLED = 2  # looks in a row that must find nothing new
+_LONGEST_SETTLING = 5.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linking:
+    """What to link, where, and with what.
+
+    Attributes:
+        staging: The folder that is filled.
+        prefix: The path that is written into the files.
+        workspace: A private folder; the credentials lie in it while this runs.
+        reporter: Learns of the stages.
+    """
+
+    conda_file: CondaFile
+    staging: Path
+    prefix: PurePosixPath
+    workspace: Path
+    target: ImageTarget
+    settings: Settings
+    reporter: Reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linked:
+    """A linked environment: its packages, and the channels they came from."""
+
+    records: tuple[RepoDataRecord, ...]
+    sources: tuple[Source, ...]
+
+    def record_of(self, name: str) -> RepoDataRecord | None:
+        """Find a package by its name."""
+        return next((record for record in self.records if record.name.normalized == name), None)
+
+    def public_url(self, url: str) -> str:
+        """Make a package's or a channel's URL one that may go into an image: no mirror, no path of ours, no secret."""
+        for source in self.sources:
+            if url == source.asked or url.startswith(f"{source.asked}/"):
+                return source.public + url[len(source.asked) :]
+        return split_credential(url)[0]
+
+
+def link_environment(linking: Linking) -> Linked:
+    """Solve the conda file for the image's platform and link the packages into the staging folder.
+
+    Raises:
+        SolveError: No set of packages satisfies the file; the message holds the solver's explanation.
+        ChannelError: A channel can't be reached.
+        InstallError: A package can't be fetched or linked.
+        DiskFullError: No space is left.
+    """
+    found = [source_of(url, linking.settings) for url in linking.conda_file.channels]
+    credentials = (
+        *(credential for _, credential in found if credential),
+        *linking.conda_file.credentials,
+        *configured_credentials(linking.settings),
+    )
+    sources = tuple(source for source, _ in found)
+    if not sources:
+        raise DependenciesError(
+            "the conda file leaves no channel to ask", hint="`nodefaults` takes the default channels away: name another"
+        )
+    with _rattler_config(credentials, linking.workspace) as config:
+        settled = False
+        try:
+            with future_loop() as loop:
+                linked = loop.run_until_complete(_solve_and_link(linking, sources, config))
+            settled = True
+        finally:
+            if not settled:
+                # rattler's threads go on a moment after its futures have ended: they write into the folder that is to
+                # be removed, and an interpreter that exits before they let go of its objects is aborted by them.
+                _wait_until_quiet(linking.staging)
+    return linked
+
+
+def _wait_until_quiet(folder: Path) -> None:
+    """Wait until nothing is written into a folder any more, a few seconds at most."""
+    deadline, before, equal = time.monotonic() + _LONGEST_SETTLING, _extent(folder), 0
+    while equal < _SETTLED and time.monotonic() < deadline:
+        time.sleep(_SETTLE)
+        extent = _extent(folder)
+        before, equal = extent, equal + 1 if extent == before else 0
+
+
+def _extent(folder: Path) -> tuple[int, int]:
+    """Count what lies below a folder, and its bytes."""
+    count = size = 0
+    for place, folders, names in os.walk(folder):
+        count += len(folders) + len(names)
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(f"{place}/{name}").st_size
+    return count, size
+
+
+async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:
+    cache = linking.settings.cache_dir / "conda"
+    client = Client.from_config(config)
+    gateway = Gateway(cache_dir=cache / "repodata", client=client)
+    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources):
+        records = await _solve(linking, sources, gateway)
+    _log.info("solved: %d packages", len(records))
+    with (
+        linking.reporter.stage(f"linking {len(records)} conda packages"),
+        linking.reporter.task("conda packages", len(records), unit="packages") as advance,
+        _errors_of_rattler(sources),
+    ):
+        await install(
+            records,
+            linking.staging,
+            cache_dir=cache / "pkgs",
+            client=client,
+            config=config,
+            platform=Subdir(linking.target.platform),
+            execute_link_scripts=False,  # they'd run here, for an image that is elsewhere
+            alternative_target_prefix=str(linking.prefix),
+            reporter=cast("InstallerReporter", _Progress(advance)),
+        )
+    return Linked(records=tuple(sorted(records, key=lambda record: record.name.normalized)), sources=sources)
+
+
+async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway) -> list[RepoDataRecord]:
+    channels = [RattlerChannel(source.asked) for source in sources]
+    platforms = [Subdir(linking.target.platform), Subdir("noarch")]
+    asked = {source.url: source.asked for source in sources}
+    specs = []
+    for text in linking.conda_file.specs:
+        channel, colons, rest = text.rpartition("::")
+        specs.append(MatchSpec(f"{asked[channel]}::{rest}" if colons else rest))
+    # The pip section is installed by uv. A channel without pip is fine, therefore; where there is a pip, it stays asked
+    # for, because it brings setuptools, which models import without knowing.
+    if any(spec.name.normalized == "pip" for spec in specs):
+        candidates = await gateway.query(channels, platforms, ["pip"], recursive=False)
+        if not any(candidates):
+            _log.info("no channel has pip: leaving it out (the pip section doesn't need it)")
+            specs = [spec for spec in specs if spec.name.normalized != "pip"]
+    return await solve(
+        sources=channels,
+        specs=specs,
+        gateway=gateway,
+        platforms=platforms,
+        virtual_packages=virtual_packages(linking.target),
+    )
+
+
+def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
+    """Describe the image's machine to the solver (docs.conda.io: "Managing virtual packages")."""
+    architecture = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[target.platform]
+    described = (
+        ("__unix", "0", "0"),
+        ("__linux", _KERNEL, "0"),
+        ("__glibc", target.glibc, "0"),
+        ("__archspec", "1", architecture),
+    )
+    return [
+        GenericVirtualPackage(PackageName(name), Version(version), BuildString(build))
+        for name, version, build in described
+    ]
+
+
+@contextmanager
+def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Iterator[Config]:
+    """Give rattler its credentials in a private file, which is gone afterwards.
+
+    Files are copied, never linked, out of the cache: what the pip section or a later stage does to one must not reach
+    the next model.
+    """
+    private = workspace / "conda-auth"
+    private.mkdir(mode=0o700)
+    try:
+        auth = private / "auth.json"
+        entries: dict[str, object] = {}
+        for credential in credentials:  # the settings come last and win
+            entries[credential.host.partition(":")[0]] = credential.as_auth_entry()
+        with os.fdopen(os.open(auth, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(entries, file)
+        yield Config.from_toml(
+            f"authentication-override-file = {json.dumps(str(auth))}\n"
+            'tls-root-certs = "system"\nallow-hard-links = false\n'
+        )
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+@contextmanager
+def _errors_of_rattler(sources: tuple[Source, ...]) -> Iterator[None]:
+    try:
+        yield
+    except PackagerError:
+        raise
+    except SolverError as error:
+        message = without_credentials(str(error)).removeprefix("Cannot solve the request because of: ").strip()
+        raise SolveError(
+            f"the conda packages can't be solved for the image's platform:\n{message}",
+            hint="change the versions or the channels in the model's conda file",
+        ) from error
+    except (GatewayError, FetchRepoDataError, InvalidChannelError) as error:
+        text = without_credentials(str(error))
+        named = [source for source in sources if source.asked in text] or list(sources)
+        raise ChannelError(
+            f"the conda channel {' or '.join(_described(source) for source in named)} can't be read: {text}",
+            hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL names another "
+            "place, PACKAGER_CONDA_CREDENTIALS what it wants to see",
+        ) from error
+    except Exception as error:  # rattler has a class for every step, without a common parent
+        text = without_credentials(str(error))
+        if "os error 28" in text or "No space left" in text:
+            raise DiskFullError(f"no space left while linking the conda environment: {text}", hint=DISK_HINT) from error
+        raise InstallError(
+            f"a conda package can't be fetched or linked: {text}",
+            hint="run it again; when it fails alike, the channel's file is damaged, or the one kept below "
+            "PACKAGER_CACHE_DIR in conda/pkgs",
+        ) from error
+
+
+def _described(source: Source) -> str:
+    return source.url if source.asked == source.url else f"{source.url} (mirror {source.asked})"
+
+
+class _Progress:
+    """Counts the packages that are done; rattler calls the methods that are there."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+
+    def on_transaction_operation_complete(self, operation: int) -> None:  # noqa: ARG002  (rattler's signature)
+        self._advance(1)

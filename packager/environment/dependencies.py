@@ -1,0 +1,166 @@
+"""The model's dependencies for its image: kept from an earlier run, made now, or left to the base's own conda."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypedDict
+
+from packager.environment import ImageTarget
+from packager.environment.cache.registry import Inputs
+from packager.errors import DependenciesError
+from packager.image.planner import PACKAGES_FOLDER, Dependencies, base_conda
+from packager.image.runtime_layer import check_python, gunicorn_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from packager.environment import Environment
+    from packager.environment.cache.registry import EnvironmentStore
+    from packager.environment.http_server import Server
+    from packager.image.plan import BaseImage
+    from packager.logs.progress import Reporter
+    from packager.request import PackagingRequest
+    from packager.settings import Settings
+    from packager.sources.artifact import Artifact
+    from packager.system.process import Runner
+
+log = logging.getLogger(__name__)
+
+
+class EnvironmentInputs(TypedDict):
+    """What both ways of making an environment take."""
+
+    artifact_root: Path
+    workspace: Path
+    target: ImageTarget
+    settings: Settings
+    run: Runner
+    reporter: Reporter
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DependencyMaker:
+    """What dependencies are made with.
+
+    Attributes:
+        workspace: A private folder.
+        store: Where environments are kept between runs, with an engine that can use them.
+    """
+
+    settings: Settings
+    run: Runner
+    reporter: Reporter
+    environ: Mapping[str, str]
+    workspace: Path
+    store: EnvironmentStore | None = None
+
+    def make(self, request: PackagingRequest, artifact: Artifact, base: BaseImage) -> tuple[Dependencies, str]:
+        """Return the dependencies, and the key under which they are to be kept (empty when they are not).
+
+        Raises:
+            DependenciesError: The file is wrong, can't be satisfied or fetched, or the base image doesn't fit it.
+        """
+        binaries, settings = artifact.manifest.binaries, self.settings
+        file = artifact.root / str(binaries.dependencies_path)
+        envs_location = PurePosixPath(request.arguments.dockerfile_conda_envs_location)
+        if needs_run_step(request, artifact):
+            from packager.environment.conda import read_conda_file  # noqa: PLC0415  (its solver takes long to import)
+
+            conda_file = read_conda_file(file, settings, artifact_root=artifact.root)
+            return base_conda(base, envs_location, conda_file.to_yaml(), conda_file.variables), ""
+        glibc = base.glibc or settings.glibc
+        if glibc is None:
+            raise DependenciesError(
+                f"the C library of the base image {base.reference} can't be told, or it isn't glibc",
+                hint="use a base image with glibc (Debian, Ubuntu, RHEL, ...), or name its version in PACKAGER_GLIBC",
+            )
+        target = ImageTarget(platform=settings.platform, glibc=glibc, python=base.python or settings.base_python)
+        prefix = PACKAGES_FOLDER if binaries.dependencies == "pip" else envs_location
+        key = ""
+        if self.store is not None:
+            words = (target.platform, target.glibc, target.python or "" if binaries.dependencies == "pip" else "")
+            # The layer holds the folders above it as they are in the base.
+            above = {str(path)[1:] for path in (prefix, *prefix.parents)}
+            inputs = Inputs(
+                kind=binaries.dependencies,
+                file=file,
+                artifact_root=artifact.root,
+                prefix=prefix,
+                target=(*words, *(repr(folder) for folder in base.folders if folder.path in above)),
+            )
+            key = inputs.key(settings)
+            if settings.refresh_environment:
+                log.info("the dependencies are solved anew, as asked for")
+            elif found := self.store.find(key):
+                check_python(found.python_version)
+                return found, ""
+        return self._install(file, artifact, target, prefix, kind=binaries.dependencies), key
+
+    def make_server(self, request: PackagingRequest, dependencies: Dependencies) -> Server | None:
+        """Choose what the image answers HTTP with, and fetch it for the image's Python; None where it doesn't answer.
+
+        Raises:
+            DependenciesError: It can't be fetched, or what the settings ask for doesn't run on that Python.
+        """
+        if request.application.command(request.arguments).port is None:
+            return None
+        from packager.environment.http_server import Server, choose_server, fetch_granian  # noqa: PLC0415  (as below)
+
+        settings, python = self.settings, dependencies.python_version
+        if choose_server(settings.server, python) == "granian":
+            server = fetch_granian(
+                python,
+                workspace=self.workspace,
+                settings=settings,
+                run=self.run,
+                reporter=self.reporter,
+                environ=self.environ,
+            )
+        else:
+            server = Server(name="gunicorn", version=gunicorn_version())
+        log.info("the image serves with %s on Python %s", server, python or "of the base's environment")
+        return server
+
+    def _install(
+        self, file: Path, artifact: Artifact, target: ImageTarget, prefix: PurePosixPath, *, kind: str
+    ) -> Dependencies:
+        inputs: EnvironmentInputs = {
+            "artifact_root": artifact.root,
+            "workspace": self.workspace,
+            "target": target,
+            "settings": self.settings,
+            "run": self.run,
+            "reporter": self.reporter,
+            "environ": self.environ,
+        }
+        if kind == "pip":
+            from packager.environment.pip import make_pip_environment  # noqa: PLC0415  (only what is needed)
+
+            environment = make_pip_environment(file, prefix=prefix, **inputs)
+            return _installed(environment, packages=environment.site_packages)
+        from packager.environment.conda import make_conda_environment  # noqa: PLC0415  (the solver takes long)
+
+        return _installed(make_conda_environment(file, envs_location=prefix, **inputs), packages=None)
+
+
+def needs_run_step(request: PackagingRequest, artifact: Artifact) -> bool:
+    """Tell whether the base's own conda is to install the dependencies, by a command in the image."""
+    conda = artifact.manifest.binaries.dependencies == "conda"
+    return conda and not request.arguments.dockerfile_add_conda_installation
+
+
+def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
+    check_python(environment.python_version)
+    return Dependencies(
+        python=str(environment.python),
+        python_version=environment.python_version,
+        root=environment.root,
+        prefix=environment.prefix,
+        packages=packages,
+        variables=environment.variables,
+        lock=environment.lock,
+        lock_digest=environment.lock_digest,
+    )

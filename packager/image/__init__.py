@@ -1,0 +1,1 @@
+"""What the image is: plan, planner, Dockerfile, build context, layers."""

@@ -1,0 +1,85 @@
+"""The runtime layer: our serving runtime and the server it runs on, as files of this installation.
+
+gunicorn is the packager's own pinned copy; granian, compiled for the image's Python, is fetched when the image is
+planned (`packager.environment.http_server`). A release of the packager is one version of each.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from packager.errors import DependenciesError, PackagerError
+from packager.image.plan import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VENDORED = ("gunicorn",)
+OLDEST_PYTHON = (3, 8)  # what the runtime is written for and tested on
+_LEFT_OUT = {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+def check_python(version: str) -> None:
+    """Refuse a model whose Python is too old for the runtime.
+
+    Raises:
+        DependenciesError: Names the version that it needs.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PYTHON:
+        oldest = ".".join(str(part) for part in OLDEST_PYTHON)
+        raise DependenciesError(
+            f"the model runs on Python {version}, and images serve from Python {oldest} on",
+            hint=f"ask for python>={oldest} in the conda file, or take a base image that has it for pip requirements",
+        )
+
+
+def gunicorn_version() -> str:
+    """Return the version of the gunicorn that goes into images.
+
+    Raises:
+        PackagerError: This installation is damaged: there is none.
+    """
+    return _distribution("gunicorn").version
+
+
+def runtime_folder() -> Path:
+    """Return the folder of this installation that has the runtime's own files."""
+    return Path(str(files("packager") / "runtime"))
+
+
+def runtime_contents(destination: PurePosixPath, vendor: Path | None = None) -> tuple[Content, ...]:
+    """Return the files of the runtime layer, sorted, for a folder of the image; those in `vendor` go beside gunicorn.
+
+    Raises:
+        PackagerError: This installation is damaged: a part of the runtime is missing.
+    """
+    contents = [*_folder(runtime_folder(), destination), *_vendored(destination / "vendor")]
+    if vendor is not None:
+        contents += _folder(vendor, destination / "vendor")
+    return tuple(sorted(contents, key=lambda content: content.destination))
+
+
+def _folder(folder: Path, destination: PurePosixPath) -> Iterator[Content]:
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.is_file() and not _LEFT_OUT.intersection(inside.parts):
+            yield Content(source=path, destination=destination / inside.as_posix(), is_file=True)
+
+
+def _vendored(destination: PurePosixPath) -> Iterator[Content]:
+    for name in VENDORED:
+        distribution = _distribution(name)
+        for path in distribution.files or ():
+            if ".." not in path.parts and not _LEFT_OUT.intersection(path.parts):
+                source = Path(str(distribution.locate_file(path)))
+                yield Content(source=source, destination=destination / path.as_posix(), is_file=True)
+
+
+def _distribution(name: str) -> metadata.Distribution:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError as error:
+        raise PackagerError(f"{name} is not installed beside the packager", hint="install the packager anew") from error

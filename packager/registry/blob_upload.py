@@ -1,0 +1,204 @@
+"""One blob on its way into a registry: begun, sent, cut off, resumed, finished or called off.
+
+The protocol is that of github.com/opencontainers/distribution-spec. A blob goes as one streamed PATCH, which every
+registry takes; what a cut connection has left of it is asked for, and only the rest is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx
+
+from packager.registry.errors import cause
+from packager.registry.retries import TransientStatusError
+from packager.registry.transport import skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from packager.models.image import Descriptor
+    from packager.registry.transport import Wire
+    from packager.registry.uploads import BlobSource
+
+log = logging.getLogger(__name__)
+
+_BYTES = "application/octet-stream"
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
+_NO_PATCH = (404, 405, 501)  # a registry that only takes whole blobs
+_LOST = (400, 404, 416)  # the upload is no longer known, or it holds something else than we think
+_UNKNOWN = (404, 416)
+_MOST_BEGINS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rest:
+    """A blob's bytes from an offset on. Each iteration begins anew: a login that has run out costs a second one."""
+
+    blob: BlobSource
+    offset: int
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the bytes."""
+        return skipped(self.blob.stream(), self.offset)
+
+
+class Sending:
+    """The upload of one blob. `attempt` it until it succeeds or it's no use, and `call_off` what is left then."""
+
+    def __init__(self, wire: Wire, blob: BlobSource) -> None:
+        """Name the repository's wire and the blob."""
+        self._wire = wire
+        self._blob = blob
+        self._location = ""
+        self._offset = 0  # how many bytes the registry has
+        self._begins = 0
+        self._whole = False  # the registry takes no parts
+        self._sent: Descriptor | None = None  # the blob was sent to its end; only the answer may be missing
+        self._open: list[str] = []  # where uploads may still be waiting
+
+    def attempt(self) -> Descriptor:
+        """Send the blob, or what the last attempt has left of it.
+
+        Raises:
+            TransientStatusError, httpx.TransportError: It may help to try again.
+            RegistryAuthError, RegistryError: It doesn't.
+        """
+        if self._sent is not None and not self._location and self._is_there(self._sent):
+            return self._sent
+        if not self._location:
+            self._begin()
+        try:
+            return self._put_whole() if self._whole else self._send_parts()
+        except (httpx.TransportError, TransientStatusError):
+            self._find_offset()
+            raise
+
+    def call_off(self) -> None:
+        """Let the registry forget what was begun and not finished."""
+        while self._open and self._wire.call_off(self._open.pop()):
+            pass
+
+    def _begin(self) -> None:
+        url = self._wire.url("blobs/uploads/")
+        with self._wire.stream("POST", url, expect=(202,), headers={"Content-Length": "0"}) as response:
+            location = response.headers.get("Location", "")
+        if not location:
+            raise self._wire.wrong("begins an upload without saying where")
+        self._begins += 1
+        self._location, self._offset = self._wire.join(url, location), 0
+        self._open.append(self._location)
+
+    def _send_parts(self) -> Descriptor:
+        known = self._blob.descriptor()
+        if known is None or self._offset < known.size:
+            headers = {"Content-Type": _BYTES, **self._range_headers(known)}
+            content = _Rest(blob=self._blob, offset=self._offset)
+            expect = (202, *_NO_PATCH, *_LOST)
+            with self._wire.stream("PATCH", self._location, expect=expect, headers=headers, content=content) as answer:
+                if answer.status_code in _NO_PATCH and self._begins == 1 and not self._offset:
+                    return self._fall_back()
+                if answer.status_code in _LOST:
+                    return self._begin_again(answer)
+                if answer.status_code != httpx.codes.ACCEPTED:
+                    raise self._wire.unexpected(answer)
+                self._move(answer)
+        described = self._described()
+        self._offset = described.size
+        return self._finish(described)
+
+    def _range_headers(self, known: Descriptor | None) -> dict[str, str]:
+        if self._offset:
+            log.info("the upload to %s goes on at byte %d", self._wire.reference.repository, self._offset)
+        if known is None:  # sent in chunks, whose end is the blob's
+            return {}
+        headers = {"Content-Length": str(known.size - self._offset)}
+        return {**headers, "Content-Range": f"{self._offset}-{known.size - 1}"} if self._offset else headers
+
+    def _finish(self, described: Descriptor) -> Descriptor:
+        self._sent = described
+        url = self._finishing(described.digest)
+        with self._wire.stream("PUT", url, expect=(201, *_LOST), headers={"Content-Length": "0"}) as response:
+            if response.status_code in _LOST:
+                if not self._is_there(described):  # what was sent before a cut may have been taken
+                    if response.status_code in _UNKNOWN:
+                        return self._begin_again(response)
+                    raise self._wire.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
+            else:
+                self._wire.check_digest(response, described.digest)
+        return self._finished(described)
+
+    def _put_whole(self) -> Descriptor:
+        """Send the blob in the one request that every registry must take; its digest must be known before."""
+        if self._blob.descriptor() is None:
+            for _chunk in self._blob.stream():
+                pass
+        described = self._described()
+        self._sent = described
+        url = self._finishing(described.digest)
+        headers = {"Content-Type": _BYTES, "Content-Length": str(described.size)}
+        content = _Rest(blob=self._blob, offset=0)
+        with self._wire.stream("PUT", url, expect=(201,), headers=headers, content=content) as response:
+            self._wire.check_digest(response, described.digest)
+        return self._finished(described)
+
+    def _finishing(self, digest: str) -> str:
+        """Return where the upload is finished; what the registry has put into the address stays as it is."""
+        return f"{self._location}{'&' if '?' in self._location else '?'}digest={quote(digest)}"
+
+    def _finished(self, described: Descriptor) -> Descriptor:
+        self._open.remove(self._location)
+        return described
+
+    def _fall_back(self) -> Descriptor:
+        log.debug("%s takes no parts of a blob; it's sent whole", self._wire.reference.host)
+        self._whole = True
+        self._begin()
+        return self._put_whole()
+
+    def _begin_again(self, answer: httpx.Response) -> Descriptor:
+        if self._begins >= _MOST_BEGINS:
+            raise self._wire.wrong(f"has lost an upload {self._begins} times: {cause(answer)}")
+        self._begin()
+        return self._send_parts()
+
+    def _find_offset(self) -> None:
+        """Ask what the registry has; where it doesn't say, the upload begins anew."""
+        location, self._location = self._location, ""
+        if not location or self._whole:
+            return
+        known = self._blob.descriptor()
+        try:
+            with self._wire.stream("GET", location, expect=(204, 200)) as response:
+                had = _RANGE.fullmatch(response.headers.get("Range", ""))
+                # An upload of nothing and one of one byte look the same; of the two, nothing is what happens.
+                offset = 0 if had is None or had[1] == "0" else int(had[1]) + 1
+                if had and (known is None or offset <= known.size):
+                    self._location, self._offset = location, offset
+                    self._move(response)
+        except Exception as error:  # noqa: BLE001  (what counts is the failure that led here)
+            self._location = ""
+            log.debug("the upload's state can't be asked for: %s", type(error).__name__)
+
+    def _move(self, response: httpx.Response) -> None:
+        """Go on where the registry says, if it does."""
+        location = response.headers.get("Location", "")
+        if location:
+            moved = self._wire.join(self._location, location)
+            self._open[self._open.index(self._location)] = moved
+            self._location = moved
+
+    def _described(self) -> Descriptor:
+        described = self._blob.descriptor()
+        if described is None:
+            raise self._wire.wrong("ended an upload before all of it was sent")
+        return described
+
+    def _is_there(self, described: Descriptor) -> bool:
+        url = self._wire.url(f"blobs/{described.digest}")
+        with self._wire.stream("HEAD", url, expect=(200, 404)) as response:
+            return response.status_code == httpx.codes.OK

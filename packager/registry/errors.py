@@ -1,0 +1,188 @@
+"""What a registry's answer, or its silence, means: one of our errors."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from packager.errors import (
+    ImageNotFoundError,
+    PackagerError,
+    RegistryAuthError,
+    RegistryError,
+    RegistryUnreachableError,
+)
+from packager.logs.redaction import one_line
+from packager.registry.response_limits import MOST_ERROR_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from packager.models.reference import Reference
+
+_PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+# X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
+_NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
+_REFUSED = "CERTIFICATE_VERIFY_FAILED"
+_WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA")  # alerts sent to us
+
+Verb = Literal["pull", "push"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a registry was asked for, and as whom.
+
+    Attributes:
+        verb: Whether it's for a pull or for a push.
+        reference: The image.
+        user: Who we said we are; empty for nobody.
+    """
+
+    verb: Verb
+    reference: Reference
+    user: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the start of a message."""
+        return f"{self.verb} of {self.reference}"
+
+
+def refusal(asked: Asked, response: httpx.Response, body: bytes) -> PackagerError:
+    """Say what a status other than success means."""
+    host, (code, cause) = asked.reference.host, _cause(response, body)
+    if response.status_code in (401, 403):
+        return _refused_login(asked, f"{asked}: the registry {host}", cause, status=response.status_code, code=code)
+    if response.status_code == 404 and asked.verb == "pull":  # noqa: PLR2004  (RFC 9110)
+        return image_not_found(asked.reference)
+    if response.status_code == 429:  # noqa: PLR2004
+        return RegistryError(
+            f"{asked}: the registry {host} limits the rate of requests: {cause}",
+            hint="wait, or log in with a connection; PACKAGER_REGISTRY_RETRY_SECONDS is how long we wait",
+        )
+    if response.status_code == 413:  # noqa: PLR2004
+        return RegistryError(
+            f"{asked}: the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
+            hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",
+        )
+    hint = f"look into the log of {host}"
+    if response.status_code >= 500 and asked.verb == "push":  # noqa: PLR2004
+        hint = f"the storage of {host} may be out of space or out of order: look into its log, then push again"
+    status = "" if cause.startswith(str(response.status_code)) else f"{response.status_code} "
+    return RegistryError(f"{asked} failed: the registry {host} answered {status}{cause}", hint=hint)
+
+
+def _refused_login(asked: Asked, start: str, cause: str, *, status: int, code: str) -> RegistryAuthError:
+    target = f"docker-{asked.verb}"
+    place = asked.reference.repository
+    if not asked.user:
+        return RegistryAuthError(
+            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has some",
+            hint=f"give the {target} target a connection for {asked.reference.host} with user and password",
+        )
+    if status == 403 or code == "DENIED":  # noqa: PLR2004
+        return RegistryAuthError(
+            f"{start} refused the credentials of user {asked.user!r} for this: {cause}",
+            hint=f"let this user {asked.verb} at {place}, or give the {target} target another connection",
+        )
+    return RegistryAuthError(
+        f"{start} refused the credentials of user {asked.user!r}: {cause}",
+        hint=f"check user and password of the {target} target's connection, and that this user may {asked.verb} "
+        f"at {place}",
+    )
+
+
+def image_not_found(reference: Reference) -> ImageNotFoundError:
+    """Say that the registry has no such image."""
+    return ImageNotFoundError(
+        f"the registry {reference.host} has no image {reference}", hint="check the name and tag of dockerfileBaseImage"
+    )
+
+
+def silence(asked: Asked, error: httpx.TransportError) -> RegistryUnreachableError:
+    """Say why no answer came."""
+    host, cause = asked.reference.host, one_line(str(error) or type(error).__name__)
+    refused = _find(error, ssl.SSLCertVerificationError)
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
+        return _untrusted(asked, reason, getattr(refused, "verify_code", 0))
+    if _REFUSED in str(error):
+        return _untrusted(asked, cause)
+    if is_plain_answer(error):
+        return RegistryUnreachableError(
+            f"{asked}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
+            hint=f"if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
+        )
+    if any(word in str(error) for word in _WANTS_CERTIFICATE):
+        return RegistryUnreachableError(
+            f"{asked}: the registry {host} didn't accept our TLS connection: {cause}",
+            hint=f"if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
+        )
+    return RegistryUnreachableError(
+        f"{asked}: the registry {host} can't be reached: {cause}",
+        hint="check its name and port, the network, and the proxy variables",
+    )
+
+
+def _untrusted(asked: Asked, reason: str, code: int = 0) -> RegistryUnreachableError:
+    start = f"{asked}: the certificate of {asked.reference.host}"
+    if code == _EXPIRED:
+        return RegistryUnreachableError(f"{start} has expired", hint="renew it on the registry; check this clock too")
+    if code == _NOT_YET_VALID:
+        return RegistryUnreachableError(f"{start} is not valid yet", hint="check the clocks here and there")
+    if code in (_WRONG_NAME, _WRONG_ADDRESS):
+        return RegistryUnreachableError(
+            f"{start} is for another name: {one_line(reason)}",
+            hint="name the registry as its certificate does, or let it have a certificate for this name",
+        )
+    return RegistryUnreachableError(
+        f"{start} can't be trusted: {one_line(reason)}",
+        hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
+    )
+
+
+def is_tls_trouble(error: BaseException) -> bool:
+    """Tell whether the two sides met, and TLS between them failed: it will fail again."""
+    found = _find(error, ssl.SSLError)
+    cut_off = isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "UNEXPECTED_EOF" in str(error)
+    return not cut_off and (found is not None or "[SSL" in str(error))
+
+
+def is_plain_answer(error: BaseException) -> bool:
+    """Tell whether something answered that speaks no TLS."""
+    return any(word in str(error) for word in _PLAIN_ANSWER)
+
+
+def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    return next((each for each in _chain(error) if isinstance(each, kind)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
+    """Return the registry's error code, empty where it gave none, and what to show of its answer."""
+    try:
+        document: Any = json.loads(body)
+        first = document["errors"][0]
+        code = str(first["code"])
+        return code, one_line(f"{code}: {first.get('message') or response.reason_phrase}")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return "", one_line(f"{response.status_code} {response.reason_phrase}".strip())
+
+
+def code(response: httpx.Response, body: bytes) -> str:
+    """Return the registry's error code, empty where it gave none."""
+    return _cause(response, body)[0]
+
+
+def cause(response: httpx.Response) -> str:
+    """Return what may be shown of an answer that is no success; reads it."""
+    return _cause(response, next(response.iter_raw(MOST_ERROR_BYTES), b""))[1]

@@ -1,0 +1,154 @@
+"""What a body is made of: compression, characters, and the forms that rows may come in."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from . import arrow, fast_json, inputs
+from .http import NO_BODY, TOO_LARGE
+from .inputs import Batch, InputError
+from .responses import CSV, JSON
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional
+
+    from .http import Reply, Request
+    from .request_validation import Intake
+
+_WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
+_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
+_WORDS = {"": None, "nan": None, "true": True, "false": False}
+
+
+def plain_body(request: Request, body: bytes, limit: int) -> bytes:
+    """The body as it was before `Content-Encoding`.
+
+    Raises:
+        InputError: It isn't gzip, or not what it says, or more than `limit` bytes when unpacked.
+    """
+    encoding = request.header("content-encoding")
+    if encoding is not None:
+        encoding = encoding.strip().lower()
+    if encoding in (None, "", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
+    try:
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
+    except EOFError as error:
+        raise InputError("The body is not gzip: it ends too early") from error
+    except (OSError, zlib.error) as error:
+        raise InputError(f"The body is not gzip: {error}") from error
+    if len(unpacked) > limit:
+        raise InputError(TOO_LARGE.format(limit), 413)
+    return unpacked
+
+
+def packed(request: Request, reply: Reply) -> Reply:
+    """The answer, compressed where the client takes that and it is worth it."""
+    accepted = request.header("accept-encoding")
+    if accepted is None or len(reply.body) < _WORTH_IT or not _takes_gzip(accepted):
+        return reply
+    body = gzip.compress(reply.body, 1)
+    headers = [header for header in reply.headers if header[0] != "Content-Length"]
+    headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"), ("Content-Length", str(len(body)))]
+    return reply._replace(headers=headers, body=body)
+
+
+def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
+    """The rows of a body: Arrow, or CSV with a line of names, where its type says so, else JSON.
+
+    Raises:
+        InputError: It is none of them; says where.
+    """
+    kind = request.header("content-type") or JSON
+    if kind != JSON:
+        kind = kind.partition(";")[0].strip().lower()
+    if kind in (arrow.STREAM, arrow.FILE):
+        return arrow.read(body, intake)
+    if kind == CSV:
+        return _read_csv(_text_of(body), intake)
+    return inputs.read_batch(document_of(body))
+
+
+def document_of(body: bytes) -> Any:
+    """Read a body of JSON.
+
+    Raises:
+        InputError: It isn't; says where.
+    """
+    try:
+        return fast_json.loads(body)
+    except fast_json.Refused:
+        return inputs.parse_strict(_text_of(body))
+
+
+def _text_of(body: bytes) -> str:
+    """The characters of a body.
+
+    Raises:
+        InputError: It isn't UTF-8, or empty.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
+    if text.startswith("\ufeff"):  # noqa: FURB188  (`removeprefix` is newer than 3.8)
+        text = text[1:]
+    if not text or text.isspace():
+        raise InputError(NO_BODY)
+    return text
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for part in accepted.lower().split(","):
+        name, _, quality = part.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _read_csv(text: str, intake: Intake) -> Batch:
+    csv.field_size_limit(_LONGEST_CELL)  # the model may have set another
+    reader = csv.reader(io.StringIO(text), strict=True)
+    columns: Optional[Any] = None
+    readers: List[Callable[[str], Any]] = []
+    data: List[Any] = []
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if columns is None:
+                columns = cells
+                readers = [_text if name in intake.checks.text_columns else _value for name in columns]
+            elif len(cells) != len(columns):
+                raise InputError(
+                    f"CSV line {reader.line_num} has {len(cells)} cells, and there are {len(columns)} columns", 422
+                )
+            else:
+                intake.check_count(len(data) + 1)
+                data.append([read(cell) for read, cell in zip(readers, cells)])  # noqa: B905  (of one length)
+    except csv.Error as error:
+        raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
+    if columns is None or not data:
+        raise InputError("The CSV has no rows: the first line are the names of the columns")
+    return Batch(data, columns)
+
+
+def _text(cell: str) -> Optional[str]:
+    return cell or None
+
+
+def _value(cell: str) -> Any:
+    if cell.lower() in _WORDS:
+        return _WORDS[cell.lower()]
+    if _INTEGER.fullmatch(cell):
+        return int(cell)
+    return float(cell) if _NUMBER.fullmatch(cell) else cell

@@ -1,0 +1,166 @@
+"""The REST surface of a model: which paths there are, and what each answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import batching, codecs, oip, openapi, outputs, schema
+from .http import Job, Reply, error_reply, json_reply, text_reply
+from .limits import Limits
+from .metrics import Metrics
+from .prediction import Infer, Invoke, Means, Service
+from .request_validation import Intake
+
+if TYPE_CHECKING:
+    from typing import Callable, Dict, List, Optional, Tuple, Union
+
+    from .http import Request
+    from .model import Model
+    from .prediction import Part
+
+    Handler = Callable[[Request], Reply]
+
+
+class Surface:
+    """The REST surface of one model. Nothing that a request or the model does gets out of it but as an answer.
+
+    Attributes:
+        closing: Whether the process is about to end, and wants no more requests.
+        metrics: What is counted.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        environ: Dict[str, str],
+        log_error: Callable[[str], None],
+        metrics: Optional[Metrics] = None,
+        batches: batching.Limits = batching.Limits(),  # noqa: B008  (it can't change)
+    ) -> None:
+        """Serve `model` under the name, the version and the limits that `environ` gives.
+
+        Raises:
+            ValueError: A limit is not a number.
+        """
+        self._model = model
+        self._service = Service(
+            environ.get("ODAHU_MODEL_NAME", "model"),
+            environ.get("ODAHU_MODEL_VERSION", "unknown"),
+        )
+        self.closing = False
+        self._batches = batches
+        self.metrics = metrics or Metrics.alone()
+        intake = Intake.of_model(model, Limits.from_env(environ), log_error)
+        self._means = Means(self._service, model, intake, self.metrics, log_error)
+        self._invoke = Invoke(self._means)
+        base = f"/v2/models/{self._service.name}"
+        versioned = f"{base}/versions/{self._service.version}"
+        # What is there for each is made once, and not for each request.
+        info, metadata, document = self._info(), self._model_metadata(), self._openapi()
+        shares = batches.rows > 1 and model.mode == "matrix"
+        invoke, infer = (each.job(shares=shares) for each in (self._invoke, Infer(self._means)))
+        self._routes: Dict[str, Tuple[str, Union[Handler, Job]]] = {
+            "/api/model/invoke": ("POST", invoke),
+            "/api/model/info": ("GET", info),
+            "/healthcheck": ("GET", self._health),
+            "/openapi.json": ("GET", document),
+            "/docs": ("GET", self._docs),
+            "/metrics": ("GET", self._metrics),
+            "/v2": ("GET", self._server),
+            "/v2/health/live": ("GET", self._live),
+            "/v2/health/ready": ("GET", self._ready),
+        }
+        for place in (base, versioned):
+            self._routes[place] = ("GET", metadata)
+            self._routes[f"{place}/ready"] = ("GET", self._model_ready)
+            self._routes[f"{place}/infer"] = ("POST", infer)
+        names: Dict[Union[Handler, Job], str] = {
+            invoke: "invoke",
+            infer: "infer",
+            info: "info",
+            metadata: "metadata",
+            self._server: "metadata",
+            document: "documents",
+            self._docs: "documents",
+            self._metrics: "metrics",
+        }
+        self.metrics.name_routes({path: names.get(handle, "health") for path, (_, handle) in self._routes.items()})
+
+    @property
+    def max_body(self) -> int:
+        """The largest body that is read, in bytes."""
+        return self._means.intake.limits.max_body
+
+    def begin(self, request: Request) -> Union[Reply, Job]:
+        """Answer what needs neither the body nor the model; else say what is left to do."""
+        path, method = request.path, request.method
+        allowed, handle = self._routes.get(path, ("", None))
+        if handle is None:
+            return error_reply(404, f"There is no {path}; there are {', '.join(self._routes)}")
+        if method != allowed and not (method == "HEAD" and allowed == "GET"):
+            methods = ("GET", "HEAD") if allowed == "GET" else (allowed,)
+            message = f"{method} is not allowed for {path}, only {' and '.join(methods)}"
+            return error_reply(405, message, ("Allow", ", ".join(methods)))
+        return handle if isinstance(handle, Job) else handle(request)
+
+    def _health(self, _request: Request) -> Reply:
+        return json_reply(200, outputs.dumps({"status": True}))
+
+    def _metrics(self, _request: Request) -> Reply:
+        text = self.metrics.text(self._service.name, self._service.version)
+        return text_reply(200, text, "text/plain; version=0.0.4; charset=utf-8")
+
+    def _docs(self, _request: Request) -> Reply:
+        return text_reply(200, openapi.page(), "text/html; charset=utf-8")
+
+    def _server(self, _request: Request) -> Reply:
+        document = {"name": "odahu-runtime", "version": self._service.version, "extensions": ["binary_tensor_data"]}
+        return json_reply(200, outputs.dumps(document))
+
+    def _live(self, _request: Request) -> Reply:
+        return json_reply(200, outputs.dumps({"live": True}))
+
+    def _ready(self, _request: Request) -> Reply:
+        """The model was loaded before this process took its first request, so only its end makes a difference."""
+        return json_reply(503 if self.closing else 200, outputs.dumps({"ready": not self.closing}))
+
+    def _model_ready(self, _request: Request) -> Reply:
+        document = {"name": self._service.name, "ready": not self.closing}
+        return json_reply(503 if self.closing else 200, outputs.dumps(document))
+
+    def _info(self) -> Job:
+        def run(request: Request) -> Reply:
+            document = schema.swagger(self._service.name, self._service.version, *self._model.schemas())
+            return json_reply(200, outputs.dumps(document), self._invoke.headers(request))
+
+        return self._job(run)
+
+    def _openapi(self) -> Job:
+        def run(_: Request) -> Reply:
+            service, model = self._service, self._model
+            document = openapi.openapi(service.name, service.version, model.schemas(), model.columns())
+            return json_reply(200, outputs.dumps(document))
+
+        return self._job(run)
+
+    def _model_metadata(self) -> Job:
+        def run(_: Request) -> Reply:
+            service = self._service
+            return json_reply(200, outputs.dumps(oip.metadata(service.name, service.version, *self._model.columns())))
+
+        return self._job(run, error="error")
+
+    def _job(self, run: Callable[[Request], Reply], error: str = "message") -> Job:
+        """A job that takes the model but no rows; its failures are answers, as those of a prediction are."""
+
+        def guarded(request: Request, _: bytes) -> Reply:
+            try:
+                return codecs.packed(request, run(request))
+            except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+                return self._means.failed(error, request, fault)
+
+        return Job(False, guarded)  # noqa: FBT003
+
+    def predict_together(self, parts: List[Part]) -> List[Reply]:
+        """Answer several requests with as few calls of the model as can be."""
+        return batching.answer(parts, self._model, self._batches, self.metrics)

@@ -1,0 +1,199 @@
+"""An archive at a web server, by httpx: plain GET with ranges (RFC 9110)."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import re
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import httpx
+
+from packager.errors import StorageError
+from packager.sources.stores.checksums import Checksum, from_headers, strongest
+from packager.sources.stores.location import is_loopback
+from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
+from packager.sources.stores.store_errors import (
+    Access,
+    Answer,
+    TransientError,
+    changed,
+    is_untrusted,
+    refused,
+    shown,
+    unreachable,
+)
+from packager.system.proxies import ProxyTransport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from packager.sources.stores.location import RemoteModel
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+_NUMBER = r"[0-9]{1,19}"  # more bytes are nowhere
+_RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
+_MOST_REDIRECTS = 5
+
+
+class WebSource:
+    """An archive at one URL. Close it, as with `contextlib.closing`."""
+
+    def __init__(
+        self,
+        model: RemoteModel,
+        *,
+        context: ssl.SSLContext,
+        environ: Mapping[str, str],
+        insecure_hosts: Iterable[str] = (),
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Name the archive; `transport` is what stands for the network in tests."""
+        auth, credential = _login(environ)
+        self.access = Access(
+            location=str(model),
+            store=model.bucket,
+            credential="the URL's own signature" if model.query else credential,
+            permission="reading that file",
+        )
+        self._url = model.url
+        self._asked = model.bucket  # the host with its port; another one after a redirect
+        self._insecure_hosts = frozenset(insecure_hosts)
+        self._checksums: list[Checksum] = []
+        self._client = httpx.Client(
+            auth=auth,
+            headers={"Accept-Encoding": "identity"},
+            follow_redirects=True,
+            max_redirects=_MOST_REDIRECTS,
+            timeout=_TIMEOUT,
+            transport=transport or ProxyTransport(context),
+            trust_env=False,
+            event_hooks={"request": [self._check_request]},
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def checksums(self) -> list[Checksum]:
+        """Return what the first answer's headers said."""
+        return self._checksums
+
+    @contextmanager
+    def open(self, offset: int, validator: str) -> Iterator[Opened]:
+        """Ask for the bytes from `offset` on; see `Source`."""
+        headers = _conditions(offset, validator)
+        try:
+            with closing(self._ask(headers)) as response:
+                self._check(response)
+                opened = self._opened(response, offset)
+                if validator and opened.validator != validator:
+                    raise changed(self.access)
+                yield opened
+        except httpx.TransportError as error:
+            cause = f"{type(error).__name__}: {error}"
+            failure = unreachable(replace(self.access, store=self._asked), cause)
+            if is_untrusted(cause) or isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
+                raise failure from error
+            raise TransientError(failure) from error
+        except httpx.TooManyRedirects as error:
+            raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
+        except httpx.InvalidURL as error:
+            raise self._astray() from error
+
+    def _ask(self, headers: Mapping[str, str]) -> httpx.Response:
+        """Send the request and those that redirects lead to; the body is still to come."""
+        self._asked = self.access.store
+        try:
+            return self._client.send(self._client.build_request("GET", self._url, headers=headers), stream=True)
+        except UnicodeError as error:  # of IDNA: a host that MODEL names was checked, so it's one that was led to
+            raise self._astray() from error
+        except httpx.RemoteProtocolError as error:
+            if "location header" in str(error):  # httpx has no class of its own for it
+                raise self._astray() from error
+            raise
+
+    def _astray(self) -> StorageError:
+        return StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL")
+
+    def _check_request(self, request: httpx.Request) -> None:
+        """Refuse a redirect from https to http, and to what is no web server; note who is asked."""
+        host, place = request.url.host, request.url.netloc.decode()
+        if request.url.scheme not in ("http", "https"):
+            raise StorageError(
+                f"{self.access.location} redirects to {request.url.scheme}://, which is no web server's URL",
+                hint="give a URL from which the archive itself comes",
+            )
+        if request.url != self._url:
+            self._asked = place
+        if request.url.scheme != "https" and not is_loopback(host) and place not in self._insecure_hosts:
+            raise StorageError(
+                f"{self.access.location} redirects to {place} over plain HTTP", hint="give the URL that it leads to"
+            )
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+            return
+        body = next(response.iter_raw(1 << 14), b"").decode(errors="replace")
+        answer = Answer.from_text(response.status_code, body)
+        if not answer.code:
+            answer = Answer(status=response.status_code, message=response.reason_phrase)
+        error = refused(self.access, answer)
+        if answer.is_transient:
+            raise TransientError(error, wait=_seconds(response.headers.get("retry-after", "")))
+        raise error
+
+    def _opened(self, response: httpx.Response, offset: int) -> Opened:
+        headers = response.headers
+        length = headers.get("content-length", "")
+        start, size = 0, int(length) if re.fullmatch(_NUMBER, length) else None
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            match = _RANGE.fullmatch(headers.get("content-range", ""))
+            if match is None or int(match[1]) != offset:
+                what = shown(headers.get("content-range", "no range"))
+                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
+            start, size = offset, None if match[2] == "*" else int(match[2])
+        else:
+            self._checksums = strongest(from_headers({name.lower(): value for name, value in headers.items()}))
+        return Opened(start=start, size=size, validator=_validator(headers), chunks=response.iter_raw())
+
+
+def _validator(headers: httpx.Headers) -> str:
+    """Return a strong ETag, else the date: a weak ETag doesn't tell versions apart byte by byte."""
+    etag = headers.get("etag", "")
+    return etag if etag.startswith('"') else str(headers.get("last-modified", ""))
+
+
+def _conditions(offset: int, validator: str) -> dict[str, str]:
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if validator:
+        headers["If-Match" if validator.startswith('"') else "If-Unmodified-Since"] = validator
+    return headers
+
+
+def _seconds(text: str) -> float | None:
+    """Read Retry-After: seconds or a date."""
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:
+    """Return the logins of the user's .netrc (or what NETRC names), if there is such a file, and how to name them."""
+    try:
+        return httpx.NetRCAuth(environ.get("NETRC") or None), "the login of .netrc"
+    except FileNotFoundError:
+        return None, "anonymous access"
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
+        log.warning("the .netrc file is not used: it can't be read (%s)", type(error).__name__)
+        return None, "anonymous access"

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from packager.check import model_check
+from packager.check.memory import available_memory
+from packager.check.model_check import ModelCheck
+from packager.check.sandbox import guarded, lay_out
+from packager.errors import ModelCheckError, ToolMissingError
+from packager.image.plan import StoredLayer
+from packager.image.planner import Dependencies, Prepared, make_plan
+from packager.logs.progress import SilentReporter
+from packager.models.image import Descriptor
+from packager.registry.access import RegistryAccess
+from packager.registry.trust import Trust
+from packager.settings import Settings
+from packager.system.process import Completed, OutOfBoundsError
+from tests.unit.builders import BASE_DIGEST, base, prepared, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+SERVES = Completed(argv=(), returncode=0, output="", stdout='{"status": "ok", "sample": "predicted", "seconds": {}}\n')
+
+
+@dataclass
+class Desk:
+    """A workspace with an environment and a model, and a runner that answers what the test says."""
+
+    folder: Path
+    answer: Completed | Exception = SERVES
+    python_runs: int | Exception = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
+    calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
+    during: Callable[[], object] = lambda: None
+    withheld: bool = False
+
+    def __post_init__(self) -> None:
+        (self.folder / "environment/bin").mkdir(parents=True)
+        (self.folder / "artifact/wine").mkdir(parents=True)
+        (self.folder / "artifact/wine/entrypoint.py").write_text("code")
+
+    def run(self, argv: Sequence[str], *, env: Mapping[str, str], **more: Any) -> Completed:
+        if argv[-2:] == ["-c", "pass"]:
+            if isinstance(self.python_runs, Exception):
+                raise self.python_runs
+            return Completed(argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found")
+        assert self.withheld
+        self.calls.append((list(argv), dict(env)))
+        self.during()
+        if isinstance(self.answer, Exception):
+            more["on_line"]("its last words")
+            raise self.answer
+        return self.answer
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        self.withheld = True
+        yield
+        self.withheld = False
+
+    def check(self, ready: Prepared | None = None, check: bool | None = None) -> None:
+        ready = ready or prepared(self.folder)
+        platforms = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
+        values = {"platform": platforms[platform.machine()], "check": check, **self.settings}
+        ModelCheck(
+            settings=Settings.model_validate(values),
+            environ=self.environ,
+            reporter=SilentReporter(),
+            workspace=self.folder,
+            access=RegistryAccess(auth_file=self.folder / "none", trust=Trust(), plain_hosts=frozenset()),
+            withheld=self.hold,
+            run=self.run,
+        ).check(make_plan(request(), ready), ready)
+        assert {path.name for path in self.folder.iterdir()} == {"environment", "artifact"}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def pip(folder: Path, version: str = OWN) -> Prepared:
+    dependencies = Dependencies(
+        python="python3",
+        python_version=version,
+        root=folder / "environment",
+        prefix=PurePosixPath("/opt/odahu/packages"),
+        packages=PurePosixPath("/opt/odahu/packages"),
+    )
+    return prepared(folder, dependencies=dependencies)
+
+
+def failed(error: str, **more: Any) -> Completed:
+    report = json.dumps({"status": "failed", "error": error})
+    return replace(Completed(argv=(), returncode=4, output="Traceback\nSomeError", stdout=f"{report}\n"), **more)
+
+
+def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(desk: Desk) -> None:
+    desk.environ = {
+        "HTTPS_PROXY": "http://proxy:8080",
+        "HTTP_PROXY": "http://me:word@proxy:8080",
+        "PACKAGER_PIP_INDEX_URL": "https://word@index/",
+        "AWS_SECRET_ACCESS_KEY": "word",
+        "PATH": "/word",
+    }
+    image = base(env=(("PATH", "/base/bin"), ("LD_PRELOAD", "/x.so"), ("PYTHONPATH", "/y"), ("MODEL_MODE", "fast")))
+    ready = prepared(desk.folder, base=image)
+    desk.check(replace(ready, dependencies=replace(ready.dependencies, variables=(("OMP_NUM_THREADS", "1"),))))
+    [(argv, env)] = desk.calls
+    assert argv[0] == f"{desk.folder}/environment/bin/python"
+    assert argv[-4:] == ["cli", "self-check", "--format", "json"]
+    assert "word" not in str(env)
+    model = env["MODEL_LOCATION"].removesuffix("/wine")
+    assert model.startswith(f"{desk.folder}/check-")
+    assert env == {
+        "LANG": "C.UTF-8",
+        "MODEL_MODE": "fast",
+        "HTTPS_PROXY": "http://proxy:8080",
+        "OMP_NUM_THREADS": "1",
+        "ODAHU_MODEL_NAME": "wine",
+        "ODAHU_MODEL_VERSION": "1.0",
+        "MODEL_LOCATION": f"{model}/wine",
+        "MODEL_ENTRYPOINT": "entrypoint",
+        "PATH": f"{desk.folder}/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": f"{model.removesuffix('model')}tmp",
+        "TMPDIR": f"{model.removesuffix('model')}tmp",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def test_pip_packages_run_on_a_python_without_packages_of_its_own(desk: Desk) -> None:
+    desk.check(pip(desk.folder))
+    [(argv, env)] = desk.calls
+    assert argv[:4] == [sys.executable, "-B", "-I", "-S"]
+    assert env["ODAHU_PACKAGES"] == f"{desk.folder}/environment"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (failed("init() of the model failed: ValueError: x"), "can't serve: init() of the model failed: ValueError: x"),
+        (replace(SERVES, stdout=""), "it ended its process by itself, with the exit code 0"),
+        (replace(SERVES, stdout="[]", returncode=7), "with the exit code 7"),
+        (replace(SERVES, stdout="", returncode=-9), "its process was ended by SIGKILL"),
+        (replace(SERVES, stdout="", returncode=-11), "its process was ended by SIGSEGV"),
+        (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
+    ],
+)
+@pytest.mark.parametrize("check", [None, True])
+def test_what_can_not_serve(
+    desk: Desk, answer: Completed | Exception, said: str, check: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.answer = answer
+    with pytest.raises(ModelCheckError) as error:
+        desk.check(check=check)
+    assert said in error.value.message
+    assert "--no-check" in error.value.hint
+    if isinstance(answer, Exception):
+        assert "its last words" in caplog.text
+
+
+def test_the_models_own_traceback_is_in_the_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.answer = failed("no", output=f'File "{desk.folder}/environment/lib/x.py", line 1')
+    with pytest.raises(ModelCheckError):
+        desk.check()
+    assert 'File "/opt/conda/envs/wine/lib/x.py", line 1' in caplog.text
+
+
+def stored(folder: Path) -> Prepared:
+    ready = prepared(folder)
+    layer = StoredLayer(
+        name="environment",
+        descriptor=Descriptor(media_type="application/vnd.oci.image.layer.v1.tar", digest=BASE_DIGEST, size=1),
+        diff_id=BASE_DIGEST,
+        repository=ready.base.reference,
+    )
+    return replace(ready, dependencies=replace(ready.dependencies, root=None, stored=layer))
+
+
+def of_the_base(folder: Path) -> Prepared:
+    return prepared(folder, dependencies=Dependencies(python="/opt/conda/envs/x/bin/python", conda_file="x"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "make", "said"),
+    [
+        ({}, of_the_base, "the base's own conda makes its environment"),
+        ({"python_runs": 1}, prepared, "its Python doesn't run here: GLIBC_2.99 not found"),
+        ({"python_runs": ToolMissingError("Exec format error")}, prepared, "doesn't run here: Exec format error"),
+        ({}, lambda folder: pip(folder, "3.6"), "the base image's Python 3.6 is not on this machine"),
+        ({"answer": failed("ImportError: libgomp.so.1: cannot open shared object file: No")}, prepared, "libgomp.so.1"),
+        (
+            {"answer": failed("ImportError: /x: version `GLIBC_2.38' not found")},
+            prepared,
+            "version `GLIBC_2.38' not found",
+        ),
+        ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "don't bring the module 'torch'"),
+    ],
+)
+def test_what_can_not_be_told_is_a_line_in_the_log_or_an_error_where_asked_for(
+    desk: Desk,
+    changes: dict[str, Any],
+    make: Callable[[Path], Prepared],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    for name, value in changes.items():
+        setattr(desk, name, value)
+    desk.check(make(desk.folder))
+    assert "the model is not checked: " in caplog.text
+    assert said in caplog.text
+    with pytest.raises(ModelCheckError) as error:
+        desk.check(make(desk.folder), check=True)
+    assert said in error.value.message
+    assert "can't be checked here" in error.value.message
+
+
+def test_a_missing_module_of_a_conda_environment_is_the_models_fault(desk: Desk) -> None:
+    desk.answer = failed("ModuleNotFoundError: No module named 'torch'")
+    with pytest.raises(ModelCheckError, match="No module named 'torch'"):
+        desk.check()
+
+
+def test_another_platform(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
+    desk.check()
+    assert "its image is for linux-" in caplog.text
+    assert desk.calls == []
+
+
+def test_nothing_is_run_where_nobody_wants_it(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    desk.check(check=False)
+    desk.check(stored(desk.folder))
+    assert desk.calls == []
+    assert "not checked, as asked for" in caplog.text
+    assert "its environment is kept in the registry (--check fetches it)" in caplog.text
+
+
+def test_a_model_that_does_not_fit_into_memory(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.check(prepared(desk.folder, sizes={"weights": 1 << 60}))
+    assert "its files have 1,152,921,504,607 MB, and there are" in caplog.text
+    assert desk.calls == []
+
+
+def test_memory_is_what_the_container_may_take(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")
+    assert available_memory(tmp_path) == 2 << 20
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    assert available_memory(tmp_path) == 2 << 20
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("1048576\n")
+    assert available_memory(tmp_path) == 1 << 20
+
+
+def test_no_room_for_a_copy(desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_words: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_check, "lay_out", full)
+    desk.check()
+    assert "there is no room for its files" in caplog.text
+
+
+def test_a_model_that_changes_its_files(desk: Desk) -> None:
+    desk.during = lambda: (desk.folder / "artifact/wine/entrypoint.py").write_text("eval")
+    with pytest.raises(ModelCheckError, match=r"changes files of its image when it starts: wine/entrypoint\.py"):
+        desk.check()
+
+
+def test_what_is_new_goes_and_what_is_changed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a").write_text("a")
+    with guarded([tmp_path]):
+        (tmp_path / "new/deep").mkdir(parents=True)
+        (tmp_path / "new/deep/file").write_text("x")
+        (tmp_path / "old/link").symlink_to("a")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "old"]
+    with pytest.raises(ModelCheckError, match="old/a"), guarded([tmp_path]):
+        (tmp_path / "old/a").unlink()
+    with pytest.raises(ModelCheckError, match=r"starts: old$"), guarded([tmp_path]):
+        (tmp_path / "old").chmod(0o700)
+    with pytest.raises(ZeroDivisionError), guarded([tmp_path]):
+        (tmp_path / "more").write_text("x")
+        raise ZeroDivisionError
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_copy_has_links_and_modes(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tool").write_text("#!/bin/sh")
+    (model / "tool").chmod(0o755)
+    (model / "link").symlink_to("tool")
+    for linked in (True, False):
+        target = tmp_path / str(linked)
+        lay_out(model, {}, target, linked=linked)
+        assert (target / "link").readlink().name == "tool"
+        assert (target / "tool").stat().st_mode & 0o777 == 0o755
+        assert (target / "tool").samefile(model / "tool") == linked

@@ -1,0 +1,396 @@
+"""The bodies that packagings become: by the schemas of every Kubernetes, and by the rules of Pod Security."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import all_versions
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from packager.cli import app
+from packager.errors import RequestError, UsageError, exit_codes
+from packager.kube.job import RETRIED_CODES, JobRequest, failure_rules, render_job, render_secret
+from packager.kube.job_settings import JobSettings
+from packager.kube.names import ENGINE
+from packager.kube.resources import Resources, resource_problems
+from packager.models.documents import read_packaging_manifest
+from packager.models.integrations import APPLICATIONS
+from packager.models.integrations.schema import integration
+from packager.models.packaging import PackagingManifest
+from tests.unit.builders import REGISTRY
+
+OLDEST, *_, NEWEST = all_versions()
+STORE = {"type": "s3", "uri": "s3://models/prefix", "keyID": "the-key-id", "keySecret": "the-key-secret"}
+FULL_SETTINGS = JobSettings(
+    image="registry.example/packager:1",
+    image_pull_policy="IfNotPresent",
+    image_pull_secrets=("pull",),
+    service_account_name="packager-job",
+    node_selector={"disk": "ssd"},
+    tolerations=({"key": "build", "operator": "Exists", "effect": "NoSchedule"},),
+    priority_class_name="low",
+    cache_claim="cache",
+    env={"HTTPS_PROXY": "http://proxy:3128"},
+    env_from_secrets=("channels",),
+    labels={"kueue.x-k8s.io/queue-name": "team"},
+    annotations={"example.org/cost": "42"},
+)
+
+
+def check(body: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(body, version, strict=True)
+
+
+def request(settings: JobSettings | None = None, *, holder: bool = True, **spec: Any) -> JobRequest:
+    entity = integration(APPLICATIONS["docker-rest"], "packager:1")
+    entity["spec"] |= spec.pop("integration", {})
+    document = {
+        "modelPackaging": {
+            "id": spec.pop("id", "wine"),
+            "spec": {"integrationName": "docker-rest", "artifactName": "wine-1.0.zip", **spec},
+        },
+        "packagingIntegration": entity,
+        "targets": [{"name": "docker-push", "connection": {"id": "registry", "spec": REGISTRY}}],
+        "modelHolder": {"id": "models", "spec": STORE} if holder else None,
+        "trainingZipName": "wine-1.0.zip",
+    }
+    manifest = PackagingManifest.model_validate(document)
+    return JobRequest(manifest=manifest, settings=settings or JobSettings(), namespace="ml")
+
+
+def container_of(job: dict[str, Any]) -> dict[str, Any]:
+    container: dict[str, Any] = job["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+REQUESTS = {
+    "plain": request(),
+    "oci": request(JobSettings(engine="oci")),
+    "everything": request(
+        FULL_SETTINGS,
+        resources={"limits": {"cpu": 1, "memory": "1Gi", "gpu": 1}, "requests": {"cpu": 0.5}},
+        nodeSelector={"zone": "a"},
+        image="registry.example/own:1",
+    ),
+    "claim": request(JobSettings(model_claim="models"), holder=False),
+}
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_bodies_are_valid_in_the_oldest_and_the_newest_kubernetes(name: str, version: str) -> None:
+    assert OLDEST != NEWEST
+    for body in (render_job(REQUESTS[name]), render_secret(REQUESTS[name], job_uid="uid-1")):
+        check(body, version)
+
+
+def test_the_schemas_refuse_what_is_wrong() -> None:
+    body = render_job(request())
+    body["spec"]["template"]["spec"]["containers"][0]["capabilities"] = ["ALL"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(body, NEWEST)
+
+
+# kubernetes.io/docs/concepts/security/pod-security-standards, of 1.37: what each level's rules ask of a Linux pod.
+Rule = Callable[[dict[str, Any], dict[str, Any]], bool]  # of the pod's spec and its container's securityContext
+BASELINE_CAPABILITIES = {
+    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
+    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+}
+RESTRICTED_VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"),
+}
+BASELINE: dict[str, Rule] = {
+    "host namespaces": lambda pod, _: not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
+    "privileged containers": lambda _, own: not own.get("privileged"),
+    "capabilities": lambda _, own: BASELINE_CAPABILITIES.issuperset(own["capabilities"].get("add", [])),
+    "hostPath volumes": lambda pod, _: not any("hostPath" in volume for volume in pod["volumes"]),
+    "host ports": lambda pod, _: not any(each.get("ports") for each in pod["containers"]),
+    "host probes": lambda pod, _: not any(key.endswith("Probe") for each in pod["containers"] for key in each),
+    "AppArmor": lambda pod, own: not {"appArmorProfile"} & ({*pod["securityContext"]} | {*own}),
+    "SELinux": lambda pod, own: not {"seLinuxOptions"} & ({*pod["securityContext"]} | {*own}),
+    "proc mount": lambda _, own: own.get("procMount", "Default") == "Default",
+    "seccomp": lambda pod, own: "Unconfined" not in json.dumps([pod["securityContext"], own]),
+    "sysctls": lambda pod, _: not pod["securityContext"].get("sysctls"),
+}
+RESTRICTED: dict[str, Rule] = {
+    **BASELINE,
+    "volume types": lambda pod, _: all(
+        RESTRICTED_VOLUMES.issuperset({*volume} - {"name"}) for volume in pod["volumes"]
+    ),
+    "privilege escalation": lambda _, own: own.get("allowPrivilegeEscalation") is False,
+    "running as non-root": lambda pod, _: pod["securityContext"].get("runAsNonRoot") is True,
+    "running as non-root user": lambda pod, own: (
+        pod["securityContext"].get("runAsUser") != 0 and own.get("runAsUser") != 0
+    ),
+    "seccomp (restricted)": lambda pod, _: pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault",
+    "capabilities (restricted)": lambda _, own: own["capabilities"] == {"drop": ["ALL"]},
+}
+
+
+@pytest.mark.parametrize("rule", RESTRICTED)
+def test_an_oci_pod_keeps_each_rule_of_the_restricted_level(rule: str) -> None:
+    settings = FULL_SETTINGS.model_copy(update={"engine": "oci", "model_claim": "models"})
+    job = render_job(request(settings, holder=False))
+    assert RESTRICTED[rule](job["spec"]["template"]["spec"], container_of(job)["securityContext"])
+
+
+@pytest.mark.parametrize("rule", BASELINE)
+def test_a_kaniko_pod_keeps_each_rule_of_the_baseline_level(rule: str) -> None:
+    job = render_job(request(FULL_SETTINGS))
+    assert BASELINE[rule](job["spec"]["template"]["spec"], container_of(job)["securityContext"])
+
+
+def test_an_oci_pod_can_not_write_its_root_and_a_user_reads_its_secret() -> None:
+    job = render_job(request(JobSettings(engine="oci")))
+    pod = job["spec"]["template"]["spec"]
+    assert container_of(job)["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting", "engine"),
+    [
+        ({}, "auto", "oci"),
+        ({"dockerfileAddCondaInstallation": True}, "auto", "oci"),
+        ({"dockerfileAddCondaInstallation": False}, "auto", "kaniko"),
+        ({"dockerfileAddCondaInstallation": "false"}, "auto", "kaniko"),
+        ({"dockerfileAddCondaInstallation": False}, "oci", "oci"),
+        ({}, "kaniko", "kaniko"),
+    ],
+)
+def test_auto_takes_kaniko_for_what_runs_a_command(arguments: dict[str, Any], setting: Any, engine: str) -> None:
+    job = render_job(request(JobSettings(engine=setting), arguments=arguments))
+    assert container_of(job)["args"][-1] == engine
+    assert ("add" in container_of(job)["securityContext"]["capabilities"]) is (engine == "kaniko")
+    assert job["metadata"]["labels"][ENGINE] == engine
+
+
+def test_kaniko_gets_its_seven_capabilities_and_nothing_more() -> None:
+    job = render_job(request(JobSettings(engine="kaniko")))
+    own = container_of(job)["securityContext"]
+    assert own == {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {
+            "drop": ["ALL"],
+            "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETFCAP", "KILL"],
+        },
+    }
+    assert job["spec"]["template"]["spec"]["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_no_pod_holds_a_token_of_the_cluster() -> None:
+    pod = render_job(request(FULL_SETTINGS))["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+
+
+def test_what_a_user_must_mend_is_not_tried_again() -> None:
+    ignored, final = failure_rules()
+    assert ignored == {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    values = final["onExitCodes"]["values"]
+    assert values == [*sorted({code for code in exit_codes() if 0 < code < 60} - RETRIED_CODES), 137]
+    assert {2, 10, 12, 21, 31, 42, 50} < {*values}
+    assert not {22, 30, 32, 143} & {*values}
+    assert final["onExitCodes"]["containerName"] == container_of(render_job(request()))["name"]
+
+
+def test_the_secret_goes_with_its_job_and_holds_what_the_job_reads(tmp_path: Any) -> None:
+    wanted = request()
+    job, secret = render_job(wanted), render_secret(wanted, job_uid="uid-1")
+    (owner,) = secret["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "wine", "uid-1")
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["packaging"]["secret"]["secretName"] == secret["metadata"]["name"]
+    (tmp_path / "mp.json").write_text(secret["stringData"]["mp.json"])
+    read = read_packaging_manifest(tmp_path / "mp.json")
+    assert read == wanted.manifest
+    assert {"pass-word", "the-key-id", "the-key-secret"} == {*read.secrets()}
+
+
+def test_no_credential_is_in_the_job() -> None:
+    text = json.dumps(render_job(request()))
+    assert not any(secret in text for secret in ("pass-word", "the-key-id", "the-key-secret"))
+
+
+def test_a_job_reads_its_model_from_the_store_or_from_a_volume() -> None:
+    assert container_of(render_job(request()))["args"] == ["/kaniko/packaging/mp.json", "--engine", "oci"]
+    job = render_job(request(JobSettings(model_claim="models"), holder=False, artifactName="a/wine.zip"))
+    assert container_of(job)["args"][0] == "/kaniko/model/a/wine.zip"
+    mounts = {mount["name"]: mount for mount in container_of(job)["volumeMounts"]}
+    assert mounts["model"] == {"name": "model", "mountPath": "/kaniko/model", "readOnly": True}
+
+
+@pytest.mark.parametrize("name", ["../wine.zip", "/etc/passwd", ""])
+def test_a_model_never_lies_outside_its_volume(name: str) -> None:
+    with pytest.raises(RequestError, match="artifactName"):
+        render_job(request(JobSettings(model_claim="models"), holder=False, artifactName=name))
+
+
+def test_the_packaging_comes_before_the_settings() -> None:
+    job = render_job(REQUESTS["everything"])
+    pod, own = job["spec"]["template"]["spec"], container_of(job)
+    assert own["image"] == "registry.example/own:1"
+    assert own["resources"] == {
+        "requests": {"ephemeral-storage": "20Gi", "cpu": "0.5"},
+        "limits": {"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": "1"},
+    }
+    assert pod["nodeSelector"] == {"disk": "ssd", "zone": "a"}
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert "suspend" not in job["spec"]  # a queue's own business
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"id": ""}, "has no id"),
+        ({"integrationName": "Docker REST"}, "is no id"),
+        ({"integration": {"privileged": True}}, "privileged"),
+    ],
+)
+def test_what_can_not_be_a_job_is_told(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        render_job(request(**wrong))
+
+
+def test_a_packaging_without_a_model_is_told() -> None:
+    with pytest.raises(RequestError, match="where the model archive is stored"):
+        render_job(request(holder=False))
+
+
+def test_settings_that_are_wrong_are_told_all_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        JobSettings.from_yaml("engine: docker\nretries: 3\nworkSize: much\n", "the settings")
+    assert all(word in caught.value.message for word in ("engine", "retries", "workSize"))
+
+
+PACKAGING = """
+id: wine-rest
+spec:
+  integrationName: docker-rest
+  artifactName: wine-1.0.zip
+  outputConnection: models
+  targets: [{name: docker-push, connectionName: registry}]
+---
+kind: Connection
+id: registry
+spec: {type: docker, uri: gcr.io/project, username: ann, password: cGFzcy13b3Jk}
+---
+kind: Connection
+id: models
+spec: {type: s3, uri: "s3://models"}
+"""
+
+
+def test_pack_render_prints_what_would_be_sent(tmp_path: Any) -> None:
+    path = tmp_path / "pack.yaml"
+    path.write_text(PACKAGING)
+    words = ["pack", "render", "-f", str(path), "--engine", "oci", "-n", "ml", "--artifact-name", "wine-2.0.zip"]
+    printed = CliRunner().invoke(app, words)
+    assert printed.exit_code == 0, printed.stderr
+    job, secret = yaml.safe_load_all(printed.stdout)
+    assert job["metadata"]["namespace"] == "ml"
+    assert job["metadata"]["annotations"]["packager.odahu.org/artifact"] == "wine-2.0.zip"
+    assert secret["stringData"] == {"mp.json": "*****"}
+    assert "pass-word" not in printed.output
+    bodies = json.loads(CliRunner().invoke(app, [*words, "-o", "json", "--with-secrets"]).stdout)["items"]
+    assert bodies[0] == job
+    assert json.loads(bodies[1]["stringData"]["mp.json"])["targets"][0]["connection"]["spec"]["password"] == "pass-word"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("registry}]", "nowhere}]"), "connection 'nowhere', which is not in the files"),
+        (("outputConnection: models", "outputConnection: none"), "'none', where its model is stored"),
+        (("docker-rest", "docker-nothing"), "integration 'docker-nothing' is not in the files"),
+        (("artifactName: wine-1.0.zip", "arguments: {workers: many}"), "artifactName is empty"),
+        (("artifactName: wine-1.0.zip", "artifactName: x\n  arguments: {workers: many}"), "workers"),
+        ((PACKAGING.partition("---")[0], ""), "hold no ModelPackaging"),
+    ],
+)
+def test_a_packaging_that_is_wrong_is_told_before_anything_is_sent(
+    tmp_path: Any, change: tuple[str, str], told: str
+) -> None:
+    path = tmp_path / "pack.yaml"
+    path.write_text(PACKAGING.replace(*change))
+    printed = CliRunner().invoke(app, ["pack", "render", "-f", str(path)])
+    assert printed.exit_code == 12
+    assert told in printed.stderr
+    assert printed.stdout == ""
+
+
+# What a packaging asks for
+
+
+def resources_of(own: dict[str, Any], settings: JobSettings | None = None) -> dict[str, Any]:
+    resources: dict[str, Any] = container_of(render_job(request(settings, resources=own)))["resources"]
+    return resources
+
+
+def test_null_resources_are_absent_ones() -> None:
+    assert resources_of({"limits": {"memory": None}, "requests": None}) == resources_of({})
+    assert "memory" not in resources_of({"limits": {"memory": None, "cpu": 1}})["limits"]
+
+
+def test_a_limit_of_the_disk_is_never_below_our_own_request() -> None:
+    limits = {"ephemeral-storage": "5Gi", "memory": "1Gi"}
+    assert resources_of({"limits": limits}) == {"limits": limits}
+    assert resources_of({}, JobSettings(resources=Resources(limits=limits))) == {"limits": limits}
+    given = {"limits": limits, "requests": {"ephemeral-storage": "2Gi"}}
+    assert resources_of(given) == given
+
+
+@pytest.mark.parametrize("value", ["4 GB", "4gb", "20K", "-1", -1, True, ["x"], "", "1Gi\n"])
+def test_a_quantity_that_is_none_is_told(value: Any) -> None:
+    (problem,) = resource_problems({"limits": {"memory": value}})
+    assert problem.startswith(f"spec.resources.limits.memory: {value!r} is no quantity")
+
+
+@pytest.mark.parametrize("value", [2, 0.5, 1e-7, "500m", "4Gi", "1e3", "100M", "0"])
+def test_a_quantity_is_taken(value: Any) -> None:
+    assert resource_problems({"requests": {"cpu": value}}) == []
+
+
+def test_resources_of_a_wrong_shape_are_told() -> None:
+    assert len(resource_problems({"limits": "2Gi", "requests": {"a b": "1"}})) == 2
+    with pytest.raises(ValidationError):
+        Resources(limits={"memory": "4gb"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"resources": {"limits": {"memory": "4 GB"}}}, "'4 GB' is no quantity"),
+        ({"outputConnection": "registry"}, "type 'docker' holds no models"),
+        ({"artifactName": "../wine.zip"}, "trainingZipName"),
+    ],
+)
+def test_what_would_fail_in_the_cluster_fails_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    spec: dict[str, Any] = {"integrationName": "docker-rest", "artifactName": "wine.zip", "outputConnection": "models"}
+    spec |= {"targets": [{"name": "docker-push", "connectionName": "registry"}]}
+    encoded = {"type": "docker", "uri": "registry.example/ml"}
+    store = {"type": "s3", "uri": "s3://models/prefix"}
+    documents: list[dict[str, Any]] = [{"id": "wine", "spec": {**spec, **changes}}]
+    documents += [{"kind": "Connection", "id": "registry", "spec": encoded}]
+    documents += [{"kind": "Connection", "id": "models", "spec": store}]
+    file = tmp_path / "pack.yaml"
+    file.write_text(yaml.safe_dump_all(documents))
+    done = CliRunner().invoke(app, ["pack", "render", "-f", str(file)])
+    assert done.exit_code == 12
+    assert told in done.stderr
