@@ -104,6 +104,11 @@ format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: dist
+dist: venv ## Build the wheel into dist/
+	@rm -rf dist
+	$(UV) build -q --wheel --python $(BIN)/python --out-dir dist .
+
 .PHONY: manifests
 manifests: venv ## Write what is generated of manifests/: of the chart, for Argo and Tekton, and the plain manifests
 	$(BIN)/python local/manifests.py
@@ -114,7 +119,7 @@ labextension: ## Build JupyterLab's extension anew from labextension/ (needs npm
 
 .PHONY: lock
 lock: venv ## Resolve the pinned versions anew
-	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 --extra dev --extra api pyproject.toml \
+	$(UV) pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.10 --extra dev --extra api pyproject.toml \
 		-o requirements.lock
 	$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.10 \
 		examples/wine/requirements.in -o examples/wine/requirements.txt
@@ -156,7 +161,7 @@ install-kaniko:
 
 .venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned packages into .venv ..."
-	@test -x $(UV) || $(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
+	@test -x $(UV) || $(BIN)/python -m pip install -q "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
 	@$(UV) pip install -q --python $(BIN)/python -r requirements.lock -e '.[dev,api]'
 	@touch $@
 

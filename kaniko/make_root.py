@@ -26,6 +26,7 @@ from pathlib import Path
 from channel import GLIBC, needed_libraries, patchelf, python_package
 
 PROJECT = Path(__file__).parents[1]
+DISTRIBUTION = "odahu-packager"
 HOME = Path("/kaniko/python")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MARKER = ".packager-job-image"  # packager/engines/kaniko.py looks for it
@@ -59,12 +60,12 @@ def write_python(home: Path) -> Path:
 def install_packager(home: Path, site_packages: Path) -> None:
     """Install the packager and what it needs when it runs, at the pinned versions, without what a Job never uses."""
     needed = [
-        line for line in metadata.requires("packager") or () if "extra ==" not in line and not line.startswith(LEFT_OUT)
+        line for line in metadata.requires(DISTRIBUTION) or () if "extra ==" not in line and not line.startswith(LEFT_OUT)
     ]
     uv = [Path(sys.executable).parent / "uv", "pip", "install", "-q", "--no-config", "--link-mode", "copy"]
     into = ["--python", "/usr/bin/python3", "--target", site_packages]
     subprocess.run([*uv, *into, "--constraint", PROJECT / "requirements.lock", *needed], check=True)
-    subprocess.run([*uv, *into, "--no-deps", "--reinstall-package", "packager", PROJECT], check=True)
+    subprocess.run([*uv, *into, "--no-deps", "--reinstall-package", DISTRIBUTION, PROJECT], check=True)
     shutil.move(site_packages / "bin" / "uv", home / "bin" / "uv")
     for folder in (site_packages / "bin", *site_packages.rglob("__pycache__"), *site_packages.rglob("tests")):
         shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +78,7 @@ def install_packager(home: Path, site_packages: Path) -> None:
         if folder.is_dir() and folder.name not in SERVICES:
             shutil.rmtree(folder)
     forget_missing(site_packages)
-    for entry in metadata.distribution("packager").entry_points:
+    for entry in metadata.distribution(DISTRIBUTION).entry_points:
         script = home / "bin" / entry.name
         script.write_text(SCRIPT.format(python=HOME / "bin/python3", module=entry.module, attribute=entry.attr))
         script.chmod(0o755)

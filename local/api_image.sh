@@ -3,7 +3,7 @@
 #
 #   local/api_image.sh [REFERENCE]      default: localhost/packager/api:latest
 #
-# It's this distribution's Python with packager[api] in /opt/packager at the pinned versions. It runs as user 10001 and
+# It's this distribution's Python with odahu-packager[api] in /opt/packager at the pinned versions. It runs as user 10001 and
 # writes below PACKAGER_API_DATA_DIR and TMPDIR only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ trap 'rm -rf "$work"; [[ -z $container ]] || buildah rm "$container" >/dev/null'
 
 echo "Making the API service's image ..." >&2
 .venv/bin/uv pip install -q --no-config --python /usr/bin/python3 --target "$work/packager" --link-mode copy \
-    --constraint requirements.lock "packager[api] @ file://$PWD"
+    --constraint requirements.lock "odahu-packager[api] @ file://$PWD"
 # The image's files are all of one time, so bytecode must not ask for theirs.
 /usr/bin/python3 -I -m compileall -q --invalidation-mode unchecked-hash -x 'bad_coding|badsyntax' "$work/packager"
 container=$(buildah from "$base")

@@ -90,4 +90,4 @@ def _check_installed() -> None:
     missing = [name for name in ("fastapi", "sqlalchemy", "cryptography", "jwt") if find_spec(name) is None]
     if missing:
         what = f"the service needs {', '.join(missing)}, not installed here"
-        raise UsageError(what, hint="pip install 'packager[api]'")
+        raise UsageError(what, hint="pip install 'odahu-packager[api]'")

@@ -140,7 +140,7 @@ def make_engine(url: URL) -> Engine:
         patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
         return create_engine(url, connect_args=patience, pool_pre_ping=True, pool_recycle=1800, **_POOL)
     except NoSuchModuleError as error:
-        raise UsageError("the database's driver is not installed", hint="pip install 'packager[api]'") from error
+        raise UsageError("the database's driver is not installed", hint="pip install 'odahu-packager[api]'") from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401  (the driver's own)
