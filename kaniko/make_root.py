@@ -60,7 +60,9 @@ def write_python(home: Path) -> Path:
 def install_packager(home: Path, site_packages: Path) -> None:
     """Install the packager and what it needs when it runs, at the pinned versions, without what a Job never uses."""
     needed = [
-        line for line in metadata.requires(DISTRIBUTION) or () if "extra ==" not in line and not line.startswith(LEFT_OUT)
+        line
+        for line in metadata.requires(DISTRIBUTION) or ()
+        if "extra ==" not in line and not line.startswith(LEFT_OUT)
     ]
     uv = [Path(sys.executable).parent / "uv", "pip", "install", "-q", "--no-config", "--link-mode", "copy"]
     into = ["--python", "/usr/bin/python3", "--target", site_packages]

@@ -12,9 +12,9 @@ from packager.errors import EntityNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from packager.api.executors.base import Executor, LeftRun
+    from packager.api.executors.base import Executor, LeftoverRun
     from packager.api.store.leases import Run
-    from packager.api.store.run_repository import Runs
+    from packager.api.store.run_repository import RunRepository
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ class Sweeper:
     not heard of.
     """
 
-    def __init__(self, runs: Runs, executor: Executor, *, is_busy: Callable[[str], bool], log_days: float) -> None:
+    def __init__(
+        self, runs: RunRepository, executor: Executor, *, is_busy: Callable[[str], bool], log_days: float
+    ) -> None:
         """Leave alone the packagings that `is_busy` names; logs of ended ones go after `log_days` days."""
         self._runs = runs
         self._executor = executor
@@ -36,7 +38,7 @@ class Sweeper:
         self._log_days = log_days
 
     def sweep(self) -> None:
-        """Look at all of them once.
+        """LogState at all of them once.
 
         Raises:
             PackagerError: Something doesn't end.
@@ -48,10 +50,10 @@ class Sweeper:
             if not _is_current(left, run):
                 log.info("what is left of %s is removed", left.handle)
                 self._executor.stop(left.handle)
-                self._executor.forget(left.handle)
+                self._executor.purge(left.handle)
             elif run and run.state in FINAL and time.time() > left.changed + self._log_days * _DAY:
                 log.info("the log of %s is removed after %g days", left.handle, self._log_days)
-                self._executor.forget(left.handle)
+                self._executor.purge(left.handle)
 
     def _run(self, packaging_id: str) -> Run | None:
         try:
@@ -60,7 +62,7 @@ class Sweeper:
             return None
 
 
-def _is_current(left: LeftRun, run: Run | None) -> bool:
+def _is_current(left: LeftoverRun, run: Run | None) -> bool:
     if run is None:
         return False
     if run.handle is None:  # it may have been started and not noted

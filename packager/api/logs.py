@@ -31,7 +31,7 @@ class TooManyStreamsError(PackagerError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class LogState:
     """What a log's reader sees of its packaging.
 
     Attributes:
@@ -45,10 +45,10 @@ class Look:
     folder: Path | None
 
 
-class LogHub:
+class LogBroadcaster:
     """All logs that are being read; belongs to one event loop."""
 
-    def __init__(self, look: Callable[[str], Look | None], *, most_streams: int = 500, pause: float = 0.5) -> None:
+    def __init__(self, look: Callable[[str], LogState | None], *, most_streams: int = 500, pause: float = 0.5) -> None:
         """Read the logs of packagings that `look` tells of; None from it: there is no such packaging.
 
         Args:
@@ -59,7 +59,7 @@ class LogHub:
         self._look = look
         self._most_streams = most_streams
         self._pause = pause
-        self._tails: dict[tuple[str, int], _Tail] = {}
+        self._tails: dict[tuple[str, int], LogTailer] = {}
         self.streams = 0
         self.is_stopping = False
 
@@ -92,7 +92,7 @@ class LogHub:
             raise
         return stream
 
-    async def _follow(self, packaging_id: str, seen: Look) -> AsyncGenerator[bytes, None]:
+    async def _follow(self, packaging_id: str, seen: LogState) -> AsyncGenerator[bytes, None]:
         if self.is_stopping:
             async for block in _whole(seen.folder):
                 yield block
@@ -100,7 +100,7 @@ class LogHub:
         key = packaging_id, seen.generation
         tail = self._tails.get(key)
         if tail is None:
-            tail = self._tails[key] = _Tail(packaging_id, seen, self._look, self._pause)
+            tail = self._tails[key] = LogTailer(packaging_id, seen, self._look, self._pause)
         tail.followers += 1
         try:
             async for block in tail.blocks():
@@ -116,10 +116,10 @@ class LogHub:
 class LogStream:
     """One reader's way through a log; counts as one of those that may be, till it is closed."""
 
-    def __init__(self, hub: LogHub) -> None:
+    def __init__(self, hub: LogBroadcaster) -> None:
         """Take a place in the hub."""
         self.blocks: AsyncGenerator[bytes, None] = _whole(None)
-        self._hub: LogHub | None = hub
+        self._hub: LogBroadcaster | None = hub
         hub.streams += 1
 
     @property
@@ -139,10 +139,11 @@ class LogStream:
             await self.blocks.aclose()
 
 
-class _Tail:
-    """The one reader of a log that grows."""
+class LogTailer:
+    """Reads one growing log for all of its followers."""
 
-    def __init__(self, packaging_id: str, seen: Look, look: Callable[[str], Look | None], pause: float) -> None:
+    def __init__(self, packaging_id: str, seen: LogState, look: Callable[[str], LogState | None], pause: float) -> None:
+        """Start at the state that was seen; `look` tells the current one, and is asked every `pause` seconds."""
         self.followers = 0
         self._packaging_id = packaging_id
         self._generation = seen.generation

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from packager.api.entities import FINAL
-from packager.api.logs import LogHub, Look
-from packager.api.supervisor import Rules, Supervisor
+from packager.api.logs import LogBroadcaster, LogState
+from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.errors import EntityNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from packager.api.config import ApiSettings
     from packager.api.executors.base import Executor
-    from packager.api.store.run_repository import Runs
+    from packager.api.store.run_repository import RunRepository
 
 _MOST_JOBS = 10_000  # in a cluster its own quotas decide
 
@@ -26,14 +26,14 @@ _MOST_JOBS = 10_000  # in a cluster its own quotas decide
 class Runner:
     """Runs the packagings of a store from `start` to `close`, and opens their logs."""
 
-    def __init__(self, runs: Runs, executor: Executor, rules: Rules, settings: ApiSettings) -> None:
+    def __init__(self, runs: RunRepository, executor: Executor, rules: SupervisorConfig, settings: ApiSettings) -> None:
         """Take what to run, with what and how."""
         self.executor = executor
         self.supervisor = Supervisor(runs, executor, rules)
-        self.logs = LogHub(RunLogs(runs, executor), most_streams=settings.max_log_streams)
+        self.logs = LogBroadcaster(RunLogs(runs, executor), most_streams=settings.max_log_streams)
 
     @classmethod
-    def from_settings(cls, settings: ApiSettings, runs: Runs, environ: Mapping[str, str]) -> Runner:
+    def from_settings(cls, settings: ApiSettings, runs: RunRepository, environ: Mapping[str, str]) -> Runner:
         """Set up the executor that is asked for.
 
         Raises:
@@ -46,7 +46,7 @@ class Runner:
         else:
             executor, owner, most = *_kubernetes(settings, environ), _MOST_JOBS
         lease = timedelta(seconds=settings.lease_seconds)
-        rules = Rules(
+        rules = SupervisorConfig(
             owner=owner,
             most_running=most,
             lease=lease,
@@ -73,12 +73,12 @@ class Runner:
 class RunLogs:
     """Where the log of each packaging is."""
 
-    def __init__(self, runs: Runs, executor: Executor) -> None:
+    def __init__(self, runs: RunRepository, executor: Executor) -> None:
         """Take where runs are noted, and who has their logs."""
         self._runs = runs
         self._executor = executor
 
-    def __call__(self, packaging_id: str) -> Look | None:
+    def __call__(self, packaging_id: str) -> LogState | None:
         """Look for the log of a packaging; None: there is no such packaging.
 
         Raises:
@@ -89,7 +89,7 @@ class RunLogs:
         except EntityNotFoundError:
             return None
         folder = self._executor.log(run.handle) if run.handle else None
-        return Look(generation=run.generation, is_over=run.state in FINAL, folder=folder)
+        return LogState(generation=run.generation, is_over=run.state in FINAL, folder=folder)
 
 
 def _local(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:

@@ -18,7 +18,7 @@ from packager.api.identity import identity_from
 from packager.api.runner import Runner
 from packager.api.service import Service
 from packager.api.store import open_store
-from packager.api.store.encryption import Sealer, make_key_file, read_key_file
+from packager.api.store.encryption import SecretCipher, make_key_file, read_key_file
 from packager.errors import UsageError
 from packager.sources.stores.tls import authorities, ssl_context
 from packager.system.proxies import ProxyTransport
@@ -54,14 +54,14 @@ def open_service(settings: ApiSettings, ca_file: Path | None, learn: Learn) -> S
     return Service(settings=settings, store=open_store(url, find_sealer(settings), learn), identity=identity)
 
 
-def find_sealer(settings: ApiSettings) -> Sealer:
+def find_sealer(settings: ApiSettings) -> SecretCipher:
     """Return what seals the secrets: the key of the settings, else the embedded database's own one.
 
     Raises:
         UsageError: There is no key, or it is none.
     """
     if settings.key is not None:
-        return Sealer(settings.key.get_secret_value().replace(",", " ").split(), "PACKAGER_API_KEY")
+        return SecretCipher(settings.key.get_secret_value().replace(",", " ").split(), "PACKAGER_API_KEY")
     if settings.key_file is not None:
         return read_key_file(settings.key_file)
     if settings.database_url is not None:

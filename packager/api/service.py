@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packager.api.validation import World, complete_packaging, connection_ids
+from packager.api.validation import ValidationContext, complete_packaging, connection_ids
 
 if TYPE_CHECKING:
     from packager.api.config import ApiSettings
@@ -32,7 +32,7 @@ class Service:
         name, default = new.spec.integration_name, self.settings.output_connection
         integration = self.integration(name)
         wanted = connection_ids(new.spec, integration, default)
-        world = World(
+        world = ValidationContext(
             integration=integration,
             connections=self.store.connections.find_all(wanted),
             output_connection=default,

@@ -24,8 +24,8 @@ from packager.errors import BuildError, EntityExistsError, PackagerError, Reques
 
 if TYPE_CHECKING:
     from packager.api.executors.base import Executor
-    from packager.api.store.leases import Abandoned, Claim
-    from packager.api.store.run_repository import Runs
+    from packager.api.store.leases import Lease, OrphanedRun
+    from packager.api.store.run_repository import RunRepository
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _LEAST_SECONDS = 1.0  # what the threads get to end in, however late it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class SupervisorConfig:
     """How packagings are run.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Held:
         status: What was written last.
     """
 
-    claim: Claim
+    claim: Lease
     job: Future[bool] | None = None
     look_at: float = 0.0
     pause: float = _SHORTEST_PAUSE
@@ -81,7 +81,7 @@ class _Held:
 class Supervisor:
     """Runs packagings in threads of its own, from `start` to `close`."""
 
-    def __init__(self, runs: Runs, executor: Executor, rules: Rules) -> None:
+    def __init__(self, runs: RunRepository, executor: Executor, rules: SupervisorConfig) -> None:
         """Run the store's packagings with an executor."""
         self._runs = runs
         self._executor = executor
@@ -105,7 +105,7 @@ class Supervisor:
         self._thread.start()
 
     def wake(self) -> None:
-        """Look at once whether there is anything to do."""
+        """LogState at once whether there is anything to do."""
         self._awake.set()
 
     def stop(self) -> None:
@@ -213,17 +213,17 @@ class Supervisor:
                 del self._held[abandoned.packaging_id]
             self._ending[abandoned.number] = self._pool.submit(self._end, abandoned)
 
-    def _is_ours_to_end(self, abandoned: Abandoned) -> bool:
+    def _is_ours_to_end(self, abandoned: OrphanedRun) -> bool:
         """Tell whether its owner is this service, or nobody who is heard of."""
         if abandoned.owner in {None, self._rules.owner} or abandoned.lease_until is None:
             return True
         return datetime.now(timezone.utc) > abandoned.lease_until + self._rules.lease
 
-    def _end(self, abandoned: Abandoned) -> None:
+    def _end(self, abandoned: OrphanedRun) -> None:
         handles = [abandoned.handle] if abandoned.handle else []
         for handle in {*handles, *self._executor.find(abandoned.packaging_id, abandoned.generation)}:
             self._executor.stop(handle)
-            self._executor.forget(handle)
+            self._executor.purge(handle)
         self._runs.stopped(abandoned)
         self._awake.set()  # what comes after it may start now
 
@@ -262,7 +262,7 @@ class Supervisor:
         if not self._record(held, status):
             return False
         if status.is_final and held.claim.handle:
-            self._executor.settle(held.claim.handle)
+            self._executor.finalize(held.claim.handle)
         return not status.is_final
 
     def _begin(self, held: _Held) -> PackagingStatus | None:

@@ -27,7 +27,7 @@ _ASIDE = "oci-archive:none"  # an output that needs no push target
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class ValidationContext:
     """What a packaging is checked against.
 
     Attributes:
@@ -59,7 +59,7 @@ def connection_ids(spec: PackagingSpec, integration: PackagingIntegration | None
     return (named | {spec.output_connection or output_connection}) - {""}
 
 
-def complete_packaging(new: NewPackaging, world: World) -> NewPackaging:
+def complete_packaging(new: NewPackaging, world: ValidationContext) -> NewPackaging:
     """Return a packaging with its defaults filled in.
 
     Raises:
@@ -92,7 +92,7 @@ def complete_packaging(new: NewPackaging, world: World) -> NewPackaging:
     return new.model_copy(update={"spec": spec})
 
 
-def _complete_output(spec: PackagingSpec, world: World, problems: list[str]) -> str:
+def _complete_output(spec: PackagingSpec, world: ValidationContext, problems: list[str]) -> str:
     name = spec.output_connection or world.output_connection
     connection = world.connections.get(name)
     if not name and not world.models_at_hand:
@@ -105,7 +105,7 @@ def _complete_output(spec: PackagingSpec, world: World, problems: list[str]) -> 
     return name
 
 
-def _packager_problems(spec: PackagingSpec, world: World, targets_wrong: bool) -> list[str]:  # noqa: FBT001
+def _packager_problems(spec: PackagingSpec, world: ValidationContext, targets_wrong: bool) -> list[str]:  # noqa: FBT001
     """Return what the packager itself would refuse at its start, as the image's name; other integrations may be any."""
     targets = [] if targets_wrong else spec.targets
     manifest = PackagingManifest(

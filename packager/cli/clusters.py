@@ -125,7 +125,7 @@ def id_or_file(entity_id: str | None, file: Path | None, kind: str) -> str:
     return next(iter(_only(shelf_of(read_entities([file] if file else [], kind), kind), file, kind)))
 
 
-def the_one(entities: Mapping[str, _Entity], file: Path, kind: str, entity_id: str | None) -> _Entity:
+def single(entities: Mapping[str, _Entity], file: Path, kind: str, entity_id: str | None) -> _Entity:
     """Return the entity of that id, else the only one.
 
     Raises:

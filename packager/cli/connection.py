@@ -20,7 +20,7 @@ from packager.cli.clusters import (
     delete_old,
     id_or_file,
     read_entities,
-    the_one,
+    single,
 )
 from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
@@ -44,7 +44,7 @@ _COLUMNS = (
 
 
 def _read(session: Session, file: Path, connection_id: str | None) -> Connection:
-    found = the_one(read_entities([file], "Connection").connections, file, "Connection", connection_id)
+    found = single(read_entities([file], "Connection").connections, file, "Connection", connection_id)
     session.redactor.add(found.spec.secrets())
     return found.model_copy(update={"id": connection_id or found.id})
 
@@ -105,7 +105,7 @@ def get(
         if decrypted and connection_id is None:
             raise UsageError("--decrypted needs --id")
         cluster = connect_to(kubeconfig, context, namespace)
-        found = CONNECTIONS.every(cluster) if connection_id is None else [CONNECTIONS.get(cluster, connection_id)]
+        found = CONNECTIONS.list_all(cluster) if connection_id is None else [CONNECTIONS.get(cluster, connection_id)]
         print_entities((connection_document(each, decrypted=decrypted) for each in found), output, _COLUMNS)
 
 

@@ -20,7 +20,7 @@ from packager.cli.clusters import (
     delete_old,
     id_or_file,
     read_entities,
-    the_one,
+    single,
 )
 from packager.cli.options import Verbose
 from packager.cli.output import OutputFormat, checked_format, print_entities
@@ -42,7 +42,7 @@ _COLUMNS = (("ID", 40, "id"), ("ENTRY POINT", 24, "spec.entrypoint"), ("IMAGE", 
 
 
 def _read(file: Path, integration_id: str | None) -> PackagingIntegration:
-    found = the_one(
+    found = single(
         read_entities([file], "PackagingIntegration").integrations, file, "PackagingIntegration", integration_id
     )
     return found.model_copy(update={"id": integration_id or found.id})
@@ -99,7 +99,9 @@ def get(
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         cluster = connect_to(kubeconfig, context, namespace)
-        found = INTEGRATIONS.every(cluster) if integration_id is None else [INTEGRATIONS.get(cluster, integration_id)]
+        found = (
+            INTEGRATIONS.list_all(cluster) if integration_id is None else [INTEGRATIONS.get(cluster, integration_id)]
+        )
         print_entities((integration_document(each) for each in found), output, _COLUMNS)
 
 

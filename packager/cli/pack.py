@@ -143,7 +143,7 @@ def get(
         checked_format(output)
         cluster = connect_to(kubeconfig, context, namespace)
         if packaging_id is None:
-            shown = (_document(job, status, output) for job, status in packagings.every(cluster))
+            shown = (_document(job, status, output) for job, status in packagings.list_all(cluster))
         else:
             seen = packagings.observe(cluster, packaging_id)
             status = status_of(seen)

@@ -33,7 +33,7 @@ _PLAIN = (0o755, 0, 0)
 _BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a time
 
 
-class Skeleton:
+class RootSkeleton:
     """What is kept of a root, in a folder of ours."""
 
     def __init__(self, root: Path) -> None:

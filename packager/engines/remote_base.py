@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.engines.base_inspection import Skeleton
+from packager.engines.base_inspection import RootSkeleton
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python
 from packager.errors import BuildError, DiskFullError
 from packager.image.plan import BaseFolder, BaseImage
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class BaseImageInfo:
     """What a base's layers tell: see `BaseImage`."""
 
     glibc: str | None = None
@@ -90,7 +90,7 @@ def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSou
 
 def _facts(
     reference: Reference, image: RemoteImage, repository: LayerSource, env: dict[str, str], settings: Settings
-) -> Facts:
+) -> BaseImageInfo:
     kept = settings.cache_dir / _FACTS_FOLDER / f"{image.digest.replace(':', '-')}.json"
     if facts := _read_facts(kept):
         return facts
@@ -104,33 +104,33 @@ def _facts(
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(f"no space left to look into the base image {reference}") from error
         log.warning("the base image %s can't be looked into: %s", reference, error)
-        return Facts(python=python)
+        return BaseImageInfo(python=python)
     _write_facts(kept, facts)
     return facts
 
 
-def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, python: str | None) -> Facts:
-    skeleton = Skeleton(root)
+def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, python: str | None) -> BaseImageInfo:
+    skeleton = RootSkeleton(root)
     for blob in image.layers:
         if blob.media_type.endswith("zstd"):
             raise tarfile.ReadError("a layer of it is packed with zstd")
         with repository.layer(blob) as layer:
             skeleton.add(layer)
         if python and (glibc := find_glibc(root)):
-            return Facts(glibc=glibc, python=python, folders=skeleton.folders())
-    return Facts(glibc=find_glibc(root), python=python or find_python(root, path), folders=skeleton.folders())
+            return BaseImageInfo(glibc=glibc, python=python, folders=skeleton.folders())
+    return BaseImageInfo(glibc=find_glibc(root), python=python or find_python(root, path), folders=skeleton.folders())
 
 
-def _read_facts(file: Path) -> Facts | None:
+def _read_facts(file: Path) -> BaseImageInfo | None:
     try:
         facts = json.loads(file.read_bytes())
         folders = tuple(BaseFolder(**folder) for folder in facts["folders"])
-        return Facts(glibc=facts["glibc"], python=facts["python"], folders=folders)
+        return BaseImageInfo(glibc=facts["glibc"], python=facts["python"], folders=folders)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_facts(file: Path, facts: Facts) -> None:
+def _write_facts(file: Path, facts: BaseImageInfo) -> None:
     """Keep the facts for the next run, where the cache folder can be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ class BrokenOffError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ApiRequest:
     """What was asked of the API server.
 
     Attributes:
@@ -86,53 +86,53 @@ def is_passing(status: int) -> bool:
     return status in _BUSY
 
 
-def failure(asked: Asked, status: int, body: dict[str, Any]) -> PackagerError:
+def failure(request: ApiRequest, status: int, body: dict[str, Any]) -> PackagerError:
     """Return the error for an answer that is none of 2xx."""
     message = shortened(body.get("message")) or f"HTTP status {status}"
     if status == HTTPStatus.UNAUTHORIZED:
         hint = "log in anew; `kubectl auth whoami` shows who you are"
         return ClusterAccessError(f"the cluster doesn't know you: {message}", hint=hint)
     if status == HTTPStatus.FORBIDDEN:
-        return _forbidden(asked, message)
+        return _forbidden(request, message)
     if status == HTTPStatus.NOT_FOUND:
-        return _missing(asked, message)
+        return _missing(request, message)
     if status == HTTPStatus.CONFLICT:
-        return _conflict(asked, message, str(body.get("reason")))
+        return _conflict(request, message, str(body.get("reason")))
     if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
-        return RequestError.from_problems(f"the cluster refuses the {asked.subject}", _problems(body) or [message])
+        return RequestError.from_problems(f"the cluster refuses the {request.subject}", _problems(body) or [message])
     passing = is_passing(status)
     hint = "the API server is busy or not well; run it again" if passing else _STRANGE
-    return ClusterError(f"the cluster can't {asked.permission}: {message}", hint=hint, passing=passing)
+    return ClusterError(f"the cluster can't {request.permission}: {message}", hint=hint, passing=passing)
 
 
-def _missing(asked: Asked, message: str) -> PackagerError:
+def _missing(request: ApiRequest, message: str) -> PackagerError:
     if re.search(r'namespaces "[^"]*" not found', message):
-        return ClusterError(f"the cluster has no namespace {asked.namespace!r}", hint="name another with --namespace")
-    return EntityNotFoundError(f"the cluster has no {asked.subject} in {asked.namespace!r}")
+        return ClusterError(f"the cluster has no namespace {request.namespace!r}", hint="name another with --namespace")
+    return EntityNotFoundError(f"the cluster has no {request.subject} in {request.namespace!r}")
 
 
-def _conflict(asked: Asked, message: str, reason: str) -> PackagerError:
+def _conflict(request: ApiRequest, message: str, reason: str) -> PackagerError:
     if reason == "AlreadyExists":
-        return EntityExistsError(f"the cluster has a {asked.subject} already")
-    return ClusterError(f"the {asked.subject} was changed meanwhile: {message}", hint="run it again")
+        return EntityExistsError(f"the cluster has a {request.subject} already")
+    return ClusterError(f"the {request.subject} was changed meanwhile: {message}", hint="run it again")
 
 
-def _forbidden(asked: Asked, message: str) -> PackagerError:
+def _forbidden(request: ApiRequest, message: str) -> PackagerError:
     if "exceeded quota" in message:
         return ClusterError(
-            f"the quota of the namespace {asked.namespace!r} allows no more: {message}",
+            f"the quota of the namespace {request.namespace!r} allows no more: {message}",
             hint="wait until others have ended, delete finished packagings, or have the quota raised",
         )
     if _BY_RBAC.search(message):
-        for_admins = asked.kind.plural in _ENTITIES and asked.permission not in _OF_USERS
+        for_admins = request.kind.plural in _ENTITIES and request.permission not in _OF_USERS
         role = "packager-admin" if for_admins else "packager-user"
         return ClusterAccessError(
-            f"you may not {asked.permission} in the namespace {asked.namespace!r}: {message}",
+            f"you may not {request.permission} in the namespace {request.namespace!r}: {message}",
             hint=f"have this permission granted by a Role (the chart's {role} has it); "
-            f"`kubectl auth can-i {asked.permission} -n {asked.namespace}` tells",
+            f"`kubectl auth can-i {request.permission} -n {request.namespace}` tells",
         )
     return ClusterError(
-        f"a policy of the cluster refuses the {asked.subject}: {message}",
+        f"a policy of the cluster refuses the {request.subject}: {message}",
         hint="ask who runs the cluster, or change the settings of Jobs so that it passes",
     )
 

@@ -27,7 +27,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from packager import __version__
 from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
-from packager.kube.api_errors import Asked, BrokenOffError, failure, is_passing
+from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_passing
 from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
 from packager.kube.pod_diagnostics import shortened
@@ -119,7 +119,7 @@ class Client:
         self._pause = pause
 
     def ask(
-        self, asked: Asked, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+        self, request: ApiRequest, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Return the status and the object of an answer.
 
@@ -132,23 +132,25 @@ class Client:
 
         def once() -> tuple[int, dict[str, Any]]:
             try:
-                with closing(self._send(asked, query or {}, body, _READ_SECONDS)) as response:
+                with closing(self._send(request, query or {}, body, _READ_SECONDS)) as response:
                     status, data = int(response.status), response.data
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreachable(error) from error
             answer = _object(data)
             if status < HTTPStatus.MULTIPLE_CHOICES and not {"kind", "metadata"} & answer.keys():
-                strange = self._strange(asked, answer)
-                raise _Passing(strange) if asked.method == "GET" else strange
-            if is_passing(status) and (asked.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
-                raise _Passing(failure(asked, status, answer))
+                unexpected = self._unexpected_response(request, answer)
+                raise _Passing(unexpected) if request.method == "GET" else unexpected
+            if is_passing(status) and (request.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
+                raise _Passing(failure(request, status, answer))
             return status, answer
 
-        answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=asked.method == "GET")
+        answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=request.method == "GET")
         return answered
 
-    def lines(self, asked: Asked, query: Mapping[str, str], *, read_seconds: float, bears: int = 0) -> Iterator[str]:
-        """Give an answer's lines as they come; none at the status `bears`.
+    def lines(
+        self, request: ApiRequest, query: Mapping[str, str], *, read_seconds: float, allow_status: int = 0
+    ) -> Iterator[str]:
+        """Give an answer's lines as they come; none at the status `allow_status`.
 
         Raises:
             BrokenOffError: The connection broke, or no line came for `read_seconds`.
@@ -156,16 +158,16 @@ class Client:
         """
 
         def begin() -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
-            response = self._send(asked, query, None, read_seconds)
+            response = self._send(request, query, None, read_seconds)
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             with closing(response):
                 answer = _object(response.data)
             if is_passing(response.status):
-                raise _Passing(failure(asked, response.status, answer))
-            if response.status == bears:
+                raise _Passing(failure(request, response.status, answer))
+            if response.status == allow_status:
                 return None
-            raise failure(asked, response.status, answer)
+            raise failure(request, response.status, answer)
 
         response = self._again(begin, unreachable=True)
         if response is None:
@@ -177,7 +179,7 @@ class Client:
                     *lines, held = (held + block).split(b"\n")
                     yield from (line.decode(errors="replace") for line in lines if line)
             except urllib3.exceptions.HTTPError as error:
-                log.debug("the connection about %s broke: %s", asked.subject, error)
+                log.debug("the connection about %s broke: %s", request.subject, error)
                 raise BrokenOffError from error
             if held:
                 yield held.decode(errors="replace")
@@ -195,14 +197,16 @@ class Client:
         except _Passing as passed:
             raise passed.error from passed
 
-    def _send(self, asked: Asked, query: Mapping[str, str], body: Mapping[str, Any] | None, read_seconds: float) -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
+    def _send(
+        self, request: ApiRequest, query: Mapping[str, str], body: Mapping[str, Any] | None, read_seconds: float
+    ) -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
         headers = {"Accept": "application/json"}
         if body is not None:
-            merge = asked.method == "PATCH"
+            merge = request.method == "PATCH"
             headers["Content-Type"] = "application/merge-patch+json" if merge else "application/json"
         words = self._api.param_serialize(
-            asked.method,
-            asked.path,
+            request.method,
+            request.path,
             query_params=[(name, value) for name, value in query.items() if value],
             header_params=headers,
             body=body,
@@ -221,9 +225,9 @@ class Client:
             hint="look for a line break or another odd character in the token of the kubeconfig",
         )
 
-    def _strange(self, asked: Asked, answer: Mapping[str, Any]) -> ClusterError:
+    def _unexpected_response(self, request: ApiRequest, answer: Mapping[str, Any]) -> ClusterError:
         return ClusterError(
-            f"what answers at {self._host} for the {asked.subject} is no Kubernetes: "
+            f"what answers at {self._host} for the {request.subject} is no Kubernetes: "
             f"{shortened(answer.get('message'))}",
             hint="a proxy or a login page may stand before the cluster: check the kubeconfig's server and the proxy",
             passing=True,

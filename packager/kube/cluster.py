@@ -9,7 +9,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from packager.kube.api_errors import Asked, BrokenOffError, failure, is_passing
+from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_passing
 from packager.kube.names import PODS, Kind
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Cluster:
         Raises:
             EntityNotFoundError, ClusterError
         """
-        return self._answer(self._asked("GET", kind, name))
+        return self._answer(self._request("GET", kind, name))
 
     def create(self, kind: Kind, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create an object and return it as the cluster has it; a `dry_run` only asks whether it would take it.
@@ -46,7 +46,7 @@ class Cluster:
             EntityExistsError, RequestError, ClusterError
         """
         query = {"dryRun": "All"} if dry_run else {}
-        return self._answer(self._asked("POST", kind, body["metadata"]["name"]), query=query, body=body)
+        return self._answer(self._request("POST", kind, body["metadata"]["name"]), query=query, body=body)
 
     def replace(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace an object.
@@ -54,7 +54,7 @@ class Cluster:
         Raises:
             EntityNotFoundError, RequestError, ClusterError
         """
-        return self._answer(self._asked("PUT", kind, body["metadata"]["name"]), body=body)
+        return self._answer(self._request("PUT", kind, body["metadata"]["name"]), body=body)
 
     def patch(self, kind: Kind, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `body` into an object (RFC 7396).
@@ -62,7 +62,7 @@ class Cluster:
         Raises:
             EntityNotFoundError, RequestError, ClusterError
         """
-        return self._answer(self._asked("PATCH", kind, name), body=body)
+        return self._answer(self._request("PATCH", kind, name), body=body)
 
     def delete(self, kind: Kind, name: str, *, uid: str = "", propagation: str = "Background") -> None:
         """Delete an object, only the one of that uid when it's given, and what it owns.
@@ -73,7 +73,7 @@ class Cluster:
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
-        self._answer(self._asked("DELETE", kind, name), body=options)
+        self._answer(self._request("DELETE", kind, name), body=options)
 
     def pages(self, kind: Kind, *, labels: str = "", fields: str = "") -> Iterator[tuple[list[dict[str, Any]], str]]:
         """List objects a page at a time, each page with the list's resource version.
@@ -86,13 +86,13 @@ class Cluster:
         selectors = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
         token = ""
         while True:
-            asked = self._asked("GET", kind)
-            status, answer = self._client.ask(asked, query={**selectors, "continue": token})
+            request = self._request("GET", kind)
+            status, answer = self._client.ask(request, query={**selectors, "continue": token})
             if status == HTTPStatus.GONE and token and (newer := (answer.get("metadata") or {}).get("continue")):
                 token = newer
                 continue
             if status >= HTTPStatus.MULTIPLE_CHOICES:
-                raise failure(asked, status, answer)
+                raise failure(request, status, answer)
             metadata = answer.get("metadata") or {}
             yield answer.get("items") or [], str(metadata.get("resourceVersion", ""))
             token = str(metadata.get("continue") or "")
@@ -119,25 +119,25 @@ class Cluster:
         Raises:
             ClusterAccessError, ClusterUnreachableError, ClusterError
         """
-        asked = replace(self._asked("GET", kind), watch=True)
+        request = replace(self._request("GET", kind), watch=True)
         whole = max(1, int(seconds))
         query = {"labelSelector": labels, "fieldSelector": fields, "resourceVersion": version, "watch": "true"}
         query |= {"timeoutSeconds": str(whole), "allowWatchBookmarks": "true"}
-        lines = self._client.lines(asked, query, read_seconds=whole + _GRACE_SECONDS, bears=HTTPStatus.GONE)
+        lines = self._client.lines(request, query, read_seconds=whole + _GRACE_SECONDS, allow_status=HTTPStatus.GONE)
         with suppress(BrokenOffError):
             for line in lines:
                 event = _event(line)
                 if event is None:
-                    log.debug("the watch on %s gave no event: %.200s", asked.subject, line)
+                    log.debug("the watch on %s gave no event: %.200s", request.subject, line)
                     return
                 if event.get("type") != "ERROR":
                     yield event
                     continue
                 status = event.get("object") or {}
                 code = int(status.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR)
-                log.debug("the watch on %s ended: %s", asked.subject, status.get("message"))
+                log.debug("the watch on %s ended: %s", request.subject, status.get("message"))
                 if code != HTTPStatus.GONE and not is_passing(code):
-                    raise failure(asked, code, status)
+                    raise failure(request, code, status)
                 return
 
     def log_lines(self, pod: str, container: str, *, follow: bool, since: str = "", seconds: float) -> Iterator[str]:
@@ -149,19 +149,19 @@ class Cluster:
             RequestError: It hasn't started yet.
             ClusterError
         """
-        asked = self._asked("GET", PODS, pod, "log")
+        request = self._request("GET", PODS, pod, "log")
         query = {"container": container, "follow": str(follow).lower(), "timestamps": "true", "sinceTime": since}
-        yield from self._client.lines(asked, query, read_seconds=max(1.0, seconds))
+        yield from self._client.lines(request, query, read_seconds=max(1.0, seconds))
 
-    def _asked(self, method: str, kind: Kind, name: str = "", part: str = "") -> Asked:
-        return Asked(method=method, kind=kind, namespace=self.namespace, name=name, part=part)
+    def _request(self, method: str, kind: Kind, name: str = "", part: str = "") -> ApiRequest:
+        return ApiRequest(method=method, kind=kind, namespace=self.namespace, name=name, part=part)
 
     def _answer(
-        self, asked: Asked, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+        self, request: ApiRequest, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        status, answer = self._client.ask(asked, query=query, body=body)
+        status, answer = self._client.ask(request, query=query, body=body)
         if status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise failure(asked, status, answer)
+            raise failure(request, status, answer)
         return answer
 
 

@@ -48,7 +48,7 @@ class EntityShelf(Generic[_Entity]):
         """
         return self.read(self._object(cluster, entity_id))
 
-    def every(self, cluster: Cluster) -> Iterator[_Entity]:
+    def list_all(self, cluster: Cluster) -> Iterator[_Entity]:
         """Give all entities, a page at a time; an object that is only labelled as one is told and left out.
 
         Raises:

@@ -190,7 +190,7 @@ def document(job: dict[str, Any], status: Status) -> dict[str, Any]:
     }
 
 
-def every(cluster: Cluster) -> Iterator[tuple[dict[str, Any], Status]]:
+def list_all(cluster: Cluster) -> Iterator[tuple[dict[str, Any], Status]]:
     """Give all packagings with their status, holding one page of them at a time.
 
     Raises:

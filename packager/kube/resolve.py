@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ANY_MODEL = ModelSection(name="model", version="1", work_dir=".", entrypoint="model")
 
 
-class Shelf(Protocol):
+class EntityStore(Protocol):
     """Where entities are looked up."""
 
     place: str
@@ -58,7 +58,7 @@ class FileShelf:
         return self._documents.connections.get(connection_id)
 
 
-def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> PackagingManifest:
+def resolve(packaging: ModelPackaging, store: EntityStore, settings: JobSettings) -> PackagingManifest:
     """Find all that a packaging names, and check it as the Job will, so that nothing wrong ever starts.
 
     Raises:
@@ -66,23 +66,23 @@ def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> P
     """
     spec = packaging.spec
     subject = f"packaging {packaging.id!r}"
-    integration = shelf.integration(spec.integration_name)
+    integration = store.integration(spec.integration_name)
     if integration is None:
         raise RequestError(
-            f"{subject}: its integration {spec.integration_name!r} is not in {shelf.place}",
+            f"{subject}: its integration {spec.integration_name!r} is not in {store.place}",
             hint="`packager integration get` lists the cluster's, `packager integrations` prints our own",
         )
     names = {schema.name: schema.default for schema in integration.spec.integration_schema.targets if schema.default}
     names |= {target.name: target.connection_name for target in spec.targets}
     problems = [] if spec.artifact_name else ["spec.artifactName is empty: name the model's archive"]
     problems += resource_problems(spec.resources)
-    targets = [_target(name, connection, shelf, problems) for name, connection in names.items()]
+    targets = [_target(name, connection, store, problems) for name, connection in names.items()]
     holder_name = spec.output_connection or ("" if settings.model_claim else settings.output_connection)
-    holder = shelf.connection(holder_name) if holder_name else None
+    holder = store.connection(holder_name) if holder_name else None
     if holder_name and holder is None:
-        problems.append(f"the connection {holder_name!r}, where its model is stored, is not in {shelf.place}")
+        problems.append(f"the connection {holder_name!r}, where its model is stored, is not in {store.place}")
     if problems:
-        lacks = [problem for problem in problems if shelf.place in problem]
+        lacks = [problem for problem in problems if store.place in problem]
         hint = "create connections with `packager connection create`" if lacks else ""
         raise RequestError.from_problems(subject, problems, hint=hint)
     manifest = PackagingManifest(
@@ -98,9 +98,9 @@ def resolve(packaging: ModelPackaging, shelf: Shelf, settings: JobSettings) -> P
     return manifest
 
 
-def _target(name: str, connection_id: str, shelf: Shelf, problems: list[str]) -> Target | None:
-    connection = shelf.connection(connection_id) if connection_id else None
+def _target(name: str, connection_id: str, store: EntityStore, problems: list[str]) -> Target | None:
+    connection = store.connection(connection_id) if connection_id else None
     if connection is None:
-        problems.append(f"target {name!r} names the connection {connection_id!r}, which is not in {shelf.place}")
+        problems.append(f"target {name!r} names the connection {connection_id!r}, which is not in {store.place}")
         return None
     return Target(name=name, connection=connection)

@@ -48,7 +48,7 @@ def create(cluster: Cluster, packaging: ModelPackaging, documents: Documents, se
 def edit(cluster: Cluster, packaging: ModelPackaging, documents: Documents, settings: JobSettings) -> dict[str, Any]:
     """Run a packaging again with a new spec, in the place of its old Job, whose results go.
 
-    The cluster is asked by a dry run whether it would take the new one, before the old one goes.
+    The cluster is request by a dry run whether it would take the new one, before the old one goes.
 
     Raises:
         RequestError: The new packaging is wrong; the old one was not touched.

@@ -75,12 +75,12 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str:
     if host == "localhost" or (address is not None and address.is_loopback):
         return ""
     port = url.port or _PORTS.get(url.scheme, 0)
-    if any(_spares(word, host, port) for word in proxies.get("no", "").replace(",", " ").split()):
+    if any(_bypasses(word, host, port) for word in proxies.get("no", "").replace(",", " ").split()):
         return ""
     return next((scheme for scheme in (url.scheme, "all") if proxies.get(scheme)), "")
 
 
-def _spares(word: str, host: str, port: int) -> bool:
+def _bypasses(word: str, host: str, port: int) -> bool:
     """Tell whether a word of NO_PROXY means this host: `*`, a name or its end, an address, a network; with a port."""
     if word == "*":
         return True

@@ -20,7 +20,7 @@ from packager.api.executors.local import LocalExecutor, LocalSettings
 from packager.api.executors.run_processes import MARK
 from packager.api.store.database import open_store
 from packager.api.store.encryption import make_key_file, read_key_file
-from packager.api.supervisor import Rules, Supervisor
+from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
 from tests.integration.packaging import ROOT, zip_folder
@@ -177,7 +177,7 @@ def supervisor(place: Place, store: Store) -> Iterator[Supervisor]:
     """A supervisor in this process."""
     settings = LocalSettings(folder=place.folder, environ=place.environ, models=place.models, engine="oci")
     executor = LocalExecutor(settings)
-    rules = Rules(owner=executor.node, most_running=place.most_running, lease=place.lease, pause=0.2)
+    rules = SupervisorConfig(owner=executor.node, most_running=place.most_running, lease=place.lease, pause=0.2)
     running = Supervisor(store.runs, executor, rules)
     running.start()
     try:

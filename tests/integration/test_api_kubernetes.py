@@ -18,7 +18,7 @@ from packager.api.executors.kubernetes import RUN, KubernetesExecutor
 from packager.api.log_files import read_log
 from packager.api.store.database import Store, open_store
 from packager.api.store.encryption import make_key_file
-from packager.api.supervisor import Rules, Supervisor
+from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.kube.client import Access, connect
 from packager.models.connection import Connection
 from packager.models.integrations import APPLICATIONS
@@ -84,7 +84,7 @@ def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
 
 @contextmanager
 def supervisor(store: Store, executor: KubernetesExecutor, *, owner: str = "one") -> Iterator[Supervisor]:
-    rules = Rules(owner=owner, lease=timedelta(seconds=2), pause=0.1)
+    rules = SupervisorConfig(owner=owner, lease=timedelta(seconds=2), pause=0.1)
     running = Supervisor(store.runs, executor, rules)
     running.start()
     try:

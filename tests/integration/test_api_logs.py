@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.api.store.database import Store
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
     from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
@@ -60,7 +60,7 @@ class WrittenRun:
         if not node.exists():
             node.write_text("0123456789ab")
         store.packagings.create(packaging(packaging_id, "r.io/base:1"))
-        self._claim: Claim
+        self._claim: Lease
         (self._claim,) = store.runs.claim("a test", 1, timedelta(hours=1))
         name = f"{packaging_id}.{self._claim.generation}.1"
         assert store.runs.attach(self._claim, f"local/{node.read_text()}/{name}")

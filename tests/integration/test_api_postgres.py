@@ -14,7 +14,7 @@ from sqlalchemy import inspect, text
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
-from packager.api.store.encryption import Sealer
+from packager.api.store.encryption import SecretCipher
 from packager.api.store.tables import METADATA
 from packager.errors import DatabaseError, EntityExistsError, EntityNotFoundError, UsageError
 from packager.models.connection import Connection
@@ -41,7 +41,7 @@ def server() -> Iterator[Postgres]:
 
 
 def start(url: str) -> Store:
-    return open_store(url, Sealer([KEY], "the test's key"))
+    return open_store(url, SecretCipher([KEY], "the test's key"))
 
 
 def create(store: Store, packaging_id: str) -> None:
@@ -130,7 +130,7 @@ def test_another_key_or_no_server_is_told(server: Postgres) -> None:
     url = server.new_database()
     start(url).close()
     with pytest.raises(UsageError, match="the key doesn't fit the database"):
-        open_store(url, Sealer([OTHER_KEY], "another"))
+        open_store(url, SecretCipher([OTHER_KEY], "another"))
     with pytest.raises(DatabaseError) as raised:
         start(url.replace(server.password, "s3cret-wrong"))
     assert "s3cret" not in raised.value.message

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.api.store.database import Store
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
     from tests.integration.front import Front
     from tests.integration.registry import Registry
 
@@ -124,7 +124,7 @@ def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
     for name in names:
         store.packagings.create(packaging(name, "r.io/base:1"))
     other = open_store(replicas[1].database, read_key_file(replicas[1].key_file))
-    claimed: list[Claim] = []
+    claimed: list[Lease] = []
 
     def claim(who: Store, owner: str) -> None:
         for _ in range(50):

@@ -553,7 +553,7 @@ def test_a_format_that_is_none_is_told(desk: Desk, output: str) -> None:
 def test_a_list_holds_one_page_at_a_time(desk: Desk, server: ApiServer) -> None:
     many(server, 200)
     cluster = connect(Access(kubeconfig=desk.kubeconfig), {})
-    listed = packagings.every(cluster)
+    listed = packagings.list_all(cluster)
     for number in range(200):
         next(listed)
         assert len(server.requests("GET", "jobs")) == len(server.requests("GET", "pods")) == number // 50 + 1

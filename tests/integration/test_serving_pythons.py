@@ -19,7 +19,7 @@ from tests.integration.test_runtime_processes import Homes, Kind, Runner
 
 PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 GUNICORN = ("3.8", "3.9")  # what has no granian that we use
-# The oldest that have wheels; none is the version of ours that bears its name.
+# The oldest that have wheels; none is the version of ours that allow_status its name.
 PINS = ("flask==2.0.3", "werkzeug==2.0.3", "pydantic==1.10.21", "gunicorn==19.10.0", "packaging==20.9", "granian<1.7")
 PINS_BY_PYTHON = {
     "3.8": ("numpy==1.24.4", "orjson==3.9.15", "markupsafe==2.0.1"),

@@ -16,7 +16,7 @@ from packager.api.identity import identity_from
 from packager.api.identity.tokens import add_token
 from packager.api.service import Service
 from packager.api.store import Store, open_store
-from packager.api.store.encryption import Sealer
+from packager.api.store.encryption import SecretCipher
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
 
@@ -40,7 +40,7 @@ class NoNetwork(httpx.BaseTransport):
 
 
 def make_store(folder: Path, key: str = KEY) -> Store:
-    return open_store(f"sqlite:///{folder / 'packager.db'}", Sealer([key], "the test's key"))
+    return open_store(f"sqlite:///{folder / 'packager.db'}", SecretCipher([key], "the test's key"))
 
 
 def make_service(folder: Path, transport: httpx.BaseTransport | None = None, **settings: Any) -> Service:

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.api.entities import PackagingStatus
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftRun:
+class LeftoverRun:
     """A run of which something is left on this machine: its processes, its folder, its log.
 
     Attributes:
@@ -39,7 +39,7 @@ class Executor(Protocol):
 
     resync_seconds: float
 
-    def start(self, claim: Claim) -> str:
+    def start(self, claim: Lease) -> str:
         """Start a packaging and return its handle, which the store must hold before the work counts as started.
 
         One that was started already, and whose handle was not noted, is found and not started again. With a handle in
@@ -71,10 +71,10 @@ class Executor(Protocol):
             PackagerError: It can't be had now.
         """
 
-    def settle(self, handle: str) -> None:
+    def finalize(self, handle: str) -> None:
         """Remove all but the log of a run that has ended and whose end is in the store."""
 
-    def forget(self, handle: str) -> None:
+    def purge(self, handle: str) -> None:
         """Remove all that is left of a run that doesn't run any more."""
 
     def find(self, packaging_id: str, generation: int) -> list[str]:
@@ -84,7 +84,7 @@ class Executor(Protocol):
             PackagerError: That can't be told now.
         """
 
-    def runs(self) -> Iterator[LeftRun]:
+    def runs(self) -> Iterator[LeftoverRun]:
         """Give every run of which something is left on this machine."""
 
     def close(self) -> None:

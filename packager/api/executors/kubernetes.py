@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packager.api.entities import PackagingStatus
-from packager.api.executors.base import LeftRun
+from packager.api.executors.base import LeftoverRun
 from packager.api.executors.job_log import JobLog
 from packager.errors import BuildError, ClusterError, EntityExistsError, EntityNotFoundError
 from packager.kube.job import JobRequest, render_job
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
     from packager.kube.cluster import Cluster
     from packager.kube.names import Kind
 
@@ -77,7 +77,7 @@ class KubernetesExecutor:
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
-    def start(self, claim: Claim) -> str:
+    def start(self, claim: Lease) -> str:
         """Make the Job of a packaging, or find the one that was made already, and return its handle.
 
         Raises:
@@ -153,10 +153,10 @@ class KubernetesExecutor:
         collector.begin()
         return collector.log
 
-    def settle(self, handle: str) -> None:
+    def finalize(self, handle: str) -> None:
         """Do nothing: the Job goes when its time is over (`ttlSecondsAfterFinished`)."""
 
-    def forget(self, handle: str) -> None:
+    def purge(self, handle: str) -> None:
         """Remove the log of a Job that is no more."""
         wanted = JobHandle.parse(handle)
         if wanted is None:
@@ -179,7 +179,7 @@ class KubernetesExecutor:
         found = job is not None and _run_of(job).partition("/")[0] == str(generation)
         return [str(self._handle(job))] if job is not None and found else []
 
-    def runs(self) -> Iterator[LeftRun]:
+    def runs(self) -> Iterator[LeftoverRun]:
         """Give every run that has left a log here."""
         for path in self._folder.iterdir():
             name, _, uid = path.name.partition(".")
@@ -187,7 +187,7 @@ class KubernetesExecutor:
                 with suppress(FileNotFoundError):
                     handle = JobHandle(namespace=self._cluster.namespace, name=name, uid=uid)
                     changed = max(each.stat().st_mtime for each in (path, *path.glob("log/*")))
-                    yield LeftRun(packaging_id=name, generation=None, handle=str(handle), changed=changed)
+                    yield LeftoverRun(packaging_id=name, generation=None, handle=str(handle), changed=changed)
 
     def close(self) -> None:
         """End the watches; Jobs are the cluster's."""

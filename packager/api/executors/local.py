@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.api.entities import NamedValue, PackagingStatus, with_hint
-from packager.api.executors.base import LeftRun
+from packager.api.executors.base import LeftoverRun
 from packager.api.executors.run_folder import RunFolder
 from packager.api.executors.run_processes import MARK, end_processes
 from packager.errors import BuildError, DiskFullError, PackagerError, RequestError, UsageError, is_disk_full
@@ -30,7 +30,7 @@ from packager.system.signals import remove_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
     from packager.models.packaging import PackagingManifest
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class LocalExecutor:
         """Let go of the folder; what runs goes on."""
         os.close(self._lock)
 
-    def start(self, claim: Claim) -> str:
+    def start(self, claim: Lease) -> str:
         """Start a packaging, or find the one that was started already, and return its handle.
 
         A claim whose own run is lost gets another attempt.
@@ -134,7 +134,7 @@ class LocalExecutor:
             self._prepare_and_start(claim.manifest(), folder)
         return self._handle(name)
 
-    def _next_name(self, claim: Claim) -> RunName:
+    def _next_name(self, claim: Lease) -> RunName:
         last = self._name(claim.handle) if claim.handle else None
         attempt = last.attempt + 1 if last and last.generation == claim.generation else 1
         if attempt > _MOST_ATTEMPTS:
@@ -224,13 +224,13 @@ class LocalExecutor:
         name = self._name(handle)
         return self._folder(name).log if name else None
 
-    def settle(self, handle: str) -> None:
+    def finalize(self, handle: str) -> None:
         """Keep of an ended run nothing but its log; everything else is in the store by now."""
         name = self._name(handle)
         if name is not None:
             self._folder(name).keep_log_only()
 
-    def forget(self, handle: str) -> None:
+    def purge(self, handle: str) -> None:
         """Remove all that is left of a run that doesn't run any more."""
         name = self._name(handle)
         if name is not None and self._folder(name).path.exists():
@@ -242,12 +242,12 @@ class LocalExecutor:
             left.handle for left in self.runs() if (left.packaging_id, left.generation) == (packaging_id, generation)
         ]
 
-    def runs(self) -> Iterator[LeftRun]:
+    def runs(self) -> Iterator[LeftoverRun]:
         """Give every run that has left anything here."""
         for entry in os.scandir(self._settings.folder):
             if name := RunName.parse(entry.name):
                 with suppress(FileNotFoundError):
-                    yield LeftRun(
+                    yield LeftoverRun(
                         packaging_id=name.packaging_id,
                         generation=name.generation,
                         handle=self._handle(name),

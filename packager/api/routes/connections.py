@@ -25,7 +25,7 @@ from packager.api.routes.common import (
     caller_of,
     service_of,
 )
-from packager.api.store.entity_repository import Kept
+from packager.api.store.entity_repository import StoredEntity
 from packager.kube.entities import connection_document
 from packager.models.connection import Connection
 
@@ -38,7 +38,7 @@ class ConnectionPage(Page):
     type: list[str] = Field(default_factory=list)
 
 
-def _shown(kept: Kept[Connection], *, decrypted: bool = False) -> entities.Connection:
+def _shown(kept: StoredEntity[Connection], *, decrypted: bool = False) -> entities.Connection:
     document = connection_document(kept.value, decrypted=decrypted)
     times = {"createdAt": time_text(kept.created_at), "updatedAt": time_text(kept.updated_at)}
     return entities.Connection.model_validate({**document, **times})

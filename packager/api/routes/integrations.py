@@ -20,12 +20,12 @@ from packager.api.routes.common import (
     audit,
     service_of,
 )
-from packager.api.store.entity_repository import Kept
+from packager.api.store.entity_repository import StoredEntity
 
 router = APIRouter(prefix=f"{PREFIX}/packaging/integration", tags=["Packaging integration"], route_class=StrictRoute)
 
 
-def _shown(kept: Kept[NewIntegration]) -> PackagingIntegration:
+def _shown(kept: StoredEntity[NewIntegration]) -> PackagingIntegration:
     times = {"createdAt": time_text(kept.created_at), "updatedAt": time_text(kept.updated_at)}
     return PackagingIntegration.model_validate({**kept.value.model_dump(by_alias=True), **times})
 

@@ -12,9 +12,9 @@ from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from packager.api.store.entity_repository import Connections, Integrations
-from packager.api.store.packaging_repository import Packagings
-from packager.api.store.run_repository import Runs
+from packager.api.store.entity_repository import ConnectionRepository, IntegrationRepository
+from packager.api.store.packaging_repository import PackagingRepository
+from packager.api.store.run_repository import RunRepository
 from packager.errors import DatabaseError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-    from packager.api.store.encryption import Sealer
+    from packager.api.store.encryption import SecretCipher
     from packager.api.store.entity_repository import Learn
 
 _BUSY_MILLISECONDS = 30_000
@@ -76,13 +76,13 @@ class Store:
         database: What they are on.
     """
 
-    def __init__(self, database: Database, sealer: Sealer, learn: Learn) -> None:
+    def __init__(self, database: Database, sealer: SecretCipher, learn: Learn) -> None:
         """Set up the repositories."""
         self.database = database
-        self.connections = Connections(database, sealer, learn)
-        self.integrations = Integrations(database)
-        self.packagings = Packagings(database)
-        self.runs = Runs(database, self.connections, self.integrations)
+        self.connections = ConnectionRepository(database, sealer, learn)
+        self.integrations = IntegrationRepository(database)
+        self.packagings = PackagingRepository(database)
+        self.runs = RunRepository(database, self.connections, self.integrations)
 
     def check(self) -> None:
         """Ask the database for nothing.
@@ -164,7 +164,7 @@ def _learn_nothing(_secrets: Iterable[str]) -> None:
     """Do nothing: for who logs nothing."""
 
 
-def open_store(url_text: str, sealer: Sealer, learn: Learn = _learn_nothing) -> Store:
+def open_store(url_text: str, sealer: SecretCipher, learn: Learn = _learn_nothing) -> Store:
     """Open the database, bring its schema up to date and check that the key fits.
 
     Args:

@@ -23,7 +23,7 @@ _KEY_BYTES = 32
 _HOW = "make one by: python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
 
 
-class Sealer:
+class SecretCipher:
     """Seals and opens texts; the first key seals, every key opens, so that keys can be changed."""
 
     def __init__(self, keys: list[str], where: str) -> None:
@@ -68,7 +68,7 @@ class Sealer:
             return False
         return True
 
-    def seal_anew(self, sealed: str) -> str:
+    def rotate(self, sealed: str) -> str:
         """Return what was sealed by any of the keys, sealed by the first.
 
         Raises:
@@ -88,7 +88,7 @@ def _wrong_key() -> UsageError:
     )
 
 
-def read_key_file(path: Path) -> Sealer:
+def read_key_file(path: Path) -> SecretCipher:
     """Read keys, one a line.
 
     Raises:
@@ -102,10 +102,10 @@ def read_key_file(path: Path) -> Sealer:
         raise UsageError(f"the key file {path} can't be read: {what}", hint=_HOW) from error
     if mode & 0o007:
         raise UsageError(f"the key file {path} is open to every user (mode {mode:04o})", hint=f"chmod 600 {path}")
-    return Sealer(text.split(), f"the key file {path}")
+    return SecretCipher(text.split(), f"the key file {path}")
 
 
-def make_key_file(path: Path) -> Sealer:
+def make_key_file(path: Path) -> SecretCipher:
     """Make a key, readable by nobody else, unless the file is there already; two processes end with the same key.
 
     Raises:

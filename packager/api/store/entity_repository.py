@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Table
 
     from packager.api.store.database import Database
-    from packager.api.store.encryption import Sealer
+    from packager.api.store.encryption import SecretCipher
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _KEY_CHECK = "key"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept(Generic[_Value]):
+class StoredEntity(Generic[_Value]):
     """An entity with the times of its creation and of its last change."""
 
     value: _Value
@@ -84,7 +84,7 @@ def allowed_values(values: Iterable[str]) -> list[str]:
     return [value for value in values if "\0" not in value]
 
 
-class Shelf(ABC, Generic[_Value]):
+class EntityRepository(ABC, Generic[_Value]):
     """One kind of entities."""
 
     _table: Table
@@ -101,7 +101,7 @@ class Shelf(ABC, Generic[_Value]):
     def _read(self, row: Row[Any]) -> _Value:
         """Read an entity."""
 
-    def create(self, entity: _Value) -> Kept[_Value]:
+    def create(self, entity: _Value) -> StoredEntity[_Value]:
         """Keep a new entity.
 
         Raises:
@@ -114,9 +114,9 @@ class Shelf(ABC, Generic[_Value]):
                 transaction.execute(insert(self._table).values(**values, created_at=now, updated_at=now))
         except IntegrityError as error:
             raise already_there(values["id"]) from error
-        return Kept(value=entity, created_at=now, updated_at=now)
+        return StoredEntity(value=entity, created_at=now, updated_at=now)
 
-    def edit(self, entity: _Value) -> Kept[_Value]:
+    def edit(self, entity: _Value) -> StoredEntity[_Value]:
         """Replace an entity.
 
         Raises:
@@ -129,28 +129,28 @@ class Shelf(ABC, Generic[_Value]):
             merged = self._merged(entity, row)
             changed = update(self._table).where(self._table.c.id == entity_id)
             transaction.execute(changed.values(**self._values(merged), updated_at=now))
-        return Kept(value=merged, created_at=row.created_at, updated_at=now)
+        return StoredEntity(value=merged, created_at=row.created_at, updated_at=now)
 
     def _merged(self, entity: _Value, _row: Row[Any]) -> _Value:
         return entity
 
-    def get(self, entity_id: str) -> Kept[_Value]:
+    def get(self, entity_id: str) -> StoredEntity[_Value]:
         """Return an entity.
 
         Raises:
             EntityNotFoundError: There is none of that id.
         """
         with self._database.reading() as transaction:
-            return self._kept(row_of(transaction, self._table, entity_id))
+            return self._stored(row_of(transaction, self._table, entity_id))
 
-    def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[Kept[_Value]]:
+    def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[StoredEntity[_Value]]:
         """Return a page of entities, the newest first; `filters` are allowed values by column."""
         query = select(self._table).order_by(self._table.c.created_at.desc(), self._table.c.id)
         for name, allowed in filters.items():
             query = query.where(self._table.c[name].in_(allowed_values(allowed)))
         with self._database.reading() as transaction:
             rows = transaction.execute(query.limit(size).offset(page * size)).all()
-        return [self._kept(row) for row in rows]
+        return [self._stored(row) for row in rows]
 
     def delete(self, entity_id: str) -> None:
         """Remove an entity.
@@ -176,11 +176,11 @@ class Shelf(ABC, Generic[_Value]):
         with self._database.reading() as transaction:
             return self.find(transaction, ids)
 
-    def _kept(self, row: Row[Any]) -> Kept[_Value]:
-        return Kept(value=self._read(row), created_at=row.created_at, updated_at=row.updated_at)
+    def _stored(self, row: Row[Any]) -> StoredEntity[_Value]:
+        return StoredEntity(value=self._read(row), created_at=row.created_at, updated_at=row.updated_at)
 
 
-class Integrations(Shelf[entities.NewIntegration]):
+class IntegrationRepository(EntityRepository[entities.NewIntegration]):
     """The integrations."""
 
     _table = INTEGRATIONS
@@ -197,12 +197,12 @@ def as_integration(entity: entities.NewIntegration) -> PackagingIntegration:
     return PackagingIntegration.model_validate(entity.model_dump(by_alias=True, mode="json"))
 
 
-class Connections(Shelf[Connection]):
+class ConnectionRepository(EntityRepository[Connection]):
     """The connections, with their secrets in clear in memory and sealed in the database."""
 
     _table = CONNECTIONS
 
-    def __init__(self, database: Database, sealer: Sealer, learn: Learn) -> None:
+    def __init__(self, database: Database, sealer: SecretCipher, learn: Learn) -> None:
         """Take where they are kept, what seals their secrets, and what keeps those that are used out of the log."""
         super().__init__(database)
         self._sealer = sealer
@@ -233,7 +233,7 @@ class Connections(Shelf[Connection]):
         with self._database.writing() as transaction:
             held = select(CONNECTIONS.c.id, CONNECTIONS.c.sealed).where(CONNECTIONS.c.sealed != "")
             for row in transaction.execute(held.with_for_update()).all():
-                fresh = {"sealed": self._sealer.seal_anew(row.sealed)}
+                fresh = {"sealed": self._sealer.rotate(row.sealed)}
                 transaction.execute(update(CONNECTIONS).where(CONNECTIONS.c.id == row.id).values(**fresh))
             fact = update(FACTS).where(FACTS.c.name == _KEY_CHECK)
             transaction.execute(fact.values(value=self._sealer.seal({})))

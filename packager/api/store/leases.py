@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Lease:
     """A packaging that is this owner's to run, as long as its lease is renewed.
 
     Attributes:
@@ -78,7 +78,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Abandoned:
+class OrphanedRun:
     """A run whose packaging was deleted or edited: to be stopped, and what it left to be removed.
 
     Attributes:

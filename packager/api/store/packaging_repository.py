@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SCHEDULING = entities.PackagingStatus(state="scheduling")
 
 
-class Packagings:
+class PackagingRepository:
     """The packagings."""
 
     def __init__(self, database: Database) -> None:

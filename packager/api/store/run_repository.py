@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 
 from packager.api import entities
 from packager.api.store.entity_repository import as_integration, row_of
-from packager.api.store.leases import Abandoned, Claim, Run
+from packager.api.store.leases import Lease, OrphanedRun, Run
 from packager.api.store.rows import json_text, of_row
 from packager.api.store.tables import ABANDONED, PACKAGINGS
 from packager.errors import PackagerError, UsageError
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from packager.api.store.database import Database
-    from packager.api.store.entity_repository import Connections, Integrations
+    from packager.api.store.entity_repository import ConnectionRepository, IntegrationRepository
 
 log = logging.getLogger(__name__)
 
 
-class Runs:
+class RunRepository:
     """The runs of the packagings."""
 
-    def __init__(self, database: Database, connections: Connections, integrations: Integrations) -> None:
+    def __init__(
+        self, database: Database, connections: ConnectionRepository, integrations: IntegrationRepository
+    ) -> None:
         """Take where they are kept, and what the packagings name."""
         self._database = database
         self._connections = connections
@@ -53,7 +55,7 @@ class Runs:
             row = row_of(transaction, PACKAGINGS, packaging_id)
         return Run(generation=row.generation, owner=row.owner, handle=row.handle, state=row.state)
 
-    def claim(self, owner: str, limit: int, lease: timedelta) -> list[Claim]:
+    def claim(self, owner: str, limit: int, lease: timedelta) -> list[Lease]:
         """Take packagings to start, or to take over as nobody has renewed their lease; the oldest first.
 
         One whose earlier run is abandoned and not stopped yet waits for that. Two owners never get the same one.
@@ -73,7 +75,7 @@ class Runs:
             transaction.execute(update(PACKAGINGS).where(mine).values(owner=owner, lease_until=now + lease))
             return [claim for row in rows if (claim := self._read(transaction, row, owner))]
 
-    def _read(self, transaction: Transaction, row: Row[Any], owner: str) -> Claim | None:
+    def _read(self, transaction: Transaction, row: Row[Any], owner: str) -> Lease | None:
         """Read a packaging that was claimed; one that can't be read fails, and keeps no other one waiting."""
         try:
             return self._claim(transaction, row, owner)
@@ -94,12 +96,12 @@ class Runs:
             transaction.execute(changed.values(**values, owner=None, lease_until=None))
             return None
 
-    def _claim(self, transaction: Transaction, row: Row[Any], owner: str) -> Claim:
+    def _claim(self, transaction: Transaction, row: Row[Any], owner: str) -> Lease:
         entity = of_row(row)
         spec = entity.spec
         named = {*(target.connection_name for target in spec.targets), spec.output_connection} - {""}
         integration = self._integrations.find(transaction, [spec.integration_name]).get(spec.integration_name)
-        return Claim(
+        return Lease(
             id=entity.id,
             generation=row.generation,
             owner=owner,
@@ -109,18 +111,18 @@ class Runs:
             connections=self._connections.find(transaction, named) if named else {},
         )
 
-    def attach(self, claim: Claim, handle: str) -> bool:
+    def attach(self, claim: Lease, handle: str) -> bool:
         """Note what the executor knows a claim's run by; False: no longer ours, so the run is to be stopped."""
         with self._database.writing() as transaction:
             return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(handle=handle)).rowcount == 1
 
-    def renew(self, claim: Claim, lease: timedelta) -> bool:
+    def renew(self, claim: Lease, lease: timedelta) -> bool:
         """Keep a claim; False: no longer ours (edited, deleted, taken over, ended)."""
         with self._database.writing() as transaction:
             until = self._database.now(transaction) + lease
             return transaction.execute(update(PACKAGINGS).where(_own(claim)).values(lease_until=until)).rowcount == 1
 
-    def record(self, claim: Claim, status: entities.PackagingStatus) -> bool:
+    def record(self, claim: Lease, status: entities.PackagingStatus) -> bool:
         """Write what has become of a claim; a final state ends it. False: no longer ours, nothing was written.
 
         Results that somebody has put meanwhile stay where the run itself has none.
@@ -144,13 +146,13 @@ class Runs:
         with self._database.writing() as transaction:
             transaction.execute(update(PACKAGINGS).where(PACKAGINGS.c.owner == owner).values(lease_until=past))
 
-    def abandoned(self) -> list[Abandoned]:
+    def abandoned(self) -> list[OrphanedRun]:
         """Return the runs whose packaging was deleted or edited: each is to be stopped, then told by `stopped`."""
         with self._database.reading() as transaction:
             rows = transaction.execute(select(ABANDONED).order_by(ABANDONED.c.number)).all()
-        return [Abandoned(**row._mapping) for row in rows]  # noqa: SLF001  (a public name of SQLAlchemy's)
+        return [OrphanedRun(**row._mapping) for row in rows]  # noqa: SLF001  (a public name of SQLAlchemy's)
 
-    def stopped(self, abandoned: Abandoned) -> None:
+    def stopped(self, abandoned: OrphanedRun) -> None:
         """Forget an abandoned run: nothing of it is left."""
         with self._database.writing() as transaction:
             transaction.execute(delete(ABANDONED).where(ABANDONED.c.number == abandoned.number))
@@ -161,7 +163,7 @@ def _short(error: ValueError) -> str:
     return "; ".join(describe(error)[:3]) if isinstance(error, ValidationError) else str(error)
 
 
-def _own(claim: Claim) -> ColumnElement[bool]:
+def _own(claim: Lease) -> ColumnElement[bool]:
     return and_(
         PACKAGINGS.c.id == claim.id,
         PACKAGINGS.c.generation == claim.generation,

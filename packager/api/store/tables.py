@@ -54,7 +54,7 @@ PACKAGINGS = Table(
     Index("packagings_by_integration", "integration_name"),
 )
 
-# Runs whose packaging was deleted or edited: to be stopped, and what they left to be removed.
+# RunRepository whose packaging was deleted or edited: to be stopped, and what they left to be removed.
 ABANDONED = Table(
     "abandoned",
     METADATA,

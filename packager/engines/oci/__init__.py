@@ -20,8 +20,8 @@ from packager.engines.oci.base_image import open_base
 from packager.engines.oci.destinations import LayoutSink, RegistrySink
 from packager.engines.oci.folders import folder_entries, follow_links
 from packager.engines.oci.image import check_base, make_config, make_manifest
-from packager.engines.oci.layer_fingerprints import LayerHints
-from packager.engines.oci.layer_uploads import LayerCarrier
+from packager.engines.oci.layer_fingerprints import LayerFingerprints
+from packager.engines.oci.layer_uploads import LayerUploader
 from packager.engines.oci.workers import Workers
 from packager.engines.output_files import files_at
 from packager.engines.remote_base import ARCHITECTURES, inspect_image
@@ -118,8 +118,8 @@ class OciEngine:
         if destination.transport == "docker":
             with closing(Uploads(destination.reference, access)) as uploads:
                 sink = RegistrySink(uploads)
-                hints = LayerHints(repository=self.environment_repository(destination), access=access)
-                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format, hints)
+                fingerprints = LayerFingerprints(repository=self.environment_repository(destination), access=access)
+                manifest, layers = self._assemble(plan, access, sink, self._settings.image_format, fingerprints)
             stored = (_stored(layer, destination.reference) for layer in layers)
             return BuiltImage(destination=destination, digest=manifest.descriptor.digest, layers=tuple(stored))
         with _layout_for(destination, plan) as layout:
@@ -134,7 +134,7 @@ class OciEngine:
         access: RegistryAccess,
         sink: Sink,
         image_format: ImageFormat,
-        hints: LayerHints | None = None,
+        fingerprints: LayerFingerprints | None = None,
     ) -> tuple[Document, list[LayerOnTop]]:
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
@@ -151,8 +151,8 @@ class OciEngine:
                 media_types=image_format,
                 base_folders=folder_entries(plan.base.folders),
             )
-            carrier = LayerCarrier(plan, blobs, sink, workers, access, hints)
-            brought = [workers.start(carry) for carry in carrier.carries()]
+            uploader = LayerUploader(plan, blobs, sink, workers, access, fingerprints)
+            brought = [workers.start(carry) for carry in uploader.carries()]
             workers.wait()
             layers = [future.result() for future in brought]
             config = make_config(plan, base.image, layers, image_format)

@@ -38,7 +38,7 @@ _SAMPLE = 64 << 10  # bytes, at the start, in the middle and at the end of a fil
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerHints:
+class LayerFingerprints:
     """The notes of large layers; without a repository, every layer may be there.
 
     Attributes:
@@ -50,15 +50,15 @@ class LayerHints:
     access: RegistryAccess
     _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
-    def of(self, blob: LayerBlob) -> LayerHint:
+    def of(self, blob: LayerBlob) -> LayerFingerprint:
         """Return the hint of one layer."""
         noted = self.repository is not None and sum(entry.size for entry in blob.entries) >= LARGE
         notes = Notes(repository=self.repository, access=self.access, kind=KIND) if noted and self.repository else None
-        return LayerHint(blob=blob, notes=notes, given_up=self._given_up)
+        return LayerFingerprint(blob=blob, notes=notes, given_up=self._given_up)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerHint:
+class LayerFingerprint:
     """What is known of one layer without reading all of it.
 
     Attributes:

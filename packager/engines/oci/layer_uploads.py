@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from packager.engines.oci.destinations import Sink
-    from packager.engines.oci.layer_fingerprints import LayerHints
+    from packager.engines.oci.layer_fingerprints import LayerFingerprints
     from packager.engines.oci.workers import Workers
     from packager.image.layers.blob import LayerBlob
     from packager.image.plan import ImagePlan
@@ -63,7 +63,7 @@ class PlanBlob:
         return Descriptor(media_type=self.blob.media_type, digest=facts.digest, size=facts.size)
 
 
-class LayerCarrier:
+class LayerUploader:
     """Brings the layers of one plan to one place."""
 
     def __init__(  # noqa: PLR0913, PLR0917  (what layers are, and where and how they are brought)
@@ -73,14 +73,14 @@ class LayerCarrier:
         sink: Sink,
         workers: Workers,
         access: RegistryAccess,
-        hints: LayerHints | None = None,
+        fingerprints: LayerFingerprints | None = None,
     ) -> None:
         """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet.
 
-        Without hints nothing is looked for before it is sent: the place is a new one.
+        Without fingerprints nothing is looked for before it is sent: the place is a new one.
         """
         self._plan = plan
-        self._hints = hints
+        self._hints = fingerprints
         self._sink = sink
         self._workers = workers
         self._access = access

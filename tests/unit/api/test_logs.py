@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.api.log_files import LogWriter, log_size, read_log
-from packager.api.logs import BLOCK_BYTES, LogHub, Look, TooManyStreamsError
+from packager.api.logs import BLOCK_BYTES, LogBroadcaster, LogState, TooManyStreamsError
 from packager.api.routes.logs import LogResponse
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ class Packaging:
 
     def __init__(self, folder: Path) -> None:
         self.writer = LogWriter(folder / "log", most_bytes=1 << 30)
-        self.look: Look | None = Look(generation=1, is_over=False, folder=folder / "log")
+        self.look: LogState | None = LogState(generation=1, is_over=False, folder=folder / "log")
         self.looks = 0
 
-    def __call__(self, packaging_id: str) -> Look | None:
+    def __call__(self, packaging_id: str) -> LogState | None:
         assert packaging_id == "wine"
         self.looks += 1
         return self.look
 
     def end(self) -> None:
         assert self.look is not None
-        self.look = Look(generation=self.look.generation, is_over=True, folder=self.look.folder)
+        self.look = LogState(generation=self.look.generation, is_over=True, folder=self.look.folder)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def packaging(tmp_path: Path) -> Packaging:
     return Packaging(tmp_path)
 
 
-async def follow(hub: LogHub, begun: Callable[[], None] = lambda: None) -> list[bytes]:
+async def follow(hub: LogBroadcaster, begun: Callable[[], None] = lambda: None) -> list[bytes]:
     stream = await hub.open("wine", follow=True)
     assert stream is not None
     blocks = []
@@ -101,7 +101,7 @@ def run(test: Awaitable[None]) -> None:
 
 def test_all_followers_get_the_same_blocks_from_one_reader(packaging: Packaging) -> None:
     async def test() -> None:
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         waiting = [asyncio.create_task(follow(hub)) for _ in range(200)]
         while packaging.looks <= 200:  # noqa: ASYNC110  (in threads: each has looked once, and the one reader too)
             await asyncio.sleep(0.01)
@@ -125,7 +125,7 @@ def test_who_comes_late_gets_all_of_it(packaging: Packaging) -> None:
         text = "".join(f"line {number}\n" for number in range(50_000)).encode()
         for line in text.decode().splitlines():
             packaging.writer.write_line(line)
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         late = asyncio.create_task(follow(hub))
         await asyncio.sleep(0.05)
         packaging.writer.write_line("end")
@@ -140,8 +140,8 @@ def test_who_comes_late_gets_all_of_it(packaging: Packaging) -> None:
 def test_a_follower_waits_for_a_log_that_does_not_exist_yet(packaging: Packaging) -> None:
     async def test() -> None:
         begun = packaging.look
-        packaging.look = Look(generation=1, is_over=False, folder=None)
-        hub = LogHub(packaging, pause=0.01)
+        packaging.look = LogState(generation=1, is_over=False, folder=None)
+        hub = LogBroadcaster(packaging, pause=0.01)
         waiting = asyncio.create_task(follow(hub))
         await asyncio.sleep(0.05)
         packaging.writer.write_line("begun")
@@ -156,11 +156,11 @@ def test_a_follower_waits_for_a_log_that_does_not_exist_yet(packaging: Packaging
 @pytest.mark.parametrize("what", ["deleted", "edited"])
 def test_a_stream_ends_with_its_run(packaging: Packaging, what: str) -> None:
     async def test() -> None:
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         packaging.writer.write_line("the first run")
         waiting = asyncio.create_task(follow(hub))
         await asyncio.sleep(0.05)
-        packaging.look = None if what == "deleted" else Look(generation=2, is_over=False, folder=None)
+        packaging.look = None if what == "deleted" else LogState(generation=2, is_over=False, folder=None)
         assert b"".join(await waiting) == b"the first run\n"
 
     run(test())
@@ -170,7 +170,7 @@ def test_a_stream_ends_with_its_run(packaging: Packaging, what: str) -> None:
 def test_a_failing_look_ends_a_stream_only_when_it_goes_on(packaging: Packaging, failures: int) -> None:
     looks = 0
 
-    def look(packaging_id: str) -> Look | None:
+    def look(packaging_id: str) -> LogState | None:
         nonlocal looks
         looks += 1
         if 1 < looks < 2 + failures:
@@ -180,7 +180,7 @@ def test_a_failing_look_ends_a_stream_only_when_it_goes_on(packaging: Packaging,
         return packaging(packaging_id)
 
     async def test() -> None:
-        hub = LogHub(look, pause=0.001)
+        hub = LogBroadcaster(look, pause=0.001)
         packaging.writer.write_line("begun")
         assert b"".join(await follow(hub)) == (b"begun\n" if failures < 20 else b"")
 
@@ -189,7 +189,7 @@ def test_a_failing_look_ends_a_stream_only_when_it_goes_on(packaging: Packaging,
 
 def test_a_log_that_has_ended_and_one_that_is_not_followed(packaging: Packaging) -> None:
     async def test() -> None:
-        hub = LogHub(packaging)
+        hub = LogBroadcaster(packaging)
         packaging.writer.write_line("so far")
         for _ in range(2):
             stream = await hub.open("wine", follow=packaging.look is not None and packaging.look.is_over)
@@ -208,7 +208,7 @@ def test_what_is_gone_of_a_log_is_said(packaging: Packaging, tmp_path: Path) -> 
     packaging.end()
 
     async def test() -> None:
-        (first, *_, last) = await follow(LogHub(packaging))
+        (first, *_, last) = await follow(LogBroadcaster(packaging))
         gone = read_log(tmp_path / "log", 0, most=1).start
         assert first == f"... {gone} bytes of this log are gone, as it became too long ...\n".encode()
         assert last.endswith(b"line 99\n")
@@ -218,7 +218,7 @@ def test_what_is_gone_of_a_log_is_said(packaging: Packaging, tmp_path: Path) -> 
 
 def test_a_stop_ends_every_follower_with_what_there_is(packaging: Packaging) -> None:
     async def test() -> None:
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         begun = asyncio.Event()
         packaging.writer.write_line("begun")
         waiting = [asyncio.create_task(follow(hub, begun.set)) for _ in range(3)]
@@ -237,7 +237,7 @@ def test_a_stop_ends_every_follower_with_what_there_is(packaging: Packaging) -> 
 
 def test_there_is_a_limit_on_streams_that_is_given_back(packaging: Packaging) -> None:
     async def test() -> None:
-        hub = LogHub(packaging, most_streams=2)
+        hub = LogBroadcaster(packaging, most_streams=2)
         streams = [await hub.open("wine", follow=True) for _ in range(2)]
         with pytest.raises(TooManyStreamsError):
             await hub.open("wine", follow=False)
@@ -258,7 +258,7 @@ def test_a_reader_that_stops_reading_is_dropped(packaging: Packaging) -> None:
 
     async def test() -> None:
         packaging.writer.write_line("x" * 1000)
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         stream = await hub.open("wine", follow=True)
         assert stream is not None
 
@@ -283,7 +283,7 @@ def test_a_reader_that_stops_reading_is_dropped(packaging: Packaging) -> None:
 def test_a_reader_that_is_cut_off_at_a_stop_is_no_failure(packaging: Packaging, *, stops: bool) -> None:
     async def test() -> None:
         packaging.writer.write_line("x" * 1000)
-        hub = LogHub(packaging, pause=0.01)
+        hub = LogBroadcaster(packaging, pause=0.01)
         stream = await hub.open("wine", follow=True)
         assert stream is not None
         is_full = asyncio.Event()

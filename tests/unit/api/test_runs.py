@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
-from packager.api.executors.base import LeftRun
+from packager.api.executors.base import LeftoverRun
 from packager.api.executors.job_log import JobLog
 from packager.api.executors.kubernetes import JobHandle
 from packager.api.executors.local import LocalExecutor, LocalSettings, RunName
@@ -21,7 +21,7 @@ from packager.api.executors.run_folder import RunFolder
 from packager.api.garbage_collector import Sweeper
 from packager.api.store.database import Store, open_store
 from packager.api.store.encryption import make_key_file
-from packager.api.supervisor import Rules, Supervisor
+from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.errors import BuildError, ClusterUnreachableError, PackagerError, RequestError, UsageError
 from packager.models.connection import Connection
 from packager.models.integrations import APPLICATIONS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from packager.api.store.leases import Claim
+    from packager.api.store.leases import Lease
     from packager.kube.cluster import Cluster
 
 SPEC = {
@@ -67,7 +67,7 @@ def status_of(store: Store, packaging_id: str = "wine") -> PackagingStatus:
     return store.packagings.get(packaging_id).status
 
 
-# Runs on this machine
+# RunRepository on this machine
 
 
 def folder_of(local: LocalExecutor, tmp_path: Path, name: str = "wine.7.1") -> tuple[RunFolder, str]:
@@ -131,11 +131,11 @@ def test_an_ended_run_leaves_its_log_and_nothing_secret(local: LocalExecutor, tm
         path.write_text("pass-word")
     folder.log.mkdir()
     (folder.log / f"{0:015d}").write_text("a line\n")
-    local.settle(handle)
+    local.finalize(handle)
     assert [path.name for path in folder.path.iterdir()] == ["log"]
-    local.forget(handle)
+    local.purge(handle)
     assert not folder.path.exists()
-    local.forget(handle)
+    local.purge(handle)
     local.stop(handle)
 
 
@@ -145,8 +145,8 @@ def test_runs_of_other_machines_are_none_of_ours(local: LocalExecutor, tmp_path:
         assert local.observe(handle) is None
         assert local.log(handle) is None
         local.stop(handle)
-        local.settle(handle)
-        local.forget(handle)
+        local.finalize(handle)
+        local.purge(handle)
     assert folder.path.exists()
 
 
@@ -209,11 +209,11 @@ class Memory:
     stopped: list[str] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
-    left: list[LeftRun] = field(default_factory=list)
+    left: list[LeftoverRun] = field(default_factory=list)
     failures: list[PackagerError] = field(default_factory=list)
     on_start: Callable[[], object] = lambda: None
 
-    def start(self, claim: Claim) -> str:
+    def start(self, claim: Lease) -> str:
         if self.failures:
             raise self.failures.pop(0)
         attempt = int(claim.handle.rpartition(".")[2]) + 1 if claim.handle else 1
@@ -233,16 +233,16 @@ class Memory:
     def log(self, handle: str) -> Path | None:
         raise AssertionError(handle)
 
-    def settle(self, handle: str) -> None:
+    def finalize(self, handle: str) -> None:
         self.settled.append(handle)
 
-    def forget(self, handle: str) -> None:
+    def purge(self, handle: str) -> None:
         self.forgotten.append(handle)
 
     def find(self, packaging_id: str, generation: int) -> list[str]:
         return [handle for handle in self.started if handle.startswith(f"{packaging_id}.{generation}.")]
 
-    def runs(self) -> Iterator[LeftRun]:
+    def runs(self) -> Iterator[LeftoverRun]:
         return iter(self.left)
 
     def watch(self, on_change: Callable[[str], None]) -> None:
@@ -259,7 +259,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def supervisor(store: Store, memory: Memory) -> Iterator[Supervisor]:
-    made = Supervisor(store.runs, memory, Rules(owner="one", most_running=2, lease=LEASE))
+    made = Supervisor(store.runs, memory, SupervisorConfig(owner="one", most_running=2, lease=LEASE))
     yield made
     made.close()
 
@@ -293,7 +293,7 @@ def test_an_end_that_could_not_be_written_is_written_later(
     record = store.runs.record
     failed: list[PackagingStatus] = []
 
-    def away_once(claim: Claim, status: PackagingStatus) -> bool:
+    def away_once(claim: Lease, status: PackagingStatus) -> bool:
         if not failed:
             failed.append(status)
             assert memory.settled == []
@@ -345,7 +345,7 @@ def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memor
     create(store)
     (claim,) = store.runs.claim("one", 1, LEASE)
     memory.start(claim)  # and the service was killed
-    again = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE))
+    again = Supervisor(store.runs, memory, SupervisorConfig(owner="one", lease=LEASE))
     store.runs.release_all("one")
     go_on(again, lambda: status_of(store).state == "running")
     assert len(memory.started) == 1
@@ -447,7 +447,7 @@ def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
 
     create(store)
     memory.on_start = hold
-    stuck = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE, stop_seconds=0.2))
+    stuck = Supervisor(store.runs, memory, SupervisorConfig(owner="one", lease=LEASE, stop_seconds=0.2))
     stuck.start()
     assert begun.wait(60)
     began = time.monotonic()
@@ -456,7 +456,7 @@ def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
     assert time.monotonic() - began < 20
     assert "is left to the next process" in caplog.text
     assert store.runs.get("wine").handle is None
-    following = Supervisor(store.runs, memory, Rules(owner="one", lease=LEASE, pause=0.01))
+    following = Supervisor(store.runs, memory, SupervisorConfig(owner="one", lease=LEASE, pause=0.01))
     following.start()
     deadline = time.monotonic() + 30
     while status_of(store).state != "running":
@@ -472,7 +472,7 @@ def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
 def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) -> None:
     create(store)
     store.connections.delete("registry")
-    running = Supervisor(store.runs, local, Rules(owner="one", lease=LEASE))
+    running = Supervisor(store.runs, local, SupervisorConfig(owner="one", lease=LEASE))
     go_on(running, lambda: status_of(store).is_final)
     running.close()
     assert "the connection 'registry' was deleted" in status_of(store).message
@@ -481,11 +481,11 @@ def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) 
 # What is left over
 
 
-def left(handle: str, *, days: float = 0.0) -> LeftRun:
+def left(handle: str, *, days: float = 0.0) -> LeftoverRun:
     name = RunName.parse(handle)
     assert name is not None
     changed = time.time() - days * 86_400
-    return LeftRun(packaging_id=name.packaging_id, generation=name.generation, handle=handle, changed=changed)
+    return LeftoverRun(packaging_id=name.packaging_id, generation=name.generation, handle=handle, changed=changed)
 
 
 def test_leftovers_are_ended_and_what_is_current_is_not(store: Store, memory: Memory) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from packager.api.entities import ModelPackaging, NamedValue, NewIntegration, NewPackaging, PackagingStatus
 from packager.api.store import Store, open_store
 from packager.api.store.database import make_engine, read_url
-from packager.api.store.encryption import Sealer, make_key_file, read_key_file
+from packager.api.store.encryption import SecretCipher, make_key_file, read_key_file
 from packager.errors import EntityNotFoundError, RequestError, UsageError
 from packager.models.connection import Connection
 from tests.unit.api_builders import DOCKER_REST, KEY, connection, make_store, packaging
@@ -193,7 +193,7 @@ def test_another_key_is_told_at_the_start(tmp_path: Path, store: Store) -> None:
     with pytest.raises(UsageError, match="the key doesn't fit the database"):
         make_store(tmp_path, other)
     # The first key seals, each opens: so a key is changed.
-    both = open_store(f"sqlite:///{tmp_path / 'packager.db'}", Sealer([other, KEY], "both"))
+    both = open_store(f"sqlite:///{tmp_path / 'packager.db'}", SecretCipher([other, KEY], "both"))
     assert both.connections.get("registry").value.spec.password.get_secret_value() == "s3cret-marker"
     both.close()
 
@@ -202,8 +202,8 @@ def test_keys_are_changed(tmp_path: Path, store: Store) -> None:
     store.close()
     fresh = base64.urlsafe_b64encode(os.urandom(32)).decode()
     url = f"sqlite:///{tmp_path / 'packager.db'}"
-    open_store(url, Sealer([fresh, KEY], "both keys")).close()
-    again = open_store(url, Sealer([fresh], "the new key"))  # the old one was taken away
+    open_store(url, SecretCipher([fresh, KEY], "both keys")).close()
+    again = open_store(url, SecretCipher([fresh], "the new key"))  # the old one was taken away
     kept = again.connections.get("registry").value
     assert kept.spec.password.get_secret_value() == "s3cret-marker"
     again.close()
@@ -228,7 +228,7 @@ def test_the_database_is_the_owners_and_keeps_secrets_sealed(tmp_path: Path, sto
 
 def test_secrets_that_come_into_use_are_told_once(tmp_path: Path) -> None:
     told: list[set[str]] = []
-    sealer = Sealer([KEY], "the test's key")
+    sealer = SecretCipher([KEY], "the test's key")
 
     def opened() -> Store:
         return open_store(f"sqlite:///{tmp_path / 'other.db'}", sealer, lambda secrets: told.append(set(secrets)))
@@ -277,7 +277,7 @@ def test_a_key_file_is_made_once_and_for_the_owner(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keys", [[], ["short"], [KEY, "!" * 44], ["é" * 44]])
 def test_what_is_no_key_is_refused(keys: list[str]) -> None:
     with pytest.raises(UsageError) as raised:
-        Sealer(keys, "the file")
+        SecretCipher(keys, "the file")
     for key in keys:
         assert key not in raised.value.message
 

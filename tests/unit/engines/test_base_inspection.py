@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.base_inspection import Skeleton
+from packager.engines.base_inspection import RootSkeleton
 from packager.engines.remote_base import inspect_image
 from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
@@ -56,9 +56,9 @@ def stream(data: bytes) -> LayerStream:
     return LayerStream(iter([data[at : at + 100] for at in range(0, len(data), 100)]))
 
 
-def skeleton_of(folder: Path, *layers: list[Entry]) -> Skeleton:
+def skeleton_of(folder: Path, *layers: list[Entry]) -> RootSkeleton:
     folder.mkdir(exist_ok=True)
-    skeleton = Skeleton(folder)
+    skeleton = RootSkeleton(folder)
     for entries in layers:
         skeleton.add(stream(layer(entries)))
     return skeleton
@@ -91,7 +91,7 @@ def test_facts(tmp_path: Path, layers: list[list[Entry]], glibc: str | None, pyt
 
 @pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
 def test_packings(tmp_path: Path, packing: str) -> None:
-    skeleton = Skeleton(tmp_path)
+    skeleton = RootSkeleton(tmp_path)
     skeleton.add(stream(layer(DEBIAN, packing=packing)))
     assert find_glibc(tmp_path) == "2.36"
 
@@ -260,7 +260,7 @@ LINK = BaseFolder(path="data", target="/opt/b")
     ids=lambda found: ",".join(each.name if isinstance(each, tarfile.TarInfo) else each.path for each in found),
 )
 def test_folders_that_are_special(tmp_path: Path, second: list[tarfile.TarInfo], expected: list[BaseFolder]) -> None:
-    skeleton = Skeleton(tmp_path)
+    skeleton = RootSkeleton(tmp_path)
     for members in (FIRST, second):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:

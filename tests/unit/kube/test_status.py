@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from packager.errors import PackagerError, PackagingFailedError
-from packager.kube.api_errors import Asked, failure
+from packager.kube.api_errors import ApiRequest, failure
 from packager.kube.log_follower import _order
 from packager.kube.names import JOBS, PODS
 from packager.kube.packagings import document, owned_pods
@@ -93,14 +93,14 @@ def test_times_of_log_lines_are_ordered_with_any_number_of_digits() -> None:
 @pytest.mark.parametrize(
     ("asked", "permission"),
     [
-        (Asked(method="GET", kind=JOBS, namespace="ml"), "list jobs.batch"),
-        (Asked(method="GET", kind=JOBS, namespace="ml", watch=True), "watch jobs.batch"),
-        (Asked(method="GET", kind=PODS, namespace="ml", name="a", part="log"), "get pods/log"),
-        (Asked(method="DELETE", kind=JOBS, namespace="ml", name="a"), "delete jobs.batch"),
-        (Asked(method="PATCH", kind=JOBS, namespace="ml", name="a"), "patch jobs.batch"),
+        (ApiRequest(method="GET", kind=JOBS, namespace="ml"), "list jobs.batch"),
+        (ApiRequest(method="GET", kind=JOBS, namespace="ml", watch=True), "watch jobs.batch"),
+        (ApiRequest(method="GET", kind=PODS, namespace="ml", name="a", part="log"), "get pods/log"),
+        (ApiRequest(method="DELETE", kind=JOBS, namespace="ml", name="a"), "delete jobs.batch"),
+        (ApiRequest(method="PATCH", kind=JOBS, namespace="ml", name="a"), "patch jobs.batch"),
     ],
 )
-def test_a_permission_is_named_as_kubectl_names_it(asked: Asked, permission: str) -> None:
+def test_a_permission_is_named_as_kubectl_names_it(asked: ApiRequest, permission: str) -> None:
     assert asked.permission == permission
     message = 'User "ann" cannot do resource "that" in API group ""'
     assert f"you may not {permission}" in failure(asked, 403, {"message": message}).message

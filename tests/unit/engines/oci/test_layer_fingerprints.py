@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.engines.oci.destinations import RegistrySink
-from packager.engines.oci.layer_fingerprints import LARGE, LayerHints, fingerprint
-from packager.engines.oci.layer_uploads import LayerCarrier, PlanBlob
+from packager.engines.oci.layer_fingerprints import LARGE, LayerFingerprints, fingerprint
+from packager.engines.oci.layer_uploads import LayerUploader, PlanBlob
 from packager.engines.oci.workers import Workers
 from packager.errors import BuildError, RegistryUnreachableError
 from packager.image.layers.blob import LayerBlob
@@ -78,7 +78,7 @@ def test_a_fingerprint_tells_layers_apart(tmp_path: Path) -> None:
 def test_a_layer_without_a_note_is_sent_at_once(
     registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
 ) -> None:
-    hints = LayerHints(repository=CACHE, access=access)
+    hints = LayerFingerprints(repository=CACHE, access=access)
     large = blob(weights(tmp_path))
     assert not hints.of(large).may_be_there()
     hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
@@ -90,8 +90,8 @@ def test_a_layer_without_a_note_is_sent_at_once(
 @pytest.mark.usefixtures("registry")
 def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAccess, tmp_path: Path) -> None:
     small = blob(weights(tmp_path, size=LARGE - 1))
-    assert LayerHints(repository=CACHE, access=access).of(small).may_be_there()
-    nowhere = LayerHints(repository=None, access=access)
+    assert LayerFingerprints(repository=CACHE, access=access).of(small).may_be_there()
+    nowhere = LayerFingerprints(repository=None, access=access)
     assert nowhere.of(blob(weights(tmp_path))).may_be_there()
     nowhere.of(small).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
 
@@ -99,7 +99,7 @@ def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAcces
 def test_notes_that_can_not_be_read_make_it_look(
     registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
 ) -> None:
-    hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
+    hints, large = LayerFingerprints(repository=CACHE, access=access), blob(weights(tmp_path))
     hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
     deep = b"[" * 100_000 + b"]" * 100_000
     for key in [key for key in registry.manifests if key[0] == CACHE.path]:
@@ -120,7 +120,7 @@ def test_a_cache_that_does_not_answer_is_asked_once(
 
     monkeypatch.setattr(Notes, "read", read)
     monkeypatch.setattr(Notes, "write", lambda *words, **_more: asked.append(words))
-    hints, large = LayerHints(repository=CACHE, access=access), blob(weights(tmp_path))
+    hints, large = LayerFingerprints(repository=CACHE, access=access), blob(weights(tmp_path))
     assert hints.of(large).may_be_there()
     assert hints.of(large).may_be_there()
     hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
@@ -143,8 +143,8 @@ def carry(access: RegistryAccess, large: LayerBlob) -> str:
     )
     uploads = Uploads(IMAGE, access)
     with Workers() as workers:
-        hints = LayerHints(repository=CACHE, access=access)
-        carrier = LayerCarrier(plan, [large], RegistrySink(uploads), workers, access, hints)
+        hints = LayerFingerprints(repository=CACHE, access=access)
+        carrier = LayerUploader(plan, [large], RegistrySink(uploads), workers, access, hints)
         (work,) = carrier.carries()
         return work().descriptor.digest
 
