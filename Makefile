@@ -42,7 +42,7 @@ demo: install-demo venv $(if $(MODEL),,$(EXAMPLE)) ## Registry, API service and 
 	@MODEL='$(or $(MODEL),$(EXAMPLE))' LISTEN='$(LISTEN)' exec local/demo.sh
 
 .PHONY: kaniko-local
-kaniko-local: install-build install-kaniko venv $(if $(MODEL),,$(EXAMPLE)) ## The same with Kaniko, in the Job image as a pod would run it
+kaniko-local: install-build install-registry venv $(if $(MODEL),,$(EXAMPLE)) ## The same with Kaniko, in the Job image as a pod would run it
 	@MODEL='$(or $(MODEL),$(EXAMPLE))' PACKAGER='$(PACKAGER)' IMAGE_NAME='$(IMAGE_NAME)' BASE='$(BASE)' ARGS='$(ARGS)' \
 		local/kaniko.sh
 
@@ -69,6 +69,14 @@ test: ## Install what is missing, then lint, unit and integration tests
 	@local/install.sh build test || [[ -z '$(STRICT)' ]]
 	@failed=0; $(MAKE) --keep-going lint unit integration || failed=$$?; \
 		if [[ -s $(LEFT_OUT) ]]; then cat $(LEFT_OUT); fi; exit $$failed
+
+.PHONY: check
+check: install-build install-registry lint unit smoke ## Lint, types, unit tests, and one model end to end: a few minutes
+
+.PHONY: smoke
+smoke: venv ## Package one model with the oci engine, start the image and ask it
+	@rm -f $(LEFT_OUT)
+	LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest -m smoke tests/integration
 
 .PHONY: lint
 lint: venv ## Ruff, mypy, the import contracts, shellcheck
@@ -155,8 +163,8 @@ install-build:
 install-demo:
 	@local/install.sh build registry
 
-.PHONY: install-kaniko
-install-kaniko:
+.PHONY: install-registry
+install-registry:
 	@local/install.sh registry
 
 .venv/.installed: requirements.lock pyproject.toml | .venv/bin/python

@@ -55,7 +55,7 @@ def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> Desk
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("integration", ["docker-rest", "docker-cli"])
+@pytest.mark.parametrize("integration", [pytest.param("docker-rest", marks=pytest.mark.smoke), "docker-cli"])
 def test_the_platforms_run(desk: Desk, password_registry: Registry, integration: str) -> None:
     port = free_port()
     arguments = {"port": port} if integration == "docker-rest" else {}
