@@ -1,39 +1,39 @@
-"""Every error that a user of this program can meet, each with an exit code and a hint.
+"""Every error that the program reports, each with an exit code and a hint.
 
-PackagerError                     1   something failed that has no class of its own
+PackagerError                     1   unexpected error: a bug
 ├── UsageError                    2   the command line or a setting is wrong
-├── ArtifactError                10   the model archive can't be read, or is not safe to read
-├── ManifestError                11   the archive's manifest is missing or wrong
-├── RequestError                  12   the packaging, its arguments, targets or connections are wrong
-├── StorageError                  14   the artifact store answered with an error
-│   ├── StorageAuthError          15   ... it refused the credentials, or there are none
-│   └── StorageUnreachableError   16   ... it can't be reached at all
-├── DependenciesError             20   the model's conda or pip file is missing or wrong
-│   ├── SolveError                21   no set of packages satisfies it
-│   ├── ChannelError              22   a conda channel or package index can't be reached
-│   └── InstallError              23   a package can't be fetched, built or linked
-├── ModelCheckError              24   the model can't serve, or can't be checked where that was asked for
-├── RegistryError                 30   the registry answered with an error
-│   ├── RegistryAuthError         31   ... it refused the credentials
-│   ├── RegistryUnreachableError  32   ... it can't be reached at all
-│   └── ImageNotFoundError        33   ... it has no such base image
-├── BuildError                    40   the engine failed
+├── ArtifactError                10   the model archive is unreadable or unsafe
+├── ManifestError                11   the archive's manifest is missing or invalid
+├── RequestError                  12   the packaging, an argument, target or connection is invalid
+├── StorageError                  14   the artifact store returned an error
+│   ├── StorageAuthError          15   ... rejected or missing credentials
+│   └── StorageUnreachableError   16   ... unreachable
+├── DependenciesError             20   the model's conda or pip file is missing or invalid
+│   ├── SolveError                21   no set of packages satisfies the file
+│   ├── ChannelError              22   a conda channel or package index is unreachable
+│   └── InstallError              23   a package cannot be downloaded, built or installed
+├── ModelCheckError              24   the model cannot serve, or a required check cannot run
+├── RegistryError                 30   the registry returned an error
+│   ├── RegistryAuthError         31   ... rejected credentials
+│   ├── RegistryUnreachableError  32   ... unreachable
+│   └── ImageNotFoundError        33   ... base image not found
+├── BuildError                    40   the build failed
 │   ├── BuildStepError            41   ... in a RUN step
-│   ├── OutOfMemoryError          42   ... killed for its memory
-│   └── ToolMissingError          43   ... its program is not installed
-├── DiskFullError                 50   no space left where we write
-├── ClusterError                 60   the Kubernetes cluster answered with an error
-│   ├── ClusterAccessError       61   ... it doesn't know us, or doesn't allow it
-│   ├── ClusterUnreachableError  62   ... it can't be reached, or none is configured
-│   ├── EntityNotFoundError      63   ... it has no such packaging, connection or integration
-│   ├── EntityExistsError        64   ... it has one of that id already
-│   ├── PackagingFailedError     65   the packaging failed there, with no exit code of its own
-│   └── WaitTimeoutError         66   the packaging has not ended in the time that was given
-├── DatabaseError                70   the API service's database can't be reached, or refuses
-├── ServiceError                 71   the API service refused something, or can't be reached (JupyterLab's panel)
+│   ├── OutOfMemoryError          42   ... out of memory
+│   └── ToolMissingError          43   ... a required program is not installed
+├── DiskFullError                 50   no space left on device
+├── ClusterError                 60   the Kubernetes cluster returned an error
+│   ├── ClusterAccessError       61   ... authentication or authorization failed
+│   ├── ClusterUnreachableError  62   ... unreachable, or no cluster is configured
+│   ├── EntityNotFoundError      63   ... packaging, connection or integration not found
+│   ├── EntityExistsError        64   ... the ID is already in use
+│   ├── PackagingFailedError     65   the packaging failed in the cluster, exit code unknown
+│   └── WaitTimeoutError         66   timed out waiting for the packaging
+├── DatabaseError                70   the API service's database is unreachable or returned an error
+├── ServiceError                 71   the API service is unreachable or returned an error (JupyterLab panel)
 └── Interrupted             130, 143   SIGINT, SIGTERM
 
-Without an error of its own ends, with 141, what someone reads who goes before the end, as `head` does.
+A closed output pipe (as by `head`) ends the program with 141 and no error message.
 """
 
 from __future__ import annotations
@@ -77,33 +77,33 @@ class PackagerError(Exception):
 
 
 class UsageError(PackagerError):
-    """The command line or a setting is wrong."""
+    """Invalid command line or setting."""
 
     exit_code = 2
     code = "usage"
 
 
 class ArtifactError(PackagerError):
-    """The model archive can't be read, or is not safe to read."""
+    """The model archive is unreadable or unsafe."""
 
     exit_code = 10
     code = "artifact"
 
 
 class ManifestError(PackagerError):
-    """The archive's manifest is missing or wrong."""
+    """The archive's manifest is missing or invalid."""
 
     exit_code = 11
     code = "manifest"
 
 
 class RequestError(PackagerError):
-    """The packaging, its arguments, targets or connections are wrong.
+    """The packaging, an argument, a target or a connection is invalid.
 
-    The message lists every problem, one a line.
+    The message lists every problem, one per line.
 
     Attributes:
-        problems: The problems by themselves, where there may be several.
+        problems: The individual problems.
     """
 
     exit_code = 12
@@ -112,35 +112,35 @@ class RequestError(PackagerError):
 
     @classmethod
     def from_problems(cls, subject: str, problems: list[str], *, hint: str = "") -> RequestError:
-        """Make one error of all that is wrong with `subject`."""
+        """Combine all problems of `subject` into one error."""
         error = cls("\n".join([f"{subject}:", *(f"  - {problem}" for problem in problems)]), hint=hint)
         error.problems = tuple(problems)
         return error
 
 
 class StorageError(PackagerError):
-    """The artifact store answered with an error."""
+    """The artifact store returned an error."""
 
     exit_code = 14
     code = "storage"
 
 
 class StorageAuthError(StorageError):
-    """The artifact store refused the credentials, or there are none."""
+    """The artifact store rejected the credentials, or none were given."""
 
     exit_code = 15
     code = "storage-auth"
 
 
 class StorageUnreachableError(StorageError):
-    """The artifact store can't be reached at all."""
+    """The artifact store is unreachable."""
 
     exit_code = 16
     code = "storage-unreachable"
 
 
 class DependenciesError(PackagerError):
-    """The model's conda or pip file is missing or wrong."""
+    """The model's conda or pip file is missing or invalid."""
 
     exit_code = 20
     code = "dependencies"
@@ -154,56 +154,56 @@ class SolveError(DependenciesError):
 
 
 class ChannelError(DependenciesError):
-    """A conda channel or a package index can't be reached."""
+    """A conda channel or package index is unreachable."""
 
     exit_code = 22
     code = "channel"
 
 
 class InstallError(DependenciesError):
-    """A package can't be fetched, built or linked."""
+    """A package cannot be downloaded, built or installed."""
 
     exit_code = 23
     code = "install"
 
 
 class ModelCheckError(PackagerError):
-    """The model can't serve, or can't be checked where that was asked for."""
+    """The model cannot serve, or a required check cannot run."""
 
     exit_code = 24
     code = "model-check"
 
 
 class RegistryError(PackagerError):
-    """The registry answered with an error."""
+    """The registry returned an error."""
 
     exit_code = 30
     code = "registry"
 
 
 class RegistryAuthError(RegistryError):
-    """The registry refused the credentials."""
+    """The registry rejected the credentials."""
 
     exit_code = 31
     code = "registry-auth"
 
 
 class RegistryUnreachableError(RegistryError):
-    """The registry can't be reached at all."""
+    """The registry is unreachable."""
 
     exit_code = 32
     code = "registry-unreachable"
 
 
 class ImageNotFoundError(RegistryError):
-    """The registry, or the local storage, has no such base image."""
+    """The base image does not exist in the registry or local storage."""
 
     exit_code = 33
     code = "image-not-found"
 
 
 class BuildError(PackagerError):
-    """The engine failed."""
+    """The build failed."""
 
     exit_code = 40
     code = "build"
@@ -217,94 +217,95 @@ class BuildStepError(BuildError):
 
 
 class OutOfMemoryError(BuildError):
-    """The engine was killed for its memory."""
+    """The build ran out of memory."""
 
     exit_code = 42
     code = "out-of-memory"
 
 
 class ToolMissingError(BuildError):
-    """A program that the engine needs is not installed."""
+    """A required program is not installed."""
 
     exit_code = 43
     code = "tool-missing"
 
 
 class DiskFullError(PackagerError):
-    """No space is left where we write."""
+    """No space left on device."""
 
     exit_code = 50
     code = "disk-full"
 
 
 class ClusterError(PackagerError):
-    """The Kubernetes cluster answered with an error.
+    """The Kubernetes cluster returned an error.
 
-    `passing` tells that a moment later the answer may be another.
+    Attributes:
+        retryable: Another try may succeed.
     """
 
     exit_code = 60
     code = "cluster"
 
-    def __init__(self, message: str, *, hint: str = "", passing: bool = False) -> None:
-        """Keep the message, the hint and whether it may pass."""
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        """Keep the message, the hint and whether another try may succeed."""
         super().__init__(message, hint=hint)
-        self.passing = passing
+        self.retryable = retryable
 
 
 class ClusterAccessError(ClusterError):
-    """The cluster doesn't know the user, or doesn't allow what was asked."""
+    """The cluster rejected the credentials or the permission is missing."""
 
     exit_code = 61
     code = "cluster-access"
 
 
 class ClusterUnreachableError(ClusterError):
-    """The cluster can't be reached, or no cluster is configured."""
+    """The cluster is unreachable, or no cluster is configured."""
 
     exit_code = 62
     code = "cluster-unreachable"
 
 
 class EntityNotFoundError(ClusterError):
-    """The cluster has no such packaging, connection or integration."""
+    """The packaging, connection or integration does not exist in the cluster."""
 
     exit_code = 63
     code = "not-found"
 
 
 class EntityExistsError(ClusterError):
-    """The cluster has an entity of that id already."""
+    """An entity with this ID already exists in the cluster."""
 
     exit_code = 64
     code = "exists"
 
 
 class PackagingFailedError(ClusterError):
-    """The packaging failed in the cluster, without an exit code of its own to pass on."""
+    """The packaging failed in the cluster with an unknown exit code."""
 
     exit_code = 65
     code = "packaging-failed"
 
     def __init__(self, message: str, *, hint: str = "", own_code: int | None = None) -> None:
-        """Take the exit code that the packaging itself ended with, where it tells of a failure, for the process."""
+        """Use the packaging's own exit code for this process where it is a known failure."""
         super().__init__(message, hint=hint)
         if own_code and own_code < _SIGNALS and own_code in exit_codes():
             self.exit_code = own_code  # type: ignore[misc]
 
 
 class WaitTimeoutError(ClusterError):
-    """The packaging has not ended in the time that was given; it goes on."""
+    """Timed out waiting for the packaging, which continues in the cluster."""
 
     exit_code = 66
     code = "wait-timeout"
 
 
 class ServiceError(PackagerError):
-    """The API service refused something, or can't be reached; shown in JupyterLab's panel.
+    """The API service is unreachable or returned an error (shown in the JupyterLab panel).
 
     Attributes:
-        status: The HTTP status that the panel's own server answers with.
+        status: The HTTP status that the panel's server part returns.
     """
 
     exit_code = 71
@@ -317,16 +318,16 @@ class ServiceError(PackagerError):
 
 
 class DatabaseError(PackagerError):
-    """The API service's database can't be reached, or refuses."""
+    """The API service's database is unreachable or returned an error."""
 
     exit_code = 70
     code = "database"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was asked to stop, by SIGINT or SIGTERM.
+    """SIGINT or SIGTERM was received.
 
-    No `Exception`: whoever handles all of those, as `logging` does while it writes a line, must not swallow it.
+    Not an `Exception`, so that code which catches all exceptions (`logging` does) does not swallow it.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -335,34 +336,32 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
     def as_error(self) -> PackagerError:
-        """Return the error to show; its exit code is 128 plus the signal's number, as the shell counts."""
+        """Return the error to show. Its exit code is 128 plus the signal number, as in a shell."""
         message = f"interrupted by {Signals(self.signal_number).name}"
-        error = PackagerError(message, hint="nothing was reported as built; run it again")
+        error = PackagerError(message, hint="no image was reported; run the command again")
         error.code, error.exit_code = "interrupted", 128 + self.signal_number  # type: ignore[misc]
         return error
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Tell whether the operating system refused for want of space, on the disk or in a quota."""
+    """Return whether the error means a full disk or an exceeded quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_codes() -> dict[int, str]:
-    """Return every exit code with its meaning, from the classes above."""
-    codes = {0: "The image is built and stands at its destination."}
+    """Return every exit code with its meaning."""
+    codes = {0: "Success: the image was built and delivered."}
     pending: list[type[PackagerError]] = [PackagerError]
     while pending:
         error = pending.pop()
         pending.extend(error.__subclasses__())
-        if error.__module__ != __name__:  # of a module that may be loaded or not; it has the code of one above
+        if error.__module__ != __name__:  # a subclass elsewhere shares its parent's exit code
             continue
-        summary = (error.__doc__ or "").splitlines()[0]
-        codes[error.exit_code] = (
-            summary if error is not PackagerError else "Something failed that has no code of its own."
-        )
+        codes[error.exit_code] = (error.__doc__ or "").splitlines()[0]
     return {
         **dict(sorted(codes.items())),
-        130: "Interrupted by SIGINT; nothing was reported as built.",
-        READER_GONE: "Whoever read the output has gone, as `head` does.",
-        143: "Interrupted by SIGTERM; nothing was reported as built.",
+        1: "Unexpected error (a bug; please report it).",
+        130: "Interrupted by SIGINT. No image was reported.",
+        READER_GONE: "The output pipe was closed by its reader.",
+        143: "Interrupted by SIGTERM. No image was reported.",
     }

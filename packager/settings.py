@@ -7,9 +7,9 @@ import platform
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
 
 from packager.errors import UsageError
 from packager.logs.redaction import secrets_of_url
@@ -85,149 +85,176 @@ def _default_cache() -> Path:
 class Settings(BaseModel):
     """Settings of one run; each is the environment variable `PACKAGER_<NAME IN UPPER CASE>`.
 
-    Sizes are bytes, times are seconds. Lists are separated by spaces or commas.
+    Sizes are bytes, or text such as `500 MB` or `64 GiB`. Lists are separated by spaces or commas.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # The heading of a group of settings, by its first one.
+    GROUPS: ClassVar[dict[str, str]] = {
+        "work_dir": "Folders",
+        "artifact_max_bytes": "Models and their stores",
+        "platform": "Image",
+        "conda_channel_alias": "Conda and pip",
+        "server": "Serving and the check",
+        "insecure_registries": "Registries",
+        "buildah_isolation": "Engines",
+        "cache_repo": "Environment cache",
+        "ecr_create_repositories": "Amazon ECR",
+        "stop_grace": "Other",
+    }
 
-    work_dir: Path | None = Field(default=None, description="Where temporary folders are made (default: TMPDIR).")
+    work_dir: Path | None = Field(default=None, description="Folder for temporary files. Default: TMPDIR.")
     cache_dir: Path = Field(
         default_factory=_default_cache,
-        description="Where downloaded conda packages and wheels are kept between runs.",
+        description="Folder that keeps downloads between runs. Default: packager in the user's cache folder.",
     )
 
-    artifact_max_bytes: int = Field(default=64 << 30, gt=0, description="Largest unpacked size of a model archive.")
-    artifact_max_entries: int = Field(default=200_000, gt=0, description="Most files and folders in an archive.")
+    artifact_max_bytes: ByteSize = Field(
+        default=ByteSize(64 << 30), gt=0, description="Maximum unpacked size of a model archive."
+    )
+    artifact_max_entries: int = Field(
+        default=200_000, gt=0, description="Maximum number of files and folders in a model archive."
+    )
     artifact_max_ratio: int = Field(
-        default=1000, gt=0, description="Largest ratio of unpacked to packed size, counted from 10 MB unpacked on."
+        default=1000,
+        gt=0,
+        description="Maximum compression ratio of a model archive, enforced above 10 MB of unpacked data.",
     )
 
-    artifact_max_download_bytes: int = Field(
-        default=64 << 30, gt=0, description="Largest size of an archive that is fetched from a store."
+    artifact_max_download_bytes: ByteSize = Field(
+        default=ByteSize(64 << 30), gt=0, description="Maximum size of a model archive downloaded from a store."
     )
     insecure_stores: Words = Field(
-        default=(), description="HOST:PORT of artifact stores that speak plain HTTP; loopback hosts always may."
+        default=(),
+        description="Artifact stores reached over plain HTTP: HOST:PORT, several separated by "
+        "spaces. Loopback hosts are always allowed.",
     )
 
     platform: Platform = Field(
         default_factory=_own_platform,
-        description="The images' platform, linux/amd64 or linux/arm64 (or as conda names it; default: this machine's).",
+        description="Platform of the images: linux/amd64 or linux/arm64. Default: this machine's.",
     )
     glibc: str | None = Field(
         default=None,
         pattern=r"^\d+\.\d+$",
-        description="The base image's glibc, when it can't be read from the base image.",
+        description="glibc version of the base image, such as 2.36, where it cannot be detected.",
     )
     base_python: str | None = Field(
         default=None,
         pattern=r"^\d+\.\d+$",
-        description="The base image's Python, for models with pip dependencies, when it can't be read from the image.",
+        description="Python version of the base image, such as 3.11, where it cannot be "
+        "detected (models with pip dependencies).",
     )
     default_python: str = Field(
-        default="3.11", pattern=r"^\d+\.\d+$", description="Python of a conda environment whose file asks for none."
+        default="3.11", pattern=r"^\d+\.\d+$", description="Python version for conda files that request none."
     )
 
     conda_channel_alias: str = Field(
-        default="https://conda.anaconda.org/", description="What a bare channel name such as conda-forge is put behind."
+        default="https://conda.anaconda.org/", description="Base URL for bare channel names such as conda-forge."
     )
     conda_default_channels: Words = Field(
         default=("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"),
-        description="What the channel name `defaults`, and a file without channels, means.",
+        description="Channels that `defaults` stands for; also used where a conda file names none.",
     )
     conda_mirrors: SecretPairs = Field(
-        default_factory=dict, description="CHANNEL_URL=MIRROR_URL pairs: the mirror is asked instead of the channel."
+        default_factory=dict,
+        description="Mirrors of conda channels: CHANNEL_URL=MIRROR_URL pairs. Only the mirror is used.",
     )
     conda_credentials: SecretWords = Field(
-        default=(), description="HOST=USER:PASSWORD or HOST=TOKEN for channels that need them."
+        default=(), description="Credentials for conda channels: HOST=USER:PASSWORD or HOST=TOKEN."
     )
     pip_index_url: SecretStr | None = Field(
-        default=None, description="The index for files that name none, in PyPI's place."
+        default=None, description="Package index for requirement files that name none. Default: PyPI."
     )
-    pip_extra_index_urls: SecretWords = Field(default=(), description="Indexes asked besides.")
+    pip_extra_index_urls: SecretWords = Field(default=(), description="Additional package indexes.")
     pip_find_links: SecretWords = Field(default=(), description="Folders or pages with wheels.")
 
     server: Literal["auto", "granian", "gunicorn"] = Field(
         default="auto",
-        description="What REST images answer with; auto: granian where the image's Python has it, else gunicorn.",
+        description="HTTP server in docker-rest images. auto: granian where it supports "
+        "the image's Python, else gunicorn.",
     )
 
     check: bool | None = Field(
         default=None,
-        description="Load the model and predict its example before anything is pushed; default: where this machine "
-        "can, `true` makes it an error where it can't, `false` leaves it out.",
+        description="Load the model and predict its example before the push. Default: where this machine can run it. "
+        "true: fail where it cannot. false: skip.",
     )
-    check_seconds: float = Field(default=300.0, gt=0, description="How long that may take.")
+    check_seconds: float = Field(default=300.0, gt=0, description="Time limit of the check, in seconds.")
 
     insecure_registries: Words = Field(
-        default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."
+        default=(),
+        description="Registries reached over plain HTTP: HOST:PORT, several separated by "
+        "spaces. Loopback hosts are always allowed.",
     )
     registry_mirrors: Words = Field(
         default=(),
-        description="HOST=MIRROR pairs: base images of HOST are looked for at MIRROR (a host, or a host and a path) "
-        "first; several of one host in their order.",
+        description="Registry mirrors for base images: HOST=MIRROR pairs, where MIRROR is a host or a host and a path. "
+        "Tried in order before HOST itself.",
     )
     registry_retry_seconds: float = Field(
-        default=60.0, ge=0, description="How long a request is tried again that a registry can't serve for the moment."
+        default=60.0, ge=0, description="How long to retry transient registry errors, in seconds."
     )
     ca_file: Path | None = Field(
-        default=None, description="A PEM file of certificate authorities trusted besides the system's."
+        default=None, description="PEM file with certificate authorities to trust in addition to the system's."
     )
     client_certificates: Words = Field(
         default=(),
-        description="HOST=CERTIFICATE:KEY pairs of PEM files, for registries that ask for a client certificate.",
+        description="Client certificates for registries: HOST=CERTIFICATE:KEY, both PEM files.",
     )
     buildah_isolation: Literal["auto", "oci", "rootless", "chroot"] = Field(
-        default="auto", description="Buildah's --isolation; auto tries what this machine supports."
+        default="auto", description="Value of Buildah's --isolation. auto: the strongest that works on this machine."
     )
     image_format: Literal["oci", "docker"] = Field(
-        default="oci", description="The form of the documents that the oci engine writes."
+        default="oci", description="Manifest format that the oci engine writes."
     )
     layer_compression: Literal["auto", "gzip", "zstd", "none"] = Field(
         default="auto",
-        description="How the oci engine compresses layers; auto is gzip, and none for a layer that doesn't compress.",
+        description="Layer compression of the oci engine. auto: gzip, or none for layers that do not compress.",
     )
     kaniko_executor: Path | None = Field(
-        default=None, description="Kaniko's program (default: /kaniko/executor, else `executor` on PATH)."
+        default=None, description="Path of Kaniko's executor. Default: /kaniko/executor, else `executor` on PATH."
     )
-    kaniko_cache: bool = Field(default=True, description="Keep Kaniko's layers in a registry for the next builds.")
+    kaniko_cache: bool = Field(default=True, description="Cache Kaniko's layers in a registry.")
     kaniko_cache_repo: str | None = Field(
-        default=None, description="HOST/PATH of that repository (default: `cache` below the image's own repository)."
+        default=None, description="Repository of that cache: HOST/PATH. Default: `cache` below the image's repository."
     )
     kaniko_cache_ttl: str = Field(
-        default="336h", pattern=r"^\d+(h|m|s)$", description="How long a cached layer is used."
+        default="336h", pattern=r"^\d+(h|m|s)$", description="Maximum age of a cached layer, such as 336h."
     )
     kaniko_force: bool = Field(
         default=False,
-        description="Start Kaniko outside the packager's Job image: it destroys the root file system it runs in.",
+        description="Allow Kaniko outside the packager's Job image. It destroys the root file system it runs in.",
     )
     cache_repo: str | None = Field(
         default=None,
-        description="HOST/PATH of the repository with the oci engine's environments "
-        "(default: `cache` below the image's own repository).",
+        description="Repository of the oci engine's environment cache: HOST/PATH. "
+        "Default: `cache` below the image's repository.",
     )
     environment_cache: bool = Field(
-        default=True, description="Keep environments in that repository, and use them when nothing has changed."
+        default=True,
+        description="Cache environments in that repository and reuse them while the dependency file is unchanged.",
     )
     environment_max_age: float = Field(
-        default=7.0, ge=0, description="Days after which an unchanged dependency file is solved anew."
+        default=7.0, ge=0, description="Maximum age of a cached environment, in days. An older one is solved again."
     )
-    refresh_environment: bool = Field(default=False, description="Solve anew, whatever is kept.")
-    ecr_create_repositories: bool = Field(
-        default=True, description="Create the ECR repositories that a push needs and that are missing."
-    )
+    refresh_environment: bool = Field(default=False, description="Ignore cached environments and solve again.")
+    ecr_create_repositories: bool = Field(default=True, description="Create missing ECR repositories before a push.")
     ecr_tag_mutability: Literal["MUTABLE", "IMMUTABLE"] = Field(
-        default="MUTABLE", description="Whether tags can be moved in the image's ECR repository, when we create it."
+        default="MUTABLE", description="Tag mutability of ECR repositories that the packager creates."
     )
     ecr_scan_on_push: bool = Field(
-        default=False, description="Whether ECR scans the images of that repository, when we create it."
+        default=False, description="Scan on push for ECR repositories that the packager creates."
     )
-    stop_grace: float = Field(default=10.0, gt=0, description="Seconds between SIGTERM and SIGKILL for our children.")
+    stop_grace: float = Field(
+        default=10.0, gt=0, description="Time between SIGTERM and SIGKILL for child processes, in seconds."
+    )
     source_date_epoch: int | None = Field(
         default=None,
         validation_alias=AliasChoices("source_date_epoch", "SOURCE_DATE_EPOCH"),
         ge=0,
         le=253_402_300_799,  # the year 9999
-        description="Time of everything in the image, in seconds since 1970 (also read from SOURCE_DATE_EPOCH).",
+        description="Timestamp of everything in the image, in seconds since 1970. SOURCE_DATE_EPOCH is read too.",
     )
 
     def secrets(self) -> list[str]:

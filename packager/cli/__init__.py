@@ -1,4 +1,4 @@
-"""The commands. The only place that prints results, catches errors and exits."""
+"""The commands. Only this package prints results, catches errors and exits."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def _packager(
         raise typer.Exit
 
 
-app.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(None))
+app.command(cls=RunCommand)(make_run(None))
 for _command in (build, render, inspect, integrations, settings):
-    app.command(epilog=EXIT_CODES)(_command)
-# With the ODAHU client's other names for them.
+    app.command()(_command)
+# The ODAHU client's aliases.
 for _group, _name, *_others in (
     (pack, "pack", "packaging"),
     (connection, "connection", "conn"),
     (integration, "integration", "packaging-integration", "pi"),
 ):
-    app.add_typer(_group, name=_name, epilog=EXIT_CODES)
+    app.add_typer(_group, name=_name)
     for _other in _others:
-        app.add_typer(_group, name=_other, epilog=EXIT_CODES, hidden=True)
+        app.add_typer(_group, name=_other, hidden=True)
 
 
-app.add_typer(api, name="api", epilog=EXIT_CODES)
+app.add_typer(api, name="api")
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 def pack_to(name: str) -> None:
     """Run the entry point of the platform for one packager."""
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    program.command(epilog=EXIT_CODES, cls=RunCommand)(make_run(name))
+    program.command(cls=RunCommand)(make_run(name))
     _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
 
 

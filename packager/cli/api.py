@@ -32,7 +32,7 @@ def _serve(
     verbose: Verbose = False,
     log_format: Format = LogFormat.auto,
 ) -> None:
-    """Start the API service, which the ODAHU client, its SDK and a browser speak to; SIGTERM ends it.
+    """Start the API service for the ODAHU client, its SDK and browsers. SIGTERM stops it.
 
     Every setting is an environment variable: `packager api settings` lists them.
     """
@@ -56,29 +56,27 @@ def _serve(
 
 @api.command()
 def token(
-    name: Annotated[str, typer.Argument(help="Whose token it is, as the log will name them.")],
+    name: Annotated[str, typer.Argument(help="Name of the token's owner, as shown in the log.")],
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="The token file; default: PACKAGER_API_TOKENS_FILE.")
+        Path | None, typer.Option("--file", "-f", help="Token file. Default: PACKAGER_API_TOKENS_FILE.")
     ] = None,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="It may neither change anything nor see secrets.")
-    ] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Allow reading only, without secrets.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a token, add its digest to the token file, and print the token, which is kept nowhere."""
+    """Create a token, add its digest to the token file and print it. The token itself is not stored."""
     with open_session(LogFormat.auto, verbose=verbose):
         _check_installed()
         from packager.api.identity.tokens import add_token  # noqa: PLC0415
 
         named = file or Path(os.environ.get(f"{API_PREFIX}TOKENS_FILE", ""))
         if named == Path():
-            raise UsageError("no token file is named", hint="give --file, or set PACKAGER_API_TOKENS_FILE")
+            raise UsageError("no token file given", hint="give --file, or set PACKAGER_API_TOKENS_FILE")
         typer.echo(add_token(named, name, may_write=not read_only))
 
 
 @api.command()
 def settings() -> None:
-    """List every setting of the service: the environment variable, its default and its meaning."""
+    """List every setting of the service: environment variable, default and meaning."""
     from packager.api.config import ApiSettings  # noqa: PLC0415
 
     for name, field in ApiSettings.model_fields.items():

@@ -1,4 +1,4 @@
-"""What the commands on a cluster share: their options and the way to it."""
+"""Options and helpers of the commands that talk to a cluster."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ log = logging.getLogger(__name__)
 
 _Entity = TypeVar("_Entity")
 Kubeconfig = Annotated[
-    Path | None, typer.Option("--kubeconfig", help="Default: KUBECONFIG, ~/.kube/config, else the pod's own account.")
+    Path | None,
+    typer.Option("--kubeconfig", help="Default: KUBECONFIG, ~/.kube/config, else the pod's service account."),
 ]
-Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig.")]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Default: the context's, in a pod the pod's own.")
+    str | None, typer.Option("--namespace", "-n", help="Default: from the context, or the pod's own.")
 ]
 IgnoreNotFound = Annotated[
-    bool, typer.Option("--ignore-not-found/--not-ignore-not-found", help="Succeed where there is nothing to delete.")
+    bool, typer.Option("--ignore-not-found/--not-ignore-not-found", help="Succeed if there is nothing to delete.")
 ]
-IgnoreExists = Annotated[bool, typer.Option("--ignore-if-exists", help="Succeed where there is one already.")]
-OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="A file with the one entity that is meant.")]
+IgnoreExists = Annotated[bool, typer.Option("--ignore-if-exists", help="Succeed if it already exists.")]
+OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="File that holds the entity.")]
 
 
 def command_group(about: str) -> typer.Typer:
-    """Make a group of commands on the cluster."""
+    """Create a command group."""
     return typer.Typer(help=about, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -138,5 +139,5 @@ def single(entities: Mapping[str, _Entity], file: Path, kind: str, entity_id: st
 
 def _only(entities: Mapping[str, _Entity], file: Path | None, kind: str) -> Mapping[str, _Entity]:
     if len(entities) != 1:
-        raise UsageError(f"{file}: holds {len(entities)} of kind {kind}", hint="name the one that is meant with --id")
+        raise UsageError(f"{file}: holds {len(entities)} of kind {kind}", hint="select one with --id")
     return entities

@@ -1,4 +1,4 @@
-"""`packager connection`: the registries and stores that packagings in a cluster name, each a labelled Secret."""
+"""`packager connection`: registries and stores for packagings in a cluster, stored as labelled Secrets."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from packager.kube.entity_store import CONNECTIONS
 from packager.logs.console import LogFormat
 from packager.models.connection import Connection
 
-connection = command_group("The registries and stores that packagings in a cluster name.")
-ConnectionFile = Annotated[Path, typer.Option("--file", "-f", help="A file with one `kind: Connection` document.")]
-NewId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id, over the file's.")]
-GivenId = Annotated[str | None, typer.Option("--id", "--conn-id", help="The connection's id.")]
+connection = command_group("Manage connections to registries and stores in a cluster.")
+ConnectionFile = Annotated[Path, typer.Option("--file", "-f", help="File with one `kind: Connection` document.")]
+NewId = Annotated[str | None, typer.Option("--id", "--conn-id", help="Override the connection ID of the file.")]
+GivenId = Annotated[str | None, typer.Option("--id", "--conn-id", help="ID of the connection.")]
 _COLUMNS = (
     ("ID", 40, "id"),
     ("TYPE", 10, "spec.type"),
@@ -60,7 +60,7 @@ def create(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Create a connection from its document, whose secrets are base64."""
+    """Create a connection from a document. Secrets in it are base64."""
     with open_session(LogFormat.auto, verbose=verbose) as session:
         checked_format(output)
         new = _read(session, file, connection_id)
@@ -79,7 +79,7 @@ def edit(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Replace a connection; a secret that is ***** in the file stays as it is in the cluster."""
+    """Replace a connection. A secret written as ***** keeps its current value."""
     with open_session(LogFormat.auto, verbose=verbose) as session:
         checked_format(output)
         new = _read(session, file, connection_id)
@@ -91,7 +91,7 @@ def edit(
 def get(
     connection_id: GivenId = None,
     decrypted: Annotated[
-        bool, typer.Option("--decrypted", "-d", help="With --id: show its secrets, in base64, instead of *****.")
+        bool, typer.Option("--decrypted", "-d", help="With --id: show the secrets in base64 instead of *****.")
     ] = False,
     output: OutputFormat = "yaml",
     kubeconfig: Kubeconfig = None,
@@ -99,7 +99,7 @@ def get(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the connections in the cluster, or one."""
+    """Show connections."""
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         if decrypted and connection_id is None:
@@ -119,7 +119,7 @@ def delete(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Delete a connection; packagings that run already keep their copy."""
+    """Delete a connection. Running packagings keep their copy."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(connection_id, file, "Connection")
         cluster = connect_to(kubeconfig, context, namespace)

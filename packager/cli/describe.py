@@ -1,4 +1,4 @@
-"""The commands that describe: an archive, the integrations, the settings."""
+"""Commands that only print: inspect, integrations, settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
+from pydantic import ByteSize
 
 from packager import __version__
 from packager.cli.options import Model, TextFormat, Verbose
@@ -29,7 +30,7 @@ def inspect(
     output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
     verbose: Verbose = False,
 ) -> None:
-    """Show what MODEL is: its manifest, its dependencies, its size; all safety checks are made."""
+    """Validate MODEL and show its manifest, dependencies and size."""
     with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
         settings, found = session.settings, session.locate(model)
         with opened_model(
@@ -53,9 +54,9 @@ def _describe(artifact: Artifact) -> dict[str, Any]:
 
 def integrations(
     output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
-    default_image: Annotated[str, typer.Option(help="The image of the packaging Jobs.")] = DEFAULT_JOB_IMAGE,
+    default_image: Annotated[str, typer.Option(help="Image of the packaging Jobs.")] = DEFAULT_JOB_IMAGE,
 ) -> None:
-    """Print the PackagingIntegration documents of docker-rest and docker-cli, with every argument and target."""
+    """Print the PackagingIntegration documents of docker-rest and docker-cli."""
     documents = [integration(application, default_image) for application in APPLICATIONS.values()]
     if output is TextFormat.json:
         _print(documents, output)
@@ -64,10 +65,25 @@ def integrations(
 
 
 def settings() -> None:
-    """List every setting: the environment variable, its default and its meaning."""
+    """List every setting: environment variable, default and meaning."""
     for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory or field.default in (None, ()) else f" (default: {field.default})"
-        typer.echo(f"{PREFIX}{name.upper()}\n    {field.description}{default}")
+        if name in Settings.GROUPS:
+            typer.echo(f"{'' if name == next(iter(Settings.GROUPS)) else chr(10)}{Settings.GROUPS[name]}\n")
+        default = (
+            "" if field.default_factory or field.default in (None, ()) else f" Default: {_readable(field.default)}."
+        )
+        typer.echo(f"  {PREFIX}{name.upper()}\n      {field.description}{default}")
+
+
+def _readable(value: object) -> str:
+    """Return a default as a user would write it."""
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator=" ").replace(".0 ", " ")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _print(value: object, output: TextFormat) -> None:
@@ -78,7 +94,7 @@ def _print(value: object, output: TextFormat) -> None:
 
 
 class _BlockDumper(yaml.SafeDumper):
-    """Writes text of several lines as a block, as people do."""
+    """Writes multi-line text as a block scalar."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -1,4 +1,4 @@
-"""`packager integration`: the packagers that packagings in a cluster name, each a labelled ConfigMap."""
+"""`packager integration`: packaging integrations in a cluster, stored as labelled ConfigMaps."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from packager.kube.registration import register as register_integrations
 from packager.logs.console import LogFormat
 from packager.models.packaging import PackagingIntegration
 
-integration = command_group("The packagers that packagings in a cluster name.")
+integration = command_group("Manage packaging integrations in a cluster.")
 IntegrationFile = Annotated[
-    Path, typer.Option("--file", "-f", help="A file with one `kind: PackagingIntegration` document.")
+    Path, typer.Option("--file", "-f", help="File with one `kind: PackagingIntegration` document.")
 ]
-NewId = Annotated[str | None, typer.Option("--id", "--pi-id", help="The integration's id, over the file's.")]
-GivenId = Annotated[str | None, typer.Option("--id", "--pi-id", help="The integration's id.")]
+NewId = Annotated[str | None, typer.Option("--id", "--pi-id", help="Override the integration ID of the file.")]
+GivenId = Annotated[str | None, typer.Option("--id", "--pi-id", help="ID of the integration.")]
 _COLUMNS = (("ID", 40, "id"), ("ENTRY POINT", 24, "spec.entrypoint"), ("IMAGE", 40, "spec.defaultImage"))
 
 
@@ -59,7 +59,7 @@ def create(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Create an integration from its document; `packager integrations` prints those of docker-rest and docker-cli."""
+    """Create an integration from a document. `packager integrations` prints those of docker-rest and docker-cli."""
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         new = _read(file, integration_id)
@@ -95,7 +95,7 @@ def get(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the integrations in the cluster, or one."""
+    """Show integrations."""
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         cluster = connect_to(kubeconfig, context, namespace)
@@ -115,7 +115,7 @@ def delete(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Delete an integration; packagings that run already keep their copy."""
+    """Delete an integration. Running packagings keep their copy."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(integration_id, file, "PackagingIntegration")
         cluster = connect_to(kubeconfig, context, namespace)
@@ -127,13 +127,13 @@ def delete(
 @integration.command()
 def register(
     files: Annotated[
-        list[Path], typer.Option("--file", "-f", help="A file or folder of `kind: PackagingIntegration` documents.")
+        list[Path], typer.Option("--file", "-f", help="File or folder with `kind: PackagingIntegration` documents.")
     ],
-    api_url: Annotated[str, typer.Option("--api-url", help="The ODAHU API, https://HOST.")],
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with the API's token.")] = None,
+    api_url: Annotated[str, typer.Option("--api-url", help="URL of the ODAHU API: https://HOST.")],
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the API token.")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Register integrations at an ODAHU API, so that the platform starts the packager by itself."""
+    """Register integrations with an ODAHU API, so that the platform starts the packager."""
     with open_session(LogFormat.auto, verbose=verbose) as session:
         token = ""
         if token_file is not None:

@@ -27,7 +27,7 @@ class JobEngineName(str, Enum):
 
 
 class TextFormat(str, Enum):
-    """How structured text is printed."""
+    """Output format for structured text."""
 
     yaml = "yaml"
     json = "json"
@@ -36,72 +36,75 @@ class TextFormat(str, Enum):
 Model = Annotated[
     str,
     typer.Argument(
-        help="The model archive: a GPPI zip, the same tree unpacked, or a zip at s3://bucket/key, gs://bucket/key, "
-        "az://container/key or https://host/path; #sha256=DIGEST may follow a location."
+        help="The model: a GPPI zip, its unpacked folder, or a zip at s3://bucket/key, gs://bucket/key, "
+        "az://container/key or https://host/path. Append #sha256=DIGEST to a URL to verify it."
     ),
 ]
 RunWords = Annotated[
     list[str],
     typer.Argument(
         metavar="[MODEL] RESOURCE_FILE",
-        help="MODEL: a GPPI zip, the same tree unpacked, or a zip at s3://bucket/key, gs://bucket/key, "
-        "az://container/key or https://host/path (#sha256=DIGEST may follow). Without it, the model is taken from the "
-        "manifest's modelHolder and trainingZipName. RESOURCE_FILE: the packaging manifest of the platform (mp.json).",
+        help="MODEL: a GPPI zip, its unpacked folder, or a zip at s3://bucket/key, gs://bucket/key, "
+        "az://container/key or https://host/path (append #sha256=DIGEST to verify it). Default: the model named by "
+        "modelHolder and trainingZipName in RESOURCE_FILE. RESOURCE_FILE: the packaging manifest (mp.json).",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every command and its output.")]
-Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: bars at a terminal, plain lines elsewhere.")]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="Log format. auto: progress bars on a terminal, plain lines elsewhere."),
+]
 EngineOption = Annotated[
     EngineName,
     typer.Option(
         "--engine",
-        help="What makes the image; auto: oci where no command must run during the build, else kaniko in a cluster and "
-        "buildah elsewhere.",
+        help="Build engine. auto: oci unless the build has a RUN step; then kaniko in a cluster and buildah elsewhere.",
     ),
 ]
 PlatformOption = Annotated[
     str | None,
-    typer.Option("--platform", help="linux/amd64 or linux/arm64; default: PACKAGER_PLATFORM, else this machine's."),
+    typer.Option("--platform", help="linux/amd64 or linux/arm64. Default: PACKAGER_PLATFORM, else this machine's."),
 ]
-Refresh = Annotated[
-    bool, typer.Option("--refresh-environment", help="Solve the dependencies anew, whatever is kept of earlier runs.")
-]
+Refresh = Annotated[bool, typer.Option("--refresh-environment", help="Ignore cached environments and solve again.")]
 Check = Annotated[
     bool | None,
     typer.Option(
         "--check/--no-check",
-        help="Load the model and predict its example before anything is pushed. Default: where this machine can run "
-        "the image's Python, a line in the log elsewhere; --check makes that an error.",
+        help="Load the model and predict its example before the push. Default: check where this machine can run it. "
+        "--check: fail where it cannot. --no-check: skip.",
     ),
 ]
 ResultsDir = Annotated[
-    Path | None, typer.Option("--results-dir", help="A folder for one file a result (Tekton, Argo).")
+    Path | None, typer.Option("--results-dir", help="Folder for one file per result (Tekton, Argo).")
 ]
 TerminationLog = Annotated[
     Path | None,
-    typer.Option("--termination-log", help=f"Default: {TERMINATION_LOG} where it exists. Also written on failure."),
+    typer.Option(
+        "--termination-log", help=f"File for results or the error as JSON. Default: {TERMINATION_LOG} if it exists."
+    ),
 ]
 Packager = Annotated[
     str | None,
-    typer.Option("--packager", help=f"{' or '.join(APPLICATIONS)}; default: the packaging's, else docker-rest."),
+    typer.Option("--packager", help=f"{' or '.join(APPLICATIONS)}. Default: from the packaging, else docker-rest."),
 ]
 Files = Annotated[
     list[Path] | None,
     typer.Option(
-        "--file", "-f", help="A file or folder of ModelPackaging, PackagingIntegration and Connection documents."
+        "--file", "-f", help="File or folder with ModelPackaging, PackagingIntegration and Connection documents."
     ),
 ]
-PackagingId = Annotated[str | None, typer.Option("--id", help="Which of the packagings in the files.")]
+PackagingId = Annotated[str | None, typer.Option("--id", help="ID of the packaging, if the files hold several.")]
 Arguments = Annotated[
-    list[str] | None, typer.Option("--argument", "-a", metavar="NAME=VALUE", help="An argument of the packager.")
+    list[str] | None,
+    typer.Option("--argument", "-a", metavar="NAME=VALUE", help="Set a packager argument. Repeatable."),
 ]
 
 
 JobEngineOption = Annotated[
     JobEngineName | None,
-    typer.Option("--engine", help="auto, kaniko or oci; default: the cluster's settings, else auto."),
+    typer.Option("--engine", help="auto, kaniko or oci. Default: from the Job settings, else auto."),
 ]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", help="A YAML file with the settings of Jobs; default: the ConfigMap packager-jobs."),
+    typer.Option("--settings", help="YAML file with Job settings. Default: the ConfigMap packager-jobs."),
 ]

@@ -1,4 +1,4 @@
-"""`packager pack`: packagings on a Kubernetes cluster, with the names and options of the ODAHU client."""
+"""`packager pack`: packagings in a Kubernetes cluster, with the ODAHU client's names and options."""
 
 from __future__ import annotations
 
@@ -53,18 +53,25 @@ _COLUMNS = (
     ("CREATED", 20, "createdAt"),
     ("IMAGE OR REASON", 15, "shown"),
 )
-pack = command_group("Packagings on a Kubernetes cluster: a Job each.")
+pack = command_group("Manage packagings in a Kubernetes cluster. Each one runs as a Job.")
 PackagingFiles = Annotated[
     list[Path],
-    typer.Option("--file", "-f", help="A file or folder with the packaging; its connections may lie there, too."),
+    typer.Option("--file", "-f", help="File or folder with the packaging, and optionally its connections."),
 ]
 NewId = Annotated[
-    str | None, typer.Option("--id", "--pack-id", help="Which packaging of the files; or a new id for the only one.")
+    str | None,
+    typer.Option(
+        "--id", "--pack-id", help="Select a packaging by ID, or override the ID when the files hold only one."
+    ),
 ]
-ArtifactName = Annotated[str | None, typer.Option("--artifact-name", help="The model archive, over the file's.")]
-GivenId = Annotated[str | None, typer.Option("--id", "--pack-id", help="The packaging's id.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow its log to the end, and print the results.")]
-Timeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait; it goes on afterwards.")]
+ArtifactName = Annotated[str | None, typer.Option("--artifact-name", help="Override the model archive of the file.")]
+GivenId = Annotated[str | None, typer.Option("--id", "--pack-id", help="ID of the packaging.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Follow the log until the packaging ends, then print the results.")
+]
+Timeout = Annotated[
+    int, typer.Option("--timeout", min=1, help="Maximum time to wait, in seconds. The packaging continues afterwards.")
+]
 
 
 @pack.command()
@@ -117,7 +124,7 @@ def edit(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run a packaging again as the file says now; its old results are gone then."""
+    """Run a packaging again from its changed file. The previous results are discarded."""
     with open_session(LogFormat.auto, verbose=verbose) as session:
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)
         cluster = connect_to(kubeconfig, context, namespace)
@@ -138,7 +145,7 @@ def get(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the packagings in the cluster, or one, with their status and results."""
+    """Show packagings with their status and results."""
     with open_session(LogFormat.auto, verbose=verbose):
         checked_format(output)
         cluster = connect_to(kubeconfig, context, namespace)
@@ -156,14 +163,16 @@ def get(
 def logs(
     packaging_id: GivenId = None,
     file: OptionalFile = None,
-    follow: Annotated[bool, typer.Option("--follow/--not-follow", help="Go on until the packaging ends.")] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow/--not-follow", help="Follow the log until the packaging ends.")
+    ] = True,
     timeout: Timeout = 3600,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Print a packaging's log, of all its attempts."""
+    """Print the log of a packaging, all attempts included."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(packaging_id, file, "ModelPackaging")
         cluster = connect_to(kubeconfig, context, namespace)
@@ -186,7 +195,7 @@ def delete(
     namespace: Namespace = None,
     verbose: Verbose = False,
 ) -> None:
-    """Remove a packaging with its pods and credentials; its image stays in the registry."""
+    """Delete a packaging with its pods and credentials. Its image stays in the registry."""
     with open_session(LogFormat.auto, verbose=verbose):
         wanted = id_or_file(packaging_id, file, "ModelPackaging")
         cluster = connect_to(kubeconfig, context, namespace)
@@ -202,12 +211,12 @@ def render(
     settings_file: SettingsFile = None,
     namespace: Namespace = None,
     with_secrets: Annotated[
-        bool, typer.Option("--with-secrets", help="Print the credentials in the Secret, instead of *****.")
+        bool, typer.Option("--with-secrets", help="Print the credentials instead of *****.")
     ] = False,
     output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
     verbose: Verbose = False,
 ) -> None:
-    """Print the Job and the Secret that `create` would send, from files alone; asks no cluster."""
+    """Print the Job and Secret that `create` would send, without contacting a cluster."""
     with open_session(LogFormat.auto, verbose=verbose) as session:
         settings = with_engine(read_settings(settings_file), engine)
         documents, packaging = read_packaging(session, files, packaging_id, artifact_name)

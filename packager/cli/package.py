@@ -103,10 +103,10 @@ def _check_words(before: list[str], resource_file: str) -> None:
 
 
 class RunCommand(TyperCommand):
-    """Writes the two words of `run` into its usage; an optional one before a required one is no form of Typer's."""
+    """Shows `[MODEL] RESOURCE_FILE` in the usage line; Typer has no optional argument before a required one."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401  (Typer keeps its type to itself)
-        """Return the options and the two words."""
+        """Return the options and both arguments."""
         del ctx
         return [str(self.options_metavar), "[MODEL] RESOURCE_FILE"]
 
@@ -125,10 +125,10 @@ def make_run(application: str | None) -> Callable[..., None]:
         log_format: Format = LogFormat.auto,
         verbose: Verbose = False,
     ) -> None:
-        """Package MODEL as RESOURCE_FILE says; the platform's way to start us.
+        """Build an image from MODEL and a packaging manifest (the entry point ODAHU calls).
 
-        With one argument alone, it is RESOURCE_FILE, and the model is fetched from the store that it names.
-        Writes result.json into the working directory. The last line on standard output is the image by digest.
+        Without MODEL, the model is downloaded from the store that RESOURCE_FILE names.
+        Writes result.json to the working directory. The last line on stdout is the image by digest.
         """
         outputs = Outputs(
             result_file=Path("result.json"),
@@ -158,15 +158,15 @@ def build(
             "target, else an oci-archive in the working directory."
         ),
     ] = None,
-    result_file: Annotated[Path | None, typer.Option(help="A JSON file for the results.")] = None,
+    result_file: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
     results_dir: ResultsDir = None,
     termination_log: TerminationLog = None,
     log_format: Format = LogFormat.auto,
     verbose: Verbose = False,
 ) -> None:
-    """Package MODEL from the command line, with or without YAML documents.
+    """Build an image from MODEL.
 
-    The last line on standard output is the image by digest.
+    The last line on stdout is the image by digest.
     """
     outputs = Outputs(
         result_file=result_file, results_dir=results_dir, termination_log=termination_log or default_termination_log()
@@ -179,7 +179,7 @@ def build(
 
 def render(
     model: Model,
-    context: Annotated[Path, typer.Option(help="The folder to write, which must not exist yet.")],
+    context: Annotated[Path, typer.Option(help="Folder to write. It must not exist.")],
     packager: Packager = None,
     files: Files = None,
     packaging_id: PackagingId = None,
@@ -189,9 +189,9 @@ def render(
     log_format: Format = LogFormat.auto,
     verbose: Verbose = False,
 ) -> None:
-    """Write the build context with its Dockerfile for MODEL, and build nothing.
+    """Write the build context and Dockerfile for MODEL without building.
 
-    The last line on standard output is the Dockerfile's path.
+    The last line on stdout is the path of the Dockerfile.
     """
     with open_session(log_format, verbose=verbose) as session:
         if context.exists():

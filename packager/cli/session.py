@@ -127,7 +127,7 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
             _fail(_unexpected(error), redactor, outputs)
         raise typer.Exit(READER_GONE) from None
     except OSError as error:
-        full = DiskFullError("no space is left where something was to be written", hint="make room there")
+        full = DiskFullError("no space left on device", hint="free disk space or set PACKAGER_WORK_DIR")
         _fail(full if is_disk_full(error) else _unexpected(error), redactor, outputs)
     except Exception as error:  # noqa: BLE001  (the last resort: a bug still ends in one message and exit code 1)
         _fail(_unexpected(error), redactor, outputs)

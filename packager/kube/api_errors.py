@@ -81,7 +81,7 @@ class ApiRequest:
         return f"{self.kind.name} {self.name!r}" if self.name else f"{self.kind.plural} of {self.namespace!r}"
 
 
-def is_passing(status: int) -> bool:
+def is_retryable(status: int) -> bool:
     """Whether a moment later the answer may be another."""
     return status in _BUSY
 
@@ -100,9 +100,9 @@ def failure(request: ApiRequest, status: int, body: dict[str, Any]) -> PackagerE
         return _conflict(request, message, str(body.get("reason")))
     if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
         return RequestError.from_problems(f"the cluster refuses the {request.subject}", _problems(body) or [message])
-    passing = is_passing(status)
-    hint = "the API server is busy or not well; run it again" if passing else _STRANGE
-    return ClusterError(f"the cluster can't {request.permission}: {message}", hint=hint, passing=passing)
+    retryable = is_retryable(status)
+    hint = "the API server is busy or not well; run it again" if retryable else _STRANGE
+    return ClusterError(f"the cluster can't {request.permission}: {message}", hint=hint, retryable=retryable)
 
 
 def _missing(request: ApiRequest, message: str) -> PackagerError:

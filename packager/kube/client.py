@@ -27,7 +27,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from packager import __version__
 from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
-from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_passing
+from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
 from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
 from packager.kube.pod_diagnostics import shortened
@@ -54,7 +54,7 @@ class Access:
     namespace: str | None = None
 
 
-class _Passing(Exception):  # noqa: N818  (never leaves this module)
+class _Retryable(Exception):  # noqa: N818  (never leaves this module)
     """A failure that may be over in a moment."""
 
     def __init__(self, error: PackagerError) -> None:
@@ -65,7 +65,7 @@ class _Passing(Exception):  # noqa: N818  (never leaves this module)
 def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -> Cluster:
     """Find the cluster as kubectl does: by the kubeconfig, else by the pod's own service account.
 
-    `pause` is the seconds before a passing failure is tried again, doubled each time.
+    `pause` is the seconds before a transient failure is retried, doubled each time.
 
     Raises:
         ClusterUnreachableError: There is no configuration, or it's wrong.
@@ -139,9 +139,9 @@ class Client:
             answer = _object(data)
             if status < HTTPStatus.MULTIPLE_CHOICES and not {"kind", "metadata"} & answer.keys():
                 unexpected = self._unexpected_response(request, answer)
-                raise _Passing(unexpected) if request.method == "GET" else unexpected
-            if is_passing(status) and (request.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
-                raise _Passing(failure(request, status, answer))
+                raise _Retryable(unexpected) if request.method == "GET" else unexpected
+            if is_retryable(status) and (request.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
+                raise _Retryable(failure(request, status, answer))
             return status, answer
 
         answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=request.method == "GET")
@@ -163,8 +163,8 @@ class Client:
                 return response
             with closing(response):
                 answer = _object(response.data)
-            if is_passing(response.status):
-                raise _Passing(failure(request, response.status, answer))
+            if is_retryable(response.status):
+                raise _Retryable(failure(request, response.status, answer))
             if response.status == allow_status:
                 return None
             raise failure(request, response.status, answer)
@@ -185,16 +185,16 @@ class Client:
                 yield held.decode(errors="replace")
 
     def _again(self, ask: Callable[[], Any], *, unreachable: bool) -> Any:  # noqa: ANN401  (what `ask` gives)
-        passing = (_Passing, ClusterUnreachableError) if unreachable else (_Passing,)
+        retryable = (_Retryable, ClusterUnreachableError) if unreachable else (_Retryable,)
         retrying = Retrying(
-            retry=retry_if_exception_type(passing),
+            retry=retry_if_exception_type(retryable),
             stop=stop_after_attempt(_TRIES),
             wait=wait_exponential(multiplier=self._pause, max=10),
             reraise=True,
         )
         try:
             return retrying(ask)
-        except _Passing as passed:
+        except _Retryable as passed:
             raise passed.error from passed
 
     def _send(
@@ -230,7 +230,7 @@ class Client:
             f"what answers at {self._host} for the {request.subject} is no Kubernetes: "
             f"{shortened(answer.get('message'))}",
             hint="a proxy or a login page may stand before the cluster: check the kubeconfig's server and the proxy",
-            passing=True,
+            retryable=True,
         )
 
     def _unreachable(self, error: Exception) -> ClusterUnreachableError:
@@ -238,7 +238,7 @@ class Client:
         return ClusterUnreachableError(
             f"the cluster at {self._host} can't be reached: {cause}",
             hint="check the context, the network and the proxy",
-            passing=True,
+            retryable=True,
         )
 
 

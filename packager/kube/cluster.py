@@ -9,7 +9,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_passing
+from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
 from packager.kube.names import PODS, Kind
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Cluster:
                 status = event.get("object") or {}
                 code = int(status.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR)
                 log.debug("the watch on %s ended: %s", request.subject, status.get("message"))
-                if code != HTTPStatus.GONE and not is_passing(code):
+                if code != HTTPStatus.GONE and not is_retryable(code):
                     raise failure(request, code, status)
                 return
 

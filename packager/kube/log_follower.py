@@ -110,7 +110,7 @@ class Follower:
 
     def _bear(self, error: ClusterError, end: float) -> None:
         """Pause after an error that may pass; raise it when it's none, or has lasted too long."""
-        if not error.passing or not self.uid:
+        if not error.retryable or not self.uid:
             raise error
         if self._lost_since is None:
             self._lost_since = self.clock()

@@ -89,7 +89,7 @@ def submit(cluster: Cluster, request: JobRequest) -> dict[str, Any]:
             hint="`packager pack edit` runs it again, `packager pack delete` removes it, or choose another --id",
         ) from error
     except ClusterError as error:
-        job = _made_after_all(cluster, body) if error.passing else {}
+        job = _made_after_all(cluster, body) if error.retryable else {}
         if not job:
             raise
         log.info("the Job is there, though its answer was lost: %s", error.message)
