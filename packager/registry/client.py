@@ -108,8 +108,8 @@ class Repository:
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't say.
         """
-        response = self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), expect=(200, 404))
-        if response.status_code != httpx.codes.OK:
+        response = self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=(404,))
+        if not response.is_success:
             return None
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isascii() and length.isdigit() else -1
@@ -272,9 +272,9 @@ class _Reading:
 
     def _begin(self) -> Iterator[bytes]:
         headers = {"Range": f"bytes={self._had}-"} if self._had else {}
-        expect = (200, 206, 416) if self._had else (200,)
+        also = (416,) if self._had else ()
         response = self._stack.enter_context(
-            self.wire.stream("GET", self.wire.url(self._path), expect=expect, headers=headers)
+            self.wire.stream("GET", self.wire.url(self._path), also=also, headers=headers)
         )
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # cut off at its very end
             return iter(())

@@ -33,9 +33,7 @@ def check_push(
         RegistryError: It answers with another error.
     """
     with closing(Wire(reference, access, verb="push", transport=transport, retries=retries)) as wire:
-        url = wire.url("blobs/uploads/")
-        response = wire.request("POST", url, expect=(202,))
+        response = wire.request("POST", wire.url("blobs/uploads/"))
         log.debug("%s accepts pushes to %s", reference.host, reference.repository)
-        location = response.headers.get("Location")
-        if location:
-            wire.call_off(wire.join(url, location))
+        if location := wire.location(response):
+            wire.call_off(location)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _BYTES = "application/octet-stream"
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
-_NO_PATCH = (404, 405, 501)  # a registry that only takes whole blobs
+_NO_PATCH = (404, 405, 411, 501)  # a registry that only takes whole blobs, or a proxy that wants to know their length
 _LOST = (400, 404, 416)  # the upload is no longer known, or it holds something else than we think
 _UNKNOWN = (404, 416)
 _MOST_BEGINS = 5
@@ -85,12 +85,12 @@ class Sending:
 
     def _begin(self) -> None:
         url = self._wire.url("blobs/uploads/")
-        with self._wire.stream("POST", url, expect=(202,), headers={"Content-Length": "0"}) as response:
-            location = response.headers.get("Location", "")
+        with self._wire.stream("POST", url, headers={"Content-Length": "0"}) as response:
+            location = self._wire.location(response)
         if not location:
             raise self._wire.wrong("begins an upload without saying where")
         self._begins += 1
-        self._location, self._offset = self._wire.join(url, location), 0
+        self._location, self._offset = location, 0
         self._open.append(self._location)
 
     def _send_parts(self) -> Descriptor:
@@ -98,13 +98,13 @@ class Sending:
         if known is None or self._offset < known.size:
             headers = {"Content-Type": _BYTES, **self._range_headers(known)}
             content = _Rest(blob=self._blob, offset=self._offset)
-            expect = (202, *_NO_PATCH, *_LOST)
-            with self._wire.stream("PATCH", self._location, expect=expect, headers=headers, content=content) as answer:
+            also = (*_NO_PATCH, *_LOST)
+            with self._wire.stream("PATCH", self._location, also=also, headers=headers, content=content) as answer:
                 if answer.status_code in _NO_PATCH and self._begins == 1 and not self._offset:
                     return self._fall_back()
                 if answer.status_code in _LOST:
                     return self._begin_again(answer)
-                if answer.status_code != httpx.codes.ACCEPTED:
+                if not answer.is_success:
                     raise self._wire.unexpected(answer)
                 self._move(answer)
         described = self._described()
@@ -122,7 +122,7 @@ class Sending:
     def _finish(self, described: Descriptor) -> Descriptor:
         self._sent = described
         url = self._finishing(described.digest)
-        with self._wire.stream("PUT", url, expect=(201, *_LOST), headers={"Content-Length": "0"}) as response:
+        with self._wire.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
             if response.status_code in _LOST:
                 if not self._is_there(described):  # what was sent before a cut may have been taken
                     if response.status_code in _UNKNOWN:
@@ -142,7 +142,7 @@ class Sending:
         url = self._finishing(described.digest)
         headers = {"Content-Type": _BYTES, "Content-Length": str(described.size)}
         content = _Rest(blob=self._blob, offset=0)
-        with self._wire.stream("PUT", url, expect=(201,), headers=headers, content=content) as response:
+        with self._wire.stream("PUT", url, headers=headers, content=content) as response:
             self._wire.check_digest(response, described.digest)
         return self._finished(described)
 
@@ -173,7 +173,7 @@ class Sending:
             return
         known = self._blob.descriptor()
         try:
-            with self._wire.stream("GET", location, expect=(204, 200)) as response:
+            with self._wire.stream("GET", location) as response:
                 had = _RANGE.fullmatch(response.headers.get("Range", ""))
                 # An upload of nothing and one of one byte look the same; of the two, nothing is what happens.
                 offset = 0 if had is None or had[1] == "0" else int(had[1]) + 1
@@ -185,10 +185,8 @@ class Sending:
             log.debug("the upload's state can't be asked for: %s", type(error).__name__)
 
     def _move(self, response: httpx.Response) -> None:
-        """Go on where the registry says, if it does."""
-        location = response.headers.get("Location", "")
-        if location:
-            moved = self._wire.join(self._location, location)
+        """Go on where the registry says; where it says nothing, at the same URL."""
+        if moved := self._wire.location(response):
             self._open[self._open.index(self._location)] = moved
             self._location = moved
 
@@ -200,5 +198,5 @@ class Sending:
 
     def _is_there(self, described: Descriptor) -> bool:
         url = self._wire.url(f"blobs/{described.digest}")
-        with self._wire.stream("HEAD", url, expect=(200, 404)) as response:
-            return response.status_code == httpx.codes.OK
+        with self._wire.stream("HEAD", url, also=(404,)) as response:
+            return response.is_success
