@@ -19,7 +19,7 @@ from packager.redaction import one_line
 from packager.registry.bodies import MOST_ERROR_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import httpx
 
@@ -125,6 +125,15 @@ def insecure_token_service(asked: Asked, realm: httpx.URL) -> RegistryAuthError:
         f"{asked}: the registry {asked.reference.host} is reached in HTTPS, but names a token service in plain HTTP, "
         f"{_origin(realm)}, to which no login is sent",
         hint=BEHIND_PROXY,
+    )
+
+
+def unknown_login(asked: Asked, schemes: Sequence[str]) -> RegistryAuthError:
+    """Say that a registry lets nobody in with a password or a token."""
+    return RegistryAuthError(
+        f"{asked}: the registry {asked.reference.host} offers no login with a password or a token, but only: "
+        f"{one_line(', '.join(schemes))}",
+        hint="the registry's operator offers Basic or Bearer besides, or another name or port that does",
     )
 
 

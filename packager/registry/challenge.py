@@ -17,7 +17,7 @@ from packager.registry.bodies import MOST_TOKEN_BYTES, bound
 from packager.registry.retries import TRANSIENT_STATUSES, TransientStatusError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from packager.registry.answers import Asked
     from packager.registry.credentials import Credential
@@ -76,7 +76,7 @@ class ChallengeAuth(httpx.Auth):
         """Send the request, and once more with an answer when the registry challenges.
 
         Raises:
-            RegistryAuthError: The registry names a token service that no login is sent to.
+            RegistryAuthError: The registry names a token service that no login is sent to, or knows other logins only.
             RegistryError, TransientStatusError: The token service failed.
         """
         if _origin(request.url) != self._registry:  # where a registry lets uploads go to another server
@@ -103,9 +103,19 @@ class ChallengeAuth(httpx.Auth):
             request.headers.pop("Authorization", None)
             yield request  # what the registry itself says to nobody is what the caller sees
             return
+        self._explain(challenges)
+
+    def _explain(self, challenges: Sequence[Challenge]) -> None:
+        """Say why no login was sent, where that isn't for want of one.
+
+        Raises:
+            RegistryAuthError: A token service in plain HTTP, or logins that we don't know.
+        """
         for challenge in challenges:
             if self._is_insecure(challenge):
                 raise answers.insecure_token_service(self._asked, httpx.URL(challenge.parameters["realm"]))
+        if challenges and not any(_is_answerable(challenge) for challenge in challenges):
+            raise answers.unknown_login(self._asked, [challenge.scheme for challenge in challenges])
 
     def _answer_to(
         self, challenge: Challenge, login: Credential | None, sent: str

@@ -160,7 +160,9 @@ class Repository:
         return body
 
     def _read(self, path: str) -> bytes:
-        with self._wire.stream("GET", self._wire.url(path), headers={"Accept": _ACCEPT}) as response:
+        # Artifactory refuses an Accept header that doesn't fit: dotnet/sdk-container-builds#382
+        headers = {"Accept": _ACCEPT} if path.startswith("manifests/") else {}
+        with self._wire.stream("GET", self._wire.url(path), headers=headers) as response:
             bound(response, _MOST_BYTES + 1)
             body = b"".join(response.iter_raw(CHUNK))
             if len(body) > _MOST_BYTES:

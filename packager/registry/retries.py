@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
+NO_ANSWER = frozenset(range(400, 500)) - TRANSIENT_STATUSES  # to whether something is there
 _FIRST_WAIT = 0.25  # seconds
 _LONGEST_WAIT = 10.0
 _LONGEST_RETRY_AFTER = 120.0

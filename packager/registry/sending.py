@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from packager.registry.answers import cause
-from packager.registry.retries import TransientStatusError
+from packager.registry.retries import NO_ANSWER, TransientStatusError
 from packager.registry.wire import skipped
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Sending:
         self._blob = blob
         self._location = ""
         self._offset = 0  # how many bytes the registry has
+        self._resumed = False  # they came in several requests
         self._begins = 0
         self._whole = False  # the registry takes no parts
         self._sent: Descriptor | None = None  # the blob was sent to its end; only the answer may be missing
@@ -90,12 +91,13 @@ class Sending:
         if not location:
             raise self._wire.wrong("begins an upload without saying where")
         self._begins += 1
-        self._location, self._offset = location, 0
+        self._location, self._offset, self._resumed = location, 0, False
         self._open.append(self._location)
 
     def _send_parts(self) -> Descriptor:
         known = self._blob.descriptor()
         if known is None or self._offset < known.size:
+            self._resumed = self._offset > 0
             headers = {"Content-Type": _BYTES, **self._range_headers(known)}
             content = _Rest(blob=self._blob, offset=self._offset)
             also = (*_NO_PATCH, *_LOST)
@@ -107,9 +109,19 @@ class Sending:
                 if not answer.is_success:
                     raise self._wire.unexpected(answer)
                 self._move(answer)
+            if self._resumed and self._is_short(answer):
+                return self._begin_again(answer)
         described = self._described()
         self._offset = described.size
         return self._finish(described)
+
+    def _is_short(self, answer: httpx.Response) -> bool:
+        """Tell whether a registry says that it has less than was sent.
+
+        Amazon ECR takes what is sent after a first part, and throws it away (aws/containers-roadmap#2831).
+        """
+        had = _RANGE.fullmatch(answer.headers.get("Range", ""))
+        return had is not None and int(had[1]) + 1 < self._described().size
 
     def _range_headers(self, known: Descriptor | None) -> dict[str, str]:
         if self._offset:
@@ -125,7 +137,7 @@ class Sending:
         with self._wire.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
             if response.status_code in _LOST:
                 if not self._is_there(described):  # what was sent before a cut may have been taken
-                    if response.status_code in _UNKNOWN:
+                    if response.status_code in _UNKNOWN or self._resumed:
                         return self._begin_again(response)
                     raise self._wire.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
             else:
@@ -198,5 +210,5 @@ class Sending:
 
     def _is_there(self, described: Descriptor) -> bool:
         url = self._wire.url(f"blobs/{described.digest}")
-        with self._wire.stream("HEAD", url, also=(404,)) as response:
+        with self._wire.stream("HEAD", url, also=NO_ANSWER) as response:
             return response.is_success

@@ -14,7 +14,7 @@ import httpx
 from packager.errors import RegistryError
 from packager.models.image import digest_of
 from packager.registry import answers
-from packager.registry.retries import TRANSIENT_STATUSES, TransientStatusError
+from packager.registry.retries import NO_ANSWER, TransientStatusError
 from packager.registry.sending import Sending
 from packager.registry.wire import Wire, url_path
 
@@ -86,8 +86,7 @@ class Uploads:
         Raises:
             RegistryUnreachableError, RegistryError: The registry can't be asked.
         """
-        also = [status for status in range(400, 500) if status not in TRANSIENT_STATUSES]
-        return self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=also).is_success
+        return self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=NO_ANSWER).is_success
 
     def mount(self, digest: str, source: Reference) -> bool:
         """Let the registry take a blob over from another repository of its own; False where it doesn't.

@@ -159,6 +159,13 @@ def test_a_token_service_in_plain_http_is_named_and_never_asked(tmp_path: Path) 
     assert door.asked == []
 
 
+def test_a_registry_with_other_logins_only_is_named_with_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        RegistryAuthError, match=r"r\.io offers no login with a password or a token, but only: negotiate, ntlm"
+    ):
+        begin(Door(["Negotiate", "NTLM"], "nobody"), tmp_path, ANN)
+
+
 def test_a_token_service_that_fails_is_named(tmp_path: Path) -> None:
     door = Door([BEARER], "nobody", statuses=[400])
     with pytest.raises(RegistryError) as caught:
