@@ -34,6 +34,8 @@ def check_push(
     """
     with closing(Wire(reference, access, verb="push", transport=transport, retries=retries)) as wire:
         response = wire.request("POST", wire.url("blobs/uploads/"))
+        location = wire.location(response)
+        if not location:  # a web page's server may answer everything with 200: containers/image#1421
+            raise wire.wrong("begins an upload without saying where")
         log.debug("%s accepts pushes to %s", reference.host, reference.repository)
-        if location := wire.location(response):
-            wire.call_off(location)
+        wire.call_off(location)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -61,6 +62,9 @@ class Wire:
         self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
         self._client = httpx.Client(
             auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root, self.asked),
+            # Harbor takes whoever keeps its session's cookie for a browser, and refuses what a browser may not do
+            # (dotnet/sdk-container-builds#418); docker keeps none (distribution/distribution#1818).
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
             event_hooks={"response": [bound_failure]},
             follow_redirects=True,

@@ -73,9 +73,11 @@ class Door:
         if request.url.host == "auth.io":
             self.asked.append(request)
             return reply(self.statuses.pop(0), b"{}") if self.statuses else reply(201, self.token)
+        if request.method == "DELETE":  # the upload that was begun
+            return reply(204)
         self.seen.append(request.headers.get("Authorization"))
         if self.seen[-1] == self.accepts:
-            return reply(202)
+            return reply(202, headers=[("Location", "/v2/team/base/blobs/uploads/1")])
         headers = [("WWW-Authenticate", each) for each in self.challenges]
         return reply(401, b'{"errors": [{"code": "UNAUTHORIZED"}]}', headers)
 

@@ -145,6 +145,29 @@ def test_relative_location_is_relative_to_where_the_request_ended(push: PushHarn
     assert registry.blobs == {digest_of(DATA): DATA}
 
 
+def test_server_that_answers_everything_with_200_is_no_registry(push: PushHarness) -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(b"<html>welcome"))
+
+    with pytest.raises(RegistryError, match="begins an upload without saying where"):
+        check_push(NAME, push.access(), transport=Unread(answer))
+
+
+def test_cookies_are_not_kept(push: PushHarness) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("Cookie"))
+        if seen[-1]:  # Harbor: dotnet/sdk-container-builds#418, goharbor/harbor#11682
+            return registry.reply(403, b'{"errors": [{"code": "FORBIDDEN", "message": "CSRF token invalid"}]}')
+        response = registry(request)
+        response.headers["Set-Cookie"] = "sid=1; Path=/; HttpOnly"
+        return response
+
+    seen: list[str | None] = []
+    registry = UploadRegistry()
+    push.send(answer)
+    assert seen == [None, None, None]
+
+
 def test_proxy_that_wants_to_know_the_length_gets_the_blob_whole(push: PushHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [411]})
     push.send(registry)
