@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from packager.errors import DiskFullError, RequestError, is_disk_full
+from packager.errors import DiskFullError, RequestError, UsageError, is_disk_full
 from packager.registry.credential_helpers import ask_helpers
 from packager.registry.credential_refresh import Clock, Renewal, Source
 from packager.registry.credentials import Credential, docker_credential
-from packager.registry.docker_config import DockerConfig
+from packager.registry.docker_config import CORRECT_IT, DockerConfig
 from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from packager.models.connection import Connection
     from packager.models.reference import Reference
+
+log = logging.getLogger(__name__)
 
 
 def _ignore(_secrets: Iterable[str]) -> None:
@@ -78,12 +81,14 @@ def open_auth_file(
 
     Raises:
         RequestError: A connection can't log in to a registry.
+        UsageError: The user's entry for a host of the run is broken, and no other login is known for it.
         RegistryAuthError, RegistryUnreachableError, RegistryError: A token can't be had.
     """
     context = context or LoginContext()
     connected = {connection.spec.uri.partition("/")[0] for connection in (push, pull) if connection is not None}
     user = ask_helpers(context.user, [host for host in context.hosts if host not in connected], context.environ)
     context.learn(user.secrets())
+    _report_broken_entries(user, set(context.hosts) - connected)
     sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
     with private_folder("auth-", workspace) as folder:
         path = folder / "config.json"
@@ -96,6 +101,19 @@ def open_auth_file(
         renewal = Renewal(sources, publish, context.clock)
         with renewal.running():
             yield AuthFile(path=path, refresh=renewal.refresh, withheld=lambda: _withheld(path, renewal))
+
+
+def _report_broken_entries(user: DockerConfig, hosts: set[str]) -> None:
+    """Warn of entries that the run doesn't need.
+
+    Raises:
+        UsageError: It needs one of them.
+    """
+    known = {place.partition("/")[0] for place in user.logins}
+    for place, problem in user.broken.items():
+        if place.partition("/")[0] in hosts - known:
+            raise UsageError(problem, hint=CORRECT_IT)
+        log.warning("%s; this entry has no effect", problem)
 
 
 @contextmanager

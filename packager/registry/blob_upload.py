@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from packager.registry.errors import cause
-from packager.registry.retries import TransientStatusError
+from packager.registry.retries import NO_ANSWER, TransientStatusError
 from packager.registry.transport import skipped
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _BYTES = "application/octet-stream"
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
-_NO_PATCH = (404, 405, 501)  # a registry that only takes whole blobs
+_NO_PATCH = (404, 405, 411, 501)  # a registry that only takes whole blobs, or a proxy that wants to know their length
 _LOST = (400, 404, 416)  # the upload is no longer known, or it holds something else than we think
 _UNKNOWN = (404, 416)
 _MOST_BEGINS = 5
@@ -56,6 +56,7 @@ class Sending:
         self._blob = blob
         self._location = ""
         self._offset = 0  # how many bytes the registry has
+        self._resumed = False  # they came in several requests
         self._begins = 0
         self._whole = False  # the registry takes no parts
         self._sent: Descriptor | None = None  # the blob was sent to its end; only the answer may be missing
@@ -85,31 +86,42 @@ class Sending:
 
     def _begin(self) -> None:
         url = self._wire.url("blobs/uploads/")
-        with self._wire.stream("POST", url, expect=(202,), headers={"Content-Length": "0"}) as response:
-            location = response.headers.get("Location", "")
+        with self._wire.stream("POST", url, headers={"Content-Length": "0"}) as response:
+            location = self._wire.location(response)
         if not location:
             raise self._wire.wrong("begins an upload without saying where")
         self._begins += 1
-        self._location, self._offset = self._wire.join(url, location), 0
+        self._location, self._offset, self._resumed = location, 0, False
         self._open.append(self._location)
 
     def _send_parts(self) -> Descriptor:
         known = self._blob.descriptor()
         if known is None or self._offset < known.size:
+            self._resumed = self._offset > 0
             headers = {"Content-Type": _BYTES, **self._range_headers(known)}
             content = _Rest(blob=self._blob, offset=self._offset)
-            expect = (202, *_NO_PATCH, *_LOST)
-            with self._wire.stream("PATCH", self._location, expect=expect, headers=headers, content=content) as answer:
+            also = (*_NO_PATCH, *_LOST)
+            with self._wire.stream("PATCH", self._location, also=also, headers=headers, content=content) as answer:
                 if answer.status_code in _NO_PATCH and self._begins == 1 and not self._offset:
                     return self._fall_back()
                 if answer.status_code in _LOST:
                     return self._begin_again(answer)
-                if answer.status_code != httpx.codes.ACCEPTED:
+                if not answer.is_success:
                     raise self._wire.unexpected(answer)
                 self._move(answer)
+            if self._resumed and self._is_short(answer):
+                return self._begin_again(answer)
         described = self._described()
         self._offset = described.size
         return self._finish(described)
+
+    def _is_short(self, answer: httpx.Response) -> bool:
+        """Tell whether a registry says that it has less than was sent.
+
+        Amazon ECR takes what is sent after a first part, and throws it away (aws/containers-roadmap#2831).
+        """
+        had = _RANGE.fullmatch(answer.headers.get("Range", ""))
+        return had is not None and int(had[1]) + 1 < self._described().size
 
     def _range_headers(self, known: Descriptor | None) -> dict[str, str]:
         if self._offset:
@@ -122,10 +134,10 @@ class Sending:
     def _finish(self, described: Descriptor) -> Descriptor:
         self._sent = described
         url = self._finishing(described.digest)
-        with self._wire.stream("PUT", url, expect=(201, *_LOST), headers={"Content-Length": "0"}) as response:
+        with self._wire.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
             if response.status_code in _LOST:
                 if not self._is_there(described):  # what was sent before a cut may have been taken
-                    if response.status_code in _UNKNOWN:
+                    if response.status_code in _UNKNOWN or self._resumed:
                         return self._begin_again(response)
                     raise self._wire.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
             else:
@@ -142,7 +154,7 @@ class Sending:
         url = self._finishing(described.digest)
         headers = {"Content-Type": _BYTES, "Content-Length": str(described.size)}
         content = _Rest(blob=self._blob, offset=0)
-        with self._wire.stream("PUT", url, expect=(201,), headers=headers, content=content) as response:
+        with self._wire.stream("PUT", url, headers=headers, content=content) as response:
             self._wire.check_digest(response, described.digest)
         return self._finished(described)
 
@@ -173,7 +185,7 @@ class Sending:
             return
         known = self._blob.descriptor()
         try:
-            with self._wire.stream("GET", location, expect=(204, 200)) as response:
+            with self._wire.stream("GET", location) as response:
                 had = _RANGE.fullmatch(response.headers.get("Range", ""))
                 # An upload of nothing and one of one byte look the same; of the two, nothing is what happens.
                 offset = 0 if had is None or had[1] == "0" else int(had[1]) + 1
@@ -185,10 +197,8 @@ class Sending:
             log.debug("the upload's state can't be asked for: %s", type(error).__name__)
 
     def _move(self, response: httpx.Response) -> None:
-        """Go on where the registry says, if it does."""
-        location = response.headers.get("Location", "")
-        if location:
-            moved = self._wire.join(self._location, location)
+        """Go on where the registry says; where it says nothing, at the same URL."""
+        if moved := self._wire.location(response):
             self._open[self._open.index(self._location)] = moved
             self._location = moved
 
@@ -200,5 +210,5 @@ class Sending:
 
     def _is_there(self, described: Descriptor) -> bool:
         url = self._wire.url(f"blobs/{described.digest}")
-        with self._wire.stream("HEAD", url, expect=(200, 404)) as response:
-            return response.status_code == httpx.codes.OK
+        with self._wire.stream("HEAD", url, also=NO_ANSWER) as response:
+            return response.is_success

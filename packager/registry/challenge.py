@@ -7,38 +7,78 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
 
+from packager.registry import errors
 from packager.registry.response_limits import MOST_TOKEN_BYTES, bound
+from packager.registry.retries import TRANSIENT_STATUSES, TransientStatusError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from packager.registry.credentials import Credential
+    from packager.registry.errors import Asked
 
-_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
-_FAILED = (httpx.codes.TOO_MANY_REQUESTS, *range(500, 600))
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  (RFC 9110 5.6.2: a word)
+_PART = re.compile(  # RFC 9110 11.2 and 11.3: a parameter, else a scheme, which may have a token68
+    rf"""(?P<name>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"?|(?P<bare>[^\s,"=][^\s,]*))
+    |(?P<scheme>{_TOKEN})(?:\s+[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$)))?""",
+    re.VERBOSE,
+)
+_LOGIN_REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+_NO_REFRESH_TOKENS = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED)
+_ANSWERABLE = ("bearer", "basic")  # a token is preferred to the password itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """One way to log in that a server offers; scheme and parameter names are in lower case."""
+
+    scheme: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """Read the WWW-Authenticate headers of a response, each of which may hold several challenges (RFC 9110 11.6.1)."""
+    challenges: list[Challenge] = []
+    for header in headers:
+        current: Challenge | None = None
+        for part in _PART.finditer(header):
+            if part["scheme"]:
+                current = Challenge(scheme=part["scheme"].lower())
+                challenges.append(current)
+            elif current is not None:
+                value = part["bare"] or re.sub(r"\\(.)", r"\1", part["quoted"] or "")
+                current.parameters.setdefault(part["name"].lower(), value)
+    return challenges
 
 
 class ChallengeAuth(httpx.Auth):
-    """Asks without a login first, then answers what the registry challenges for, and remembers the answer.
+    """Asks without a login first, then answers one of the registry's challenges, and remembers the answer.
 
-    The login is asked for anew with each challenge: a short-lived one may have been renewed meanwhile.
+    The login is looked up again with each challenge: a short-lived one may have been renewed meanwhile.
 
     The password goes to the registry itself and to the token service that it names; never over plain HTTP, unless the
     registry itself is spoken to in plain HTTP; and never to where a download or an upload is sent on to.
     """
 
-    def __init__(self, find_login: Callable[[], Credential | None], registry: str) -> None:
+    def __init__(self, find_login: Callable[[], Credential | None], registry: str, asked: Asked) -> None:
         """Take what finds the login (None is anonymous, which may need a token as well), and the registry's root."""
         self._find_login = find_login
         self._registry = _origin(httpx.URL(registry))
+        self._asked = asked
         self._answer = ""
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the request, and once more with an answer when the registry challenges."""
+        """Send the request, and once more with an answer when the registry challenges.
+
+        Raises:
+            RegistryAuthError: The registry names a token service that no login is sent to, or knows other logins only.
+            RegistryError, TransientStatusError: The token service failed.
+        """
         if _origin(request.url) != self._registry:  # where a registry lets uploads go to another server
             yield request
             return
@@ -48,38 +88,113 @@ class ChallengeAuth(httpx.Auth):
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED or _origin(response.url) != self._registry:
             return
-        scheme, parameters = parse_challenge(response.headers.get("WWW-Authenticate", ""))
-        login = self._find_login()
-        if scheme == "basic" and login is not None and _basic(login) != sent:
-            answer = _basic(login)
-        elif scheme == "bearer" and login is not None and login.registry_token:
-            answer = f"Bearer {login.registry_token}"
-            if answer == sent:
-                return
-        elif scheme == "bearer" and _may_be_asked(parameters.get("realm", ""), request.url):
-            given = yield _token_request(parameters, login)
-            if given.status_code in _FAILED:
-                return  # the caller sees this status
-            token = _token(given) if given.status_code == httpx.codes.OK else ""
-            if not token:  # what the registry itself says to nobody is what the caller sees
-                request.headers.pop("Authorization", None)
+        challenges = parse_challenges(response.headers.get_list("WWW-Authenticate"))
+        login, refusal = self._find_login(), None
+        for challenge in sorted(filter(_is_answerable, challenges), key=lambda each: _ANSWERABLE.index(each.scheme)):
+            answer = yield from self._answer_to(challenge, login, sent)
+            if isinstance(answer, httpx.Response):
+                refusal = answer
+            elif answer:
+                self._answer = request.headers["Authorization"] = answer
                 yield request
                 return
-            answer = f"Bearer {token}"
-        else:
+        if refusal is not None:
+            self._check_refusal(refusal)
+            request.headers.pop("Authorization", None)
+            yield request  # what the registry itself says to nobody is what the caller sees
             return
-        self._answer = request.headers["Authorization"] = answer
-        yield request
+        self._explain(challenges)
+
+    def _explain(self, challenges: Sequence[Challenge]) -> None:
+        """Say why no login was sent, where that isn't for want of one.
+
+        Raises:
+            RegistryAuthError: A token service in plain HTTP, or logins that we don't know.
+        """
+        for challenge in challenges:
+            if self._is_insecure(challenge):
+                raise errors.insecure_token_service(self._asked, httpx.URL(challenge.parameters["realm"]))
+        if challenges and not any(_is_answerable(challenge) for challenge in challenges):
+            raise errors.unknown_login(self._asked, [challenge.scheme for challenge in challenges])
+
+    def _answer_to(
+        self, challenge: Challenge, login: Credential | None, sent: str
+    ) -> Generator[httpx.Request, httpx.Response, str | httpx.Response]:
+        """Return what to send: empty for nothing new, the token service's response where it gave no token."""
+        known = ""
+        if challenge.scheme == "basic":
+            known = _basic(login) if login is not None and login.username else ""
+        elif login is not None and login.registry_token:
+            known = f"Bearer {login.registry_token}"
+        if known or challenge.scheme == "basic":
+            return known if known != sent else ""
+        if not self._may_be_asked(challenge):
+            return ""
+        response = yield from self._ask_token_service(challenge, login)
+        return f"Bearer {token}" if (token := _token(response)) else response
+
+    def _check_refusal(self, response: httpx.Response) -> None:
+        """Let a token service's response pass that says something about the login.
+
+        Raises:
+            TransientStatusError: It may help to try again.
+            RegistryError: The token service failed.
+        """
+        if response.is_success or response.status_code in _LOGIN_REFUSED:
+            return
+        body = errors.error_body(response)
+        if response.status_code in TRANSIENT_STATUSES:
+            raise TransientStatusError(response, body)
+        raise errors.token_service_failure(self._asked, response, body)
+
+    def _ask_token_service(
+        self, challenge: Challenge, login: Credential | None
+    ) -> Generator[httpx.Request, httpx.Response, httpx.Response]:
+        url = httpx.URL(challenge.parameters["realm"])
+        service = {"service": challenge.parameters["service"]} if "service" in challenge.parameters else {}
+        scopes = self._scopes(challenge)
+        if login is not None and login.identity_token:  # .../spec/auth/oauth
+            form = {"grant_type": "refresh_token", "client_id": "packager", "refresh_token": login.identity_token}
+            given = yield httpx.Request("POST", url, data={**service, "scope": " ".join(scopes), **form})
+            if given.status_code not in _NO_REFRESH_TOKENS or not login.password:
+                return given
+        headers = {} if login is None else {"Authorization": _basic(login)}
+        return (yield httpx.Request("GET", url.copy_merge_params({**service, "scope": scopes}), headers=headers))
+
+    def _scopes(self, challenge: Challenge) -> list[str]:
+        """Return what to ask for: what this repository needs, whatever the challenge says, and what it says besides.
+
+        Some challenges name no scope, or only a pull's before a push (containerd/containerd#1465, helm/helm#32156).
+        """
+        actions = ["pull", "push"] if self._asked.verb == "push" else ["pull"]
+        own = f"repository:{self._asked.reference.path}"
+        more = []
+        for scope in challenge.parameters.get("scope", "").split():
+            name, _, wanted = scope.rpartition(":")
+            if name != own or not set(wanted.split(",")) <= set(actions):
+                more.append(scope)
+        return [f"{own}:{','.join(actions)}", *more]
+
+    def _may_be_asked(self, challenge: Challenge) -> bool:
+        url = _realm(challenge)
+        return url is not None and (url.scheme == "https" or url.scheme == self._registry[0])
+
+    def _is_insecure(self, challenge: Challenge) -> bool:
+        url = _realm(challenge)
+        return challenge.scheme == "bearer" and url is not None and not self._may_be_asked(challenge)
 
 
-def _token_request(parameters: dict[str, str], login: Credential | None) -> httpx.Request:
-    query: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
-    url = httpx.URL(parameters["realm"])
-    if login is not None and login.identity_token:  # .../spec/auth/oauth
-        form = {"grant_type": "refresh_token", "client_id": "packager", "refresh_token": login.identity_token}
-        return httpx.Request("POST", url, data={**query, **form})
-    headers = {} if login is None else {"Authorization": _basic(login)}
-    return httpx.Request("GET", url.copy_merge_params(query), headers=headers)
+def _is_answerable(challenge: Challenge) -> bool:
+    return challenge.scheme in _ANSWERABLE
+
+
+def _realm(challenge: Challenge) -> httpx.URL | None:
+    """Return the address of a challenge's token service; None where it names no such thing."""
+    try:
+        url = httpx.URL(challenge.parameters.get("realm", ""))
+    except httpx.InvalidURL:
+        return None
+    return url if url.host and url.scheme in ("http", "https") else None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -91,21 +206,10 @@ def _basic(login: Credential) -> str:
     return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
-def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
-    """Read a WWW-Authenticate header: the scheme in lower case, and its parameters."""
-    scheme, _, rest = header.strip().partition(" ")
-    return scheme.lower(), {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(rest)}
-
-
-def _may_be_asked(realm: str, registry: httpx.URL) -> bool:
-    try:
-        url = httpx.URL(realm)
-    except httpx.InvalidURL:
-        return False
-    return bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and registry.scheme == "http"))
-
-
 def _token(answer: httpx.Response) -> str:
+    """Return the token in a token service's answer; empty where it gave none."""
+    if not answer.is_success:
+        return ""
     bound(answer, MOST_TOKEN_BYTES)
     answer.read()
     try:

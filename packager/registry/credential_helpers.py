@@ -79,6 +79,7 @@ def _ask(name: str, host: str, environ: Mapping[str, str], run: Callable[..., Co
     except (ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s answered for %s with something that is no login", program, host)
         return None
+    login = Credential(host=host, username=username, password=secret)
     if username == TOKEN_USER:
-        return Credential(host=host, username=username, identity_token=secret)
-    return Credential(host=host, username=username, password=secret)
+        login = Credential(host=host, username=username, identity_token=secret)
+    return login if secret else None

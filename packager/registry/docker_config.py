@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # what docker itself calls Docker Hub; Kaniko looks for this one
+CORRECT_IT = "correct it (`docker login` writes it), or name another folder, which may be empty, in DOCKER_CONFIG"
 _DOCKER_HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 
 
@@ -37,37 +38,48 @@ class DockerConfig:
         logins: By their place, `host` or `host/path`, in the file's order.
         helpers: The credential helper of each host that has one (`gcloud` is the program `docker-credential-gcloud`).
         store: The helper for all hosts, or empty.
+        broken: What is wrong with the entries that can't be read, by their place; it shows no value of theirs.
     """
 
     logins: Mapping[str, Credential] = field(default_factory=dict)
     helpers: Mapping[str, str] = field(default_factory=dict)
     store: str = ""
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> DockerConfig:
-        """Read a `config.json`; keys that are addresses (`https://host/v1/`) count for their host, as in docker.
+        """Read a `config.json`; keys that are URLs (`https://host/v1/`) count for their host, as in docker.
+
+        Of two keys that count for one place, the one that is written as the place wins. An entry that can't be read is
+        kept in `broken`. A byte order mark, which Windows' editors write, is skipped.
 
         Raises:
             ValueError: It isn't one; the message says where, and shows no value.
         """
         try:
-            document = json.loads(content or b"{}")
+            document = json.loads(content if content.strip() else b"{}")
         except (ValueError, RecursionError) as error:
             where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
             raise ValueError(f"it is no JSON{where}") from None
         document = _mapping(document, "it")
         logins: dict[str, Credential] = {}
+        helpers: dict[str, str] = {}
+        broken: dict[str, str] = {}
         for key, entry in _mapping(document.get("auths"), "auths").items():
             place = _place(key)
-            login = _login(place, _mapping(entry, f"auths[{key!r}]"), key)
-            if login is not None:
-                logins.setdefault(place, login)
-        helpers = _mapping(document.get("credHelpers"), "credHelpers")
-        return cls(
-            logins=logins,
-            helpers={_place(host): _text(name, f"credHelpers[{host!r}]") for host, name in helpers.items()},
-            store=_text(document.get("credsStore"), "credsStore"),
-        )
+            try:
+                login = _login(place, _mapping(entry, f"auths[{key!r}]"), key)
+            except ValueError as error:
+                broken[place] = str(error)
+                continue
+            if login is not None and (place not in logins or key in (place, _DOCKER_HUB_KEY)):
+                logins[place] = login
+        for key, name in _mapping(document.get("credHelpers"), "credHelpers").items():
+            if isinstance(name, str):
+                helpers[_place(key)] = name
+            elif name is not None:
+                broken[_place(key)] = f"credHelpers[{key!r}] is no text"
+        return cls(logins=logins, helpers=helpers, store=_text(document.get("credsStore"), "credsStore"), broken=broken)
 
     def secrets(self) -> list[str]:
         """Return every secret in it, for redaction."""
@@ -114,10 +126,10 @@ def read_user_config(environ: Mapping[str, str]) -> DockerConfig:
     """Read the user's own `config.json`: in the folder that DOCKER_CONFIG names, else in `~/.docker`.
 
     A file that isn't there says nothing. In `~/.docker`, one that we may not read says nothing either, with a warning:
-    in a pod HOME is often another user's.
+    in a pod HOME is often another user's. What is said of broken entries names the file.
 
     Raises:
-        UsageError: It is broken, or can't be read where DOCKER_CONFIG names it.
+        UsageError: It is no docker configuration, or can't be read where DOCKER_CONFIG names it.
     """
     named, home = environ.get("DOCKER_CONFIG"), environ.get("HOME")
     if not named and not home:
@@ -140,13 +152,14 @@ def read_user_config(environ: Mapping[str, str]) -> DockerConfig:
         raise _unusable(file, f"can't be read: {error.strerror}") from error
     except ValueError as error:
         raise _unusable(file, f"is wrong: {error}") from None  # the cause shows what the file holds
-    return config
+    broken = {place: f"the docker configuration {file} is wrong: {problem}" for place, problem in config.broken.items()}
+    return replace(config, broken=broken)
 
 
 def _unusable(file: Path, problem: str) -> UsageError:
     return UsageError(
         f"the docker configuration {file} {problem}",
-        hint="correct it (`docker login` writes it), or name another folder, which may be empty, in DOCKER_CONFIG",
+        hint=CORRECT_IT,
     )
 
 
@@ -164,8 +177,10 @@ def _login(place: str, entry: dict[str, Any], key: str) -> Credential | None:
     values = {name: _text(entry.get(name), f"{where}.{name}") for name in ("auth", "username", "password")}
     username, password = values["username"], values["password"]
     if values["auth"]:
+        compact = "".join(values["auth"].split()).rstrip("=")  # some tools write no padding
         try:
-            username, colon, password = base64.b64decode(values["auth"], validate=True).decode().partition(":")
+            decoded = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+            username, colon, password = decoded.decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise ValueError(f"{where}.auth is not the base64 of USER:PASSWORD") from None
         if not colon or not username:

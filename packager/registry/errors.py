@@ -15,10 +15,11 @@ from packager.errors import (
     RegistryUnreachableError,
 )
 from packager.logs.redaction import one_line
+from packager.models.image import DOCKER_MANIFEST
 from packager.registry.response_limits import MOST_ERROR_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import httpx
 
@@ -28,6 +29,15 @@ _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_
 # X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
 _REFUSED = "CERTIFICATE_VERIFY_FAILED"
+# Of a registry that lets no tag be replaced: Amazon ECR (moby/buildkit#3776), Harbor (412, goharbor/harbor#18792),
+# Nexus (GoogleContainerTools/jib#3057), Docker Hub (403, docker/hub-feedback#2466)
+_KEEPS_TAGS = ("immutab", "cannot be overwritten", "does not allow updating", "already exists")
+_KEEPS_TAGS_STATUSES = (409, 412)
+_WRONG_FORMAT = ("media type", "mediatype", "content type", "content-type", "schema version")
+BEHIND_PROXY = (
+    "the registry's operator lets it know that it is reached in HTTPS: by X-Forwarded-Proto from the proxy before it, "
+    "or by its own setting (Harbor's external_url or externalURL)"
+)
 _WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA")  # alerts sent to us
 
 Verb = Literal["pull", "push"]
@@ -72,8 +82,77 @@ def refusal(asked: Asked, response: httpx.Response, body: bytes) -> PackagerErro
     hint = f"look into the log of {host}"
     if response.status_code >= 500 and asked.verb == "push":  # noqa: PLR2004
         hint = f"the storage of {host} may be out of space or out of order: look into its log, then push again"
-    status = "" if cause.startswith(str(response.status_code)) else f"{response.status_code} "
-    return RegistryError(f"{asked} failed: the registry {host} answered {status}{cause}", hint=hint)
+    return RegistryError(f"{asked} failed: the registry {host} answered {_with_status(response, cause)}", hint=hint)
+
+
+def keeps_tags(response: httpx.Response, body: bytes) -> bool:
+    """Tell whether a manifest may have been refused because its tag names another one, for good."""
+    code, cause = _cause(response, body)
+    text = cause.lower()
+    return any(words in text for words in _KEEPS_TAGS) or (
+        (response.status_code in _KEEPS_TAGS_STATUSES or code == "TAG_INVALID") and "quota" not in text
+    )
+
+
+def manifest_refusal(
+    asked: Asked, response: httpx.Response, body: bytes, *, media_type: str, stored: str
+) -> PackagerError:
+    """Say why a manifest was refused; `stored` is the digest of what its tag names and can't be replaced, or empty."""
+    code, cause = _cause(response, body)
+    host, docker_format = asked.reference.host, "set PACKAGER_IMAGE_FORMAT=docker, for docker's format"
+    if media_type == DOCKER_MANIFEST:
+        docker_format = "leave PACKAGER_IMAGE_FORMAT at oci"
+    if stored or "immutab" in cause.lower():
+        return RegistryError(
+            f"{asked} failed: {asked.reference.repository} has the tag {asked.reference.tag} already, and its registry "
+            f"lets no tag be replaced (immutable tags): {cause}",
+            hint="push with another tag: a new version, or {{ RandomUUID }} in imageName",
+        )
+    if response.status_code == 415 or any(words in cause.lower() for words in _WRONG_FORMAT):  # noqa: PLR2004
+        return RegistryError(
+            f"{asked} failed: the registry {host} doesn't accept manifests of the type {media_type}: {cause}",
+            hint=docker_format,
+        )
+    error = refusal(asked, response, body)
+    if code == "MANIFEST_INVALID":
+        error.hint = f"{error.hint}; if it doesn't know this manifest format, {docker_format}"
+    return error
+
+
+def insecure_token_service(asked: Asked, realm: httpx.URL) -> RegistryAuthError:
+    """Say that a registry in HTTPS wants the login to be sent in plain HTTP."""
+    return RegistryAuthError(
+        f"{asked}: the registry {asked.reference.host} is reached in HTTPS, but names a token service in plain HTTP, "
+        f"{_origin(realm)}, to which no login is sent",
+        hint=BEHIND_PROXY,
+    )
+
+
+def unknown_login(asked: Asked, schemes: Sequence[str]) -> RegistryAuthError:
+    """Say that a registry lets nobody in with a password or a token."""
+    return RegistryAuthError(
+        f"{asked}: the registry {asked.reference.host} offers no login with a password or a token, but only: "
+        f"{one_line(', '.join(schemes))}",
+        hint="the registry's operator offers Basic or Bearer besides, or another name or port that does",
+    )
+
+
+def token_service_failure(asked: Asked, response: httpx.Response, body: bytes) -> RegistryError:
+    """Say that a token service answered neither with a token nor with a word about the login."""
+    return RegistryError(
+        f"{asked}: the token service of the registry {asked.reference.host}, {_origin(response.url)}, answered "
+        f"{_with_status(response, _cause(response, body)[1])}",
+        hint="look into its log; the registry's configuration names it",
+    )
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode(errors='replace')}"
+
+
+def _with_status(response: httpx.Response, cause: str) -> str:
+    status = str(response.status_code)
+    return cause if cause.startswith(status) else f"{status} {cause}"
 
 
 def _refused_login(asked: Asked, start: str, cause: str, *, status: int, code: str) -> RegistryAuthError:
@@ -172,8 +251,9 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
     try:
         document: Any = json.loads(body)
         first = document["errors"][0]
-        code = str(first["code"])
-        return code, one_line(f"{code}: {first.get('message') or response.reason_phrase}")
+        code, detail = str(first["code"]), first.get("detail")
+        text = f"{code}: {first.get('message') or response.reason_phrase}"
+        return code, one_line(f"{text}: {detail}" if detail and isinstance(detail, str) else text)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return "", one_line(f"{response.status_code} {response.reason_phrase}".strip())
 
@@ -183,6 +263,11 @@ def code(response: httpx.Response, body: bytes) -> str:
     return _cause(response, body)[0]
 
 
+def error_body(response: httpx.Response) -> bytes:
+    """Read as much of a failure's body as counts."""
+    return next(response.iter_raw(MOST_ERROR_BYTES), b"")
+
+
 def cause(response: httpx.Response) -> str:
     """Return what may be shown of an answer that is no success; reads it."""
-    return _cause(response, next(response.iter_raw(MOST_ERROR_BYTES), b""))[1]
+    return _cause(response, error_body(response))[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
+NO_ANSWER = frozenset(range(400, 500)) - TRANSIENT_STATUSES  # to whether something is there
 _FIRST_WAIT = 0.25  # seconds
 _LONGEST_WAIT = 10.0
 _LONGEST_RETRY_AFTER = 120.0
@@ -53,9 +56,27 @@ class TransientStatusError(PassingError):
 
     @property
     def retry_after(self) -> float:
-        """Seconds that the server asks us to wait; 0 where it says nothing or names a date."""
+        """Seconds that the server asks us to wait, at most 120; 0 where it says nothing that can be read.
+
+        A date (RFC 9110 10.2.3) is compared with the response's own Date: the clocks may differ.
+        """
         text = self.response.headers.get("Retry-After", "")
-        return min(float(text), _LONGEST_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
+        if text.isascii() and text.isdigit():
+            return min(float(text), _LONGEST_RETRY_AFTER)
+        until = _time(text)
+        if until is None:
+            return 0.0
+        now = _time(self.response.headers.get("Date", "")) or datetime.now(timezone.utc)
+        return min(max((until - now).total_seconds(), 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _time(text: str) -> datetime | None:
+    """Return the time that an HTTP date names; None where it isn't one."""
+    try:
+        time = parsedate_to_datetime(text)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def is_transient(error: BaseException) -> bool:

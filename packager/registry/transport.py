@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -16,7 +18,7 @@ from packager.models.reference import DOCKER_HUB
 from packager.registry import errors
 from packager.registry.authfile import login_for
 from packager.registry.challenge import ChallengeAuth
-from packager.registry.response_limits import MOST_ERROR_BYTES, bound, bound_failure
+from packager.registry.response_limits import bound, bound_failure
 from packager.registry.retries import TRANSIENT_STATUSES, Retries, TransientStatusError
 from packager.system.proxies import ProxyTransport
 
@@ -59,7 +61,10 @@ class Wire:
         scheme = "http" if reference.host in access.plain_hosts else "https"
         self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
         self._client = httpx.Client(
-            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root),
+            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root, self.asked),
+            # Harbor takes whoever keeps its session's cookie for a browser, and refuses what a browser may not do
+            # (dotnet/sdk-container-builds#418); docker keeps none (distribution/distribution#1818).
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
             event_hooks={"response": [bound_failure]},
             follow_redirects=True,
@@ -76,18 +81,25 @@ class Wire:
         """Return the address of `manifests/…`, `blobs/…` and so on in the repository."""
         return f"{self._root}/v2/{self.reference.path}/{path}"
 
-    def join(self, base: str, location: str) -> str:
-        """Return the address that a Location header names, which may be relative to the one that was asked.
+    def location(self, response: httpx.Response) -> str:
+        """Return the URL that a response's Location header names; empty where it has none.
 
         Raises:
-            RegistryError: It's none, or it leads out of HTTPS: a proxy before the registry doesn't tell it of HTTPS.
+            RegistryError: It's no URL, or it leads from HTTPS to plain HTTP.
         """
+        location = response.headers.get("Location", "")
+        if not location:
+            return ""
         try:
-            url = httpx.URL(base).join(location)
+            url = response.url.join(location)
         except httpx.InvalidURL as error:
             raise self.wrong("sends us on to something that is no address") from error
         if url.scheme != "https" and url.scheme != httpx.URL(self._root).scheme:
-            raise self.wrong("sends us on from HTTPS to plain HTTP; a proxy before it must pass on X-Forwarded-Proto")
+            raise RegistryError(
+                f"{self.asked}: the registry {self.reference.host} sends uploads on from HTTPS to plain HTTP, to "
+                f"{url.host}, where nothing is sent",
+                hint=errors.BEHIND_PROXY,
+            )
         return str(url)
 
     def request(
@@ -95,18 +107,18 @@ class Wire:
         method: str,
         url: str,
         *,
-        expect: Iterable[int] = (200,),
+        also: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> httpx.Response:
-        """Send a request whose answer is short, again while the registry can't serve it for the moment.
+        """Send a request whose response is short, again while the registry can't serve it for the moment.
 
         Raises:
-            RegistryAuthError, RegistryUnreachableError, RegistryError: The answer isn't an expected one.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: It failed with a status that isn't in `also`.
         """
 
         def send() -> httpx.Response:
-            with self.stream(method, url, expect=expect, headers=headers, content=content) as response:
+            with self.stream(method, url, also=also, headers=headers, content=content) as response:
                 bound(response, _MOST_BYTES)
                 response.read()
             return response
@@ -119,19 +131,21 @@ class Wire:
         method: str,
         url: str,
         *,
-        expect: Iterable[int] = (200,),
+        also: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[httpx.Response]:
-        """Send a request once, and give its answer unread.
+        """Send a request once, and give its response unread.
+
+        Any 2xx is a success: for one and the same request, registries differ in which one they answer with.
 
         Raises:
             TransientStatusError, httpx.TransportError: It may help to try again: see `retried`.
-            RegistryAuthError, RegistryError: The answer isn't an expected one.
+            RegistryAuthError, RegistryError: It failed with a status that isn't in `also`.
         """
         try:
             with self._client.stream(method, url, headers=headers, content=content) as response:
-                if response.status_code not in expect:
+                if not response.is_success and response.status_code not in also:
                     raise self.unexpected(response)
                 yield response
         except (httpx.InvalidURL, httpx.TooManyRedirects, UnicodeError) as error:  # a host's name that has no encoding
@@ -139,13 +153,10 @@ class Wire:
         except httpx.DecodingError as error:
             raise self.wrong("answered with a Content-Encoding that its bytes don't have") from error
 
-    def unexpected(self, response: httpx.Response, *, passing: Collection[str] = ()) -> Exception:
-        """Return the error that an answer with another status stands for, as `stream` raises it.
-
-        `passing` are the codes of the specification with which the answer may be another one in a moment.
-        """
-        body = next(response.iter_raw(MOST_ERROR_BYTES), b"")
-        if response.status_code in TRANSIENT_STATUSES or errors.code(response, body) in passing:
+    def unexpected(self, response: httpx.Response) -> Exception:
+        """Return the error that a response with another status stands for, as `stream` raises it."""
+        body = errors.error_body(response)
+        if response.status_code in TRANSIENT_STATUSES:
             return TransientStatusError(response, body)
         return errors.refusal(self.asked, response, body)
 
@@ -159,14 +170,19 @@ class Wire:
             return not isinstance(error, httpx.TimeoutException)
         return True
 
-    def retried(self, work: Callable[[], T], what: str) -> T:
+    def retried(self, work: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
         """Do the work, again while it fails for the moment; then turn its failure into one of our errors.
+
+        `seconds` lets the last attempt begin earlier than the settings do.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It failed.
         """
+        retries = self._retries
+        if seconds is not None:
+            retries = replace(retries, seconds=min(seconds, retries.seconds))
         try:
-            return self._retries.call(work, f"{self.reference.host}: {what}")
+            return retries.call(work, f"{self.reference.host}: {what}")
         except (TransientStatusError, httpx.TransportError) as error:
             raise self.failure(error) from error
 
@@ -177,13 +193,13 @@ class Wire:
         return errors.silence(self.asked, error)
 
     def check_digest(self, response: httpx.Response, digest: str) -> None:
-        """See that the registry has stored what was sent.
+        """See that the registry has stored what was sent; it need not say so, and may say it with another algorithm.
 
         Raises:
             RegistryError: It says that it has stored something else.
         """
-        given = response.headers.get("Docker-Content-Digest", digest)
-        if given != digest:
+        given = response.headers.get("Docker-Content-Digest", "")
+        if given.startswith("sha256:") and given != digest:
             raise self.wrong(f"stored {given[:80]} where {digest} was sent")
 
     def wrong(self, what: str) -> RegistryError:

@@ -5,13 +5,17 @@ The protocol is that of github.com/opencontainers/distribution-spec.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
+from packager.errors import RegistryError
 from packager.models.image import digest_of
+from packager.registry import errors
 from packager.registry.blob_upload import Sending
+from packager.registry.retries import NO_ANSWER, TransientStatusError
 from packager.registry.transport import Wire, url_path
 
 if TYPE_CHECKING:
@@ -22,10 +26,13 @@ if TYPE_CHECKING:
     from packager.registry.access import RegistryAccess
     from packager.registry.retries import Retries
 
+log = logging.getLogger(__name__)
+
 # distribution 2's answer where it has read a blob's link while it was being written anew: another program sends the
 # same blob to the same repository. What was asked for has no digest that could be wrong.
 _HALF_WRITTEN = ("DIGEST_INVALID",)
-_NO_MOUNT = (400, 401, 403, 404, 405)  # what keeps a blob from being mounted may not keep it from being uploaded
+_MANIFEST_REFUSED = (400, 403, 405, 409, 412, 415, 422)
+_MOUNT_SECONDS = 5.0  # of further attempts; an upload takes the place of a mount that fails
 
 
 class BlobSource(Protocol):
@@ -74,30 +81,40 @@ class Uploads:
         self._wire.close()
 
     def has(self, digest: str) -> bool:
-        """Tell whether the repository has a blob.
-
-        Raises:
-            RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't say.
-        """
-        url = self._wire.url(f"blobs/{digest}")
-        return self._wire.request("HEAD", url, expect=(200, 404)).status_code == httpx.codes.OK
-
-    def mount(self, digest: str, source: Reference) -> bool:
-        """Let the registry take a blob over from another repository of its own; False where it doesn't.
+        """Tell whether the repository has a blob; False where the registry doesn't say: the upload will tell.
 
         Raises:
             RegistryUnreachableError, RegistryError: The registry can't be asked.
         """
+        return self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=NO_ANSWER).is_success
+
+    def mount(self, digest: str, source: Reference) -> bool:
+        """Let the registry take a blob over from another repository of its own; False where it doesn't.
+
+        Whatever keeps a blob from being mounted may not keep it from being uploaded.
+
+        Raises:
+            RegistryError: It took another blob over.
+        """
         if source.host != self.reference.host:
             return False
         url = str(httpx.URL(self._wire.url("blobs/uploads/"), params={"mount": digest, "from": source.path}))
-        response = self._wire.request("POST", url, expect=(201, 202, *_NO_MOUNT))
+
+        def post() -> httpx.Response:
+            with self._wire.stream("POST", url) as response:
+                return response
+
+        try:
+            response = self._wire.retried(post, f"POST {url_path(url)}", seconds=_MOUNT_SECONDS)
+            begun = "" if response.status_code == httpx.codes.CREATED else self._wire.location(response)
+        except RegistryError as error:
+            log.debug("%s is not mounted from %s: %s", digest, source.repository, error.message)
+            return False
         if response.status_code == httpx.codes.CREATED:
             self._wire.check_digest(response, digest)
             return True
-        location = response.headers.get("Location", "")
-        if response.status_code == httpx.codes.ACCEPTED and location:
-            self._wire.call_off(self._wire.join(url, location))
+        if begun:
+            self._wire.call_off(begun)
         return False
 
     def send(self, blob: BlobSource) -> Descriptor:
@@ -120,13 +137,31 @@ class Uploads:
         """
         digest = digest_of(data)
         url, headers = self._wire.url(f"manifests/{name}"), {"Content-Type": media_type}
-        passing = () if name == digest else _HALF_WRITTEN
 
         def put() -> None:
-            with self._wire.stream("PUT", url, expect=(201, 200, 202, 400), headers=headers, content=data) as answer:
-                if answer.status_code == httpx.codes.BAD_REQUEST:
-                    raise self._wire.unexpected(answer, passing=passing)
-                self._wire.check_digest(answer, digest)
+            with self._wire.stream("PUT", url, also=_MANIFEST_REFUSED, headers=headers, content=data) as response:
+                if response.is_success:
+                    self._wire.check_digest(response, digest)
+                    return
+                body = errors.error_body(response)
+            if name != digest and errors.code(response, body) in _HALF_WRITTEN:
+                raise TransientStatusError(response, body)
+            stored = ""
+            if name != digest and errors.keeps_tags(response, body):
+                stored = self._stored_digest(name, media_type)
+            if stored == digest:
+                log.info("%s is this image already; its registry lets no tag be replaced", self.reference)
+                return
+            raise errors.manifest_refusal(self._wire.asked, response, body, media_type=media_type, stored=stored)
 
         self._wire.retried(put, f"PUT {url_path(url)}")
         return digest
+
+    def _stored_digest(self, tag: str, media_type: str) -> str:
+        """Return the digest of what a tag names; empty where it names nothing that can be read."""
+        try:
+            url = self._wire.url(f"manifests/{tag}")
+            return digest_of(self._wire.request("GET", url, headers={"Accept": media_type}).content)
+        except RegistryError as error:
+            log.debug("the manifest of the tag %s can't be read: %s", tag, error.message)
+            return ""

@@ -2,13 +2,14 @@
 
 Trouble is planned: `plan["PATCH"]` lists what happens to the first, second, ... such request: None for nothing, a
 status, `Refused(code)` for an error code of the specification, `Cut(n)` for a connection that breaks after n bytes of
-the body, `Lost()` for an answer that never comes.
+the body, `Lost()` for an answer that never comes. `statuses` are what it answers a success with, by method.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ class Lost:
 class Refused:
     code: str
     status: int = 400
+    message: str = ""
+    detail: str = ""
+
+    def body(self) -> bytes:
+        error = {"code": self.code, "message": self.message, "detail": self.detail}
+        return json.dumps({"errors": [error]}).encode()
 
 
 class Unread(httpx.BaseTransport):
@@ -80,6 +87,8 @@ class UploadRegistry:
     keeps_parts: bool = True
     stored_as: str = ""
     location: str | None = None
+    statuses: dict[str, int] = field(default_factory=dict)
+    moves: bool = True
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
     open: dict[str, bytearray] = field(default_factory=dict)
@@ -106,7 +115,7 @@ class UploadRegistry:
             for _chunk in self.body(request):
                 pass  # a client reads no answer before it has sent everything
             if isinstance(trouble, Refused):
-                return self.reply(trouble.status, b'{"errors": [{"code": "%s"}]}' % trouble.code.encode())
+                return self.reply(trouble.status, trouble.body())
             return self.reply(trouble, b"told why", **self.answers.get(trouble, {}))
         for chunk in self.body(request):
             room = len(chunk) if not isinstance(trouble, Cut) else max(0, trouble.after - len(asked.body))
@@ -116,6 +125,8 @@ class UploadRegistry:
                     self.open[asked.path] += asked.body
                 raise httpx.WriteError("Connection reset by peer")
         answer: httpx.Response = getattr(self, asked.method.lower())(asked)
+        if answer.is_success:
+            answer.status_code = self.statuses.get(asked.method, answer.status_code)
         if isinstance(trouble, Lost):
             raise httpx.ReadError("Connection reset by peer")
         return answer
@@ -138,6 +149,9 @@ class UploadRegistry:
         return self.reply(202, Location=f"{path}?_state={QUOTED}", Range="0-0")
 
     def get(self, asked: Asked) -> httpx.Response:
+        if "/manifests/" in asked.path:
+            stored = self.manifests.get(asked.path.rpartition("/")[2])
+            return self.reply(404) if stored is None else self.reply(200, stored)
         if asked.path not in self.open:
             return self.reply(404)
         size = len(self.open[asked.path])
@@ -154,7 +168,10 @@ class UploadRegistry:
             if first != len(had) or last - first + 1 != len(asked.body):
                 return self.reply(416)
         had += asked.body
-        return self.reply(202, Location=f"{asked.path}?_state={QUOTED}&n={len(had)}", Range=f"0-{len(had) - 1}")
+        answer = self.reply(202, Range=f"0-{len(had) - 1}")
+        if self.moves:
+            answer.headers["Location"] = f"{asked.path}?_state={QUOTED}&n={len(had)}"
+        return answer
 
     def put(self, asked: Asked) -> httpx.Response:
         name = asked.path.rpartition("/")[2]

@@ -24,7 +24,6 @@ from packager.errors import (
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess, find_plain_hosts
 from packager.registry.authfile import auth_config, login_for
-from packager.registry.challenge import parse_challenge
 from packager.registry.client import Repository
 from packager.registry.credentials import Credential
 from packager.registry.retries import Retries
@@ -123,6 +122,7 @@ def test_an_image_by_tag(desk: Desk) -> None:
             assert layer.read(5) == b"layer"
     assert all(request.url.scheme == "https" and "Authorization" not in request.headers for request in fake.asked)
     assert OCI in fake.asked[0].headers["Accept"]
+    assert {request.headers["Accept"] for request in fake.asked if "/blobs/" in request.url.path} == {"*/*"}
 
 
 def test_an_image_by_digest(desk: Desk) -> None:
@@ -181,9 +181,7 @@ def test_a_registry_token_is_sent_as_it_is(desk: Desk) -> None:
         "",
         'Basic realm="here"',
         'Bearer realm="https://auth.io/token"',
-        'Bearer realm="http://auth.io/token"',
         'Bearer realm="nowhere"',
-        "Negotiate",
     ],
 )
 def test_a_refusal_ends_it(desk: Desk, challenge: str) -> None:
@@ -316,19 +314,6 @@ def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(desk: Desk) -
 
     with pytest.raises(RegistryUnreachableError, match="can't be trusted"):
         desk.repository(fail, "localhost:5000/team/base:1").image("amd64")
-
-
-@pytest.mark.parametrize(
-    ("header", "scheme", "parameters"),
-    [
-        ('Bearer realm="https://a/t",service="s",scope="a:b:pull,push"', "bearer",
-         {"realm": "https://a/t", "service": "s", "scope": "a:b:pull,push"}),
-        ("BASIC Realm=x , charset=UTF-8", "basic", {"realm": "x", "charset": "UTF-8"}),
-        ("", "", {}),
-    ],
-)  # fmt: skip
-def test_challenges(header: str, scheme: str, parameters: dict[str, str]) -> None:
-    assert parse_challenge(header) == (scheme, parameters)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ def test_what_gives_no_login_is_said_without_its_output(
     assert "s3cret" not in record.getMessage()
 
 
+def test_a_login_without_a_secret_is_anonymous() -> None:
+    run = FakeHelper(stdout=json.dumps({"Username": "", "Secret": ""}))
+    assert ask_helpers(config(store="pass"), ["r.io"], {}, run).logins == {}
+
+
 def test_nobody_is_asked_where_there_is_no_helper() -> None:
     run = FakeHelper()
     assert ask_helpers(config(), ["r.io"], {}, run) == config()

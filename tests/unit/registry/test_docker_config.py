@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from packager.errors import UsageError
+from packager.models.connection import Connection
 from packager.models.reference import Reference
+from packager.registry.authfile import LoginContext, auth_file
 from packager.registry.credentials import Credential
 from packager.registry.docker_config import DockerConfig, read_user_config
 
@@ -46,6 +48,12 @@ def login(host: str, path: str = "", user: str = "our") -> Credential:
         ("r.io", {"auth": basic("0:"), "identitytoken": "t"}, "r.io/a", {"username": "0", "identity_token": "t"}),
         ("r.io", {"identitytoken": "t"}, "r.io/a", {"identity_token": "t"}),
         ("r.io", {"registrytoken": "t"}, "r.io/a", {"registry_token": "t"}),
+        ("r.io/v2/", {"auth": basic("u:p")}, "r.io/a:1", {"username": "u", "password": "p"}),
+        ("index.docker.io/v1/", {"auth": basic("u:p")}, "python:3", {"username": "u", "password": "p"}),
+        ("r.io", {"auth": basic("u:p").rstrip("=")}, "r.io/a:1", {"username": "u", "password": "p"}),
+        ("r.io", {"auth": basic("u:" + "p" * 99) + "\n"}, "r.io/a:1", {"username": "u", "password": "p" * 99}),
+        ("r.io", {"auth": basic("u:")}, "r.io/a:1", {"username": "u"}),
+        ("r.io", {"auth": "", "email": 1}, "r.io/a:1", None),
         ("r.io", {}, "r.io/a", None),
         ("r.io/team", {"auth": basic("u:p")}, "r.io/teams/a:1", None),
         ("r.io", {"auth": basic("u:p")}, "r.io:5000/a:1", None),
@@ -108,12 +116,7 @@ def test_of_ours_the_first_wins() -> None:
         (b"\xff\xfe", "no JSON"),
         (b"[]", "it is no object"),
         (b'{"auths": []}', "auths is no object"),
-        (b'{"auths": {"r.io": "dTpzM2NyZXQ="}}', r"auths\['r.io'\] is no object"),
-        (b'{"auths": {"r.io": {"auth": "s3cret!"}}}', "USER:PASSWORD"),
-        (b'{"auths": {"r.io": {"auth": "czNjcmV0"}}}', "USER:PASSWORD"),
-        (b'{"auths": {"r.io": {"auth": "OnMzY3JldA=="}}}', "USER:PASSWORD"),
-        (b'{"auths": {"r.io": {"auth": 1}}}', "no text"),
-        (b'{"credHelpers": {"r.io": 1}}', "no text"),
+        (b'{"credsStore": 1}', "no text"),
     ],
 )
 def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -123,6 +126,67 @@ def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
     assert str(tmp_path / "config.json") in caught.value.message
     assert "s3cret" not in caught.value.message
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"null", b'{"auths": null}', b'{"auths": {"r.io": null}}'])
+def test_a_file_without_logins(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}) == DockerConfig()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+    text = json.dumps({"auths": {"r.io": {"auth": basic("u:p")}}})
+    (tmp_path / "config.json").write_bytes(text.encode(encoding))
+    assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}).logins["r.io"].username == "u"
+
+
+@pytest.mark.parametrize("first", ["r.io", "https://r.io/v1/"])
+def test_of_two_keys_for_one_place_the_one_written_as_the_place_wins(first: str) -> None:
+    entries = {"r.io": {"auth": basic("exact:p")}, "https://r.io/v1/": {"auth": basic("url:p")}}
+    config = read({"auths": {key: entries[key] for key in sorted(entries, key=lambda key: key != first)}})
+    assert config.logins["r.io"].username == "exact"
+
+
+BROKEN_ENTRIES = [
+    ({"auths": {"r.io": basic("u:s3cret")}}, r"auths['r.io'] is no object"),
+    ({"auths": {"r.io": {"auth": "s3cret!"}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
+    ({"auths": {"r.io": {"auth": basic("s3cret")}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
+    ({"auths": {"r.io": {"auth": basic(":s3cret")}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
+    ({"auths": {"https://r.io": {"auth": 1}}}, "auths['https://r.io'].auth is no text"),
+    ({"credHelpers": {"r.io": 1}}, "credHelpers['r.io'] is no text"),
+]
+
+
+@pytest.mark.parametrize(("document", "problem"), BROKEN_ENTRIES)
+def test_broken_entry_of_a_host_that_the_run_does_not_need_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, document: dict[str, Any], problem: str
+) -> None:
+    document.setdefault("auths", {})["other.io"] = {"auth": basic("u:p")}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    with auth_file(None, None, tmp_path, LoginContext(user=user, hosts=("other.io",))) as path:
+        assert DockerConfig.from_bytes(path.read_bytes()).logins.keys() == {"other.io"}
+    (record,) = caplog.records
+    expected = f"the docker configuration {tmp_path / 'config.json'} is wrong: {problem}; this entry has no effect"
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, expected)
+
+
+@pytest.mark.parametrize(("document", "problem"), BROKEN_ENTRIES)
+def test_broken_entry_of_a_host_that_the_run_needs_is_an_error(
+    tmp_path: Path, document: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
+    context = LoginContext(user=user, hosts=("r.io",))
+    with pytest.raises(UsageError) as caught, auth_file(None, None, tmp_path, context):
+        pass
+    assert caught.value.message == f"the docker configuration {tmp_path / 'config.json'} is wrong: {problem}"
+    connection = Connection.model_validate(
+        {"id": "push", "spec": {"type": "docker", "uri": "r.io/team", "username": "u", "password": "p4ssword"}}
+    )
+    with auth_file(connection, None, tmp_path, context) as path:
+        assert DockerConfig.from_bytes(path.read_bytes()).logins["r.io"].password == "p4ssword"
 
 
 def test_where_it_lies(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_an_identity_token_is_exchanged() -> None:
 
     forms: list[dict[str, list[str]]] = []
     login = Credential(host="r.io", username="<token>", password="", identity_token="id+t0ken")
-    auth = ChallengeAuth(lambda: login, "https://r.io")
+    auth = ChallengeAuth(lambda: login, "https://r.io", ASKED)
     with httpx.Client(transport=httpx.MockTransport(answer), auth=auth) as client:
         assert client.get("https://r.io/v2/").status_code == 200
         assert client.get("https://r.io/v2/").status_code == 200
@@ -206,7 +206,7 @@ def test_an_identity_token_is_exchanged() -> None:
 def test_a_login_that_was_renewed_is_sent() -> None:
     fake = registry(challenge='Basic realm="x"')
     transport, found = httpx.MockTransport(fake), [ANN]
-    with httpx.Client(transport=transport, auth=ChallengeAuth(lambda: found[-1], "https://r.io")) as client:
+    with httpx.Client(transport=transport, auth=ChallengeAuth(lambda: found[-1], "https://r.io", ASKED)) as client:
         url = "https://r.io/v2/team/base/manifests/1"
         for password in ("first", "second"):
             found.append(Credential(host="r.io", username="u", password=password))

@@ -303,6 +303,24 @@ def test_what_a_registry_may_ask(header: bytes, seconds: float) -> None:
     assert TransientStatusError(response, b"").retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "date", "seconds"),
+    [
+        ("Mon, 30 Nov 2026 10:00:08 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 8),
+        ("Monday, 30-Nov-26 10:00:08 GMT", "Mon Nov 30 10:00:00 2026", 8),  # RFC 9110's obsolete forms
+        ("Mon, 30 Nov 2026 11:00:00 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 120),
+        ("Mon, 30 Nov 2026 09:00:00 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 0),
+        ("Mon, 30 Nov 1999 10:00:00 GMT", "", 0),
+        ("Mon, 30 Nov 2999 10:00:00 GMT", "soon", 120),
+        ("Mon, 99 Nov 2026 10:00:00 GMT", "", 0),
+        ("Mon, 30 Nov 99999999999999 10:00:00 GMT", "", 0),
+    ],
+)
+def test_retry_after_may_be_a_date(retry_after: str, date: str, seconds: float) -> None:
+    response = httpx.Response(429, headers={"Retry-After": retry_after, "Date": date})
+    assert TransientStatusError(response, b"").retry_after == seconds
+
+
 def test_no_longer_than_the_bound(desk: Desk) -> None:
     registry = UploadRegistry(plan={"POST": [429]}, answers={429: {"Retry-After": "21"}})
     with pytest.raises(RegistryError, match="limits the rate"):
