@@ -16,6 +16,7 @@ from packager.environment.requirements import read_requirements
 from packager.environment.text import read_text_file
 from packager.environment.uv import Uv
 from packager.errors import DependenciesError
+from packager.image.runtime_layer import check_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +57,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
             "the model has pip dependencies, and no python3 could be read in the base image",
             hint="take a base image with Python, or say its version with PACKAGER_BASE_PYTHON=3.11",
         )
+    check_python(target.python)
     asked = read_requirements(_lines(requirements), file=requirements, root=artifact_root)
     workspace = workspace.resolve()
     staging = workspace / "packages"
@@ -117,8 +119,5 @@ def _lines(path: Path) -> list[str]:
         raise DependenciesError(
             f"{path.name} is missing", hint="`binaries.requirements_path` in the model's manifest names it"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DependenciesError(
-            f"{path.name} can't be read: {getattr(error, 'strerror', None) or error}",
-            hint="it must be a text file in UTF-8",
-        ) from error
+    except OSError as error:
+        raise DependenciesError(f"{path.name} can't be read: {error.strerror or error}") from error
