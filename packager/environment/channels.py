@@ -81,33 +81,33 @@ def without_credentials(text: str) -> str:
     return _TOKEN_IN_TEXT.sub("*****", _USER_INFO.sub("", text))
 
 
-def channel_urls(channel: str, *, folder: Path, settings: Settings) -> tuple[str, ...]:
-    """Spell a channel of a conda file out as URLs, with the credentials still in them.
+def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, ...]:
+    """Spell a channel of the conda file `file` out as URLs, with the credentials still in them.
 
     Raises:
         DependenciesError: It isn't a name, a path or a URL of a known scheme, or it names an environment variable.
     """
     if _VARIABLE.search(channel):
         raise DependenciesError(
-            f"the conda channel {shown(without_credentials(channel))} names an environment variable, "
+            f"{file.name}: the channel {shown(without_credentials(channel))} names an environment variable, "
             "and none is passed on",
             hint="write the URL without a token or password, and put that into PACKAGER_CONDA_CREDENTIALS",
         )
     if channel == "local":
         raise DependenciesError(
-            "the conda channel 'local' is a folder of the machine that built the packages",
+            f"{file.name}: the channel 'local' is a folder of the machine that built the packages",
             hint="name a channel that can be reached from here",
         )
     if channel == "defaults":
         return settings.conda_default_channels
     if channel.startswith(("./", "../", "/")):
-        return ((folder / channel).resolve().as_uri(),)
+        return ((file.parent / channel).resolve().as_uri(),)
     if channel.startswith(_SCHEMES):
         return (channel.rstrip("/"),)
     if _NAME.fullmatch(channel):
         return (_url_of_name(channel, settings),)
     raise DependenciesError(
-        f"{shown(without_credentials(channel))} is not a conda channel",
+        f"{file.name}: {shown(without_credentials(channel))} is not a conda channel",
         hint=f"write a name, a path that starts with ./ or /, or a URL of {', '.join(_SCHEMES)}",
     )
 

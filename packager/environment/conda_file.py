@@ -226,7 +226,7 @@ class _Channels:
             self.check_subdir(channel, subdir)
             channel = base
         urls = []
-        for url in channel_urls(channel, folder=self.path.parent, settings=self.settings):
+        for url in channel_urls(channel, file=self.path, settings=self.settings):
             clean, credential = split_credential(url)
             if credential:
                 self.credentials.append(credential)
