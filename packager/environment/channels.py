@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from packager.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*", re.ASCII)
+_ANACONDA = "https://repo.anaconda.com"
 _SCHEMES = ("https://", "http://", "file://", "s3://", "oci://")
 _PATH_TOKEN = re.compile(r"^/t/([^/]+)(?=/|$)")
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_TOKEN_IN_TEXT = re.compile(r"(?<=/t/)[^/\s]+(?=/)")
+_USER_INFO = re.compile(r"(?<=://)[^/\s]+@")
+_TOKEN_IN_TEXT = re.compile(r"(?<=/t/)[^/\s'\"]+")
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,33 +81,52 @@ def without_credentials(text: str) -> str:
     return _TOKEN_IN_TEXT.sub("*****", _USER_INFO.sub("", text))
 
 
-def channel_urls(channel: str, *, folder: Path, settings: Settings) -> tuple[str, ...]:
-    """Spell a channel of a conda file out as URLs, with the credentials still in them.
+def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, ...]:
+    """Spell a channel of the conda file `file` out as URLs, with the credentials still in them.
 
     Raises:
-        DependenciesError: It's no name, no path and no URL of a scheme we know.
+        DependenciesError: It isn't a name, a path or a URL of a known scheme, or it names an environment variable.
     """
+    if _VARIABLE.search(channel):
+        raise DependenciesError(
+            f"{file.name}: the channel {shown(without_credentials(channel))} names an environment variable, "
+            "and none is passed on",
+            hint="write the URL without a token or password, and put that into PACKAGER_CONDA_CREDENTIALS",
+        )
+    if channel == "local":
+        raise DependenciesError(
+            f"{file.name}: the channel 'local' is a folder of the machine that built the packages",
+            hint="name a channel that can be reached from here",
+        )
     if channel == "defaults":
         return settings.conda_default_channels
     if channel.startswith(("./", "../", "/")):
-        return ((folder / channel).resolve().as_uri(),)
+        return ((file.parent / channel).resolve().as_uri(),)
     if channel.startswith(_SCHEMES):
         return (channel.rstrip("/"),)
     if _NAME.fullmatch(channel):
-        return (f"{settings.conda_channel_alias.rstrip('/')}/{channel}",)
+        return (_url_of_name(channel, settings),)
     raise DependenciesError(
-        f"{shown(without_credentials(channel))} is no conda channel",
+        f"{file.name}: {shown(without_credentials(channel))} is not a conda channel",
         hint=f"write a name, a path that starts with ./ or /, or a URL of {', '.join(_SCHEMES)}",
     )
+
+
+def _url_of_name(name: str, settings: Settings) -> str:
+    """Return where a named channel lies: `pkgs/main` and its siblings are Anaconda's own, not on the alias' host."""
+    if name.startswith("pkgs/"):
+        defaults = (url.rstrip("/") for url in settings.conda_default_channels)
+        return next((url for url in defaults if url.endswith(f"/{name}")), f"{_ANACONDA}/{name}")
+    return f"{settings.conda_channel_alias.rstrip('/')}/{name}"
 
 
 def source_of(url: str, settings: Settings) -> tuple[Source, Credential | None]:
     """Find where a channel's packages are fetched: the mirror with the longest matching URL, or the channel itself."""
     asked, credential = url, None
     for channel, mirror in sorted(settings.conda_mirrors.items(), key=lambda pair: -len(pair[0])):
-        start = channel if "://" in channel else f"{settings.conda_channel_alias.rstrip('/')}/{channel}"
-        if url == start.rstrip("/") or url.startswith(f"{start.rstrip('/')}/"):
-            asked, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start.rstrip("/")) :])
+        start = (channel if "://" in channel else _url_of_name(channel, settings)).rstrip("/")
+        if url == start or url.startswith(f"{start}/"):
+            asked, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start) :])
             break
     return Source(url=url, asked=asked), credential
 

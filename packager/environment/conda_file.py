@@ -9,17 +9,18 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rattler import MatchSpec
+from rattler import MatchSpec, Subdir, Version, VersionSpec
 from rattler.exceptions import InvalidMatchSpecError
 
 from packager.environment.channels import Credential, channel_urls, split_credential, without_credentials
 from packager.environment.requirements import Requirements, read_requirements
 from packager.environment.text import read_text_file, shortened, shown
 from packager.errors import DependenciesError
+from packager.image.runtime_layer import OLDEST_PYTHON
 from packager.models.yaml_text import CONTROL, TextLoader, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from packager.settings import Settings
@@ -29,6 +30,11 @@ _LONGEST_NAME = 100
 _LONGEST_NUMBER = 80  # characters; the time to read a number grows with the square of its length
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HINT = "correct the model's conda file; docs/dependencies.md says what may stand in it"
+_EXPORT_HINT = "take an environment file: `conda env export --from-history`, with the pip section added"
+_SUBDIRS = {str(subdir) for subdir in Subdir.all()}
+_PATCHES, _MINORS = 40, 20  # more than a Python has patch releases; minor releases that may still come
+_URL_KEY = re.compile(r"\burl\s*=")
+_EXPORTED = re.compile(r"[\w.-]+=[^=\s]+=[^=\s]+")  # a line of `conda list --export`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,8 @@ class CondaFile:
     Attributes:
         name: The environment's name, safe as one component of a path.
         channels: URLs in the order of their priority, without credentials.
-        specs: Conda match specs; a channel in one is a URL.
+        defaults: Those of them that `defaults` means: one channel for the solver, as for conda.
+        specs: Conda match specs; a channel in one is a URL, or `defaults`.
         requirements: The pip section.
         variables: Environment variables that the environment wants to see set.
         names_python: Whether the file asks for a Python itself.
@@ -47,6 +54,7 @@ class CondaFile:
 
     name: str
     channels: tuple[str, ...]
+    defaults: tuple[str, ...] = ()
     specs: tuple[str, ...]
     requirements: Requirements
     variables: tuple[tuple[str, str], ...] = ()
@@ -102,10 +110,12 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
     if not names_python:
         _log.info("%s asks for no Python: taking %s", path.name, settings.default_python)
         specs.append(f"python={settings.default_python}")
+    _check_python(path, specs)
     channels.add_from(_list(path, document, "channels"))
     return CondaFile(
         name=_name(path, document.get("name")),
         channels=tuple(dict.fromkeys(channels.listed + channels.in_specs)),
+        defaults=tuple(dict.fromkeys(channels.defaults)),
         specs=tuple(specs),
         requirements=read_requirements(pip_lines, file=path, root=artifact_root or path.parent),
         variables=_variables(path, document.get("variables")),
@@ -130,15 +140,26 @@ class _Loader(TextLoader):
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(read_text_file(path), Loader=_Loader)  # noqa: S506  (it is a SafeLoader)
+        text = read_text_file(path)
     except FileNotFoundError as error:
         raise _error(path, "is missing", hint="`binaries.conda_path` in the model's manifest names it") from error
     except OSError as error:
         raise _error(path, f"can't be read: {error.strerror or error}") from error
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    if "@EXPLICIT" in lines:
+        raise _error(path, "lists package files of one platform (`conda list --explicit`)", hint=_EXPORT_HINT)
+    if lines and all(map(_EXPORTED.fullmatch, lines)):
+        raise _error(path, "lists builds of one platform (`conda list --export`)", hint=_EXPORT_HINT)
+    try:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506  (it is a SafeLoader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise _error(path, f"can't be read as YAML: {reason(error)}") from error
     if not isinstance(document, dict) or "dependencies" not in document:
-        raise _error(path, "is not a conda environment file: it has no `dependencies`")
+        raise _error(
+            path,
+            "is not a conda environment file: it has no `dependencies`",
+            hint="a pip requirements file goes with `binaries.dependencies: pip` and `binaries.requirements_path`",
+        )
     return document
 
 
@@ -196,14 +217,31 @@ class _Channels:
     settings: Settings
     listed: list[str] = field(default_factory=list)
     in_specs: list[str] = field(default_factory=list)
+    defaults: list[str] = field(default_factory=list)
     credentials: list[Credential] = field(default_factory=list)
 
-    def urls(self, channel: str) -> Iterator[str]:
-        for url in channel_urls(channel, folder=self.path.parent, settings=self.settings):
+    def urls(self, channel: str) -> list[str]:
+        base, _, subdir = channel.rstrip("/").rpartition("/")
+        if base and subdir in _SUBDIRS:
+            self.check_subdir(channel, subdir)
+            channel = base
+        urls = []
+        for url in channel_urls(channel, file=self.path, settings=self.settings):
             clean, credential = split_credential(url)
             if credential:
                 self.credentials.append(credential)
-            yield clean.rstrip("/")
+            urls.append(clean.rstrip("/"))
+        if channel == "defaults":
+            self.defaults.extend(urls)
+        return urls
+
+    def check_subdir(self, text: str, subdir: str) -> None:
+        if subdir not in (self.settings.platform, "noarch"):
+            raise _error(
+                self.path,
+                f"{_shown(text)} is for {subdir}, and the image is for {self.settings.platform}",
+                hint="leave the platform out of the channel or package",
+            )
 
     def add_from(self, entries: list[Any]) -> None:
         names = [_text(self.path, "channels", entry).strip() for entry in entries]
@@ -217,23 +255,52 @@ class _Channels:
 
 def _spec(path: Path, entry: str, channels: _Channels) -> str:
     """Check a match spec, and spell out the channel before its `::`."""
-    channel, colons, rest = entry.strip().rpartition("::")
+    channel, colons, rest = (part.strip() for part in entry.rpartition("::"))
     try:
         spec = MatchSpec(rest)
     except InvalidMatchSpecError as error:
         reason = shortened(without_credentials(str(error)))
         raise _error(path, f"dependencies: {_shown(entry)} can't be understood: {reason}") from error
-    if spec.channel is not None or "://" in rest or rest.startswith("-"):
+    if spec.channel is not None or "://" in rest or _URL_KEY.search(rest) or rest.startswith("-"):
         raise _error(
             path,
             f"dependencies: {_shown(entry)} is not a package's name and version",
             hint="name another channel as CHANNEL::PACKAGE; files and URLs go into the pip section",
         )
+    if spec.build == "pypi_0":
+        raise _error(
+            path,
+            f"dependencies: {_shown(entry)} is a package that pip installed",
+            hint="move it into the pip section as NAME==VERSION",
+        )
+    if spec.subdir is not None:
+        channels.check_subdir(entry, spec.subdir)
     if not colons:
         return rest
-    urls = list(channels.urls(channel))
+    urls = channels.urls(channel)
     channels.in_specs.extend(urls)
-    return f"{urls[0]}::{rest}"
+    return f"{channel if channel == 'defaults' else urls[0]}::{rest}"
+
+
+def _check_python(path: Path, specs: list[str]) -> None:
+    """Refuse a file that only a Python older than the runtime's can satisfy."""
+    wanted = {text: spec for text in specs if (spec := MatchSpec(text)).name.normalized == "python"}
+    versions = [VersionSpec(spec.version) for spec in wanted.values() if spec.version]
+    oldest = int(OLDEST_PYTHON.partition(".")[2])
+
+    def allowed(minors: Iterable[str]) -> bool:
+        candidates = (Version(f"{minor}.{patch}") for minor in minors for patch in range(_PATCHES))
+        return any(all(version.matches(candidate) for version in versions) for candidate in candidates)
+
+    older = ["2.7", *(f"3.{minor}" for minor in range(oldest))]
+    newer = [f"3.{minor}" for minor in range(oldest, oldest + _MINORS)]
+    if allowed(older) and not allowed(newer):
+        asked = shortened(" and ".join(wanted))
+        raise _error(
+            path,
+            f"asks for {asked}, and the serving runtime needs Python {OLDEST_PYTHON} or later",
+            hint=f"ask for python>={OLDEST_PYTHON}, and save the model again with that Python where it can't be loaded",
+        )
 
 
 def _shown(value: object) -> str:

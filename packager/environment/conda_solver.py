@@ -18,6 +18,7 @@ from rattler import (
     Gateway,
     GenericVirtualPackage,
     MatchSpec,
+    MultiSource,
     PackageName,
     Subdir,
     Version,
@@ -37,6 +38,7 @@ from packager.environment.channels import (
 )
 from packager.environment.disk import DISK_HINT
 from packager.errors import ChannelError, DependenciesError, DiskFullError, InstallError, PackagerError, SolveError
+from packager.image.runtime_layer import OLDEST_PYTHON
 from packager.system.event_loop import future_loop
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _KERNEL = "5.10"  # of the nodes, not of the image; older ones run no Kubernetes that is still supported
+_SOLVE_HINT = "change the versions or the channels in the model's conda file"
+_BUILDS_HINT = (
+    "the conda file names builds, as a full `conda env export` does, and those are one platform's: "
+    "take `conda env export --from-history`, or leave the builds out"
+)
 _SETTLE = 0.1  # seconds between two looks
 _SETTLED = 2  # looks in a row that must find nothing new
 _LONGEST_SETTLING = 5.0  # seconds
@@ -156,7 +163,8 @@ async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config:
     cache = linking.settings.cache_dir / "conda"
     client = Client.from_config(config)
     gateway = Gateway(cache_dir=cache / "repodata", client=client)
-    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources):
+    hint = _BUILDS_HINT if any(MatchSpec(text).build for text in linking.conda_file.specs) else _SOLVE_HINT
+    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources, hint):
         records = await _solve(linking, sources, gateway)
     _log.info("solved: %d packages", len(records))
     with (
@@ -185,7 +193,7 @@ async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway
     specs = []
     for text in linking.conda_file.specs:
         channel, colons, rest = text.rpartition("::")
-        specs.append(MatchSpec(f"{asked[channel]}::{rest}" if colons else rest))
+        specs.append(MatchSpec(f"{asked.get(channel, channel)}::{rest}" if colons else rest))
     # The pip section is installed by uv. A channel without pip is fine, therefore; where there is a pip, it stays asked
     # for, because it brings setuptools, which models import without knowing.
     if any(spec.name.normalized == "pip" for spec in specs):
@@ -194,12 +202,25 @@ async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway
             _log.info("no channel has pip: leaving it out (the pip section doesn't need it)")
             specs = [spec for spec in specs if spec.name.normalized != "pip"]
     return await solve(
-        sources=channels,
+        sources=_ranked(sources, linking.conda_file.defaults),
         specs=specs,
+        constraints=[MatchSpec(f"python>={OLDEST_PYTHON}")],
         gateway=gateway,
         platforms=platforms,
         virtual_packages=virtual_packages(linking.target),
     )
+
+
+def _ranked(sources: tuple[Source, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
+    """Return the channels in the order of their priority; those of `defaults` are one."""
+    group = list(dict.fromkeys(source.asked for source in sources if source.url in defaults))
+    ranked: list[RattlerChannel | MultiSource] = []
+    for source in sources:
+        if source.asked not in group:
+            ranked.append(RattlerChannel(source.asked))
+        elif source.asked == group[0]:
+            ranked.append(MultiSource("defaults", group))
+    return ranked
 
 
 def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
@@ -242,7 +263,7 @@ def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Ite
 
 
 @contextmanager
-def _errors_of_rattler(sources: tuple[Source, ...]) -> Iterator[None]:
+def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
     try:
         yield
     except PackagerError:
@@ -251,7 +272,7 @@ def _errors_of_rattler(sources: tuple[Source, ...]) -> Iterator[None]:
         message = without_credentials(str(error)).removeprefix("Cannot solve the request because of: ").strip()
         raise SolveError(
             f"the conda packages can't be solved for the image's platform:\n{message}",
-            hint="change the versions or the channels in the model's conda file",
+            hint=hint,
         ) from error
     except (GatewayError, FetchRepoDataError, InvalidChannelError) as error:
         text = without_credentials(str(error))

@@ -11,7 +11,7 @@ from packager.environment import ImageTarget
 from packager.environment.cache.registry import Inputs
 from packager.errors import DependenciesError
 from packager.image.planner import PACKAGES_FOLDER, Dependencies, base_conda
-from packager.image.runtime_layer import check_python, gunicorn_version
+from packager.image.runtime_layer import gunicorn_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,6 @@ class DependencyMaker:
             if settings.refresh_environment:
                 log.info("the dependencies are solved anew, as asked for")
             elif found := self.store.find(key):
-                check_python(found.python_version)
                 return found, ""
         return self._install(file, artifact, target, prefix, kind=binaries.dependencies), key
 
@@ -153,7 +152,6 @@ def needs_run_step(request: PackagingRequest, artifact: Artifact) -> bool:
 
 
 def _installed(environment: Environment, *, packages: PurePosixPath | None) -> Dependencies:
-    check_python(environment.python_version)
     return Dependencies(
         python=str(environment.python),
         python_version=environment.python_version,

@@ -13,9 +13,10 @@ from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation
 from packager.environment.requirements import read_requirements
-from packager.environment.text import read_text_file
+from packager.environment.text import read_text_file, shown
 from packager.environment.uv import Uv
 from packager.errors import DependenciesError
+from packager.image.runtime_layer import check_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +57,13 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
             "the model has pip dependencies, and no python3 could be read in the base image",
             hint="take a base image with Python, or say its version with PACKAGER_BASE_PYTHON=3.11",
         )
+    check_python(target.python)
     asked = read_requirements(_lines(requirements), file=requirements, root=artifact_root)
+    if built := [line for line in asked.formats if line.startswith("--no-binary") and not line.endswith(":none:")]:
+        raise DependenciesError(
+            f"{requirements.name}: {shown(built[0])} asks for a build, and only wheels can be installed here",
+            hint="leave the option away, or make the model one with `dependencies: conda`, which can build from source",
+        )
     workspace = workspace.resolve()
     staging = workspace / "packages"
     staging.mkdir()
@@ -117,8 +124,5 @@ def _lines(path: Path) -> list[str]:
         raise DependenciesError(
             f"{path.name} is missing", hint="`binaries.requirements_path` in the model's manifest names it"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DependenciesError(
-            f"{path.name} can't be read: {getattr(error, 'strerror', None) or error}",
-            hint="it must be a text file in UTF-8",
-        ) from error
+    except OSError as error:
+        raise DependenciesError(f"{path.name} can't be read: {error.strerror or error}") from error

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import re
+import shlex
+from argparse import ArgumentParser
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from packager.environment.channels import without_credentials
-from packager.environment.text import MAX_SIZE, read_text_file, shown
+from packager.environment.text import MAX_SIZE, read_text_file, shortened, shown
 from packager.errors import DependenciesError
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Iterable, Iterator
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _TAIL = re.compile(r"(\[[^\]]*\])?(\s*;.*|\s+--.*)?$")  # extras, a marker, hashes
 _ARCHIVES = (".whl", ".tar.gz", ".tar.bz2", ".zip")
-_IGNORED = {"--prefer-binary", "--use-feature", "--use-pep517", "--disable-pip-version-check", "-q", "--quiet"}
+_OPTIONS = re.compile(r"(?:^|\s+)(?=-)")  # where the options of a line begin
+_REMOTE = re.compile(r"(https?|git\+https?|git\+ssh)://", re.IGNORECASE)
+_INDEX = re.compile(r"https?://", re.IGNORECASE)
+_FILE = re.compile(r"file:", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][\w+.@-]*:(?=\S)")
+_CONDA = re.compile(r"@EXPLICIT|[\w.-]+=[^=\s]+(=[^=\s]*)?")
 _DEPTH = 10  # files that include files
 _MOST_FILES = 1000  # that are included; one that is included twice counts twice
 _HINT = "correct the model's pip requirements; docs/dependencies.md says what may stand in them"
@@ -36,7 +46,7 @@ class Requirements:
         find_links: Folders or pages with wheels.
         trusted_hosts: Hosts whose certificate isn't checked.
         switches: Options without a value: `--no-index`, `--pre`, `--require-hashes`.
-        formats: `--only-binary` and `--no-binary` lines.
+        formats: `--only-binary` and `--no-binary` lines, each for one package.
     """
 
     lines: tuple[str, ...] = ()
@@ -76,25 +86,61 @@ class Requirements:
         )
 
 
-def read_requirements(lines: Iterable[str], *, file: Path, root: Path, depth: int = 0) -> Requirements:
-    """Read requirement lines that stand in `file`; files and paths they name must lie below `root`.
+class _OptionParser(ArgumentParser):
+    """Reads the options of one line, which may be several (pip.pypa.io: "Requirements File Format")."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, argument_default=[])
+        for flags in (
+            "-r --requirement",
+            "-c --constraint",
+            "-e --editable",
+            "-i --index-url --pypi-url",
+            "--extra-index-url",
+            "-f --find-links",
+            "--trusted-host",
+            "--hash",
+        ):
+            self.add_argument(*flags.split(), action="append")
+        for flag in ("--no-index", "--pre", "--require-hashes"):
+            self.add_argument(flag, action="append_const", const=flag, dest="switches")
+        for flag in ("--only-binary", "--no-binary"):
+            self.add_argument(flag, action="append", type=f"{flag} {{}}".format, dest="formats")
+        for flag in ("--config-settings", "--config-setting", "-C", "--global-option", "--install-option"):
+            self.add_argument(flag, action="append", dest="build_options")
+        self.add_argument("--use-feature", action="append", dest="ignored")
+        for flag in ("--prefer-binary", "--use-pep517", "--disable-pip-version-check", "-q", "--quiet"):
+            self.add_argument(flag, action="append_const", const=flag, dest="ignored")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, where the base class prints and exits."""
+        raise ValueError(message)
+
+
+_PARSER = _OptionParser()
+_NO_OPTIONS = _PARSER.parse_args([])
+
+
+def read_requirements(lines: Iterable[str], *, file: Path, root: Path) -> Requirements:
+    """Read the requirement lines of `file`; files and paths they name must lie below `root`.
 
     Files named by `-r` and `-c` are relative to the file that names them, packages in folders to the first file.
 
     Raises:
-        DependenciesError: An option we don't know, a file that is missing or outside `root`, an environment variable.
+        DependenciesError: A line can't be understood or supported, or names a file that is missing or outside `root`.
     """
-    reader = _Reader(file=file, root=root.resolve(), folder=file.parent, depth=depth)
+    reader = _Reader(file=file, root=root.resolve(), folder=file.parent)
     return Requirements.joined(reader.read(line) for line in _logical_lines(lines))
 
 
 def _logical_lines(lines: Iterable[str]) -> Iterator[str]:
     pending = ""
-    for line in lines:
-        if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
-            pending += line.rstrip()[:-1] + " "
+    for line in "\n".join(lines).splitlines():
+        is_comment = line.lstrip().startswith("#")
+        if line.rstrip().endswith("\\") and not is_comment:
+            pending += line.rstrip().rstrip("\\")
             continue
-        text = _COMMENT.sub("", pending + line).strip()
+        text = _COMMENT.sub("", f"{pending} {line}" if is_comment else pending + line).strip()
         pending = ""
         if text:
             yield text
@@ -107,7 +153,7 @@ class _Reader:
     file: Path
     root: Path
     folder: Path
-    depth: int
+    depth: int = 0
     included: list[int] = field(default_factory=list)  # the sizes so far
 
     def read(self, line: str) -> Requirements:
@@ -117,43 +163,74 @@ class _Reader:
                 "names an environment variable, and none is passed on",
                 hint="put an index and its credentials into PACKAGER_PIP_INDEX_URL or PACKAGER_PIP_EXTRA_INDEX_URLS",
             )
-        return self.option(line) if line.startswith("-") else Requirements(lines=(self.requirement(line),))
+        requirement, *options = _OPTIONS.split(line, maxsplit=1)
+        values = self.parse(line, options[0]) if options else _NO_OPTIONS
+        if values.build_options:
+            raise self.error(
+                line,
+                "has options for the build of a package, which aren't passed on",
+                hint="put a wheel of the package into the model archive, and name that",
+            )
+        if not requirement:
+            return self.options(line, values)
+        if any(found for name, found in vars(values).items() if name not in ("hash", "ignored")):
+            raise self.error(
+                line, "has an option that pip ignores after a package", hint="put the option on a line of its own"
+            )
+        hashes = (f"--hash={value}" for value in values.hash)
+        return Requirements(lines=(" ".join([self.requirement(line, requirement), *hashes]),))
 
-    def option(self, line: str) -> Requirements:  # noqa: C901, PLR0911  (a table of options)
-        name, value = _split_option(line)
-        match name:
-            case "-r" | "--requirement":
-                return self.include(line, value)
-            case "-c" | "--constraint":
-                included = self.include(line, value)
-                return replace(included, lines=(), constraints=included.lines + included.constraints)
-            case "-i" | "--index-url" | "--pypi-url":
-                return Requirements(index_url=value)
-            case "--extra-index-url":
-                return Requirements(extra_index_urls=(value,))
-            case "-f" | "--find-links":
-                return Requirements(find_links=(value if "://" in value else str(self.inside(line, value)),))
-            case "--trusted-host":
-                return Requirements(trusted_hosts=(value,))
-            case "--no-index" | "--pre" | "--require-hashes":
-                return Requirements(switches=frozenset({name}))
-            case "--only-binary" | "--no-binary":
-                return Requirements(formats=(f"{name} {value}",))
-            case "-e" | "--editable":
-                raise self.error(line, "is editable, which can't move into an image", hint="leave -e away")
-            case _ if name in _IGNORED:
-                return Requirements()
-            case _:
-                raise self.error(line, "is an option that the packager doesn't know")
+    def parse(self, line: str, options: str) -> Namespace:
+        try:
+            values, rest = _PARSER.parse_known_args(shlex.split(options))
+        except ValueError as error:
+            raise self.error(line, f"can't be understood: {shortened(str(error))}") from error
+        if rest and rest[0].startswith("-"):
+            raise self.error(line, f"has {shown(rest[0])}, which is not an option of a requirements file")
+        if rest:
+            raise self.error(
+                line, f"has {shown(without_credentials(rest[0]))} after its options", hint="put it on a line of its own"
+            )
+        return values
+
+    def options(self, line: str, values: Namespace) -> Requirements:
+        if values.editable:
+            raise self.error(line, "is editable, which can't move into an image", hint="leave -e away")
+        if values.hash:
+            raise self.error(line, "has a hash and no package")
+        for url in (*values.index_url, *values.extra_index_url):
+            if not _INDEX.match(url):
+                raise self.error(
+                    line,
+                    "names an index that is not an http or https URL",
+                    hint="name a folder of wheels in the model archive with --find-links",
+                )
+        included = [self.include(line, value) for value in values.requirement]
+        for value in values.constraint:
+            part = self.include(line, value)
+            included.append(replace(part, lines=(), constraints=part.lines + part.constraints))
+        own = Requirements(
+            index_url=values.index_url[-1] if values.index_url else "",
+            extra_index_urls=tuple(values.extra_index_url),
+            find_links=tuple(self.links(line, value) for value in values.find_links),
+            trusted_hosts=tuple(values.trusted_host),
+            switches=frozenset(values.switches),
+            formats=tuple(_formats(values.formats)),
+        )
+        return Requirements.joined([*included, own])
 
     def include(self, line: str, value: str) -> Requirements:
         if self.depth >= _DEPTH:
             raise self.error(line, "includes files more than ten deep")
+        if _INDEX.match(value):
+            raise self.error(
+                line, "names a file on the network, which isn't read", hint="put the file into the model archive"
+            )
         path = self.inside(line, value, folder=self.file.parent)
         try:
             text = read_text_file(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.error(line, f"can't be read: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise self.error(line, f"can't be read: {error.strerror or error}") from error
         self.included.append(len(text))
         if len(self.included) > _MOST_FILES or sum(self.included) > MAX_SIZE:
             limits = f"{_MOST_FILES:,} files or {MAX_SIZE:,} characters"
@@ -161,30 +238,77 @@ class _Reader:
         reader = replace(self, file=path, depth=self.depth + 1)
         return Requirements.joined(reader.read(inner) for inner in _logical_lines(text.splitlines()))
 
-    def requirement(self, line: str) -> str:
-        """Make a path in the line an absolute `file://` URL; other lines stay as they are."""
-        name, at, target = line.partition(" @ ")
-        if not at:
-            name, target = "", line
-        tail = _TAIL.search(target)
-        end = tail.start() if tail else len(target)
-        place, rest = target[:end].strip(), target[end:]
-        if place.startswith("file:"):
-            path = self.inside(line, unquote(urlsplit(place).path))
-        elif "://" not in target and ("/" in place or place.endswith(_ARCHIVES)):
-            path = self.inside(line, place)
-        else:
-            return line
-        return f"{name} @ {path.as_uri()}{rest}" if name else f"{path.as_uri()}{rest}"
+    def links(self, line: str, value: str) -> str:
+        """Check where wheels are looked for; a path is relative to the file that names it, else to the first one."""
+        if _INDEX.match(value):
+            return value
+        path = unquote(urlsplit(value).path) if _FILE.match(value) else value
+        folder = self.file.parent if (self.file.parent / path).exists() else None
+        return str(self.inside(line, path, folder=folder))
 
-    def inside(self, line: str, value: str, *, folder: Path | None = None) -> Path:
+    def requirement(self, line: str, text: str) -> str:
+        """Check a requirement; a path in it becomes an absolute `file://` URL."""
+        parsed, problem = None, ""
+        try:
+            parsed = Requirement(text)
+        except InvalidRequirement as error:
+            problem = str(error).partition("\n")[0]
+        if parsed is not None and parsed.url:
+            parsed.url = self.target(line, parsed.url)
+            return str(parsed)
+        tail = _TAIL.search(text)
+        end = tail.start() if tail else len(text)
+        place, rest = text[:end].strip(), text[end:]
+        is_path = place.startswith(".") or "/" in place or place.lower().endswith(_ARCHIVES)
+        if _SCHEME.match(place) or (is_path and "://" not in place):
+            return f"{self.target(line, place)}{rest}"
+        if parsed is not None:
+            return text
+        if _CONDA.fullmatch(text):
+            raise self.error(
+                line,
+                "is written for conda, not for pip",
+                hint="write NAME==VERSION, or make the list with `pip list --format=freeze`",
+            )
+        raise self.error(line, f"can't be understood: {shortened(problem)}")
+
+    def target(self, line: str, place: str) -> str:
+        """Check where a package comes from: an address, or a path, which becomes a `file://` URL."""
+        if _REMOTE.match(place):
+            return place
+        if not _SCHEME.match(place):
+            return self.inside(line, place).as_uri()
+        if not _FILE.match(place):
+            raise self.error(
+                line,
+                "has an address of an unsupported kind",
+                hint="use https://, git+https://, or a path within the model archive",
+            )
+        parts = urlsplit(place)
+        path = self.inside(
+            line,
+            unquote(parts.path),
+            problem="points outside the model archive: `pip freeze` writes such a line for a package of conda's",
+            hint="write NAME==VERSION in its place, or make the list with `pip list --format=freeze`",
+        )
+        return path.as_uri() + (f"#{parts.fragment}" if parts.fragment else "")
+
+    def inside(
+        self,
+        line: str,
+        value: str,
+        *,
+        folder: Path | None = None,
+        problem: str = "points outside the model archive",
+        hint: str = _HINT,
+    ) -> Path:
         try:
             path = ((folder or self.folder) / Path(value)).resolve()
             exists = path.exists()
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null character
             raise self.error(line, f"names {shown(value)}, which is no path") from error
         if not path.is_relative_to(self.root):
-            raise self.error(line, "points outside the model archive")
+            raise self.error(line, problem, hint=hint)
         if not exists:
             raise self.error(line, f"names {shown(value)}, which is not in the model archive")
         return path
@@ -193,8 +317,8 @@ class _Reader:
         return DependenciesError(f"{self.file.name}: {shown(without_credentials(line))} {problem}", hint=hint)
 
 
-def _split_option(line: str) -> tuple[str, str]:
-    if not line.startswith("--"):
-        return line[:2], line[2:].lstrip(" =")
-    match = re.fullmatch(r"(--[\w-]+)(?:[\s=]+(.*))?", line)
-    return (match[1], (match[2] or "").strip()) if match else (line, "")
+def _formats(values: Iterable[str]) -> Iterator[str]:
+    """Write `--no-binary a,b` as a line for each package: uv reads no commas."""
+    for value in values:
+        option, _, names = value.partition(" ")
+        yield from (f"{option} {name.strip()}" for name in names.split(","))

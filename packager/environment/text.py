@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import stat
 from typing import TYPE_CHECKING
 
@@ -11,16 +12,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_SIZE = 1 << 20  # bytes; real ones have a few thousand
+_ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _SHOWN_LENGTH = 200
 
 
 def read_text_file(path: Path) -> str:
-    """Read a file of at most 1 MB in UTF-8.
+    """Read a text file of at most 1 MB.
 
     Raises:
-        DependenciesError: It is larger.
-        OSError: It can't be read, or is no file.
-        UnicodeDecodeError: It's not UTF-8.
+        DependenciesError: It is larger, or is not text.
+        OSError: It can't be read, or is not a regular file.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -29,7 +30,22 @@ def read_text_file(path: Path) -> str:
         raise DependenciesError(
             f"{path.name}: is larger than {MAX_SIZE:,} bytes", hint="is it really the list of the model's dependencies?"
         )
-    return path.read_text(encoding="utf-8-sig")
+    try:
+        return decode(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise DependenciesError(
+            f"{path.name}: is not text in UTF-8 (byte {error.start + 1:,})", hint="save the file in UTF-8"
+        ) from error
+
+
+def decode(data: bytes, errors: str = "strict") -> str:
+    """Decode UTF-8, or what the byte order mark names (PowerShell's `>` writes UTF-16).
+
+    Raises:
+        UnicodeDecodeError: The bytes are not text, and `errors` is `strict`.
+    """
+    encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, errors)
 
 
 def shown(value: object) -> str:

@@ -18,22 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VENDORED = ("gunicorn",)
-OLDEST_PYTHON = (3, 8)  # what the runtime is written for and tested on
+OLDEST_PYTHON = "3.8"  # what the runtime is written for and tested on
 _LEFT_OUT = {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
 def check_python(version: str) -> None:
-    """Refuse a model whose Python is too old for the runtime.
+    """Refuse a base image whose Python is too old for the runtime.
 
     Raises:
         DependenciesError: Names the version that it needs.
     """
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PYTHON:
-        oldest = ".".join(str(part) for part in OLDEST_PYTHON)
+    if _numbers(version) < _numbers(OLDEST_PYTHON):
         raise DependenciesError(
-            f"the model runs on Python {version}, and images serve from Python {oldest} on",
-            hint=f"ask for python>={oldest} in the conda file, or take a base image that has it for pip requirements",
+            f"the base image has Python {version}, and the serving runtime needs {OLDEST_PYTHON} or later",
+            hint=f"take a base image with Python {OLDEST_PYTHON} or later, or a model with `dependencies: conda`",
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def gunicorn_version() -> str:

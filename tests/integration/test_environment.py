@@ -308,6 +308,35 @@ def test_the_first_channel_wins(maker: Maker, channel: Path, tmp_path: Path) -> 
     assert "file:///first/noarch/both-0.5-0" in environment.lock
 
 
+def test_defaults_are_one_channel(maker: Maker, channel: Path, tmp_path: Path) -> None:
+    first = make_channel(tmp_path / "first", "--no-python", "--stub", "both=0.5")
+    defaults = (first.as_uri(), channel.as_uri())
+    for dependency in ("both", "defaults::both"):
+        environment = maker.conda(
+            f"channels: [defaults]\ndependencies: ['{dependency}']\n", conda_default_channels=defaults
+        )
+        assert "file:///channel/noarch/both-1.0-0" in environment.lock
+
+
+def test_a_range_is_solved_for_a_python_that_can_serve(maker: Maker, channel: Path, tmp_path: Path) -> None:
+    other = make_channel(
+        tmp_path / "other", "--no-python", "--stub", "old-only=1.0:python 3.7.*", "--stub", "python=3.7.1"
+    )
+    defaults = (other.as_uri(), channel.as_uri())
+    with pytest.raises(SolveError, match=r"constraint python >=3\.8") as caught:
+        maker.conda(
+            "channels: [defaults]\ndependencies: ['python>=3.6', old-only]\n",
+            conda_default_channels=defaults,
+        )
+    assert "conda env export" not in caught.value.hint
+
+
+def test_builds_of_another_platform_are_named_as_such(maker: Maker, channel: Path) -> None:
+    with pytest.raises(SolveError) as caught:
+        maker.conda(f"channels: ['{channel}']\ndependencies: [hello=1.0=win_7]\nprefix: C:\\envs\\wine\n")
+    assert "conda env export --from-history" in caught.value.hint
+
+
 def test_a_mirror_is_asked_and_not_named(maker: Maker, channel: Path) -> None:
     environment = maker.conda(
         "channels: [conda-forge]\ndependencies: ['conda-forge::hello']\n",
@@ -321,7 +350,7 @@ def test_a_mirror_is_asked_and_not_named(maker: Maker, channel: Path) -> None:
     ("dependencies", "words"),
     [
         ("needy", ["needy", "nowhere >=2, for which no candidates were found"]),
-        ("'python=2.0'", ["No candidates were found for python 2.0.*"]),
+        ("'python=7.0'", ["No candidates were found for python 7.0.*"]),
         ("'hello>=7'", ["No candidates were found for hello >=7"]),
     ],
 )
@@ -518,6 +547,18 @@ def test_pip_for_the_bases_own_python(maker: Maker, tmp_path: Path) -> None:
     assert done.stdout == "gunicorn (version 23.0.0)\n"
 
 
+def test_options_on_one_line_are_all_read(maker: Maker) -> None:
+    text = "--index-url https://pypi.org/simple --trusted-host pypi.org\r\nsix==1.16.0\r\n"
+    assert "\n# pip: six==1.16.0 " in maker.pip(text, python=HERE).lock
+
+
+@pytest.mark.parametrize("python", ["3.6", "3.7"])
+def test_pip_for_a_python_that_is_too_old_installs_nothing(maker: Maker, python: str) -> None:
+    with pytest.raises(DependenciesError, match=f"Python {python}, and the serving runtime needs 3.8 or later"):
+        maker.pip("six\n", python=python)
+    assert not list(maker.folder.rglob("packages"))
+
+
 def test_pip_takes_the_wheels_of_the_bases_python(maker: Maker) -> None:
     other = "3.12" if HERE != "3.12" else "3.11"
     first, second = (maker.pip("markupsafe\n", python=other) for _ in range(2))
@@ -563,8 +604,8 @@ def test_a_complete_channel_is_left_alone(channel: Path, tmp_path: Path) -> None
 
 def test_a_line_that_uv_can_not_read_is_named_with_the_users_file(maker: Maker, tmp_path: Path) -> None:
     with pytest.raises(DependenciesError) as caught:
-        maker.pip("six ===== 1\n", python=f"{sys.version_info.major}.{sys.version_info.minor}")
+        maker.pip("six @ https://host/\n", python=f"{sys.version_info.major}.{sys.version_info.minor}")
     assert type(caught.value) is DependenciesError
     assert "`requirements.txt`" in caught.value.message
-    assert "six ===== 1" in caught.value.message
+    assert "six @ https://host/" in caught.value.message
     assert str(tmp_path) not in caught.value.message

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from packager import __version__
 from packager.environment.channels import without_credentials
+from packager.environment.text import decode
 from packager.errors import RegistryError, RegistryUnreachableError
 from packager.image.plan import StoredLayer
 from packager.image.planner import ENVIRONMENT_LAYER, Dependencies
@@ -98,14 +99,14 @@ def _settings(settings: Settings) -> list[str]:
 
 def _names_files(text: bytes) -> bool:
     """Tell whether a line may name a file beside it; when in doubt, yes."""
-    for line in text.decode("utf-8", "replace").splitlines():
+    for line in decode(text, "replace").splitlines():
         word = line.strip()
         if word.startswith(_NOT_READ):
             continue
         if (
             _OPTION.search(word)
             or word.lstrip("- '\"").startswith(".")
-            or any(mark in _URL.sub("", word) for mark in _PLACES)
+            or any(mark in _URL.sub("", word).lower() for mark in _PLACES)
         ):
             return True
     return False

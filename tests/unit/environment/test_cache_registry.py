@@ -117,6 +117,7 @@ NAMING = [
     "  - six @ file:pkg/six",
     "  - pkg/six-1.16.whl",
     "six.whl",
+    "six.ZIP",
     "  - 'six @ file:///model/six'",
     "channels: [./channel, 'https://conda.io/x']",
     "-f wheels",
@@ -142,6 +143,15 @@ def test_files_that_the_file_may_name_count(tmp_path: Path, line: str, named: bo
     key = inputs(tmp_path, f"{CONDA}{line}\n").key(settings())
     (tmp_path / "model/other.txt").write_text("six==1.16\n")
     assert (inputs(tmp_path, f"{CONDA}{line}\n").key(settings()) != key) is named
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_named_in_another_encoding_count(tmp_path: Path, encoding: str) -> None:
+    asked = inputs(tmp_path)
+    asked.file.write_bytes("-r other.txt\r\n".encode(encoding))
+    key = asked.key(settings())
+    (tmp_path / "model/other.txt").write_text("six==1.16\n")
+    assert asked.key(settings()) != key
 
 
 @pytest.fixture

@@ -191,6 +191,40 @@ def test_a_full_disk_has_a_hint(tmp_path: Path) -> None:
     assert "PACKAGER_WORK_DIR" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("python", "text", "problem"),
+    [
+        (
+            "3.11",
+            "--no-binary numpy,lxml\nlxml\n",
+            "'--no-binary numpy' asks for a build, and only wheels can be installed here",
+        ),
+        ("3.11", "--only-binary a --no-binary :all:\n", "'--no-binary :all:' asks for a build"),
+        ("3.7", "six\n", "the base image has Python 3.7, and the serving runtime needs 3.8 or later"),
+        ("3.11", None, "requirements.txt is missing"),
+    ],
+)
+def test_what_cant_be_installed_for_the_bases_python_is_refused_before_uv_runs(
+    tmp_path: Path, python: str, text: str | None, problem: str
+) -> None:
+    path, run = tmp_path / "requirements.txt", FakeRun()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(DependenciesError) as caught:
+        make_pip_environment(
+            path,
+            artifact_root=tmp_path,
+            workspace=tmp_path,
+            target=ImageTarget(platform="linux-64", glibc="2.36", python=python),
+            settings=Settings(cache_dir=tmp_path / "cache"),
+            run=run,
+            reporter=SilentReporter(),
+        )
+    assert problem in caught.value.message
+    assert caught.value.hint
+    assert run.argv == []
+
+
 def test_a_base_without_python(tmp_path: Path) -> None:
     with pytest.raises(DependenciesError) as caught:
         make_pip_environment(

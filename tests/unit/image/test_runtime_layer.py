@@ -47,7 +47,7 @@ def test_a_python_that_the_runtime_knows_is_taken(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
 def test_an_older_python_is_refused(version: str) -> None:
-    with pytest.raises(DependenciesError, match=r"images serve from Python 3\.8 on") as caught:
+    with pytest.raises(DependenciesError, match=r"the serving runtime needs 3\.8 or later") as caught:
         check_python(version)
     assert caught.value.exit_code == 20
 
