@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
+from packager.engines.archives import add_docker_manifest
 from packager.engines.buildah_commands import Session, access_words
 from packager.engines.host import Machine, choose_isolation, scrubbed
 from packager.engines.layer_cache import UseLock, cache_name
@@ -32,6 +33,7 @@ from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from packager.image.plan import ImagePlan
     from packager.models.reference import Destination, Reference
@@ -126,7 +128,7 @@ class BuildahEngine:
                 if plan.run_steps and self._settings.check is not False:
                     session.check(image_id, plan, isolation, self._settings.check_seconds)
                 session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
-                digest = _deliver(session, image_id, destination, access)
+                digest = _deliver(session, image_id, destination, access, plan.timestamp)
             with lock.removing() as alone:
                 if alone:
                     session.remove_stale_images()
@@ -161,15 +163,19 @@ class BuildahEngine:
                 raise
 
 
-def _deliver(session: Session, image_id: str, destination: Destination, access: RegistryAccess) -> str:
+def _deliver(
+    session: Session, image_id: str, destination: Destination, access: RegistryAccess, timestamp: datetime
+) -> str:
     """Put an image at its destination and return its digest."""
-    path, tag = destination.path, destination.reference.tag or "latest"
+    path = destination.path
     if destination.transport == "docker" or path is None:
         return _push(session, image_id, destination.reference, access)
     with files_at(path), staging_beside(path) as staging:
         # Relative names, because the path of a transport can't hold a colon.
-        name = str(destination.reference) if destination.transport == "docker-archive" else tag
-        digest = session.push(image_id, f"{destination.transport}:image:{name}", cwd=staging)
+        where = f"{destination.transport}:image:{destination.reference.tagged}"
+        digest = session.push(image_id, where, cwd=staging)
+        if destination.transport == "oci-archive":
+            add_docker_manifest(staging / "image", destination.reference, timestamp)
         if destination.transport == "oci":
             publish_layout(staging / "image", path)
         else:

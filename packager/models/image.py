@@ -19,7 +19,10 @@ INDEXES = (OCI_INDEX, DOCKER_INDEX)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-REF_NAME = "org.opencontainers.image.ref.name"  # of an image in an OCI layout: its tag (annotations.md)
+# What names an image in the index of an OCI layout. The first (annotations.md) is the full name with Podman and Skopeo,
+# and the tag with Docker, which writes the full name into the second.
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
 
 
 def blob_path(digest: str) -> str:

@@ -5,6 +5,7 @@ Templates come with packagings, from people who may run nothing here: they choos
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 _FILTERS = ("capitalize", "default", "first", "int", "last", "lower", "string", "title", "trim", "truncate", "upper")
 _METHODS = (
@@ -32,6 +35,7 @@ _METHODS = (
 )
 # Without loops and variables a template of bounded length does bounded work.
 _STATEMENTS = (nodes.Template, nodes.Output, nodes.If)
+_SHOWN_LENGTH = 80
 _MOST_CHARACTERS = 4096  # of a text in between; a reference is far shorter
 
 
@@ -73,29 +77,50 @@ def _replace(text: object, old: object, new: object, count: int = -1) -> str:
 def render_image_name(template: str, values: Mapping[str, str]) -> str:
     """Render an image name and make it one that a registry accepts: lower-case, each foreign run one `-`.
 
+    The `/` and `:` of the template separate folders and tag; those of the values, as in a branch name or a time, don't.
+    Letters of other scripts that are lost are warned about.
+
     Returns:
         `path[:tag]`.
 
     Raises:
-        ValueError: The template is wrong, names something undefined, or renders to nothing.
+        ValueError: The template is wrong, names something undefined, or leaves nothing of the path, of a folder in it
+            or of the tag.
     """
     where = f"argument imageName: the template {template!r}"
     known = ", ".join(values)
     try:
-        rendered = _render(template, values)
+        rendered = _render(template, {name: _without_separators(value) for name, value in values.items()})
     except SecurityError as error:
         raise ValueError(f"{where} reaches for what it may not: {error}; it may use {known}") from error
     except UndefinedError as error:
         raise ValueError(f"{where} names something unknown: {error}; it may use {known}") from error
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise ValueError(f"{where} can't be rendered: {error}") from error
-    name = normalise_image_name(rendered)
-    if not name:
+    try:
+        name = normalise_image_name(rendered)
+    except ValueError as error:
         raise ValueError(
-            f"{where} renders to {rendered[:60]!r}, which leaves no name: it needs letters a-z or digits; "
-            "set imageName to one that has them"
+            f"{where} renders to {_shown(rendered)}, which leaves no {error}: it needs letters a-z or digits; "
+            "set imageName to one that has them, such as wine:1.0"
+        ) from error
+    if any(character.isalnum() and not character.isascii() for character in rendered.lower()):
+        log.warning(
+            "the image name %s has letters that a registry doesn't accept and becomes %s; two models may so get the "
+            "same name: set the argument imageName to choose one of letters a-z and digits",
+            _shown(rendered),
+            _shown(name),
         )
     return name
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…")
+
+
+def _without_separators(value: str) -> str:
+    """Make `-` of each run of foreign characters with a `/` or `:` in it, which would separate folders or the tag."""
+    return re.sub(r"[^A-Za-z0-9._-]+", lambda run: "-" if set(run.group()) & {"/", ":"} else run.group(), value)
 
 
 def _render(template: str, values: Mapping[str, str]) -> str:
@@ -107,14 +132,24 @@ def _render(template: str, values: Mapping[str, str]) -> str:
 
 
 def normalise_image_name(text: str) -> str:
-    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`."""
+    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`.
+
+    Raises:
+        ValueError: Nothing is left of the path, of a folder in it or of the tag; its text says of which.
+    """
     text = text.strip().lower()
     cut = text.rfind(":")
-    path, tag = (text[:cut], text[cut + 1 :]) if cut > text.rfind("/") else (text, "")
-    components = [_normalise_component(component) for component in path.split("/")]
-    path = "/".join(component for component in components if component)
+    path, colon, tag = (text[:cut], ":", text[cut + 1 :]) if cut > text.rfind("/") else (text, "", "")
+    components = [(component, _normalise_component(component)) for component in path.split("/") if component.strip()]
+    if not components or not any(made for _, made in components):
+        raise ValueError("name")
+    for component, made in components:
+        if not made:
+            raise ValueError(f"folder {_shown(component)} in its path")
     tag = re.sub(r"[^a-z0-9_.-]+", "-", tag).lstrip(".-")
-    return f"{path}:{tag}" if path and tag else path
+    if colon and not tag:
+        raise ValueError("tag")
+    return "/".join(made for _, made in components) + colon + tag
 
 
 def _normalise_component(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -113,8 +114,9 @@ class ArtifactManifest(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> ArtifactManifest:
-        """Read the manifest from YAML or JSON, in UTF-8 and at most 1 MB; `name` is its file name, for the messages.
+        """Read the manifest from YAML or JSON; `name` is its file name, for the messages.
 
+        It's in UTF-8, or in UTF-16 with a byte order mark, as Windows' PowerShell writes it, and has at most 1 MB.
         Numbers keep their text (`version: 1.10` is `"1.10"`), and null is the same as absent.
 
         Raises:
@@ -132,11 +134,12 @@ class ArtifactManifest(BaseModel):
             raise manifest_error(name, [_describe(problem) for problem in problems]) from error
 
 
-def manifest_error(name: str, problems: list[str]) -> ManifestError:
-    """Make one error of all that is wrong with a manifest."""
+def manifest_error(name: str, problems: list[str], *, hint: str = "") -> ManifestError:
+    """Make one error of all that is wrong with a manifest, with a hint to correct it unless another is given."""
     return ManifestError(
         "\n".join([f"{name} is wrong:", *(f"  - {problem}" for problem in problems)]),
-        hint="correct the manifest in the archive, or train the model again with a toolchain that writes it right",
+        hint=hint
+        or "correct the manifest in the archive, or train the model again with a toolchain that writes it right",
     )
 
 
@@ -144,7 +147,7 @@ def _parse(data: bytes, name: str) -> object:
     if len(data) > MAX_MANIFEST_SIZE:
         raise ManifestError(f"{name} is larger than {MAX_MANIFEST_SIZE:,} bytes", hint="is it really the manifest?")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
         if text.lstrip().startswith("{"):
             try:
                 return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)

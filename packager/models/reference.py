@@ -15,6 +15,7 @@ _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LAYOUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+/-]{0,511}")  # opencontainers/image-spec, annotations.md
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_PATH_CHARACTERS = 255
 _MOST_LABEL_CHARACTERS = 63  # RFC 1035
@@ -57,7 +58,7 @@ class Reference:
     Attributes:
         host: `registry.example.com:5000`; `docker.io` where the text named none.
         path: The repository's path, without the host.
-        tag: The tag, or None.
+        tag: The tag, or None; in a layout the whole name of the image there.
         digest: `sha256:…`, or None.
         layout: `oci:DIR` or `oci-archive:FILE` where the image lies on this machine, else empty; see `parse_base`.
     """
@@ -101,7 +102,9 @@ class Reference:
 
     @classmethod
     def parse_base(cls, text: str) -> Reference:
-        """Read what names a base image: a reference, or `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.
+        """Read what names a base image: a reference, or `oci:DIR[:NAME]` or `oci-archive:FILE[:NAME]`.
+
+        NAME is what the layout's index calls the image: `localhost/wine:1.0`, `1.0`.
 
         `oci:5000` and `oci:5000/base` are references: a tag, and a host's port. Write `oci:./5000` for the folder.
 
@@ -113,9 +116,9 @@ class Reference:
             return cls.parse(text)
         path, _, tag = rest.partition(":")
         if not path:
-            raise ValueError(f"{text!r} names no file; write {transport}:PATH or {transport}:PATH:TAG")
-        if tag and not _TAG.fullmatch(tag):
-            raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
+            raise ValueError(f"{text!r} names no file; write {transport}:PATH or {transport}:PATH:NAME")
+        if tag and not _LAYOUT_NAME.fullmatch(tag):
+            raise ValueError(f"{tag!r} in {text!r} is no name of an image in a layout, such as localhost/wine:1.0")
         layout = f"{transport}:{Path(path).absolute()}"
         return cls(host=LOCAL_STORAGE, path="layout", tag=tag or None, layout=layout)
 
@@ -123,6 +126,11 @@ class Reference:
     def repository(self) -> str:
         """The host and path: `host/path`."""
         return self.layout or f"{self.host}/{self.path}"
+
+    @property
+    def tagged(self) -> str:
+        """The full name with a tag, `host/path:tag`, as container tools keep an image under."""
+        return f"{self.repository}:{self.tag or 'latest'}"
 
     @property
     def is_loopback(self) -> bool:

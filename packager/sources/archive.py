@@ -5,6 +5,7 @@ Format: APPNOTE.TXT 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPN
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING
 
 from packager.errors import ArtifactError, DiskFullError, is_disk_full
+from packager.sources.file_kinds import HEAD, find_file_kind
 from packager.sources.file_list import (
     Entry,
     Kind,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
     from packager.logs.progress import Reporter
     from packager.sources.file_list import ArtifactLimits
+
+log = logging.getLogger(__name__)
 
 MAX_LINK_TEXT = 4095  # bytes; Linux's PATH_MAX without the closing NUL
 
@@ -90,6 +94,8 @@ def unpack(
         DiskFullError: There is no room for it.
     """
     with _damage_reported(source), source.open("rb") as file:
+        if kind := find_file_kind(source.name, file.read(HEAD)):
+            raise ArtifactError(f"{source} is {kind.name}, not a zip archive", hint=kind.hint)
         start = _check_directory(file, limits)
         with zipfile.ZipFile(file) as archive:
             members = _read_members(archive, file, source.absolute(), start)
@@ -196,7 +202,7 @@ def _read_members(
     infos = archive.infolist()
     _check_overlaps(infos, directory_start)
     members = {}
-    for info in infos:
+    for info, name in zip(infos, _read_names(infos), strict=True):
         member = ZipMember(
             archive=path,
             name=_raw_name(info),
@@ -207,7 +213,7 @@ def _read_members(
             crc=info.CRC,
             executable=bool(info.external_attr >> 16 & 0o111),
         )
-        entry = _read_entry(file, info, member)
+        entry = _read_entry(file, info, member, name)
         if entry.path:
             members[member] = entry
         elif entry.kind is not Kind.FOLDER:
@@ -225,11 +231,34 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_start: int) -> None:
         raise zipfile.BadZipFile("its beginning is missing")
 
 
-def _read_entry(file: IO[bytes], info: zipfile.ZipInfo, member: ZipMember) -> Entry:
+def _read_names(infos: list[zipfile.ZipInfo]) -> list[str]:
+    r"""Decode the entries' names, as other tools do.
+
+    Some tools of Windows write `\` for `/` (icsharpcode/SharpZipLib#617): where no name has a `/`, a `\` separates.
+    Many tools write UTF-8 without its flag; names that aren't UTF-8 are CP437 (APPNOTE.TXT, appendix D).
+    """
+    names = [_read_name(info) for info in infos]
+    others = [name for info, name in zip(infos, names, strict=True) if name.encode() != _raw_name(info)]
+    if others:
+        log.warning(
+            "%d names in the archive aren't UTF-8 and are read as CP437, such as %s; where the model doesn't find its "
+            "files, pack it again with a tool that writes names as UTF-8",
+            len(others),
+            shown(others[0]),
+        )
+    if any("/" in name for name in names):
+        return names
+    return [name.replace("\\", "/") for name in names]
+
+
+def _read_name(info: zipfile.ZipInfo) -> str:
     try:
-        name = member.name.decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(member.name) from error
+        return _raw_name(info).decode()
+    except UnicodeDecodeError:
+        return info.orig_filename
+
+
+def _read_entry(file: IO[bytes], info: zipfile.ZipInfo, member: ZipMember, name: str) -> Entry:
     path = check_path(name)
     mode = info.external_attr >> 16
     if info.flag_bits & _ENCRYPTED:

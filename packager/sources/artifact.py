@@ -18,8 +18,10 @@ from packager.sources.file_list import (
     ArtifactLimits,
     Entry,
     Kind,
+    backslash_hint,
     below,
     check_links,
+    check_names,
     check_path,
     find_root,
     refusal,
@@ -103,11 +105,11 @@ def _open_folder(source: Path, limits: ArtifactLimits) -> Artifact:
             f"the model's folder {source} can't be read: {error.strerror} ({shown(str(error.filename))})",
             hint="let the user that runs the packager read all of it",
         ) from error
+    check_names(entries, limits)
     root = find_root(entries)
     entries = below(entries, root)
     check_links(entries, root)
-    files = [entry for entry in entries if entry.kind is Kind.FILE]
-    return _read_artifact(folder, root, files, owned=False)
+    return _read_artifact(folder, root, entries, owned=False)
 
 
 def _open_archive(source: Path, folder: Path, limits: ArtifactLimits, reporter: Reporter, *, lazy: bool) -> Artifact:
@@ -202,14 +204,14 @@ def _below(values: Mapping[str, _Value], root: str) -> dict[str, _Value]:
 
 def _read_artifact(folder: Path, inside: str, entries: Sequence[Entry], *, owned: bool) -> Artifact:
     root = folder / inside
-    manifest = _read_manifest(root)
+    manifest = _read_manifest(root, backslash_hint(entry.path for entry in entries))
     newest = max((entry.modified for entry in entries if entry.kind is Kind.FILE), default=0)
     created = datetime.fromtimestamp(min(max(newest, 0), _LAST_SECOND), tz=timezone.utc)
     sizes = _below({entry.path: entry.size for entry in entries if entry.kind is Kind.FILE}, inside)
     return Artifact(root=root, manifest=manifest, created=created, owned=owned, sizes=sizes)
 
 
-def _read_manifest(root: Path) -> ArtifactManifest:
+def _read_manifest(root: Path, hint: str) -> ArtifactManifest:
     paths = [root / name for name in MANIFEST_NAMES if (root / name).is_file()]
     if not paths:
         raise ManifestError("the model's manifest is a link to nothing", hint="pack the manifest itself")
@@ -219,7 +221,7 @@ def _read_manifest(root: Path) -> ArtifactManifest:
     for other in others:
         if _read_bytes(other) != data:
             log.warning("the model has two manifests that differ: %s counts, %s is ignored", path.name, other.name)
-    _check_files(manifest, root, path.name)
+    _check_files(manifest, root, path.name, hint)
     return manifest
 
 
@@ -232,7 +234,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ManifestError(f"{path.name} can't be read: {error.strerror}", hint="is it really a file?") from error
 
 
-def _check_files(manifest: ArtifactManifest, root: Path, name: str) -> None:
+def _check_files(manifest: ArtifactManifest, root: Path, name: str, hint: str) -> None:
     model, dependencies = manifest.model, manifest.binaries.dependencies_path
     problems = []
     if not (root / model.work_dir).is_dir():
@@ -244,11 +246,11 @@ def _check_files(manifest: ArtifactManifest, root: Path, name: str) -> None:
         )
     missing = None if (root / dependencies).is_file() else f"{shown(dependencies)}, which is no file in the archive"
     if problems:
-        raise manifest_error(name, [*problems, f"binaries names {missing}"] if missing else problems)
+        raise manifest_error(name, [*problems, f"binaries names {missing}"] if missing else problems, hint=hint)
     if missing:
         raise DependenciesError(
             f"{name} takes the model's {manifest.binaries.dependencies} dependencies from {missing}",
-            hint="pack that file too, or correct its path in the manifest",
+            hint=hint or "pack that file too, or correct its path in the manifest",
         )
 
 

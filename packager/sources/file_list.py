@@ -20,7 +20,9 @@ RATIO_FLOOR = 10 * 1000 * 1000  # bytes; below it no ratio of sizes is suspiciou
 MAX_DEPTH = 256  # folders; far beyond any model, and below what recursive tools can remove again
 WHITEOUT = ".wh."  # so image layers begin the name of what they remove (opencontainers/image-spec, layer.md)
 MAX_LINK_CHAIN = 40  # links; what Linux itself follows (path_resolution(7))
-BESIDE_WRAPPER = frozenset({"__MACOSX", ".DS_Store"})  # what macOS packs beside the folder it was told to pack
+_BESIDE_WRAPPER = re.compile(
+    r"__MACOSX|\.DS_Store|\._.*", re.DOTALL
+)  # what macOS packs beside the folder that was asked for
 
 _SHOWN_LENGTH = 96
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -145,16 +147,17 @@ def check_names(entries: Iterable[Entry], limits: ArtifactLimits) -> None:
     Folders that are only implied by what lies in them count as entries.
 
     Raises:
-        ArtifactError: An entry comes twice, is a file and a folder at once, differs from another only in case or
-            Unicode normalisation, or there are too many.
+        ArtifactError: A file or link comes twice, an entry is a file and a folder at once or differs from another only
+            in case or Unicode normalisation, or there are too many.
     """
     kinds: dict[str, Kind] = {}
     by_folded: dict[str, str] = {}
     written: set[str] = set()
     for entry in entries:
-        if entry.path in written:
-            raise refusal(entry.path, "is in the archive twice", "pack the model again with each file once")
-        written.add(entry.path)
+        if entry.kind is not Kind.FOLDER:
+            if entry.path in written:
+                raise refusal(entry.path, "is in the archive twice", "pack the model again with each file once")
+            written.add(entry.path)
         path, kind, known = entry.path, entry.kind, None
         while path and known is None:
             known = kinds.get(path)
@@ -184,15 +187,33 @@ def find_root(entries: Sequence[Entry]) -> str:
         ManifestError: There is no manifest in either.
     """
     files = {entry.path for entry in entries if entry.kind is not Kind.FOLDER}
-    tops = {entry.path.partition("/")[0] for entry in entries} - BESIDE_WRAPPER
+    tops = {entry.path.partition("/")[0] for entry in entries}
+    tops = {top for top in tops if not _BESIDE_WRAPPER.fullmatch(top)}
     for root in ["", *tops] if len(tops) == 1 else [""]:
         if any((f"{root}/{name}" if root else name) in files for name in MANIFEST_NAMES):
             return root
-    found = sorted(path for path in files if path.rpartition("/")[2] in MANIFEST_NAMES)
+    found = sorted(path for path in files if re.split(r"[/\\]", path)[-1] in MANIFEST_NAMES)
+    zips = sorted(path for path in files if path.lower().endswith(".zip"))
+    if zips and not found:
+        raise ManifestError(
+            f"the model has no manifest {' or '.join(MANIFEST_NAMES)}, but a zip in it: {shown(zips[0])}",
+            hint="unpack the outer archive, and give the zip in it",
+        )
     raise ManifestError(
         f"the model has no manifest {' or '.join(MANIFEST_NAMES)} at its root"
         + (f"; there is one at {shown(found[0])}" if found else ""),
-        hint="pack the folder that holds the manifest, as the training made it",
+        hint=backslash_hint(files) or "pack the folder that holds the manifest, as the training made it",
+    )
+
+
+def backslash_hint(paths: Iterable[str]) -> str:
+    r"""Give what to do about names with a `\`, which may be why a file isn't found; empty where there are none."""
+    path = next((path for path in paths if "\\" in path), None)
+    if path is None:
+        return ""
+    return (
+        rf"names such as {shown(path)} have a '\', which separates folders on Windows only; pack the model again with "
+        "a tool that writes '/', such as 7-Zip or PowerShell 7"
     )
 
 

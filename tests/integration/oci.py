@@ -18,7 +18,7 @@ from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
 from packager.system.process import run_command
-from tests.integration.packaging import ROOT, Desk, Ran
+from tests.integration.packaging import PODMAN, ROOT, Desk, Ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,24 @@ def push(
     command = ["manifest", "push", "--all"] if index else ["push"]
     words = ["buildah", *command, "--format", image_format, "--tls-verify=false", image, f"docker://{host}/{name}"]
     subprocess.run(words, env=environ, check=True, capture_output=True)
+
+
+def assert_loads_under_its_name(environ: dict[str, str], archive: Path, name: str, *forms: str) -> None:
+    """Load an archive in each form that is in it, as `podman load` does and as `podman pull` is asked to.
+
+    Of an archive in both forms Docker's classic store reads docker's, its containerd store reads OCI's.
+    """
+    images = ("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={name}")
+    for load in (("load", "--input", str(archive)), *(("pull", f"{form}:{archive}") for form in forms)):
+        podman(environ, *load)
+        assert name in podman(environ, *images).split(), load
+        podman(environ, "rmi", name)
+
+
+def podman(environ: dict[str, str], *words: str) -> str:
+    done = subprocess.run([*PODMAN, *words], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @dataclass

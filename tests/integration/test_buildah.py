@@ -39,6 +39,7 @@ from packager.registry.trust import Trust
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.conftest import container_storage
+from tests.integration.oci import assert_loads_under_its_name
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 from tests.integration.test_process import wait_for, with_argument
 
@@ -289,7 +290,7 @@ def test_a_base_in_a_registry_is_pulled_and_pinned(bench: Bench, password_regist
             pinned = f"FROM {base.reference.with_digest(str(base.digest))}\nLABEL three=3\n"
             out = Destination(reference=to.reference, transport="oci", path=tmp_path / "out")
             other.build(pinned, out, login, base=str(base.reference))
-            labels = skopeo("inspect", "--config", f"oci:{tmp_path / 'out'}:1")["config"]["Labels"]
+            labels = skopeo("inspect", "--config", f"oci:{tmp_path / 'out'}:{to.reference}")["config"]["Labels"]
             assert labels == {"one": "1", "three": "3"}
             assert other.engine.inspect_base(to.reference, access).digest == moved
 
@@ -323,8 +324,10 @@ def test_a_local_output_is_a_whole_image(bench: Bench, tmp_path: Path, transport
     to = Destination(reference=Reference.parse("r.io/wine:1.0"), transport=transport, path=path)
     built = bench.build("FROM localhost/tiny-base:1\nCOPY env /env\n", to)
     plain = path.rename(tmp_path / "plain")  # skopeo can't name a path with a colon
-    assert skopeo("inspect", f"{transport}:{plain}:1.0")["Digest"] == built.digest
+    assert skopeo("inspect", f"{transport}:{plain}:r.io/wine:1.0")["Digest"] == built.digest
     assert plain.stat().st_mode & 0o777 == (0o755 if transport == "oci" else 0o644)
+    if transport == "oci-archive":
+        assert_loads_under_its_name(bench.environ, plain, "r.io/wine:1.0", "docker-archive", "oci-archive")
     assert list((tmp_path / "deep" / "a:b").iterdir()) == []
 
 
@@ -334,7 +337,7 @@ def test_a_layout_is_extended(bench: Bench, tmp_path: Path) -> None:
         to = Destination(reference=Reference.parse(f"r.io/wine:{tag}"), transport="oci", path=tmp_path / "out")
         digests[tag] = bench.build(f"FROM localhost/tiny-base:1\nLABEL l={label}\n", to).digest
     for tag, digest in digests.items():
-        assert skopeo("inspect", f"oci:{tmp_path / 'out'}:{tag}")["Digest"] == digest
+        assert skopeo("inspect", f"oci:{tmp_path / 'out'}:r.io/wine:{tag}")["Digest"] == digest
 
 
 def test_a_failed_push_leaves_an_old_archive_alone(bench: Bench, tmp_path: Path) -> None:

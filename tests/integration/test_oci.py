@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.front import serve_front
-from tests.integration.oci import Bench, build, digest_of, pip_desk, push
+from tests.integration.oci import Bench, assert_loads_under_its_name, build, digest_of, pip_desk, push
 from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, zip_folder
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def test_other_tools_take_every_output(
     bench = Bench(tmp_path, {"image_format": image_format})
     files: dict[str, bytes | Path] = {"model": b"the model", "large": os.urandom(3 << 20)}
     built = bench.build(bases[base], to, files, entrypoint=("/bin/cat",), cmd=("/opt/odahu/model",), user="65534")
-    name = f"{to}:1" if to.startswith("oci:") else to
+    name = f"{to}:r.io/models/wine:1" if to.startswith("oci:") else to
     tls = ["--tls-verify=false"] if to.startswith("docker://") else []
     inspected = json.loads(run(storage, "skopeo", "inspect", *tls, name))
     if not to.startswith("docker-archive:"):  # skopeo makes a manifest of its own for it
@@ -221,7 +221,8 @@ def test_other_tools_take_every_output(
     ran = run(storage, *PODMAN, "run", "--rm", *tls, *RUN_WORDS, name)
     assert ran == "the model"
     if "archive" in to:
-        assert "Loaded image" in run(storage, *PODMAN, "load", "--input", str(tmp_path / "a.tar"))
+        forms = ("docker-archive", "oci-archive") if to.startswith("oci-archive:") else ("docker-archive",)
+        assert_loads_under_its_name(storage, tmp_path / "a.tar", "r.io/models/wine:1", *forms)
 
 
 def run(environ: dict[str, str], *words: str) -> str:

@@ -107,6 +107,9 @@ def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
         ({"imageName": "{{ 1 // 0 }}"}, "can't be rendered"),
         ({"imageName": "{{ '' }}"}, "renders to '', which leaves no name"),
         ({"imageName": "--/:1"}, "leaves no name"),
+        ({"imageName": "команда/wine:1"}, "leaves no folder 'команда' in its path"),
+        ({"imageName": "wine:последняя"}, "renders to 'wine:последняя', which leaves no tag"),
+        ({"imageName": "wine:"}, "leaves no tag"),
         ({"imageName": "a:" + "x" * 129}, "is not a tag"),
     ],
 )
@@ -229,6 +232,53 @@ def test_the_application_is_found_by_integration_or_by_entry_point() -> None:
 )
 def test_an_image_name_is_rendered_and_made_acceptable(template: str, name: str) -> None:
     assert render_image_name(template, VALUES) == name
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "name"),
+    [
+        ("{{ Name }}:{{ Version }}", {"Version": "feature/x"}, "wine:feature-x"),
+        ("{{ Name }}:{{ Version }}", {"Version": "refs/heads/main"}, "wine:refs-heads-main"),
+        ("{{ Name }}:{{ Version }}", {"Version": "2021-05-04 12:33"}, "wine:2021-05-04-12-33"),
+        ("{{ Name }}:{{ Version }}", {"Version": "1.0 : /beta"}, "wine:1.0-beta"),
+        ("{{ Name }}:{{ Version }}", {"Version": "1.0+cpu@sha256:ab"}, "wine:1.0-cpu-sha256-ab"),
+        ("{{ Name }}:{{ Version }}", {"Name": "team/wine"}, "team-wine:1.0"),
+        ("team/{{ Name }}", {"Name": "wine:1"}, "team/wine-1"),
+        ("{{ Name }}:{{ RandomUUID }}", {"RandomUUID": "a/b:c"}, "wine:a-b-c"),
+        ("{{ Name ~ ':' ~ Version }}", {"Version": "a/b"}, "wine:a-b"),
+        ("{{ Name | replace('-', '/') }}:1", {"Name": "team/wine"}, "team/wine:1"),
+    ],
+)
+def test_separators_in_a_value_stay_within_its_part_of_the_name(
+    template: str, values: dict[str, str], name: str
+) -> None:
+    assert render_image_name(template, {"Name": "wine", "Version": "1.0", "RandomUUID": UUID, **values}) == name
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("вино", "1.0:1"), ("vin-blanc-été", "vin-blanc-t-1.0:1"), ("日本のワイン", "1.0:1"), ("wine ٣", "wine-1.0:1")],
+)
+def test_lost_letters_of_other_scripts_are_warned_about(
+    model: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert render_image_name("{{ Name }}-{{ Version }}:1", {"Name": model, "Version": "1.0"}) == name
+    (record,) = caplog.records
+    assert f"'{model}-1.0:1' has letters that a registry doesn't accept and becomes '{name}'" in record.getMessage()
+    assert "set the argument imageName" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ Name }}:{{ Version }}", "{{ Name | default('x') }}", "team/{{ Name }}:{{ Version }}"]
+)
+def test_a_name_that_vanishes_is_an_error(template: str) -> None:
+    with pytest.raises(ValueError, match=r"leaves no .*letters a-z or digits; set imageName to one that has them"):
+        render_image_name(template, {"Name": "вино", "Version": "1.0"})
+
+
+def test_lost_punctuation_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
+    assert render_image_name("{{ Name }} — №1!", {"Name": "Wine™"}) == "wine-1"
+    assert not caplog.records
 
 
 def test_a_command_line_argument_is_read_by_the_type_it_should_have() -> None:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
+from packager.engines.archives import add_docker_manifest, write_docker_archive, write_oci_archive
 from packager.engines.cache_repository import cache_repository, check_cache_repository
 from packager.engines.layout import check_layout_target, publish_layout, staging_beside
-from packager.engines.oci.archives import write_docker_archive, write_oci_archive
 from packager.engines.oci.base_image import open_base
 from packager.engines.oci.destinations import LayoutSink, RegistrySink
 from packager.engines.oci.folders import folder_entries, follow_links
@@ -203,13 +203,14 @@ def _layout_for(destination: Destination, plan: ImagePlan) -> Iterator[LayoutSin
     if destination.transport == "oci":
         check_layout_target(path)
     with files_at(path), staging_beside(path) as staging:
-        layout = LayoutSink(staging / "layout", destination.reference.tag or "latest")
+        layout = LayoutSink(staging / "layout", destination.reference)
         yield layout
         if destination.transport == "oci":
             publish_layout(layout.folder, path)
             return
         if destination.transport == "oci-archive":
             write_oci_archive(layout.folder, staging / "archive", plan.timestamp)
+            add_docker_manifest(staging / "archive", destination.reference, plan.timestamp)
         else:
             write_docker_archive(layout.folder, staging / "archive", destination.reference, plan.timestamp)
         (staging / "archive").chmod(0o644)

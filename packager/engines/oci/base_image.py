@@ -104,7 +104,7 @@ class _Layout:
             names = ", ".join(str((entry.get("annotations") or {}).get(REF_NAME)) for entry in entries)
             raise ImageNotFoundError(
                 f"{self._name} has {len(found)} images that fit; it holds: {names or 'none'}",
-                hint="name one, as oci:DIR:TAG or oci-archive:FILE:TAG",
+                hint="name one, as oci:DIR:NAME or oci-archive:FILE:NAME",
             )
         return Descriptor.from_dict(found[0])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from packager.errors import BuildError
-from packager.models.image import REF_NAME
+from packager.models.image import CONTAINERD_NAME, REF_NAME
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class RegistrySink:
 class LayoutSink:
     """A new OCI layout in a private folder. A `Sink`."""
 
-    def __init__(self, folder: Path, tag: str) -> None:
-        """Name the folder, which is made."""
+    def __init__(self, folder: Path, reference: Reference) -> None:
+        """Name the folder, which is made, and the image."""
         self.folder = folder
-        self._tag = tag
+        self._name = reference.tagged
         self._blobs = folder / "blobs" / "sha256"
         self._blobs.mkdir(parents=True)
         for made in (folder, self._blobs.parent, self._blobs):
@@ -106,7 +106,7 @@ class LayoutSink:
         """Write the documents and the layout's index."""
         for document in (config, manifest):
             self.send(BytesBlob(data=document.data, known=document.descriptor))
-        entry = {**manifest.descriptor.to_dict(), "annotations": {REF_NAME: self._tag}}
+        entry = {**manifest.descriptor.to_dict(), "annotations": {REF_NAME: self._name, CONTAINERD_NAME: self._name}}
         index = {"schemaVersion": 2, "manifests": [entry]}
         (self.folder / "index.json").write_text(json.dumps(index))
         (self.folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')

@@ -85,6 +85,8 @@ def test_an_unknown_destination_is_refused(text: str) -> None:
     [
         ("oci:/base", "oci:/base", None),
         ("oci:/base:1.0", "oci:/base", "1.0"),
+        ("oci:/base:localhost/wine:1.0", "oci:/base", "localhost/wine:1.0"),
+        ("oci:/base:localhost:5000/a/b@c+d", "oci:/base", "localhost:5000/a/b@c+d"),
         ("oci-archive:/base.tar", "oci-archive:/base.tar", None),
         ("oci-archive:/base.tar:1", "oci-archive:/base.tar", "1"),
         ("oci:base", f"oci:{Path.cwd()}/base", None),
@@ -114,7 +116,13 @@ def test_a_base_in_a_registry(text: str, full: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "part"), [("oci:", "names no file"), ("oci-archive::1", "names no file"), ("oci:/a:b c", "'b c'")]
+    ("text", "part"),
+    [
+        ("oci:", "names no file"),
+        ("oci-archive::1", "names no file"),
+        ("oci:/a:b c", "'b c'"),
+        ("oci:/a::b", "no name of an image"),
+    ],
 )
 def test_a_base_that_names_nothing(text: str, part: str) -> None:
     with pytest.raises(ValueError, match=part):

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
+import io
+import lzma
 import os
+import pickle
 import shutil
 import stat
+import tarfile
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +49,12 @@ class Bad(NamedTuple):
     members: list[Member]
     error: type[PackagerError] = ArtifactError
     limits: ArtifactLimits = LIMITS
+
+
+def backslashed(*more: Member, wrapped: bool = False) -> list[Member]:
+    """Make a model as .NET Framework and PowerShell 5 pack it (icsharpcode/SharpZipLib#617)."""
+    members = [*wine(prefix="wine/" if wrapped else ""), *more]
+    return [replace(member, name=str(member.name).replace("/", "\\"), mode=0) for member in members]
 
 
 BAD_ZIPS = {
@@ -89,7 +101,6 @@ BAD_ZIPS = {
     "case": Bad(("'Model'", "'model'", "only in case"), wine(Member(name="Model/x"))),
     "unicode form": Bad(("Unicode form",), wine(Member(name="caf\u00e9"), Member(name="cafe\u0301"))),
     "case beyond ascii": Bad(("only in case",), wine(Member(name="É"), Member(name="é"))),
-    "not utf-8": Bad((r"'caf\xe9'", "UTF-8"), wine(Member(name="café".encode("latin-1")))),
     "not utf-8 though it says": Bad((r"'\xff'", "UTF-8"), wine(Member(name=b"\xff", flags=UTF8_FLAG))),
     "encrypted": Bad(("'secret'", "encrypted"), wine(Member(name="secret", data=b"x" * 20, flags=1))),
     "bzip2": Bad(("'a'", "method 12 (bzip2)"), wine(Member(name="a", claimed_method=12))),
@@ -124,6 +135,19 @@ BAD_ZIPS = {
     ),
     "empty": Bad(("no manifest",), [], ManifestError),
     "manifest too deep": Bad(("there is one at 'a/b/odahu",), wine(prefix="a/b/"), ManifestError),
+    "zip in a zip": Bad(
+        ("but a zip in it: 'out/wine.ZIP'",), [Member(name="out/wine.ZIP"), Member(name="out/readme")], ManifestError
+    ),
+    "backslash, out": Bad(("'../x'", "'..'"), backslashed(Member(name="..\\x"))),
+    "backslash, absolute": Bad(("'/x'", "absolute"), backslashed(Member(name="\\x"))),
+    "backslash, drive": Bad(("'C:/x'", "absolute"), backslashed(Member(name="C:\\x"))),
+    "backslash, whiteout": Bad(("can't be in an image",), backslashed(Member(name="model\\.wh.entry.py"))),
+    "backslash, twice": Bad(("'model/entry.py'", "twice"), backslashed(Member(name="model\\entry.py"))),
+    "backslashes and slashes": Bad(
+        ("there is one at 'wine\\odahuflow.project.yaml'",),
+        [*backslashed(wrapped=True), Member(name="docs/x")],
+        ManifestError,
+    ),
     "two wrappers": Bad(("no manifest",), wine(Member(name="other/x"), prefix="wine/"), ManifestError),
     "manifest is a folder": Bad(("no manifest",), [Member(name="odahuflow.project.yaml/x")], ManifestError),
     "manifest links to nothing": Bad(
@@ -150,8 +174,7 @@ def test_bad_zip_is_refused_and_leaves_nothing(case: Bad, tmp_path: Path, worksp
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "not a zip"),
-        (b"#!/bin/sh\n" * 100, "not a zip"),
+        (b"#!/bin/sh\n" * 100, "is not a zip archive"),
         (zip_bytes(wine())[:-30], "truncated"),
         (zip_bytes(wine())[:200], "truncated"),
         (zip_bytes(wine())[100:], "damaged"),
@@ -162,7 +185,6 @@ def test_bad_zip_is_refused_and_leaves_nothing(case: Bad, tmp_path: Path, worksp
         (zip_bytes(wine())[:60] + zip_bytes(wine())[90:], "damaged"),
     ],
     ids=[
-        "empty",
         "script",
         "cut at the end",
         "cut early",
@@ -185,6 +207,60 @@ def test_what_is_no_whole_zip_is_refused(data: bytes, says: str, tmp_path: Path,
     assert caught.value.hint
     assert caught.value.exit_code == 10
     assert list(workspace.iterdir()) == []
+
+
+def tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in (("odahuflow.project.yaml", MANIFEST.encode()), ("wheel.zip", zip_bytes(wine()))):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+OTHER_FILES = {
+    "empty": (b"", "an empty file", "download the model again"),
+    "tar.gz": (gzip.compress(tar()), "a gzip file, such as a .tar.gz", "unpack it and give the folder"),
+    "tar.bz2": (bz2.compress(tar()), "a bzip2 file", "unpack it and give the folder"),
+    "tar.xz": (lzma.compress(tar()), "an xz file", "unpack it and give the folder"),
+    "tar with a zip in it": (tar(), "a tar archive", "unpack it and give the folder"),
+    "zst": (b"\x28\xb5\x2f\xfd\x04\x00", "a zstd file", "unpack it"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive", "pack its files as a zip"),
+    "rar": (b"Rar!\x1a\x07\x01\x00", "a RAR archive", "pack its files as a zip"),
+    "split": (b"PK\7\x08" + zip_bytes(wine()), "one part of a split zip", "join the parts"),
+    "pickle": (pickle.dumps({"weights": [1.0]}), "a pickled Python object", "with odahuflow.project.yaml and"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:", "an ONNX model", "the zip or the folder that the training made"),
+    "keras": (b"\x89HDF\r\n\x1a\n\0", "an HDF5 file", "the zip or the folder that the training made"),
+    "login page": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "an HTML page", "may be a login page"),
+    "page": (b"<HTML><body>", "an HTML page", "download the model again"),
+    "s3 error": (b"\xef\xbb\xbf<?xml version='1.0'?><Error>", "an XML document", "an error of the server"),
+    "json error": (b'{"message": "401 Unauthorized"}', "a JSON document", "an error of the server"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "the pointer that Git LFS", "git lfs pull"),
+}
+
+
+@pytest.mark.parametrize(("data", "says", "hint"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_another_kind_of_file_is_named(data: bytes, says: str, hint: str, tmp_path: Path, workspace: Path) -> None:
+    source = tmp_path / "model.zip"
+    source.write_bytes(data)
+
+    with pytest.raises(ArtifactError) as caught:
+        opened(source, workspace)
+
+    assert caught.value.message.startswith(f"{source} is {says}")
+    assert caught.value.message.endswith(", not a zip archive")
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 10
+
+
+def test_a_manifest_in_the_model_s_place_is_named(tmp_path: Path, workspace: Path) -> None:
+    folder = write_folder(tmp_path / "model", wine())
+
+    with pytest.raises(ArtifactError, match="is a model's manifest alone") as caught:
+        opened(folder / "odahuflow.project.yaml", workspace)
+
+    assert "give the folder that it lies in" in caught.value.hint
 
 
 def test_every_cut_and_many_flips_of_a_zip_give_our_errors_only(tmp_path: Path) -> None:
@@ -291,8 +367,58 @@ def test_zip64_is_unpacked(tmp_path: Path, workspace: Path) -> None:
     assert (artifact.root / "a").read_bytes() == b"abc"
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_zip_with_backslashes_is_unpacked(tmp_path: Path, workspace: Path, *, wrapped: bool) -> None:
+    members = backslashed(Member(name="wine\\none\\" if wrapped else "none\\"), wrapped=wrapped)
+
+    artifact = opened(write_zip(tmp_path / "model.zip", members), workspace)
+
+    assert artifact.root == workspace / "artifact" / ("wine" if wrapped else "")
+    assert (artifact.root / "model/entry.py").is_file()
+    assert (artifact.root / "none").is_dir()
+
+
+def test_folder_entries_may_come_twice(tmp_path: Path, workspace: Path) -> None:
+    members = [
+        Member(name="./"),
+        Member(name="model/"),
+        Member(name="model/", mode=0),
+        *wine(),
+        Member(name="./model/"),
+    ]
+
+    artifact = opened(write_zip(tmp_path / "model.zip", members), workspace)
+
+    assert sorted(artifact.sizes) == ["model/conda.yaml", "model/entry.py", "odahuflow.project.yaml"]
+
+
+def test_names_without_the_utf_8_flag(tmp_path: Path, workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """UTF-8 as Info-ZIP and Go write it, CP437 as Explorer does."""
+    members = wine(Member(name="größe.txt".encode()), Member(name="grün.txt".encode("cp437")))
+
+    artifact = opened(write_zip(tmp_path / "model.zip", members), workspace)
+
+    assert sorted(path.name for path in artifact.root.glob("gr*")) == ["größe.txt", "grün.txt"]
+    (record,) = caplog.records
+    assert "1 names in the archive aren't UTF-8 and are read as CP437, such as 'grün.txt'" in record.getMessage()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_manifest_with_a_byte_order_mark(encoding: str, tmp_path: Path, workspace: Path) -> None:
+    manifest = Member(name="odahuflow.project.yaml", data=MANIFEST.encode(encoding))
+
+    artifact = opened(write_zip(tmp_path / "model.zip", [manifest, *wine()[1:]]), workspace)
+
+    assert artifact.manifest.model.name == "wine"
+
+
 def test_what_macos_packs_beside_the_wrapping_folder_is_left_out(tmp_path: Path, workspace: Path) -> None:
-    beside = [Member(name="__MACOSX/wine/._x"), link("__MACOSX/out", "../x"), Member(name=".DS_Store")]
+    beside = [
+        Member(name="__MACOSX/wine/._x"),
+        link("__MACOSX/out", "../x"),
+        Member(name=".DS_Store"),
+        Member(name="._wine"),
+    ]
 
     artifact = opened(write_zip(tmp_path / "model.zip", wine(*beside, prefix="wine/")), workspace)
 
@@ -370,6 +496,22 @@ def make_pipe(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
 
 
+def make_same_but_case(folder: Path) -> None:
+    (folder / "MODEL").mkdir()
+
+
+def make_same_but_form(folder: Path) -> None:
+    (folder / "caf\u00e9").touch()
+    (folder / "cafe\u0301").touch()
+
+
+def pack_into_a_zip(folder: Path) -> None:
+    shutil.rmtree(folder)
+    write_zip(folder.with_suffix(".zip"), wine())
+    folder.mkdir()
+    folder.with_suffix(".zip").rename(folder / "wine.zip")
+
+
 def make_whiteout(folder: Path) -> None:
     (folder / ".wh.conda.yaml").touch()
 
@@ -416,6 +558,9 @@ def remove_manifest(folder: Path) -> None:
         (make_many, "more than 50 files", 10),
         (make_large, "more than the 50,000,000 allowed", 10),
         (remove_manifest, "no manifest", 11),
+        (make_same_but_case, "'model' differs from 'MODEL' only in case or Unicode form", 10),
+        (make_same_but_form, "only in case or Unicode form", 10),
+        (pack_into_a_zip, "but a zip in it: 'wine.zip'", 11),
     ],
 )
 def test_bad_folder_is_refused(
@@ -444,6 +589,24 @@ def test_source_that_can_t_be_opened(tmp_path: Path, workspace: Path) -> None:
             opened(source, workspace)
         assert says in caught.value.message
         assert caught.value.hint
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("error", [ManifestError, DependenciesError])
+def test_backslashes_are_named_where_a_file_is_missing(
+    packed: bool, error: type[PackagerError], tmp_path: Path, workspace: Path
+) -> None:
+    """A folder that another tool unpacked has them in its files' names; so has a zip of such a folder."""
+    manifest, _, entry = wine()
+    _, conda, other = backslashed()
+    members = [manifest, conda, *((entry,) if error is DependenciesError else (other, Member(name="docs/x")))]
+    source = write_zip(tmp_path / "m.zip", members) if packed else write_folder(tmp_path / "m", members)
+
+    with pytest.raises(error) as caught:
+        opened(source, workspace)
+
+    assert "'model" in caught.value.message
+    assert r"names such as 'model\conda.yaml' have a '\'" in caught.value.hint
 
 
 @pytest.mark.parametrize("packed", [True, False])

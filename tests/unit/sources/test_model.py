@@ -33,7 +33,7 @@ def open_fetched(work: Path) -> str:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (LOGIN_PAGE, f"{URL} is not a zip archive"),
+        (LOGIN_PAGE, f"{URL} is an HTML page, not a zip archive"),
         (zip_bytes(wine())[:-30], f"the archive {URL} is truncated: the directory at its end is missing"),
     ],
 )

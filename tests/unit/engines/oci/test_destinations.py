@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines.oci.archives import write_docker_archive, write_oci_archive
+from packager.engines.archives import add_docker_manifest, write_docker_archive, write_oci_archive
 from packager.engines.oci.destinations import LayoutSink
 from packager.engines.oci.image import Document
 from packager.errors import BuildError
@@ -51,7 +51,7 @@ class BrokenBlob:
 
 
 def make_layout(folder: Path, *layers: BytesBlob) -> LayoutSink:
-    sink = LayoutSink(folder, "1")
+    sink = LayoutSink(folder, NAME)
     for each in layers:
         sink.send(each)
     diff_ids = [
@@ -68,7 +68,10 @@ def test_a_layout(tmp_path: Path) -> None:
     assert sink.has(digest_of(b"one"))
     assert not sink.has(digest_of(b"three"))
     (entry,) = json.loads((sink.folder / "index.json").read_text())["manifests"]
-    assert entry["annotations"] == {"org.opencontainers.image.ref.name": "1"}
+    assert entry["annotations"] == {
+        "org.opencontainers.image.ref.name": "r.io/models/wine:1",
+        "io.containerd.image.name": "r.io/models/wine:1",
+    }
     assert entry["mediaType"] == OCI_MANIFEST
     assert json.loads((sink.folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     files = sorted((sink.folder / "blobs" / "sha256").iterdir())
@@ -80,7 +83,7 @@ def test_a_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BuildError("gone"), None])
 def test_a_blob_that_fails_leaves_nothing(tmp_path: Path, error: Exception | None) -> None:
-    sink = LayoutSink(tmp_path / "layout", "1")
+    sink = LayoutSink(tmp_path / "layout", NAME)
     with pytest.raises(type(error) if error else BuildError):
         sink.send(BrokenBlob(error))
     assert not list((tmp_path / "layout/blobs/sha256").iterdir())
@@ -92,13 +95,26 @@ def test_an_oci_archive_is_the_layout_and_the_same_each_time(tmp_path: Path) -> 
         sink = make_layout(tmp_path / f"layout-{number}", blob(b"one"), blob(b"two"))
         file = tmp_path / f"archive-{number}"
         write_oci_archive(sink.folder, file, WHEN)
+        add_docker_manifest(file, NAME, WHEN)
         archives.append(file.read_bytes())
     assert archives[0] == archives[1]
     with tarfile.open(fileobj=io.BytesIO(archives[0])) as archive:
-        names = archive.getnames()
+        *names, last = archive.getnames()
         assert names == sorted(names)
+        assert last == "manifest.json"
         assert {"index.json", "oci-layout", f"blobs/sha256/{digest_of(b'one')[7:]}"} <= set(names)
         assert {(member.mode, member.uid, member.mtime) for member in archive} == {(0o644, 0, int(WHEN.timestamp()))}
+
+
+def test_an_oci_archive_has_docker_s_manifest_as_well(tmp_path: Path) -> None:
+    sink = make_layout(tmp_path / "layout", blob(b"one"), blob(gzip.compress(b"two"), f"{TAR}+gzip"))
+    write_oci_archive(sink.folder, tmp_path / "archive", WHEN)
+    add_docker_manifest(tmp_path / "archive", NAME, WHEN)
+    manifest, files = read_docker_archive(tmp_path / "archive")
+    assert manifest["RepoTags"] == ["r.io/models/wine:1"]
+    assert "rootfs" in json.loads(files[manifest["Config"]])
+    assert [files[name][:2] for name in manifest["Layers"]] == [b"on", b"\x1f\x8b"]
+    assert set(files) == {"index.json", "manifest.json", "oci-layout", *(n for n in files if n.startswith("blobs/"))}
 
 
 def read_docker_archive(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -123,13 +139,6 @@ def test_a_docker_archive_has_the_layers_unpacked(tmp_path: Path) -> None:
     ]
     assert digest_of(files[manifest["Config"]]) == f"sha256:{manifest['Config'].removesuffix('.json')}"
     assert len(files) == 4
-
-
-def test_a_docker_archive_without_a_tag(tmp_path: Path) -> None:
-    sink = make_layout(tmp_path / "layout", blob(b"one"))
-    name = Reference.parse("r.io/models/wine@sha256:" + "a" * 64)
-    write_docker_archive(sink.folder, tmp_path / "file", name, WHEN)
-    assert read_docker_archive(tmp_path / "file")[0]["RepoTags"] == []
 
 
 def test_a_docker_archive_knows_no_zstd(tmp_path: Path) -> None:

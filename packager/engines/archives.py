@@ -1,7 +1,8 @@
-"""A finished OCI layout as one file: an OCI archive, or docker's, which `docker load` reads.
+"""A finished OCI layout as one file: an OCI archive, or docker's.
 
 Formats: the layout's, tarred; and docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset
-Format".
+Format". An OCI archive gets docker's `manifest.json` besides, as in what `docker save` writes since Docker 25: Docker's
+classic image store reads no other file (moby/moby, image/tarexport/load.go).
 """
 
 from __future__ import annotations
@@ -33,6 +34,30 @@ def write_oci_archive(layout: Path, file: Path, timestamp: datetime) -> None:
                 _add(archive, str(path.relative_to(layout)), content, timestamp)
 
 
+def add_docker_manifest(file: Path, reference: Reference, timestamp: datetime) -> None:
+    """Add docker's `manifest.json` to an OCI archive of one image; it names the blobs that are there."""
+    with tarfile.open(file, "r:") as archive:
+        (entry,) = _read_json(archive, "index.json")["manifests"]
+        manifest = _read_json(archive, blob_path(entry["digest"]))
+    config, layers = blob_path(manifest["config"]["digest"]), [blob_path(each["digest"]) for each in manifest["layers"]]
+    with tarfile.open(file, "a:", format=tarfile.PAX_FORMAT) as archive:
+        _add_manifest(archive, config, layers, reference, timestamp)
+
+
+def _read_json(archive: tarfile.TarFile, name: str) -> dict[str, Any]:
+    content = archive.extractfile(name)
+    if content is None:
+        raise BuildError(f"the archive {archive.name!r} has no file {name}")
+    return dict(json.load(content))
+
+
+def _add_manifest(
+    archive: tarfile.TarFile, config: str, layers: list[str], reference: Reference, timestamp: datetime
+) -> None:
+    content = json.dumps([{"Config": config, "RepoTags": [reference.tagged], "Layers": layers}]).encode()
+    _add(archive, "manifest.json", io.BytesIO(content), timestamp)
+
+
 def write_docker_archive(layout: Path, file: Path, reference: Reference, timestamp: datetime) -> None:
     """Write the layout's one image as `docker save` does: the config, the unpacked layers, and what names them.
 
@@ -51,9 +76,7 @@ def write_docker_archive(layout: Path, file: Path, reference: Reference, timesta
                 written.add(name)
                 _add_unpacked(archive, name, layout / blob_path(layer["digest"]), layer["mediaType"], timestamp)
         _add(archive, f"{config.name}.json", io.BytesIO(config.read_bytes()), timestamp)
-        tags = [f"{reference.repository}:{reference.tag}"] if reference.tag else []
-        content = json.dumps([{"Config": f"{config.name}.json", "RepoTags": tags, "Layers": names}]).encode()
-        _add(archive, "manifest.json", io.BytesIO(content), timestamp)
+        _add_manifest(archive, f"{config.name}.json", names, reference, timestamp)
 
 
 def _add_unpacked(archive: tarfile.TarFile, name: str, layer: Path, media_type: str, timestamp: datetime) -> None:
