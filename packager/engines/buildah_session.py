@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from packager.check_verdict import REPORT_WORDS, judge
+from packager.applications import rest
+from packager.check_verdict import judge, report_words
 from packager.engines import rootfs
 from packager.engines.failures import Attempt, failure, image_not_found, may_be_full, may_pass
 from packager.engines.free_space import full_folders, layer_size
@@ -173,10 +174,10 @@ class Session:
         if done.returncode != 0:
             raise failure(Attempt(stage="inspect", subject=image_id[:12]), done)
         limited = replace(self, run=partial(cast("Callable[..., Completed]", self.run), seconds=seconds))
-        words = ("run", "--isolation", isolation, "--env", "PYTHONDONTWRITEBYTECODE=1", container, "--")
+        words = ("run", "--isolation", isolation, "--user", rest.USER, container, "--")
         log.info("checking that the model serves in the image")
         try:
-            done = limited.buildah(*words, *plan.config.entrypoint[:2], *REPORT_WORDS, capture=True)
+            done = limited.buildah(*words, *plan.config.entrypoint[:2], *report_words(plan.config), capture=True)
         except OutOfBoundsError as error:
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",

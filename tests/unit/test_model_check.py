@@ -16,7 +16,7 @@ from packager import model_check
 from packager.check_folder import guarded, lay_out
 from packager.errors import ModelCheckError, ToolMissingError
 from packager.memory import available_memory
-from packager.model_check import ModelCheck
+from packager.model_check import USER_ID, ModelCheck
 from packager.models.image import Descriptor
 from packager.plan import StoredLayer
 from packager.planner import Dependencies, Prepared, make_plan
@@ -47,6 +47,7 @@ class Desk:
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
     withheld: bool = False
+    uid: int = USER_ID
 
     def __post_init__(self) -> None:
         (self.folder / "environment/bin").mkdir(parents=True)
@@ -54,10 +55,12 @@ class Desk:
         (self.folder / "artifact/wine/entrypoint.py").write_text("code")
 
     def run(self, argv: Sequence[str], *, env: Mapping[str, str], **more: Any) -> Completed:
-        if argv[-2:] == ["-c", "pass"]:
+        if argv[-2] == "-c":
             if isinstance(self.python_runs, Exception):
                 raise self.python_runs
-            return Completed(argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found")
+            return Completed(
+                argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
+            )
         assert self.withheld
         self.calls.append((list(argv), dict(env)))
         self.during()
@@ -117,17 +120,29 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
         "AWS_SECRET_ACCESS_KEY": "word",
         "PATH": "/word",
     }
-    image = base(env=(("PATH", "/base/bin"), ("LD_PRELOAD", "/x.so"), ("PYTHONPATH", "/y"), ("MODEL_MODE", "fast")))
+    image = base(
+        env=(
+            ("PATH", "/base/bin"),
+            ("LD_PRELOAD", "/x.so"),
+            ("PYTHONPATH", "/y"),
+            ("PYTHONOPTIMIZE", "1"),
+            ("MODEL_MODE", "fast"),
+        )
+    )
     ready = prepared(desk.folder, base=image)
     desk.check(replace(ready, dependencies=replace(ready.dependencies, variables=(("OMP_NUM_THREADS", "1"),))))
     [(argv, env)] = desk.calls
     assert argv[0] == f"{desk.folder}/environment/bin/python"
-    assert argv[-4:] == ["cli", "self-check", "--format", "json"]
+    assert argv[-16:] == [
+        *("cli", "self-check", "--format", "json", "--for", "rest"),
+        *("--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--threads", "4", "--timeout", "60"),
+    ]
     assert "word" not in str(env)
     model = env["MODEL_LOCATION"].removesuffix("/wine")
+    scratch = f"{model.removesuffix('image/model')}tmp"
     assert model.startswith(f"{desk.folder}/check-")
     assert env == {
-        "LANG": "C.UTF-8",
+        "PYTHONOPTIMIZE": "1",
         "MODEL_MODE": "fast",
         "HTTPS_PROXY": "http://proxy:8080",
         "OMP_NUM_THREADS": "1",
@@ -136,9 +151,8 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
         "MODEL_LOCATION": f"{model}/wine",
         "MODEL_ENTRYPOINT": "entrypoint",
         "PATH": f"{desk.folder}/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": f"{model.removesuffix('model')}tmp",
-        "TMPDIR": f"{model.removesuffix('model')}tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+        "TMPDIR": scratch,
     }
 
 
@@ -314,5 +328,5 @@ def test_a_copy_has_links_and_modes(tmp_path: Path) -> None:
         target = tmp_path / str(linked)
         lay_out(model, {}, target, linked=linked)
         assert (target / "link").readlink().name == "tool"
-        assert (target / "tool").stat().st_mode & 0o777 == 0o755
+        assert (target / "tool").stat().st_mode & 0o777 == 0o555
         assert (target / "tool").samefile(model / "tool") == linked
