@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager import model_check
+from packager import confinement, model_check
 from packager.check_folder import guarded, lay_out
 from packager.errors import ModelCheckError, ToolMissingError
 from packager.memory import available_memory
@@ -292,6 +292,42 @@ def test_no_room_for_a_copy(desk: Desk, caplog: pytest.LogCaptureFixture, monkey
     monkeypatch.setattr(model_check, "lay_out", full)
     desk.check()
     assert "there is no room for its files" in caplog.text
+
+
+def test_what_can_not_be_forbidden_is_in_the_log(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(confinement, "_has_name", lambda _uid: True)
+    desk.check()
+    assert "the check" not in caplog.text
+    monkeypatch.setattr(confinement, "_make_ruleset", lambda _folders: None)
+    desk.uid = 0
+    desk.check()
+    assert (
+        "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
+        in caplog.text
+    )
+    assert "the check runs the model as this machine's user" in caplog.text
+
+
+def test_a_model_that_can_not_write_is_advised_where_it_can(desk: Desk) -> None:
+    desk.answer = failed(
+        "init() of the model failed: PermissionError: [Errno 13] Permission denied: '/opt/odahu/model/x'"
+    )
+    with pytest.raises(ModelCheckError) as error:
+        desk.check()
+    assert "let the model write to the temporary folder" in error.value.hint
+
+
+def test_nothing_can_be_added_to_a_read_only_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    before = {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))}
+    with guarded([tmp_path], read_only=[tmp_path]):
+        assert all(path.stat().st_mode & 0o222 == 0 for path in before)
+        (tmp_path / "folder/deep").chmod(0o755)
+        (tmp_path / "folder/deep/file").write_text("x")
+    assert {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))} == before
 
 
 def test_a_model_that_changes_its_files(desk: Desk) -> None:
