@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from packager.check.confinement import confinement
 from packager.check.memory import available_memory
-from packager.check.report import REPORT_WORDS, UnavailableError, judge, show
+from packager.check.report import UnavailableError, judge, report_words, show
 from packager.check.sandbox import guarded, lay_out
 from packager.errors import ModelCheckError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
+from packager.models.integrations import docker_rest
 from packager.system.process import OutOfBoundsError, run_command
 from packager.system.process_tree import unreadable
 from packager.system.signals import private_folder
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from packager.check.confinement import Confinement
     from packager.image.plan import ImagePlan
     from packager.image.planner import Dependencies, Prepared
     from packager.logs.progress import Reporter
@@ -42,8 +45,13 @@ log = logging.getLogger(__name__)
 
 _MOST_BYTES = 1 << 20  # of the report
 _GRACE = 2.0
+USER_ID = int(docker_rest.USER.partition(":")[0])
+_PRINT_UID = "import os; print(os.getuid())"
 _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-_OF_THE_PLACE = re.compile(r"PATH|HOME|TMPDIR|LD_.*|PYTHON.*|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE)
+_OF_THE_PLACE = re.compile(
+    r"PATH|HOME|TMPDIR|LD_.*|PYTHON(PATH|HOME|USERBASE)|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE
+)
+_NO_HOME = "/nonexistent"  # as in an image, where the runtime finds a home itself
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MACHINES = {"linux-64": ("x86_64", "amd64"), "linux-aarch64": ("aarch64", "arm64")}
 
@@ -90,9 +98,12 @@ class ModelCheck:
             _check_memory(sum(prepared.sizes.values()))
             with private_folder("check-", self.workspace) as folder:
                 prepared = self._with_files(prepared, folder)
-                python = self._python(prepared.dependencies)
-                with self.reporter.stage("Checking that the model serves"):
-                    self._check(python, plan, prepared, folder)
+                scratch = folder / "tmp"
+                scratch.mkdir()
+                with confinement([scratch], USER_ID) as confined:
+                    python = self._python(prepared.dependencies, confined)
+                    with self.reporter.stage("Checking that the model serves"):
+                        self._check(python, plan, prepared, folder, confined)
         except UnavailableError as error:
             if wanted:
                 raise ModelCheckError(
@@ -101,8 +112,8 @@ class ModelCheck:
                 ) from error
             log.warning("the model is not checked: %s", error)
 
-    def _python(self, dependencies: Dependencies) -> list[str]:
-        """Return the command that runs the image's Python on this machine."""
+    def _python(self, dependencies: Dependencies, confined: Confinement) -> list[str]:
+        """Return the command that runs the image's Python on this machine, confined as the model will be."""
         if dependencies.root is None:
             raise UnavailableError("the base's own conda makes its environment, when the image is built")
         if platform.machine() not in _MACHINES[self.settings.platform]:
@@ -112,25 +123,37 @@ class ModelCheck:
         else:
             command = [_own_python(dependencies.python_version), "-B", "-I", "-S"]
         try:
-            done = self.run([*command, "-c", "pass"], env={}, cwd=self.workspace)
+            done = self.run(
+                [*command, "-c", _PRINT_UID], env={}, cwd=self.workspace, capture=True, confine=confined.enter
+            )
         except ToolMissingError as error:
             raise UnavailableError(f"its Python doesn't run here: {error.message}") from error
         if done.returncode != 0:
             raise UnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
+        if confined.ruleset is None:
+            log.info(
+                "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
+            )
+        if done.stdout.strip() != str(confined.uid):
+            log.info("the check runs the model as this machine's user: it has no user namespaces for us")
         return command
 
-    def _check(self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path) -> None:
+    def _check(
+        self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path, confined: Confinement
+    ) -> None:
         ours = self.workspace.resolve() in prepared.model.resolve().parents
-        model, scratch = folder / "model", folder / "tmp"
-        scratch.mkdir()
+        home, scratch = folder / "image", folder / "tmp"
+        model = home / "model"
+        home.mkdir()
         with self._room():
             lay_out(prepared.model, prepared.packed, model, linked=ours)
         moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
         env = self._environment(plan, prepared, moved, scratch)
-        argv = [*python, str(runtime_folder()), *REPORT_WORDS]
-        roots = [root for root in (prepared.dependencies.root, prepared.model) if root is not None]
-        with guarded(roots), self.withheld(), unreadable():
-            done = self._run(argv, env, model, moved)
+        argv = [*python, str(runtime_folder()), *report_words(plan.config)]
+        root = prepared.dependencies.root
+        in_image = [model] if root is None else [root, model]
+        with guarded([*in_image, prepared.model], read_only=[*in_image, home]), self.withheld(), unreadable():
+            done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 
     def _with_files(self, prepared: Prepared, folder: Path) -> Prepared:
@@ -153,7 +176,9 @@ class ModelCheck:
                 raise
             raise UnavailableError(f"there is no room for its files in {self.workspace}") from error
 
-    def _run(self, argv: list[str], env: dict[str, str], model: Path, moved: _Moved) -> Completed:
+    def _run(
+        self, argv: list[str], env: dict[str, str], model: Path, moved: _Moved, confined: Confinement
+    ) -> Completed:
         seconds = self.settings.check_seconds
         lines: list[str] = []
 
@@ -164,7 +189,15 @@ class ModelCheck:
 
         try:
             return self.run(
-                argv, env=env, cwd=model, on_line=take, capture=True, grace=_GRACE, seconds=seconds, most=_MOST_BYTES
+                argv,
+                env=env,
+                cwd=model,
+                on_line=take,
+                capture=True,
+                grace=_GRACE,
+                seconds=seconds,
+                most=_MOST_BYTES,
+                confine=confined.enter,
             )
         except OutOfBoundsError as error:
             show(lines)
@@ -185,14 +218,12 @@ class ModelCheck:
         root = prepared.dependencies.root
         programs = f"{root / 'bin'}:" if root is not None and prepared.dependencies.packages is None else ""
         return {
-            "LANG": "C.UTF-8",
+            "HOME": _NO_HOME,
+            "TMPDIR": str(scratch),  # instead of /tmp, which is shared here
             **base,
             **ours,
             **image,
             "PATH": programs + _PATH,
-            "HOME": str(scratch),
-            "TMPDIR": str(scratch),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
 

@@ -8,20 +8,22 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
+from packager.check.sandbox import WRITING_HINT
 from packager.errors import ModelCheckError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from packager.image.plan import ImageConfig
     from packager.system.process import Completed
 
 log = logging.getLogger(__name__)
 
-REPORT_WORDS = ("cli", "self-check", "--format", "json")  # of the runtime
 # What glibc's loader says; the base image is another machine, which may have it.
 _NOT_HERE = re.compile(
     r"[^\s:']+: cannot open shared object file|version [`'](?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found"
 )
+_NOT_WRITABLE = re.compile(r"Permission denied|Read-only file system|cannot cache function")
 _NO_MODULE = re.compile(r"No module named '([^']+)'")
 _SIGNALS = 128
 _HINT = "mend the model, whose traceback is above, or package it unchecked with --no-check (PACKAGER_CHECK=false)"
@@ -29,6 +31,14 @@ _MEMORY_HINT = (
     "most likely the memory ran out: give the packaging more, or package it unchecked with --no-check "
     "(PACKAGER_CHECK=false)"
 )
+
+
+def report_words(config: ImageConfig) -> tuple[str, ...]:
+    """Return the runtime's arguments for a report on the model as the image will run it."""
+    command_line = (*config.entrypoint[2:], *config.cmd)
+    if command_line == ("cli",):
+        command_line += ("predict", "INPUT_FILE", "OUTPUT_DIR")
+    return ("cli", "self-check", "--format", "json", "--for", *command_line)
 
 
 class UnavailableError(Exception):
@@ -60,7 +70,9 @@ def judge(done: Completed, *, back: Callable[[str], str] = str, pip: bool = Fals
         raise UnavailableError(f"its requirements don't bring the module {missing[1]!r}; the base image may")
     show(back(line) for line in done.output.splitlines())
     if error:
-        raise ModelCheckError(f"the model can't serve: {error}", hint=_HINT)
+        raise ModelCheckError(
+            f"the model can't serve: {error}", hint=WRITING_HINT if _NOT_WRITABLE.search(error) else _HINT
+        )
     code = done.returncode
     if in_image and code > _SIGNALS and code - _SIGNALS in set(signal.Signals):
         code = _SIGNALS - code  # as a shell counts, and Buildah too

@@ -17,27 +17,39 @@ if TYPE_CHECKING:
     from packager.sources.zip_member import ZipMember
 
     _Facts = tuple[int, ...]
+    _Found = dict[str, _Facts]
 
+WRITING_HINT = (
+    "its image can't be written when it runs: let the model write to the temporary folder (tempfile), the home or the "
+    "cache folder (XDG_CACHE_HOME), or package it unchecked with --no-check (PACKAGER_CHECK=false)"
+)
 _SHOWN = 3
+_WRITE_BITS = 0o222
 
 
 def lay_out(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked: bool) -> None:
     """Put a model's files into a new folder: hard links where they are `linked`, else copies; the packed ones unpacked.
+
+    None of them can be written, by their modes.
 
     Raises:
         OSError: There is no room, say.
         ArtifactError: A file in the zip isn't what the zip says.
     """
     copy = _link_or_copy if linked else shutil.copy
-    shutil.copytree(model, folder, symlinks=True, copy_function=copy)
+
+    def put(source: str, target: str) -> None:
+        copy(source, target)
+        Path(target).chmod(Path(target).stat().st_mode & ~_WRITE_BITS)
+
+    shutil.copytree(model, folder, symlinks=True, copy_function=put)
     for path, member in packed.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             for chunk in member.read():
                 file.write(chunk)
-        if member.executable:
-            target.chmod(0o755)
+        target.chmod(0o555 if member.executable else 0o444)
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -48,8 +60,11 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 @contextmanager
-def guarded(folders: Iterable[Path]) -> Iterator[None]:
+def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator[None]:
     """Leave folders as they were before the block: what is new in them goes again.
+
+    Meanwhile nothing can be added to or removed from the `read_only` folders (and from the folders in them, where they
+    are guarded) but by root, or after a change of their modes.
 
     The time of a change of a file (`ctime`) can't be set back, so that no change stays unseen.
 
@@ -57,32 +72,47 @@ def guarded(folders: Iterable[Path]) -> Iterator[None]:
         ModelCheckError: Something was changed or removed.
     """
     before = {folder: _facts(folder) for folder in folders}
+    locked = [path for folder in read_only for path in _lock(folder, before.get(folder, {}))]
     try:
         yield
     finally:
-        changed = [path for folder, facts in before.items() for path in _restore(folder, facts)]
+        for path in locked:
+            with suppress(FileNotFoundError):
+                Path(path).chmod(Path(path).stat().st_mode | stat.S_IWUSR)
+        changed = sorted({path for folder, facts in before.items() for path in _restore(folder, facts)})
     if changed:
         raise ModelCheckError(
             f"the model changes files of its image when it starts: {', '.join(changed[:_SHOWN])}"
             f"{', ...' if len(changed) > _SHOWN else ''}",
-            hint="in a container with a read-only root it can't; let it write below the temporary folder (tempfile)",
+            hint=WRITING_HINT,
         )
 
 
-def _facts(folder: Path) -> dict[str, _Facts]:
-    found: dict[str, _Facts] = {}
+def _lock(folder: Path, facts: _Found) -> list[str]:
+    """Take the write permissions off a folder and those in it; return the ones that had some."""
+    folders = [str(folder), *(path for path, (_, mode, *_more) in facts.items() if stat.S_ISDIR(mode))]
+    modes = {path: Path(path).stat().st_mode for path in folders}
+    locked = [path for path, mode in modes.items() if mode & _WRITE_BITS]
+    for path in locked:
+        Path(path).chmod(modes[path] & ~_WRITE_BITS)
+    return locked
+
+
+def _facts(folder: Path) -> _Found:
+    found: _Found = {}
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = os.path.join(place, name)  # noqa: PTH118  (tens of thousands of them)
             status = os.lstat(path)
             if stat.S_ISDIR(status.st_mode):
-                found[path] = (status.st_ino, status.st_mode)
+                # Another run that uses the same folder may lock it meanwhile.
+                found[path] = (status.st_ino, status.st_mode & ~_WRITE_BITS)
             else:
                 found[path] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return found
 
 
-def _restore(folder: Path, before: dict[str, _Facts]) -> list[str]:
+def _restore(folder: Path, before: _Found) -> list[str]:
     """Remove what is new; return what is not as it was, relative to the folder."""
     after = _facts(folder)
     for path in sorted(after.keys() - before.keys(), reverse=True):  # what lies in a folder comes before it

@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from packager.check.report import REPORT_WORDS, judge
+from packager.check.report import judge, report_words
 from packager.engines import rootfs
 from packager.engines.build_errors import Attempt, failure, image_not_found, may_be_full, may_pass
 from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
 from packager.engines.registry_files import certificate_folder
 from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
+from packager.models.integrations import docker_rest
 from packager.models.reference import LOCAL_STORAGE
 from packager.registry.retries import EngineTroubleError, Retries
 from packager.system.process import OutOfBoundsError
@@ -173,10 +174,10 @@ class Session:
         if done.returncode != 0:
             raise failure(Attempt(stage="inspect", subject=image_id[:12]), done)
         limited = replace(self, run=partial(cast("Callable[..., Completed]", self.run), seconds=seconds))
-        words = ("run", "--isolation", isolation, "--env", "PYTHONDONTWRITEBYTECODE=1", container, "--")
+        words = ("run", "--isolation", isolation, "--user", docker_rest.USER, container, "--")
         log.info("checking that the model serves in the image")
         try:
-            done = limited.buildah(*words, *plan.config.entrypoint[:2], *REPORT_WORDS, capture=True)
+            done = limited.buildah(*words, *plan.config.entrypoint[:2], *report_words(plan.config), capture=True)
         except OutOfBoundsError as error:
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",

@@ -93,6 +93,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
     text: str = "",
     seconds: float | None = None,
     most: int | None = None,
+    confine: Callable[[], None] | None = None,
 ) -> Completed:
     """Run `argv` with exactly the environment `env` and wait for it; with its defaults, a `Runner`.
 
@@ -107,6 +108,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         text: A few words for its standard input, which is empty otherwise; a pipe holds them (pipe(7)).
         seconds: How long it may run; None is without a limit.
         most: How many bytes of captured output it may write; None is without a limit.
+        confine: Called in the new process before the program starts; it may only make system calls.
 
     Raises:
         ToolMissingError: There is no such program.
@@ -121,7 +123,7 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
         strangers = children()
         try:
             with deferred_stop():
-                process = _start(argv, env=env, cwd=cwd, capture=capture, text=text)
+                process = _start(argv, env=env, cwd=cwd, capture=capture, text=text, confine=confine)
                 family = Family(process.pid, strangers=strangers)
             raise_pending_stop()
             stdout = _pump(process, family, lines, bounds)
@@ -169,9 +171,22 @@ def start_detached(argv: Sequence[str], *, env: Mapping[str, str], held: int, er
     return os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=signals, setsigmask=())
 
 
-def _start(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None, capture: bool, text: str
+def _start(  # noqa: PLR0913  (those of run_command)
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    capture: bool,
+    text: str,
+    confine: Callable[[], None] | None,
 ) -> subprocess.Popen[bytes]:
+    die_with_parent = dying_with_parent()
+
+    def prepare() -> None:
+        if confine is not None:
+            confine()
+        die_with_parent()
+
     try:
         process = subprocess.Popen(  # noqa: S603  (a list, never a shell)
             list(argv),
@@ -181,7 +196,7 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if capture else subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=dying_with_parent(),  # noqa: PLW1509  (takes no lock: safe with threads)
+            preexec_fn=prepare,  # noqa: PLW1509  (takes no lock: safe with threads)
         )
     except OSError as error:
         if error.errno not in _NO_SUCH_PROGRAM or (cwd is not None and not cwd.is_dir()):

@@ -111,7 +111,7 @@ def test_a_module_that_the_conda_environment_lacks(conda: Desk, registry: Regist
 def test_a_model_that_changes_its_environment(conda: Desk, registry: Registry) -> None:
     put(conda, 'import os\ndef init():\n    open(os.__file__, "a").write("# mine")\n    return "matrix"\n')
     ran = package(conda, f"docker://{registry.host}/check/changing:1")
-    assert_refused(conda, registry, ran, "check/changing", "the model changes files of its image when it starts: lib/")
+    assert_refused(conda, registry, ran, "check/changing", "lib/")  # as it's forbidden, or as it's seen afterwards
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,13 @@ def test_what_the_check_leaves_of_a_zip_is_nothing(pip: Desk) -> None:
         here = pathlib.Path(__file__).parent
         def init():
             assert (here / "weights.bin").stat().st_size == 5 << 20
-            (here / "cache.txt").write_text("of mine")
+            try:
+                (here / "cache.txt").write_text("of mine")
+            except PermissionError:
+                pass
+            else:
+                raise AssertionError
+            (pathlib.Path.home() / "cache.txt").write_text("of mine")
             assert os.environ["MODEL_LOCATION"] == str(here)
             assert not [path for path in here.rglob("*.pyc")]
             return "matrix"

@@ -19,6 +19,7 @@ from . import (
     limits,
     log,
     native_modules,
+    process_environment,
     process_exit,
     selfcheck,
 )
@@ -57,6 +58,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
         if style not in ("text", "json"):
             parser.error(f"ODAHU_LOG_FORMAT must be text or json, not {style!r}")
         log.use_json(use=style == "json")
+        _complete_environment()
         server, core = _import_server()
         batches = batching.Limits(options.batch_max_size, options.batch_max_latency_ms / 1000)
         settings = server.Settings(
@@ -65,10 +67,11 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
         return partial(server.serve, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    _complete_environment()
     if options.action == "predict":
         return _until_done(partial(batch.predict, _batch_options(parser, options)))
     if options.action == "self-check":
-        return _until_done(partial(selfcheck.self_check, options.format))
+        return _until_done(partial(selfcheck.self_check, options.format, options.command_line))
     return _until_done(batch.info)
 
 
@@ -119,6 +122,8 @@ def _add_cli(cli: argparse.ArgumentParser) -> None:
     actions.add_parser("info", help="Show model input/output data schema")
     check = actions.add_parser("self-check", help="Load the model and predict the example of its info()")
     check.add_argument("--format", choices=("text", "json"), default="text", help="of the report (%(default)s)")
+    help_text = "check for a container with this command line: its sys.argv, and the server's threads"
+    check.add_argument("--for", dest="command_line", nargs=argparse.REMAINDER, metavar="WORD", help=help_text)
 
 
 def _batch_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> batch.Options:
@@ -144,6 +149,12 @@ def _number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _complete_environment() -> None:
+    warning = process_environment.complete(os.environ)
+    if warning:
+        log.write("WARNING", warning)
 
 
 def _import_server() -> Tuple[Any, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from . import batch
@@ -14,13 +16,16 @@ from .inputs import Batch, InputError
 from .model import Model, ModelError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, Optional, Tuple
+    from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 _SHOWN_NAMES = 5
 
 
-def self_check(form: str) -> int:
+def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
     """Load the model, ask it for its schemas and predict their example; print a report as `text` or `json`.
+
+    With a `command_line` the model finds that in `sys.argv`; where `rest` is its first word the model predicts in a
+    thread, as in the server.
 
     Returns: 0, or 4 when it can't serve; its own traceback is then on stderr.
     """
@@ -32,8 +37,12 @@ def self_check(form: str) -> int:
         "seconds": {},
     }
 
+    if command_line:
+        sys.argv[1:] = command_line
+    in_thread = command_line is not None and command_line[:1] == ["rest"]
+
     def check(_stdout: int) -> str:
-        _check(report)
+        _check(report, _run_in_thread if in_thread else _run)
         report["status"] = "ok"
         return ""
 
@@ -42,7 +51,27 @@ def self_check(form: str) -> int:
     return code or told
 
 
-def _check(report: Dict[str, Any]) -> None:
+def _run(call: Callable[[], object]) -> None:
+    call()
+
+
+def _run_in_thread(call: Callable[[], object]) -> None:
+    errors: List[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _check(report: Dict[str, Any], run: Callable[[Callable[[], object]], None]) -> None:
     with _step(report, "load"):
         model = Model.from_env(os.environ)
     report["mode"] = model.mode
@@ -56,7 +85,7 @@ def _check(report: Dict[str, Any]) -> None:
         return
     with _step(report, "predict"):
         try:
-            model.predict(batch_)
+            run(lambda: model.predict(batch_))
         except InputError as error:
             raise ModelError(f"The example of the model's info() can't be predicted on: {error}") from error
     report["sample"] = "predicted"

@@ -23,6 +23,8 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
+from gunicorn.workers import base
+from gunicorn.workers.workertmp import WorkerTmp
 
 from . import granian_worker, log, outputs, process_exit, rlimits, threaded_worker
 from .batching import Limits
@@ -66,6 +68,8 @@ def serve(settings: Settings) -> int:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     rlimits.raise_limit()
     util.write_error = _write_error  # gunicorn's own answers are HTML
+    if hasattr(os, "memfd_create"):
+        base.WorkerTmp = _Heartbeat
     _Service(settings).run()
     return 0
 
@@ -169,8 +173,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         """Do nothing: a container replaces its program by being replaced."""
 
 
-def _known_when_started(base: Any) -> Any:
-    class Known(base):  # type: ignore[misc]
+class _Heartbeat(WorkerTmp):  # type: ignore[misc]
+    """The file whose time says that a worker lives, in memory: there may be no folder for it."""
+
+    def __init__(self, _cfg: Any) -> None:
+        self._tmp = os.fdopen(os.memfd_create("heartbeat"), "w+b", 0)
+
+
+def _known_when_started(worker_class: Any) -> Any:
+    class Known(worker_class):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.started = mmap.mmap(-1, 1)  # shared with the master

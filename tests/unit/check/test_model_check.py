@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.check import model_check
+from packager.check import confinement, model_check
 from packager.check.memory import available_memory
-from packager.check.model_check import ModelCheck
+from packager.check.model_check import USER_ID, ModelCheck
 from packager.check.sandbox import guarded, lay_out
 from packager.errors import ModelCheckError, ToolMissingError
 from packager.image.plan import StoredLayer
@@ -47,6 +47,7 @@ class Desk:
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
     withheld: bool = False
+    uid: int = USER_ID
 
     def __post_init__(self) -> None:
         (self.folder / "environment/bin").mkdir(parents=True)
@@ -54,10 +55,12 @@ class Desk:
         (self.folder / "artifact/wine/entrypoint.py").write_text("code")
 
     def run(self, argv: Sequence[str], *, env: Mapping[str, str], **more: Any) -> Completed:
-        if argv[-2:] == ["-c", "pass"]:
+        if argv[-2] == "-c":
             if isinstance(self.python_runs, Exception):
                 raise self.python_runs
-            return Completed(argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found")
+            return Completed(
+                argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
+            )
         assert self.withheld
         self.calls.append((list(argv), dict(env)))
         self.during()
@@ -117,17 +120,29 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
         "AWS_SECRET_ACCESS_KEY": "word",
         "PATH": "/word",
     }
-    image = base(env=(("PATH", "/base/bin"), ("LD_PRELOAD", "/x.so"), ("PYTHONPATH", "/y"), ("MODEL_MODE", "fast")))
+    image = base(
+        env=(
+            ("PATH", "/base/bin"),
+            ("LD_PRELOAD", "/x.so"),
+            ("PYTHONPATH", "/y"),
+            ("PYTHONOPTIMIZE", "1"),
+            ("MODEL_MODE", "fast"),
+        )
+    )
     ready = prepared(desk.folder, base=image)
     desk.check(replace(ready, dependencies=replace(ready.dependencies, variables=(("OMP_NUM_THREADS", "1"),))))
     [(argv, env)] = desk.calls
     assert argv[0] == f"{desk.folder}/environment/bin/python"
-    assert argv[-4:] == ["cli", "self-check", "--format", "json"]
+    assert argv[-16:] == [
+        *("cli", "self-check", "--format", "json", "--for", "rest"),
+        *("--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--threads", "4", "--timeout", "60"),
+    ]
     assert "word" not in str(env)
     model = env["MODEL_LOCATION"].removesuffix("/wine")
+    scratch = f"{model.removesuffix('image/model')}tmp"
     assert model.startswith(f"{desk.folder}/check-")
     assert env == {
-        "LANG": "C.UTF-8",
+        "PYTHONOPTIMIZE": "1",
         "MODEL_MODE": "fast",
         "HTTPS_PROXY": "http://proxy:8080",
         "OMP_NUM_THREADS": "1",
@@ -136,9 +151,8 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
         "MODEL_LOCATION": f"{model}/wine",
         "MODEL_ENTRYPOINT": "entrypoint",
         "PATH": f"{desk.folder}/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": f"{model.removesuffix('model')}tmp",
-        "TMPDIR": f"{model.removesuffix('model')}tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+        "TMPDIR": scratch,
     }
 
 
@@ -280,6 +294,42 @@ def test_no_room_for_a_copy(desk: Desk, caplog: pytest.LogCaptureFixture, monkey
     assert "there is no room for its files" in caplog.text
 
 
+def test_what_can_not_be_forbidden_is_in_the_log(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(confinement, "_has_name", lambda _uid: True)
+    desk.check()
+    assert "the check" not in caplog.text
+    monkeypatch.setattr(confinement, "_make_ruleset", lambda _folders: None)
+    desk.uid = 0
+    desk.check()
+    assert (
+        "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
+        in caplog.text
+    )
+    assert "the check runs the model as this machine's user" in caplog.text
+
+
+def test_a_model_that_can_not_write_is_advised_where_it_can(desk: Desk) -> None:
+    desk.answer = failed(
+        "init() of the model failed: PermissionError: [Errno 13] Permission denied: '/opt/odahu/model/x'"
+    )
+    with pytest.raises(ModelCheckError) as error:
+        desk.check()
+    assert "let the model write to the temporary folder" in error.value.hint
+
+
+def test_nothing_can_be_added_to_a_read_only_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    before = {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))}
+    with guarded([tmp_path], read_only=[tmp_path]):
+        assert all(path.stat().st_mode & 0o222 == 0 for path in before)
+        (tmp_path / "folder/deep").chmod(0o755)
+        (tmp_path / "folder/deep/file").write_text("x")
+    assert {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))} == before
+
+
 def test_a_model_that_changes_its_files(desk: Desk) -> None:
     desk.during = lambda: (desk.folder / "artifact/wine/entrypoint.py").write_text("eval")
     with pytest.raises(ModelCheckError, match=r"changes files of its image when it starts: wine/entrypoint\.py"):
@@ -314,5 +364,5 @@ def test_a_copy_has_links_and_modes(tmp_path: Path) -> None:
         target = tmp_path / str(linked)
         lay_out(model, {}, target, linked=linked)
         assert (target / "link").readlink().name == "tool"
-        assert (target / "tool").stat().st_mode & 0o777 == 0o755
+        assert (target / "tool").stat().st_mode & 0o777 == 0o555
         assert (target / "tool").samefile(model / "tool") == linked

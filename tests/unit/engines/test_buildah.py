@@ -327,8 +327,8 @@ def test_a_model_is_checked_in_an_image_that_ran_commands(tmp_path: Path) -> Non
     assert run.names() == ["build", "from", "run", "rm", "tag", "push", "images"]
     container = run.commands[1][3]
     assert run.commands[2] == [
-        "run", "--isolation", "chroot", "--env", "PYTHONDONTWRITEBYTECODE=1", container, "--",
-        "/envs/x/bin/python", "/opt/odahu/runtime", "cli", "self-check", "--format", "json",
+        "run", "--isolation", "chroot", "--user", "10001:0", container, "--",
+        "/envs/x/bin/python", "/opt/odahu/runtime", "cli", "self-check", "--format", "json", "--for", "rest",
     ]  # fmt: skip
     run = Checking()
     engine(run, tmp_path, check=False).build(RUNS, tmp_path, to, ACCESS)

@@ -1,0 +1,126 @@
+"""What a model's process may write while it's checked, and as which user it runs: as in a pod with a read-only root.
+
+Landlock (linux/landlock.h, docs.kernel.org/userspace-api/landlock.html) refuses to write anywhere but below some
+folders, and a user namespace gives the process a uid that has no name. Both work without privileges, where the kernel
+and the container's seccomp profile let them. Everything is handed down to the process' own children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TEMPORARY_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108  (any container's)
+_FILES_OF_THE_KERNEL = (Path("/dev"), Path("/proc"))  # /dev/null, /proc/self/...: there, but no new ones
+
+_PR_SET_DUMPABLE = 4  # all of these: linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CAPABILITIES_VERSION_3 = 0x20080522
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
+_GET_VERSION = 1
+_PATH_BENEATH = 1
+_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
+_MAKE_AND_REMOVE = sum(1 << bit for bit in range(4, 13))
+_REFER = 1 << 13  # to rename from one folder into another
+_OLDEST_VERSION = 2  # before it, nothing can be renamed from one folder into another
+_VERSION_WITH_TRUNCATE = 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _RulesetAttributes(ctypes.Structure):
+    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
+
+
+class _PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """What is done to a process before its program starts.
+
+    Attributes:
+        ruleset: The descriptor of Landlock's rules; None where the kernel or the container has no Landlock.
+        uid: The uid that the process is to have; our own where that has no name either.
+    """
+
+    ruleset: int | None
+    uid: int
+
+    def enter(self) -> None:
+        """Confine this process, between fork and exec; what isn't possible here is left out."""
+        if self.uid != os.geteuid():
+            self._become()
+        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        header = _CapabilityHeader(_CAPABILITIES_VERSION_3, 0)
+        _libc.capset(ctypes.byref(header), (ctypes.c_uint32 * 6)())  # root without any capability
+        if self.ruleset is not None:
+            _libc.syscall(_RESTRICT_SELF, self.ruleset, 0)
+
+    def _become(self) -> None:
+        uid, gid = os.geteuid(), os.getegid()
+        if _libc.unshare(_CLONE_NEWUSER) != 0:
+            return
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root
+        for name, line in (("uid_map", f"{self.uid} {uid} 1"), ("setgroups", "deny"), ("gid_map", f"0 {gid} 1")):
+            with suppress(OSError), open(f"/proc/self/{name}", "wb", 0) as file:  # noqa: PTH123
+                file.write(line.encode())
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # until the program starts
+
+
+@contextmanager
+def confinement(writable: Sequence[Path], uid: int) -> Iterator[Confinement]:
+    """Give the means to let a process write below some folders and any container's temporary folders alone.
+
+    The process runs as `uid`, in the group root, unless our own uid has no name.
+    """
+    ruleset = _make_ruleset((*writable, *TEMPORARY_FOLDERS))
+    try:
+        yield Confinement(ruleset=ruleset, uid=uid if _has_name(os.geteuid()) else os.geteuid())
+    finally:
+        if ruleset is not None:
+            os.close(ruleset)
+
+
+def _make_ruleset(folders: Sequence[Path]) -> int | None:
+    version = _libc.syscall(_CREATE_RULESET, None, 0, _GET_VERSION)
+    if version < _OLDEST_VERSION:
+        return None
+    files = _WRITE_FILE | (_TRUNCATE if version >= _VERSION_WITH_TRUNCATE else 0)
+    everything = files | _MAKE_AND_REMOVE | _REFER
+    attributes = _RulesetAttributes(everything)
+    ruleset: int = _libc.syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.sizeof(attributes), 0)
+    if ruleset < 0:
+        return None
+    allowed = {**dict.fromkeys(_FILES_OF_THE_KERNEL, files), **dict.fromkeys(folders, everything)}
+    for folder, access in allowed.items():
+        with suppress(OSError):  # there is no such folder
+            descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+            rule = _PathBeneath(access, descriptor)
+            _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
+            os.close(descriptor)
+    return ruleset
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True

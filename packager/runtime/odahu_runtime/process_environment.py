@@ -1,0 +1,91 @@
+"""What code expects to find in any process: a home, a user's name, a folder for caches and one for temporary files.
+
+A container may run as any user, without an entry in /etc/passwd, and with a root file system that can't be written.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import MutableMapping, Optional
+
+_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+_IN_MEMORY = "/dev/shm"  # noqa: S108
+_USER_NAME = "user"  # where /etc/passwd has none
+_HOME = "/"  # what containers have where nothing else is set
+_ADVICE = "mount a writable volume at /tmp (an emptyDir in Kubernetes)"
+
+
+def complete(environ: MutableMapping[str, str]) -> str:
+    """Set TMPDIR, HOME, XDG_CACHE_HOME, USER and LOGNAME where they are missing or name a folder that can't be written.
+
+    Returns: a warning for the log; empty where there is a folder on a disk for all that is written.
+    """
+    _set_user(environ)
+    temporary = _first_writable(environ.get("TMPDIR"), *_TEMPORARY_FOLDERS, environ.get("HOME"))
+    if temporary is None:
+        if not environ.get("HOME"):
+            environ["HOME"] = _HOME
+        return f"No folder can be written, not even /tmp or /dev/shm: code that needs one fails; {_ADVICE}"
+    environ["TMPDIR"] = temporary
+    home = environ.get("HOME")
+    if _first_writable(home) is None:
+        home = environ["HOME"] = _private_folder(temporary)
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(str(home), ".cache")
+    if not _can_be_made(cache):
+        cache = os.path.join(_private_folder(temporary), ".cache")
+    environ["XDG_CACHE_HOME"] = cache
+    if temporary == _IN_MEMORY:
+        return f"Temporary files and caches are kept in memory (/dev/shm), as /tmp can't be written; {_ADVICE}"
+    return ""
+
+
+def _set_user(environ: MutableMapping[str, str]) -> None:
+    name = environ.get("LOGNAME") or environ.get("USER")
+    if not name:
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            name = _USER_NAME
+    for variable in ("USER", "LOGNAME"):
+        if not environ.get(variable):
+            environ[variable] = name
+
+
+def _first_writable(*folders: Optional[str]) -> Optional[str]:
+    return next((folder for folder in folders if folder and os.path.isabs(folder) and _is_writable(folder)), None)
+
+
+def _is_writable(folder: str) -> bool:
+    """Whether a file can be made in it: permissions alone don't tell that its file system is read-only."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _can_be_made(folder: str) -> bool:
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+    except OSError:
+        return False
+    return _first_writable(folder) is not None
+
+
+def _private_folder(temporary: str) -> str:
+    """A folder of this user's own; the same one at the next start, so that caches outlive a container of a pod."""
+    folder = os.path.join(temporary, f"home-{os.geteuid()}")
+    with suppress(OSError):
+        os.mkdir(folder, 0o700)
+    with suppress(OSError):
+        status = os.lstat(folder)
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and _is_writable(folder):
+            return folder
+    return tempfile.mkdtemp(prefix="home-", dir=temporary)
