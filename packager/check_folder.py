@@ -56,7 +56,7 @@ def guarded(folders: Iterable[Path]) -> Iterator[None]:
     Raises:
         ModelCheckError: Something was changed or removed.
     """
-    before = {folder: _facts(folder) for folder in folders}
+    before = {folder: facts_of(folder) for folder in folders}
     try:
         yield
     finally:
@@ -69,7 +69,8 @@ def guarded(folders: Iterable[Path]) -> Iterator[None]:
         )
 
 
-def _facts(folder: Path) -> dict[str, _Facts]:
+def facts_of(folder: Path) -> dict[str, _Facts]:
+    """Return what changes of everything in a folder when it is changed, by the whole path."""
     found: dict[str, _Facts] = {}
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -84,7 +85,7 @@ def _facts(folder: Path) -> dict[str, _Facts]:
 
 def _restore(folder: Path, before: dict[str, _Facts]) -> list[str]:
     """Remove what is new; return what is not as it was, relative to the folder."""
-    after = _facts(folder)
+    after = facts_of(folder)
     for path in sorted(after.keys() - before.keys(), reverse=True):  # what lies in a folder comes before it
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(after[path][1]):

@@ -9,7 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from packager.errors import UsageError
 from packager.redaction import secrets_of_url
@@ -62,7 +71,15 @@ def read_platform(text: str) -> str:
         raise UsageError(f"--platform {text}: unknown", hint=f"known: {', '.join(_PLATFORMS)}") from None
 
 
+def _check_mode(value: object) -> object:
+    try:
+        return "always" if TypeAdapter(bool).validate_python(value) else "never"
+    except ValidationError:
+        return value
+
+
 Platform = Annotated[Literal["linux-64", "linux-aarch64"], BeforeValidator(_conda_platform)]
+CheckMode = Annotated[Literal["auto", "always", "never"], BeforeValidator(_check_mode)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
 SecretPairs = Annotated[dict[str, SecretStr], BeforeValidator(_pairs)]
@@ -151,12 +168,23 @@ class Settings(BaseModel):
         description="What REST images answer with; auto: granian where the image's Python has it, else gunicorn.",
     )
 
-    check: bool | None = Field(
-        default=None,
-        description="Load the model and predict its example before anything is pushed; default: where this machine "
-        "can, `true` makes it an error where it can't, `false` leaves it out.",
+    check: CheckMode = Field(
+        default="auto",
+        description="Load the model and predict its example before anything is pushed: auto (where this machine can), "
+        "always (or true: an error where it can't) or never (or false).",
     )
     check_seconds: float = Field(default=300.0, gt=0, description="How long that may take.")
+    check_cache_max_bytes: int = Field(
+        default=10 << 30,
+        ge=0,
+        description="Largest size of the environments kept unpacked in the cache folder for the check; 0: none. They "
+        "also take at most half of the disk's space.",
+    )
+    check_fetch_max_bytes: int = Field(
+        default=500_000_000,
+        ge=0,
+        description="Largest packed size of an environment that is fetched from the registry for the check.",
+    )
 
     insecure_registries: Words = Field(
         default=(), description="HOST:PORT of registries that speak plain HTTP; loopback hosts always may."

@@ -71,7 +71,8 @@ Check = Annotated[
     typer.Option(
         "--check/--no-check",
         help="Load the model and predict its example before anything is pushed. Default: where this machine can run "
-        "the image's Python, a line in the log elsewhere; --check makes that an error.",
+        "the image's Python, a result that says why not elsewhere; --check makes that an error. They come before the "
+        "packaging's argument `check`.",
     ),
 ]
 ResultsDir = Annotated[
