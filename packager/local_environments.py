@@ -86,12 +86,16 @@ class LocalEnvironments:
         size = sum(path.lstat().st_blocks * 512 for path in files.rglob("*"))
         if (entry / _FACTS).exists() or not self._make_room(size, entry):
             return
-        unfinished.mkdir()
-        shutil.move(files, unfinished / _FILES)
-        (unfinished / _LOCK).touch()
-        (unfinished / _SIZE).write_text(str(size))
-        (unfinished / _FACTS).write_text(_digest(unfinished / _FILES))
-        unfinished.rename(entry)
+        try:
+            unfinished.mkdir()
+            (unfinished / _LOCK).touch()
+            (unfinished / _SIZE).write_text(str(size))
+            shutil.move(files, unfinished / _FILES)
+            (unfinished / _FACTS).write_text(_digest(unfinished / _FILES))
+            unfinished.rename(entry)
+        except OSError:
+            remove_folder(unfinished)
+            raise
         log.debug("the environment is kept unpacked in %s", entry)
 
     def _make_room(self, size: int, new: Path) -> bool:

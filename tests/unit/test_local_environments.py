@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path, PurePosixPath
@@ -144,6 +145,18 @@ def test_a_killed_run_and_one_at_the_same_time(environments: LocalEnvironments, 
     keep(environments, 1, tmp_path)
     assert used(environments, 1) == first
     assert sorted(path.name for path in environments.folder.iterdir()) == sorted([_entry(environments, 1).name, "lock"])
+
+
+def test_a_disk_that_is_full_meanwhile_is_no_failure(
+    environments: LocalEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "move", full)
+    root = keep(environments, 1, tmp_path)
+    assert (root / "bin/python").exists()
+    assert [path.name for path in environments.folder.iterdir()] == ["lock"]
 
 
 def test_a_folder_that_can_not_be_made_is_no_failure(tmp_path: Path) -> None:
