@@ -10,9 +10,10 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from packager import __version__
-from packager.check.model_check import ModelCheck
+from packager.check.model_check import ModelCheck, choose_mode
 from packager.engines.selection import Needs
 from packager.environment.cache.registry import EnvironmentStore
+from packager.environment.cache.unpacked import LocalEnvironments
 from packager.environment.dependencies import DependencyMaker, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME
@@ -90,7 +91,7 @@ def package(job: Job, tools: Tools) -> PackagingResult:
             built = engine.build(prepared.plan, context, destination, prepared.access)
             finish_work()  # the image is there: what is left is to keep what the next run can use, and to say so
         prepared.keep_environment(built)
-    return PackagingResult.of(built)
+    return PackagingResult.of(built, prepared.model_check)
 
 
 def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
@@ -119,12 +120,17 @@ class _PreparedJob:
     dependencies: Dependencies
     key: str
     store: EnvironmentStore | None
+    environments: LocalEnvironments
+    model_check: str
 
     def keep_environment(self, built: BuiltImage) -> None:
         """Keep an environment that was made for the next runs."""
+        root, prefix = self.dependencies.root, self.dependencies.prefix
         for layer in built.layers:
             if self.store is not None and self.key and layer.name == ENVIRONMENT_LAYER:
                 self.store.keep(self.key, self.dependencies, layer)
+                if root is not None and prefix is not None:
+                    self.environments.keep(layer, prefix, root)
 
 
 @contextmanager
@@ -136,12 +142,14 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             opened_model(job.model, work, settings=settings, environ=tools.environ, reporter=reporter)
         )
         request = make_request(job.manifest, artifact.manifest.model, job.overrides)
+        mode = choose_mode(settings.check, request.arguments.check)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
         engine = tools.choose_engine(
             Needs(
                 run_steps=needs_run_step(request, artifact),
                 local_base=request.base.in_local_storage,
                 local_output=request.destination.transport != "docker",
+                check=mode != "never",
             )
         )
         logins = LoginContext(
@@ -179,14 +187,18 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             packager_version=__version__,
         )
         plan = make_plan(request, prepared)
+        environments = LocalEnvironments.from_settings(settings)
+        model_check = ""
         if pushes:
-            ModelCheck(
+            model_check = ModelCheck(
                 settings=settings,
                 environ=tools.environ,
                 reporter=reporter,
                 workspace=work,
                 access=access,
                 withheld=auth.withheld,
+                mode=mode,
+                environments=environments,
                 in_image=engine.checks_model,
             ).check(plan, prepared)
         auth.refresh()
@@ -198,6 +210,8 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             dependencies=dependencies,
             key=key,
             store=store,
+            environments=environments,
+            model_check=model_check,
         )
 
 

@@ -28,26 +28,34 @@ class PackagingResult:
     Attributes:
         image: The full reference with its tag: `host/path:tag`.
         image_digest: `host/path@sha256:…`.
+        model_check: `passed`, or `skipped: ` and why the model was not checked.
         output: `oci:DIR` or `oci-archive:FILE` when the image went to no registry, else empty.
     """
 
     image: str
     image_digest: str
+    model_check: str
     output: str = ""
 
     @classmethod
-    def of(cls, built: BuiltImage) -> PackagingResult:
-        """Name the built image."""
+    def of(cls, built: BuiltImage, model_check: str) -> PackagingResult:
+        """Name the built image, and say what became of the check of its model."""
         reference, destination = built.destination.reference, built.destination
         return cls(
             image=str(reference),
             image_digest=reference.with_digest(built.digest),
+            model_check=model_check,
             output="" if destination.transport == "docker" else str(destination),
         )
 
     def to_dict(self) -> dict[str, str]:
         """Return the flat object of strings that becomes `status.results`."""
-        results = {"image": self.image, "imageDigest": self.image_digest, "output": self.output}
+        results = {
+            "image": self.image,
+            "imageDigest": self.image_digest,
+            "modelCheck": self.model_check,
+            "output": self.output,
+        }
         return {name: value for name, value in results.items() if value}
 
 

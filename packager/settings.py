@@ -9,7 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from packager.errors import UsageError
 from packager.logs.redaction import secrets_of_url
@@ -62,7 +72,15 @@ def read_platform(text: str) -> str:
         raise UsageError(f"--platform {text}: unknown", hint=f"known: {', '.join(_PLATFORMS)}") from None
 
 
+def _check_mode(value: object) -> object:
+    try:
+        return "always" if TypeAdapter(bool).validate_python(value) else "never"
+    except ValidationError:
+        return value
+
+
 Platform = Annotated[Literal["linux-64", "linux-aarch64"], BeforeValidator(_conda_platform)]
+CheckMode = Annotated[Literal["auto", "always", "never"], BeforeValidator(_check_mode)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretWords = Annotated[tuple[SecretStr, ...], BeforeValidator(_words)]
 SecretPairs = Annotated[dict[str, SecretStr], BeforeValidator(_pairs)]
@@ -175,12 +193,23 @@ class Settings(BaseModel):
         "the image's Python, else gunicorn.",
     )
 
-    check: bool | None = Field(
-        default=None,
-        description="Load the model and predict its example before the push. Default: where this machine can run it. "
-        "true: fail where it cannot. false: skip.",
+    check: CheckMode = Field(
+        default="auto",
+        description="Load the model and predict its example before the push. auto: where this machine can run it. "
+        "always (or true): fail where it cannot. never (or false): skip it, whatever the packaging asks for.",
     )
     check_seconds: float = Field(default=300.0, gt=0, description="Time limit of the check, in seconds.")
+    check_cache_max_bytes: ByteSize = Field(
+        default=ByteSize(10 << 30),
+        ge=0,
+        description="Maximum size of unpacked environments kept in the cache folder for the check (0: keep none). "
+        "They take at most half of the disk.",
+    )
+    check_fetch_max_bytes: ByteSize = Field(
+        default=ByteSize(500_000_000),
+        ge=0,
+        description="Maximum packed size of an environment downloaded from the registry for the check.",
+    )
 
     insecure_registries: Words = Field(
         default=(),

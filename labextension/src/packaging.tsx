@@ -31,6 +31,7 @@ function Head({ packaging, error }: { packaging: IEntity | null; error: string }
   }
   const state = stateOf(packaging);
   const image = resultOf(packaging, 'imageDigest') || resultOf(packaging, 'image');
+  const check = resultOf(packaging, 'modelCheck');
   const given = Object.entries(packaging.spec.arguments ?? {});
   return (
     <>
@@ -58,6 +59,12 @@ function Head({ packaging, error }: { packaging: IEntity | null; error: string }
                 <copyIcon.react tag="span" width="16px" height="16px" />
               </button>
             </dd>
+          </>
+        )}
+        {check && (
+          <>
+            <dt>Model check</dt>
+            <dd>{check}</dd>
           </>
         )}
       </dl>

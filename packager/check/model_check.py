@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from packager.check.confinement import confinement
 from packager.check.memory import available_memory
 from packager.check.report import UnavailableError, judge, report_words, show
 from packager.check.sandbox import guarded, lay_out
-from packager.errors import ModelCheckError, ToolMissingError, is_disk_full
+from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
+from packager.logs.redaction import one_line
 from packager.models.integrations import docker_rest
 from packager.system.process import OutOfBoundsError, run_command
 from packager.system.process_tree import unreadable
@@ -31,18 +32,20 @@ from packager.system.signals import private_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
     from packager.check.confinement import Confinement
-    from packager.image.plan import ImagePlan
+    from packager.environment.cache.unpacked import LocalEnvironments
+    from packager.image.plan import ImagePlan, StoredLayer
     from packager.image.planner import Dependencies, Prepared
     from packager.logs.progress import Reporter
     from packager.registry.access import RegistryAccess
-    from packager.settings import Settings
+    from packager.settings import CheckMode, Settings
     from packager.system.process import Completed
 
 log = logging.getLogger(__name__)
 
+PASSED, SKIPPED = "passed", "skipped: "
 _MOST_BYTES = 1 << 20  # of the report
 _GRACE = 2.0
 USER_ID = int(docker_rest.USER.partition(":")[0])
@@ -56,6 +59,20 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MACHINES = {"linux-64": ("x86_64", "amd64"), "linux-aarch64": ("aarch64", "arm64")}
 
 
+def choose_mode(setting: CheckMode, argument: CheckMode) -> CheckMode:
+    """Choose between the setting, which comes first unless it is `auto`, and the packaging's argument.
+
+    Raises:
+        ModelCheckError: The packaging asks for a check that the setting leaves out.
+    """
+    if (setting, argument) == ("never", "always"):
+        raise ModelCheckError(
+            "the model can't be checked here: the packaging has `check: always`, and PACKAGER_CHECK leaves it out",
+            hint="change the argument to auto or never, or PACKAGER_CHECK",
+        )
+    return argument if setting == "auto" else setting
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCheck:
     """What a model is checked with.
@@ -64,6 +81,8 @@ class ModelCheck:
         environ: Where certificates and proxies without a password are taken from; nothing else of it reaches the model.
         workspace: A private folder.
         access: How the registry of a kept environment is reached.
+        mode: `auto`, `always` or `never`.
+        environments: Those that are unpacked on this machine.
         in_image: Whether the engine checks an image that it has run commands in.
         withheld: Takes the logins off the disk for a block.
         run: Runs a command as `run_command` does.
@@ -75,49 +94,51 @@ class ModelCheck:
     workspace: Path
     access: RegistryAccess
     withheld: Callable[[], AbstractContextManager[None]]
+    mode: CheckMode
+    environments: LocalEnvironments
     in_image: bool = False
     run: Callable[..., Completed] = run_command
 
-    def check(self, plan: ImagePlan, prepared: Prepared) -> None:
-        """See that the model can serve, where that can be done: always, when the settings ask for it.
+    def check(self, plan: ImagePlan, prepared: Prepared) -> str:
+        """See that the model can serve, where that can be done; return `passed`, or `skipped: ` and why.
 
         Raises:
-            ModelCheckError: It can't serve; or it can't be checked here, and the settings ask for it.
+            ModelCheckError: It can't serve; or it can't be checked here, and the mode is `always`.
         """
-        wanted = self.settings.check
-        if wanted is False:
+        if self.mode == "never":
             log.info("the model is not checked, as asked for")
-            return
+            return f"{SKIPPED}left out (check: never)"
         if plan.run_steps and self.in_image:
             log.info("the model is checked in the image, when that is built")
-            return
-        if prepared.dependencies.stored is not None and not wanted:
-            log.info("the model is not checked: its environment is kept in the registry (--check fetches it)")
-            return
+            return PASSED
         try:
             _check_memory(sum(prepared.sizes.values()))
-            with private_folder("check-", self.workspace) as folder:
-                prepared = self._with_files(prepared, folder)
+            self._check_platform()
+            with private_folder("check-", self.workspace) as folder, self._with_files(prepared, folder) as whole:
                 scratch = folder / "tmp"
                 scratch.mkdir()
                 with confinement([scratch], USER_ID) as confined:
-                    python = self._python(prepared.dependencies, confined)
+                    python = self._python(whole.dependencies, confined)
                     with self.reporter.stage("Checking that the model serves"):
-                        self._check(python, plan, prepared, folder, confined)
+                        self._check(python, plan, whole, folder, confined)
         except UnavailableError as error:
-            if wanted:
+            if self.mode == "always":
                 raise ModelCheckError(
                     f"the model can't be checked here: {error}",
-                    hint="leave --check (PACKAGER_CHECK) away, which makes this a line in the log",
+                    hint="`check: auto`, without --check and PACKAGER_CHECK, packages it unchecked and says so",
                 ) from error
             log.warning("the model is not checked: %s", error)
+            return f"{SKIPPED}{one_line(str(error))}"
+        return PASSED
+
+    def _check_platform(self) -> None:
+        if platform.machine() not in _MACHINES[self.settings.platform]:
+            raise UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
 
     def _python(self, dependencies: Dependencies, confined: Confinement) -> list[str]:
         """Return the command that runs the image's Python on this machine, confined as the model will be."""
         if dependencies.root is None:
             raise UnavailableError("the base's own conda makes its environment, when the image is built")
-        if platform.machine() not in _MACHINES[self.settings.platform]:
-            raise UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
         if dependencies.packages is None:
             command = [str(dependencies.root / "bin" / "python"), "-B"]
         else:
@@ -156,16 +177,40 @@ class ModelCheck:
             done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 
-    def _with_files(self, prepared: Prepared, folder: Path) -> Prepared:
-        """Fetch the files of an environment that lies in a registry."""
+    @contextmanager
+    def _with_files(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
+        """Give the files of an environment that lies in a registry: from the cache folder, else fetched."""
         dependencies = prepared.dependencies
-        if dependencies.stored is None or dependencies.prefix is None:
-            return prepared
+        stored, prefix = dependencies.stored, dependencies.prefix
+        if stored is None or prefix is None:
+            yield prepared
+            return
+        with ExitStack() as stack:
+            root = stack.enter_context(self.environments.use(stored, prefix))
+            if root is None:
+                if dependencies.packages is not None:
+                    _own_python(dependencies.python_version)  # else nothing is fetched
+                fetched = self._fetch(stored, prefix, folder / "environment")
+                self.environments.keep(stored, prefix, fetched)
+                root = stack.enter_context(self.environments.use(stored, prefix)) or fetched
+            yield replace(prepared, dependencies=replace(dependencies, root=root, stored=None))
+
+    def _fetch(self, layer: StoredLayer, prefix: PurePosixPath, folder: Path) -> Path:
+        size, most = layer.descriptor.size, self.settings.check_fetch_max_bytes
+        if size > most and self.mode != "always":
+            raise UnavailableError(
+                f"its environment is kept in the registry and has {size / 1e6:,.0f} MB packed, more than "
+                f"PACKAGER_CHECK_FETCH_MAX_BYTES ({most / 1e6:,.0f} MB)"
+            )
         from packager.environment.cache.unpack import fetch_files  # noqa: PLC0415  (only what is needed)
 
-        with self.reporter.stage("Fetching the environment that is kept in the registry"), self._room():
-            root = fetch_files(dependencies.stored, dependencies.prefix, self.access, folder / "environment")
-        return replace(prepared, dependencies=replace(dependencies, root=root, stored=None))
+        try:
+            with self.reporter.stage("Fetching the environment that is kept in the registry"), self._room():
+                return fetch_files(layer, prefix, self.access, folder)
+        except RegistryError as error:
+            if self.mode == "always":
+                raise
+            raise UnavailableError(f"its environment can't be fetched: {error.message}") from error
 
     @contextmanager
     def _room(self) -> Iterator[None]:

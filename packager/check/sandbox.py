@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WRITING_HINT = (
     "its image can't be written when it runs: let the model write to the temporary folder (tempfile), the home or the "
-    "cache folder (XDG_CACHE_HOME), or package it unchecked with --no-check (PACKAGER_CHECK=false)"
+    "cache folder (XDG_CACHE_HOME), or package it unchecked with --no-check (PACKAGER_CHECK=never)"
 )
 _SHOWN = 3
 _WRITE_BITS = 0o222
@@ -71,7 +71,7 @@ def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator
     Raises:
         ModelCheckError: Something was changed or removed.
     """
-    before = {folder: _facts(folder) for folder in folders}
+    before = {folder: facts_of(folder) for folder in folders}
     locked = [path for folder in read_only for path in _lock(folder, before.get(folder, {}))]
     try:
         yield
@@ -98,7 +98,8 @@ def _lock(folder: Path, facts: _Found) -> list[str]:
     return locked
 
 
-def _facts(folder: Path) -> _Found:
+def facts_of(folder: Path) -> _Found:
+    """Return what changes of everything in a folder when it is changed, by the whole path."""
     found: _Found = {}
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -114,7 +115,7 @@ def _facts(folder: Path) -> _Found:
 
 def _restore(folder: Path, before: _Found) -> list[str]:
     """Remove what is new; return what is not as it was, relative to the folder."""
-    after = _facts(folder)
+    after = facts_of(folder)
     for path in sorted(after.keys() - before.keys(), reverse=True):  # what lies in a folder comes before it
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(after[path][1]):

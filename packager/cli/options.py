@@ -70,8 +70,8 @@ Check = Annotated[
     bool | None,
     typer.Option(
         "--check/--no-check",
-        help="Load the model and predict its example before the push. Default: check where this machine can run it. "
-        "--check: fail where it cannot. --no-check: skip.",
+        help="Load the model and predict its example before the push. Default: the packaging's argument `check`. "
+        "--check: fail where it cannot run. --no-check: skip it.",
     ),
 ]
 ResultsDir = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,13 +54,19 @@ class Choices:
     refresh: bool = False
     check: bool | None = None
 
+    def arguments(self) -> dict[str, Any]:
+        """Return what the options say as the packager's arguments."""
+        return {} if self.check is None else {"check": "always" if self.check else "never"}
+
     def tools(self, session: Session) -> Tools:
         """Set up what the pipeline works with."""
         return session.tools(self.engine, platform=self.platform, refresh=self.refresh, check=self.check)
 
 
-def _package(job: Job, tools: Tools, outputs: Outputs) -> None:
-    result = package(job, tools)
+def _package(job: Job, choices: Choices, session: Session, outputs: Outputs) -> None:
+    overrides = replace(job.overrides, arguments={**(job.overrides.arguments or {}), **choices.arguments()})
+    result = package(replace(job, overrides=overrides), choices.tools(session))
+    result = replace(result, model_check=session.redactor.clean(result.model_check))
     outputs.write(result)
     for name, value in result.to_dict().items():
         log.info("%s: %s", name, value)
@@ -87,7 +93,7 @@ def _run(
             model = held_model(manifest)
             session.redactor.add(model.secrets())
         job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
-        _package(job, choices.tools(session), outputs)
+        _package(job, choices, session, outputs)
 
 
 def _check_words(before: list[str], resource_file: str) -> None:
@@ -174,7 +180,7 @@ def build(
     with open_session(log_format, verbose=verbose, outputs=outputs) as session:
         job = _make_job(session, model, packager, files, packaging_id, arguments, output)
         choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
-        _package(job, choices.tools(session), outputs)
+        _package(job, choices, session, outputs)
 
 
 def render(

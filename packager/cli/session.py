@@ -74,7 +74,7 @@ class Session:
         if refresh:
             changes["refresh_environment"] = True
         if check is not None:
-            changes["check"] = check
+            changes["check"] = "always" if check else "never"
         settings = self.settings.model_copy(update=changes)
         run = partial(run_command, grace=settings.stop_grace)
         choose = partial(_set_up_engine, asked, settings, run)
@@ -103,7 +103,7 @@ def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, needs: Ne
         return KanikoEngine(settings, run, os.environ)
     from packager.engines.buildah import BuildahEngine  # noqa: PLC0415
 
-    return BuildahEngine(settings, run, os.environ)
+    return BuildahEngine(settings, run, os.environ, checks_model=needs.check)
 
 
 @contextmanager

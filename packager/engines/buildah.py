@@ -49,10 +49,12 @@ class BuildahEngine:
 
     name = "buildah"
     reads_context = True
-    checks_model = True
 
-    def __init__(self, settings: Settings, run: Runner, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, run: Runner, environ: Mapping[str, str], *, checks_model: bool = True
+    ) -> None:
         """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
+        self.checks_model = checks_model
         self._settings = settings
         self._run = run
         self._environ = environ
@@ -125,7 +127,7 @@ class BuildahEngine:
                     has_run_steps=bool(plan.run_steps),
                 )
                 image_id = session.build(plan, context, isolation)
-                if plan.run_steps and self._settings.check is not False:
+                if plan.run_steps and self.checks_model:
                     session.check(image_id, plan, isolation, self._settings.check_seconds)
                 session.name(image_id, cache_name(destination.reference.repository, time.time_ns()))
                 digest = _deliver(session, image_id, destination, access, plan.timestamp)

@@ -23,11 +23,13 @@ class Needs:
         run_steps: Whether commands run in the image while it's built.
         local_base: Whether the base image lies in a local container storage.
         local_output: Whether the image goes into a file or folder, and to no registry.
+        check: Whether the model is to be checked, where the engine runs commands in its image.
     """
 
     run_steps: bool = False
     local_base: bool = False
     local_output: bool = False
+    check: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,11 @@ from packager.kube.names import COMMON_LABELS, ENTITY
 from packager.kube.resources import container_resources
 from packager.kube.security import security
 
-_RESULTS = {"image": "The image by its tag.", "imageDigest": "The image by its digest."}
+_RESULTS = {
+    "image": "The image by its tag.",
+    "imageDigest": "The image by its digest.",
+    "modelCheck": "passed, or skipped: and why the model was not checked.",
+}
 _ARGO_RESULTS = WORK_FOLDER / "results"
 _TEKTON_RESULTS = "/tekton/results"  # where $(results.image.path) lies; Kaniko leaves it alone, because it is a mount
 _SECRET = "manifest-secret"  # noqa: S105  (the name of a parameter)

@@ -81,7 +81,8 @@ def test_a_model_becomes_an_image_that_predicts(client: OdahuClient, desk: Desk,
     digest = password_registry.digest("api/wine", "1")
     assert results["imageDigest"] == f"{uri}/wine@{digest}"
     value = client.run("packaging", "get", *NAME, "-o", "jsonpath=[*].status.results[*].value")
-    assert json.loads(value) == [f"{uri}/wine:1", results["imageDigest"]]
+    assert json.loads(value) == [f"{uri}/wine:1", results["imageDigest"], results["modelCheck"]]
+    assert results["modelCheck"] == "passed" or results["modelCheck"].startswith("skipped: ")
 
     logs = client.run("packaging", "logs", *NAME)
     assert str(digest) in logs

@@ -252,7 +252,9 @@ def assert_packaged(pod: Pod, registry: Registry, log: str) -> str:
     assert results == {
         "image": f"{registry.host}/{name_of(pod)}:1",
         "imageDigest": f"{registry.host}/{name_of(pod)}@{digest}",
+        "modelCheck": results["modelCheck"],
     }
+    assert results["modelCheck"].startswith(("passed", "skipped: "))
     assert json.loads((pod.desk.folder / "workspace" / "result.json").read_text()) == results
     assert {path.name: path.read_text() for path in pod.results.iterdir()} == results
     assert PASSWORD not in log

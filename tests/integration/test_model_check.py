@@ -226,25 +226,6 @@ def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: Des
     assert "the model can't be checked here: " in ran.err
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_a_kept_environment_is_fetched_when_the_check_is_asked_for(
-    conda: Desk, registry: Registry, compression: str
-) -> None:
-    del conda.environ["PACKAGER_ENVIRONMENT_CACHE"]
-    conda.environ["PACKAGER_LAYER_COMPRESSION"] = compression
-    to = f"docker://{registry.host}/check/kept-{compression}:1"
-    first, second = package(conda, to), package(conda, to)
-    assert "the model serves" in first.err
-    assert second.code == 0, second.err
-    assert "not checked: its environment is kept in the registry" in second.err
-    third = package(conda, to, "--check")
-    assert (third.code, "the model serves" in third.err) == (0, True), third.err
-    assert "solving" not in third.err
-    put(conda, IN_INIT + "    return 'tensor'")
-    fourth = package(conda, to, "--check")
-    assert (fourth.code, "init() of the model returned 'tensor'" in fourth.err) == (CANT_SERVE, True)
-
-
 @pytest.mark.needs("root")
 def test_our_environment_is_kept_from_processes_of_our_user() -> None:
     """By a child that is nobody: root may read everything."""

@@ -45,9 +45,9 @@ def test_the_results_are_outputs_of_both() -> None:
     for template in yaml.safe_load(ARGO_FILE.read_text())["spec"]["templates"]:
         folder = template["container"]["args"][-1]
         paths = {each["name"]: each["valueFrom"]["path"] for each in template["outputs"]["parameters"]}
-        assert paths == {name: f"{folder}/{name}" for name in ("image", "imageDigest")}
+        assert paths == {name: f"{folder}/{name}" for name in ("image", "imageDigest", "modelCheck")}
     for task in yaml.safe_load_all(TEKTON_FILE.read_text()):
-        assert [each["name"] for each in task["spec"]["results"]] == ["image", "imageDigest"]
+        assert [each["name"] for each in task["spec"]["results"]] == ["image", "imageDigest", "modelCheck"]
         assert task["spec"]["steps"][0]["args"][-2:] == ["--results-dir", "/tekton/results"]
 
 

@@ -13,7 +13,7 @@ from packager.result import TERMINATION_LOG_BYTES, Outputs, PackagingResult
 
 DIGEST = "sha256:" + "1" * 64
 REFERENCE = Reference.parse("gcr.io/project/wine:1")
-RESULT = PackagingResult.of(BuiltImage(destination=Destination(reference=REFERENCE), digest=DIGEST))
+RESULT = PackagingResult.of(BuiltImage(destination=Destination(reference=REFERENCE), digest=DIGEST), "passed")
 
 
 def outputs(folder: Path) -> Outputs:
@@ -26,7 +26,11 @@ def test_the_three_files_agree(tmp_path: Path) -> None:
     places = outputs(tmp_path)
     places.prepare()
     places.write(RESULT)
-    expected = {"image": "gcr.io/project/wine:1", "imageDigest": f"gcr.io/project/wine@{DIGEST}"}
+    expected = {
+        "image": "gcr.io/project/wine:1",
+        "imageDigest": f"gcr.io/project/wine@{DIGEST}",
+        "modelCheck": "passed",
+    }
     assert json.loads((tmp_path / "result.json").read_text()) == expected
     assert json.loads((tmp_path / "log").read_text()) == expected
     assert {path.name: path.read_text() for path in (tmp_path / "results").iterdir()} == expected
@@ -36,7 +40,7 @@ def test_the_three_files_agree(tmp_path: Path) -> None:
 
 def test_a_local_output_is_named_beside_the_image() -> None:
     destination = Destination(reference=REFERENCE, transport="oci-archive", path=Path("/tmp/wine.tar"))  # noqa: S108
-    result = PackagingResult.of(BuiltImage(destination=destination, digest=DIGEST))
+    result = PackagingResult.of(BuiltImage(destination=destination, digest=DIGEST), "passed")
     assert result.to_dict()["output"] == "oci-archive:/tmp/wine.tar"
 
 

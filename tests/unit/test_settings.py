@@ -95,3 +95,16 @@ def test_a_wrong_or_unknown_setting_is_named_without_its_value(name: str, value:
         Settings.from_env({name: value})
     assert caught.value.exit_code == 2
     assert "packager settings" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("", "auto"), ("auto", "auto"), ("always", "always"), ("true", "always"), ("1", "always"), ("False", "never")],
+)
+def test_the_check_is_a_mode_or_yes_or_no(value: str, mode: str) -> None:
+    assert Settings.from_env({"PACKAGER_CHECK": value}).check == mode
+
+
+def test_another_mode_of_the_check_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"PACKAGER_CHECK: Input should be 'auto', 'always' or 'never'"):
+        Settings.from_env({"PACKAGER_CHECK": "sometimes"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import zlib
 from contextlib import closing
@@ -9,34 +10,79 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
+from packager.check.report import UnavailableError
 from packager.errors import RegistryError
 from packager.registry.client import Repository
+from packager.registry.remote_blob import CopiedBlob
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path, PurePosixPath
 
     from packager.image.plan import StoredLayer
     from packager.registry.access import RegistryAccess
 
+_DAMAGE = (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, FileExistsError, NotADirectoryError)
+_BLOCK = 1 << 20
+
 
 def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
     """Unpack an environment's layer into a new folder; return the place in it of what lies at `prefix` in the image.
 
+    It is unpacked as it comes and checked against its digest at the end. It may take half of the disk's free space.
+
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had, or is damaged.
+        UnavailableError: It is too large for the disk.
         OSError: It can't be written.
     """
     folder.mkdir()
-    with closing(Repository(layer.repository, access)) as repository, repository.layer(layer.descriptor) as stream:
-        packed = cast("BinaryIO", stream)
+    with closing(Repository(layer.repository, access)) as repository:
+        chunks = CopiedBlob(source=repository, known=layer.descriptor).stream()
+        packed = cast("BinaryIO", _Chunks(chunks))
         if layer.descriptor.media_type.endswith("zstd"):
-            packed = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(packed))
+            packed = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True))
         try:
-            with tarfile.open(fileobj=packed, mode="r|*") as archive:
-                archive.extractall(folder, filter="tar")
-        except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError) as error:
+            with tarfile.open(fileobj=packed, mode="r|*", bufsize=_BLOCK) as archive:
+                _extract(archive, folder)
+        except _DAMAGE as error:
             raise RegistryError(
                 f"the environment kept in {layer.repository.repository} can't be unpacked: {error}",
                 hint="--refresh-environment makes it anew",
             ) from error
+        for _ in chunks:  # what is left, to the check of the digest
+            pass
     return folder / prefix.relative_to("/")
+
+
+class _Chunks:
+    """Chunks of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._held = b""
+
+    def read(self, size: int) -> bytes:
+        self._held = self._held or next(self._chunks, b"")
+        given, self._held = self._held[:size], self._held[size:]
+        return given
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack folders and files, then the links, so that nothing is written through one."""
+    room = shutil.disk_usage(folder).free // 2
+    links = []
+    for member in archive:
+        if member.issym():
+            links.append(member)
+            continue
+        if not (member.isreg() or member.isdir()):
+            raise tarfile.SpecialFileError(member)
+        room -= member.size
+        if room < 0:
+            raise UnavailableError(f"its environment would take more than half of the free space in {folder.parent}")
+        archive.extract(member, folder, filter="tar")
+    for member in links:
+        link = folder / tarfile.tar_filter(member, str(folder)).name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(member.linkname)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 from pydantic.alias_generators import to_camel
@@ -49,6 +49,14 @@ class ImageArguments(BaseModel):
         description="Conda env location in Dockerfile",
         pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+/?$",
         max_length=200,
+    )
+
+    check: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description=(
+            "Load the model and predict its example before the image is pushed: auto (where the packager can), always "
+            "(the packaging fails where it can't) or never"
+        ),
     )
 
     @field_validator("dockerfile_base_image")

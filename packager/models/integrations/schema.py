@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from packager.models.integrations.base import Application
 
-_KEYWORDS = ("description", "type", "default", "minimum", "maximum", "pattern", "maxLength")
+_KEYWORDS = ("description", "type", "enum", "default", "minimum", "maximum", "pattern", "maxLength")
 
 
 def integration(application: Application, default_image: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ PUSH = {"name": "docker-push", "connectionName": "registry"}
         ({"arguments": {"imageName": "{{ Nome }}"}}, ["Nome"]),
         ({"arguments": {"imageName": "{{ Nome }}", "port": 0}}, ["Nome", "argument 'port'"]),
         ({"arguments": {"dockerfileBaseImage": "a b"}}, ["dockerfileBaseImage"]),
+        ({"arguments": {"check": "sometimes"}}, ["argument 'check': 'sometimes' is not one of ['auto', 'always',"]),
         ({"targets": []}, ["target 'docker-push' is required"]),
         ({"targets": [PUSH, PUSH]}, ["target 'docker-push' is given twice"]),
         ({"targets": [PUSH, {"name": "pypi"}]}, ["target 'pypi' is unknown"]),

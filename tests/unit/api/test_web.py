@@ -172,6 +172,13 @@ class TestPages:
         kept = client.get("/api/v1/connection/mine/decrypted").json()["spec"]
         assert (kept["uri"], kept["password"]) == ("localhost:2", encoded("hush"))
 
+    def test_the_outcome_of_the_models_check_is_on_the_packagings_page(self, client: httpx.Client) -> None:
+        client.post("/api/v1/model/packaging", json=packaging("x")).raise_for_status()
+        results = [{"name": "image", "value": "r.io/x:1"}, {"name": "modelCheck", "value": "skipped: <too large>"}]
+        client.put("/api/v1/model/packaging/x/result", json=results).raise_for_status()
+        page = client.get("/ui/packagings/x").text
+        assert "<dt>modelCheck</dt><dd><code>skipped: &lt;too large&gt;</code></dd>" in page
+
     def test_deleting_asks_first(self, client: httpx.Client) -> None:
         assert "Delete the connection registry?" in client.get("/ui/delete/connection/registry").text
         assert client.get("/api/v1/connection/registry").status_code == 200

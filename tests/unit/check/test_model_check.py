@@ -14,9 +14,11 @@ import pytest
 
 from packager.check import confinement, model_check
 from packager.check.memory import available_memory
-from packager.check.model_check import USER_ID, ModelCheck
+from packager.check.model_check import USER_ID, ModelCheck, choose_mode
 from packager.check.sandbox import guarded, lay_out
-from packager.errors import ModelCheckError, ToolMissingError
+from packager.environment.cache import unpack
+from packager.environment.cache.unpacked import LocalEnvironments
+from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
 from packager.image.planner import Dependencies, Prepared, make_plan
 from packager.logs.progress import SilentReporter
@@ -30,6 +32,8 @@ from tests.unit.builders import BASE_DIGEST, base, prepared, request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from packager.settings import CheckMode
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 SERVES = Completed(argv=(), returncode=0, output="", stdout='{"status": "ok", "sample": "predicted", "seconds": {}}\n')
@@ -48,6 +52,11 @@ class Desk:
     during: Callable[[], object] = lambda: None
     withheld: bool = False
     uid: int = USER_ID
+    limit: int = 1 << 20  # bytes of the environments on this machine
+
+    @property
+    def environments(self) -> LocalEnvironments:
+        return LocalEnvironments(folder=self.folder / "cache", max_bytes=self.limit)
 
     def __post_init__(self) -> None:
         (self.folder / "environment/bin").mkdir(parents=True)
@@ -75,20 +84,23 @@ class Desk:
         yield
         self.withheld = False
 
-    def check(self, ready: Prepared | None = None, check: bool | None = None) -> None:
+    def check(self, ready: Prepared | None = None, mode: CheckMode = "auto") -> str:
         ready = ready or prepared(self.folder)
         platforms = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
-        values = {"platform": platforms[platform.machine()], "check": check, **self.settings}
-        ModelCheck(
+        values = {"platform": platforms[platform.machine()], **self.settings}
+        outcome = ModelCheck(
             settings=Settings.model_validate(values),
             environ=self.environ,
             reporter=SilentReporter(),
             workspace=self.folder,
             access=RegistryAccess(auth_file=self.folder / "none", trust=Trust(), plain_hosts=frozenset()),
             withheld=self.hold,
+            mode=mode,
+            environments=self.environments,
             run=self.run,
         ).check(make_plan(request(), ready), ready)
-        assert {path.name for path in self.folder.iterdir()} == {"environment", "artifact"}
+        assert {path.name for path in self.folder.iterdir()} <= {"environment", "artifact", "cache"}
+        return outcome
 
 
 @pytest.fixture
@@ -174,13 +186,13 @@ def test_pip_packages_run_on_a_python_without_packages_of_its_own(desk: Desk) ->
         (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
     ],
 )
-@pytest.mark.parametrize("check", [None, True])
+@pytest.mark.parametrize("mode", ["auto", "always"])
 def test_what_can_not_serve(
-    desk: Desk, answer: Completed | Exception, said: str, check: bool | None, caplog: pytest.LogCaptureFixture
+    desk: Desk, answer: Completed | Exception, said: str, mode: CheckMode, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk.answer = answer
     with pytest.raises(ModelCheckError) as error:
-        desk.check(check=check)
+        desk.check(mode=mode)
     assert said in error.value.message
     assert "--no-check" in error.value.hint
     if isinstance(answer, Exception):
@@ -194,11 +206,11 @@ def test_the_models_own_traceback_is_in_the_log(desk: Desk, caplog: pytest.LogCa
     assert 'File "/opt/conda/envs/wine/lib/x.py", line 1' in caplog.text
 
 
-def stored(folder: Path) -> Prepared:
+def stored(folder: Path, size: int = 1) -> Prepared:
     ready = prepared(folder)
     layer = StoredLayer(
         name="environment",
-        descriptor=Descriptor(media_type="application/vnd.oci.image.layer.v1.tar", digest=BASE_DIGEST, size=1),
+        descriptor=Descriptor(media_type="application/vnd.oci.image.layer.v1.tar", digest=BASE_DIGEST, size=size),
         diff_id=BASE_DIGEST,
         repository=ready.base.reference,
     )
@@ -225,7 +237,7 @@ def of_the_base(folder: Path) -> Prepared:
         ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "don't bring the module 'torch'"),
     ],
 )
-def test_what_can_not_be_told_is_a_line_in_the_log_or_an_error_where_asked_for(
+def test_what_can_not_be_told_is_the_outcome_or_an_error_where_asked_for(
     desk: Desk,
     changes: dict[str, Any],
     make: Callable[[Path], Prepared],
@@ -236,11 +248,12 @@ def test_what_can_not_be_told_is_a_line_in_the_log_or_an_error_where_asked_for(
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     for name, value in changes.items():
         setattr(desk, name, value)
-    desk.check(make(desk.folder))
-    assert "the model is not checked: " in caplog.text
-    assert said in caplog.text
+    outcome = desk.check(make(desk.folder))
+    assert outcome.startswith("skipped: ")
+    assert said in outcome
+    assert f"the model is not checked: {outcome.removeprefix('skipped: ')}" in caplog.text
     with pytest.raises(ModelCheckError) as error:
-        desk.check(make(desk.folder), check=True)
+        desk.check(make(desk.folder), mode="always")
     assert said in error.value.message
     assert "can't be checked here" in error.value.message
 
@@ -258,13 +271,96 @@ def test_another_platform(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     assert desk.calls == []
 
 
-def test_nothing_is_run_where_nobody_wants_it(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    desk.check(check=False)
-    desk.check(stored(desk.folder))
+def test_nothing_is_run_where_nobody_wants_it(desk: Desk) -> None:
+    assert desk.check(mode="never") == "skipped: left out (check: never)"
+    assert desk.check(stored(desk.folder), mode="never") == "skipped: left out (check: never)"
     assert desk.calls == []
-    assert "not checked, as asked for" in caplog.text
-    assert "its environment is kept in the registry (--check fetches it)" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["auto", "always", "never"])
+@pytest.mark.parametrize("argument", ["auto", "always", "never"])
+def test_the_setting_comes_before_the_argument(setting: CheckMode, argument: CheckMode) -> None:
+    if (setting, argument) == ("never", "always"):
+        with pytest.raises(ModelCheckError, match="`check: always`, and PACKAGER_CHECK leaves it out"):
+            choose_mode(setting, argument)
+    else:
+        assert choose_mode(setting, argument) == (argument if setting == "auto" else setting)
+
+
+@dataclass
+class Fetching:
+    """Gives an environment in the place of the registry's, or the error that it answers."""
+
+    fails: Exception | None = None
+    times: int = 0
+
+    def __call__(self, _layer: object, _prefix: object, _access: object, folder: Path) -> Path:
+        self.times += 1
+        if self.fails:
+            raise self.fails
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin/python").write_text("python")
+        return folder
+
+
+@pytest.fixture
+def fetching(monkeypatch: pytest.MonkeyPatch) -> Fetching:
+    made = Fetching()
+    monkeypatch.setattr(unpack, "fetch_files", made)
+    return made
+
+
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_a_known_environment_is_fetched_once_and_then_on_this_machine(
+    desk: Desk, fetching: Fetching, mode: CheckMode
+) -> None:
+    desk.answer = failed("No module named 'torch'")
+    for _ in range(2):
+        with pytest.raises(ModelCheckError, match="No module named 'torch'"):
+            desk.check(stored(desk.folder), mode=mode)
+    desk.answer = SERVES
+    assert desk.check(stored(desk.folder), mode=mode) == "passed"
+    assert fetching.times == 1
+    assert {argv[0].startswith(str(desk.folder / "cache")) for argv, _ in desk.calls} == {True}
+
+
+def test_a_known_environment_where_none_is_kept(desk: Desk, fetching: Fetching) -> None:
+    desk.limit = 0
+    assert [desk.check(stored(desk.folder)) for _ in range(2)] == ["passed", "passed"]
+    assert fetching.times == 2
+    assert not (desk.folder / "cache").exists()
+
+
+def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(desk: Desk, fetching: Fetching) -> None:
+    desk.settings = {"check_fetch_max_bytes": 900_000_000}
+    ready = stored(desk.folder, size=1_234_000_000)
+    assert desk.check(ready) == (
+        "skipped: its environment is kept in the registry and has 1,234 MB packed, more than "
+        "PACKAGER_CHECK_FETCH_MAX_BYTES (900 MB)"
+    )
+    assert fetching.times == 0
+    assert desk.check(ready, mode="always") == "passed"
+    assert desk.check(ready) == "passed"  # it lies on this machine now
+    assert fetching.times == 1
+
+
+def test_an_environment_that_can_not_be_fetched(desk: Desk, fetching: Fetching) -> None:
+    fetching.fails = RegistryUnreachableError("the registry r.io can't be reached")
+    outcome = desk.check(stored(desk.folder))
+    assert outcome == "skipped: its environment can't be fetched: the registry r.io can't be reached"
+    with pytest.raises(RegistryUnreachableError):
+        desk.check(stored(desk.folder), mode="always")
+
+
+def test_nothing_is_fetched_that_can_not_be_run(
+    desk: Desk, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    of_pip = replace(stored(desk.folder).dependencies, packages=PurePosixPath("/packages"), python_version="3.6")
+    assert "Python 3.6 is not on this machine" in desk.check(replace(prepared(desk.folder), dependencies=of_pip))
+    desk.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
+    assert "its image is for linux-" in desk.check(stored(desk.folder))
+    assert fetching.times == 0
 
 
 def test_a_model_that_does_not_fit_into_memory(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

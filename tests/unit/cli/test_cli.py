@@ -26,6 +26,7 @@ DOCUMENTED = {
         "dockerfileBaseImage": ("string", "python:3.6"),
         "dockerfileAddCondaInstallation": ("boolean", True),
         "dockerfileCondaEnvsLocation": ("string", "/opt/conda/envs/"),
+        "check": ("string", "auto"),  # ours
     },
 }
 DOCUMENTED["docker-rest"] |= {"batchMaxSize": ("integer", 1), "batchMaxLatencyMs": ("integer", 0)}  # ours
@@ -36,7 +37,13 @@ DOCUMENTED["docker-rest"] |= {
 }
 DOCUMENTED["docker-cli"] = {
     name: DOCUMENTED["docker-rest"][name]
-    for name in ("imageName", "dockerfileBaseImage", "dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation")
+    for name in (
+        "imageName",
+        "dockerfileBaseImage",
+        "dockerfileAddCondaInstallation",
+        "dockerfileCondaEnvsLocation",
+        "check",
+    )
 }
 
 

@@ -331,7 +331,9 @@ def test_a_model_is_checked_in_an_image_that_ran_commands(tmp_path: Path) -> Non
         "/envs/x/bin/python", "/opt/odahu/runtime", "cli", "self-check", "--format", "json", "--for", "rest",
     ]  # fmt: skip
     run = Checking()
-    engine(run, tmp_path, check=False).build(RUNS, tmp_path, to, ACCESS)
+    BuildahEngine(Settings(work_dir=tmp_path, cache_dir=tmp_path / "cache"), run, {}, checks_model=False).build(
+        RUNS, tmp_path, to, ACCESS
+    )
     assert run.names() == ["build", "tag", "push", "images"]
 
 
