@@ -97,8 +97,8 @@ unit: venv ## Unit tests: no process, no socket
 
 .PHONY: integration
 integration: venv ## Integration tests: the real tools, a real registry
-	@local/kaniko_executor.sh >/dev/null || true  # the tests that need it name it when it's not there
-	@local/helm.sh >/dev/null || true  # likewise
+	@for program in conformance crane distribution helm kaniko-executor; do \
+		local/go_program.sh $$program >/dev/null || true; done  # the tests that need one name it when it's not there
 	STRICT='$(STRICT)' WITHOUT='$(WITHOUT)' LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest $(PROCESSES) $(TESTS) tests/integration
 
 .PHONY: bench

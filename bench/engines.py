@@ -255,7 +255,7 @@ def main() -> None:
     asked = parser.parse_args()
     sizes = [int(size) for size in asked.sizes.split(",")]
     asked.output.mkdir(parents=True, exist_ok=True)
-    crane = subprocess.run(["local/crane.sh"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    crane = subprocess.run(["local/go_program.sh", "crane"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     subprocess.run([sys.executable, "local/channel.py", ".cache/channel"], cwd=ROOT, check=True)
     base = subprocess.run(["local/base_image.sh", "base"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     job_image = find_job_image()
@@ -263,7 +263,7 @@ def main() -> None:
         print("kaniko is left out: its executor can't be had here", file=sys.stderr)
     results: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as name, serve_registry(Path(name) / "registry") as registry:
-        lab = Lab(folder=Path(name), registry=registry, crane=crane, job_image=job_image)
+        lab = Lab(folder=Path(name), registry=registry, crane=crane.stdout.strip(), job_image=job_image)
         push = ["buildah", "push", "--quiet", "--tls-verify=false", base.stdout.split()[-1]]
         subprocess.run([*push, f"docker://{registry.host}/base/image:1"], check=True)
         try:

@@ -36,8 +36,8 @@ API_PLACEHOLDERS = (
 
 def render_plain(chart: Path, header: str, placeholders: tuple[str, ...], templates: tuple[str, ...] = ()) -> str:
     """Render the chart, or some of its templates, with placeholders."""
-    helm = subprocess.run([PROJECT / "local/helm.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    words = [helm, "template", "packagers", chart, "--namespace", "packager"]
+    helm = subprocess.run([PROJECT / "local/go_program.sh", "helm"], check=True, stdout=subprocess.PIPE, text=True)
+    words = [helm.stdout.strip(), "template", "packagers", chart, "--namespace", "packager"]
     values = [word for value in placeholders for word in ("--set", value)]
     values += [word for name in templates for word in ("--show-only", f"templates/{name}.yaml")]
     with tempfile.TemporaryDirectory() as home:

@@ -17,7 +17,10 @@ flock 9
 
 executor_image=${KANIKO_IMAGE:-}
 if [[ -z $executor_image ]]; then
-    executor=$(local/kaniko_executor.sh)
+    executor=$(local/go_program.sh kaniko-executor) || {
+        echo "KANIKO_IMAGE= names an image that has /kaniko/executor" >&2
+        exit 1
+    }
     executor_image=localhost/packager/kaniko:$version
     container=$(buildah from scratch)
     trap 'buildah rm "$container" >/dev/null' EXIT

@@ -1,8 +1,8 @@
 """Which tests can run here: `needs("buildah")` names the real programs that an integration test runs; `root` the user.
 
 `index` is the package index that uv asks, and `python3.x` that interpreter, also where pyenv keeps it.
-`helm` is the one that local/helm.sh builds. `kaniko-executor` is the one that goes into the Job image
-(local/kaniko_executor.sh); it is never run outside of it.
+`conformance` (OCI's suite), `crane`, `distribution`, `helm` and `kaniko-executor` are those that local/go_program.sh
+builds; the last one goes into the Job image and is never run outside of it.
 
 A test whose programs are missing is left out, and the end of the run names it and why; nothing is ever skipped in
 silence. With `STRICT=1` in the environment (as in CI) the run refuses to leave any test out, but for want of what
@@ -31,6 +31,7 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 PROJECT = Path(__file__).parents[1]
 LEFT_OUT: pytest.StashKey[dict[tuple[str, tuple[str, ...]], int]] = pytest.StashKey()
 INDEX = "TESTS_INDEX_ANSWERS"  # set for the processes that tests are spread over: "yes" or "no"
+GO_PROGRAMS = ("conformance", "crane", "distribution", "helm", "kaniko-executor")
 TOLD: pytest.StashKey[dict[str, None]] = pytest.StashKey()  # by the processes that tests are spread over
 
 
@@ -49,15 +50,12 @@ def is_there(tool: str) -> bool:
         "root": lambda: os.geteuid() == 0,
         "index": index_answers,
         "postgres": lambda: any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),  # beside the PATH
-        "helm": lambda: helm() is not None,
+        **{name: functools.partial(_is_built, name) for name in GO_PROGRAMS},
     }
     if tool in special:
         return special[tool]()
     if tool.startswith("python3."):
         return find_python(tool.removeprefix("python")) is not None
-    if tool == "kaniko-executor":
-        built = PROJECT / ".cache" / "kaniko" / kaniko_version() / "executor"
-        return bool(os.environ.get("KANIKO_IMAGE")) or built.exists()
     return shutil.which(tool, path=SEARCH_PATH) is not None
 
 
@@ -84,16 +82,16 @@ def _runs(python: Path) -> bool:
     return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
-def helm() -> str | None:
-    lines = (PROJECT / "local" / "helm.sh").read_text().splitlines()
-    version = next(line.partition("=")[2] for line in lines if line.startswith("version="))
-    built = PROJECT / ".cache" / "helm" / version / "helm"
-    return str(built) if built.exists() else None
+@functools.cache
+def go_program(name: str) -> str | None:
+    """Where local/go_program.sh has built a program."""
+    words = [str(PROJECT / "local" / "go_program.sh"), "--built", name]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip() or None
 
 
-def kaniko_version() -> str:
-    lines = (PROJECT / "kaniko" / "Dockerfile").read_text().splitlines()
-    return next(line.partition("=")[2] for line in lines if line.startswith("ARG KANIKO_VERSION="))
+def _is_built(name: str) -> bool:
+    by_image = name == "kaniko-executor" and os.environ.get("KANIKO_IMAGE")
+    return bool(by_image) or go_program(name) is not None
 
 
 def missing_tools(item: pytest.Item) -> tuple[str, ...]:

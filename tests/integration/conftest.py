@@ -35,6 +35,7 @@ _LONGEST = (
     "test_oci_images",
     "test_api_executors",
     "test_api_schema",
+    "test_registry_table",
     "test_serving_pythons",
     "test_rendered_pod",
     "test_api_replicas",

@@ -68,6 +68,30 @@ class HalfWritten:
         return "half-written"
 
 
+def read_body(handler: BaseHTTPRequestHandler) -> Iterator[bytes]:
+    """Give a request's body as it comes.
+
+    Raises:
+        ConnectionAbortedError: The client has gone before its end.
+    """
+    if handler.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        while line := handler.rfile.readline():
+            size = int(line.split(b";")[0], 16)
+            piece = handler.rfile.read(size)
+            handler.rfile.readline()
+            if not size:
+                return
+            yield piece
+        raise ConnectionAbortedError
+    left = int(handler.headers.get("Content-Length") or 0)
+    while left:
+        piece = handler.rfile.read1(min(_PIECE, left))
+        if not piece:
+            raise ConnectionAbortedError
+        left -= len(piece)
+        yield piece
+
+
 def _basic(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
@@ -82,7 +106,7 @@ def may_only_read(handler: BaseHTTPRequestHandler) -> str:
 def serve_front(registry: Registry, judge: Judge) -> Iterator[Front]:
     """Pass requests on to a registry in plain HTTP, but for those that are judged otherwise."""
     front = Front()
-    with _serving(_Server(partial(_Passing, registry, judge, front))) as port:
+    with serving(Server(partial(_Passing, registry, judge, front))) as port:
         front.host = f"127.0.0.1:{port}"
         yield front
 
@@ -91,12 +115,14 @@ def serve_front(registry: Registry, judge: Judge) -> Iterator[Front]:
 def serve_proxy(names: dict[str, str]) -> Iterator[Front]:
     """Serve CONNECT to the names in the table, each at the place where it really is."""
     front = Front()
-    with _serving(_Server(partial(_Proxy, names, front))) as port:
+    with serving(Server(partial(_Proxy, names, front))) as port:
         front.host = f"127.0.0.1:{port}"
         yield front
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """Listens on a free loopback port."""
+
     daemon_threads = True
 
     def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
@@ -159,7 +185,7 @@ class _Passing(BaseHTTPRequestHandler):
             for name, value in self.headers.items():
                 if name.lower() not in _HOP:
                     connection.putheader(name, self.translated(value))
-            body = self.body() if self.command in ("POST", "PATCH", "PUT") else None
+            body = read_body(self) if self.command in ("POST", "PATCH", "PUT") else None
             if body is not None:
                 connection.putheader("Transfer-Encoding", "chunked")
             connection.endheaders(body, encode_chunked=body is not None)
@@ -182,21 +208,6 @@ class _Passing(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self.wfile.write(data)
-
-    def body(self) -> Iterator[bytes]:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return
-        left = int(self.headers.get("Content-Length") or 0)
-        while left:
-            piece = self.rfile.read(min(_PIECE, left))
-            if not piece:
-                raise ConnectionAbortedError
-            left -= len(piece)
-            yield piece
 
     def log_message(self, *_arguments: object) -> None:
         """Write nothing: the tests look at what was seen."""
@@ -232,7 +243,8 @@ class _Proxy(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(server: socketserver.TCPServer) -> Iterator[int]:
+def serving(server: socketserver.TCPServer) -> Iterator[int]:
+    """Serve for the block, which is given the port."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.engines import BuiltImage
+    from packager.models.connection import Connection
 
 HOME = PurePosixPath("/opt/odahu")
 
@@ -62,6 +63,7 @@ class Bench:
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     retry_seconds: float = 20
+    connection: Connection | None = None
 
     @property
     def engine(self) -> OciEngine:
@@ -71,13 +73,13 @@ class Bench:
     @contextmanager
     def access(self, *references: Reference) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=self.retry_seconds)
-        with auth_file(None, None, self.folder) as path:
+        with auth_file(self.connection, None, self.folder) as path:
             yield RegistryAccess(auth_file=path, trust=trust, plain_hosts=find_plain_hosts(references, trust))
 
-    def build(self, base: str, to: str, files: dict[str, bytes | Path], **config: Any) -> BuiltImage:
+    def build(self, base: str, to: str | Destination, files: dict[str, bytes | Path], **config: Any) -> BuiltImage:
         """Put each file into a layer of its own, and the image at its destination."""
         reference = Reference.parse_base(base)
-        destination = Destination.parse(to, Reference.parse("r.io/models/wine:1"))
+        destination = Destination.parse(to, Reference.parse("r.io/models/wine:1")) if isinstance(to, str) else to
         with self.access(reference, destination.reference) as access:
             plan = ImagePlan(
                 base=self.engine.inspect_base(reference, access),

@@ -1,4 +1,4 @@
-"""Real registries on this machine: Debian's docker-registry on a free loopback port, with a folder of its own."""
+"""Real registries on this machine, mostly Debian's docker-registry: each on a free port, in its own folder."""
 
 from __future__ import annotations
 
@@ -134,8 +134,12 @@ def serve_registry(
     storage: Path | None = None,
     tls: ServerTls | None = None,
     address: str = "127.0.0.1",
+    program: str = "docker-registry",
 ) -> Iterator[Registry]:
-    """Run a registry below `folder` for the block; its blobs lie in `storage`, which is made when it's not given."""
+    """Run a registry below `folder` for the block; its blobs lie in `storage`, which is made when it's not given.
+
+    `program` is distribution's registry, of version 2 or 3.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config: dict[str, Any] = {
@@ -154,18 +158,34 @@ def serve_registry(
         (folder / "htpasswd").write_text(made.stdout)
         config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
     (folder / "config.yml").write_text(json.dumps(config))  # YAML holds JSON
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
-    try:
-        registry = Registry(
-            host=f"{address}:{port}",
-            folder=folder,
-            username=username,
-            password=password if with_password else "",
-            tls=tls.context() if tls else None,
-        )
-        _wait_until_up(registry, server)
+    registry = Registry(
+        host=f"{address}:{port}",
+        folder=folder,
+        username=username,
+        password=password if with_password else "",
+        tls=tls.context() if tls else None,
+    )
+    with _running([program, "serve", str(folder / "config.yml")], registry):
         yield registry
+
+
+@contextmanager
+def serve_crane_registry(folder: Path, crane: str) -> Iterator[Registry]:
+    """Run go-containerregistry's own registry, which lets everyone in, for the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = Registry(host=f"127.0.0.1:{free_port()}", folder=folder)
+    words = [crane, "registry", "serve", "--address", registry.host, "--disk", str(folder)]
+    with _running(words, registry):
+        yield registry
+
+
+@contextmanager
+def _running(words: list[str], registry: Registry) -> Iterator[None]:
+    with (registry.folder / "log").open("wb") as log:
+        server = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        _wait_until_up(registry, server)
+        yield
     finally:
         server.terminate()
         server.wait(60)

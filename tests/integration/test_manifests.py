@@ -75,9 +75,9 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def helm(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    from tests.conftest import helm as path  # noqa: PLC0415  (pytest has loaded it under another name)
+    from tests.conftest import go_program  # noqa: PLC0415  (pytest has loaded it under another name)
 
-    return subprocess.run([str(path()), *words], check=check, capture_output=True, text=True)
+    return subprocess.run([str(go_program("helm")), *words], check=check, capture_output=True, text=True)
 
 
 @pytest.fixture(autouse=True)
