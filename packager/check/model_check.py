@@ -202,11 +202,13 @@ class ModelCheck:
                 f"its environment is kept in the registry and has {size / 1e6:,.0f} MB packed, more than "
                 f"PACKAGER_CHECK_FETCH_MAX_BYTES ({most / 1e6:,.0f} MB)"
             )
-        from packager.environment.cache.unpack import fetch_files  # noqa: PLC0415  (only what is needed)
+        from packager.environment.cache.unpack import TooLargeError, fetch_files  # noqa: PLC0415  (only what is needed)
 
         try:
             with self.reporter.stage("Fetching the environment that is kept in the registry"), self._room():
                 return fetch_files(layer, prefix, self.access, folder)
+        except TooLargeError as error:
+            raise UnavailableError(str(error)) from error
         except RegistryError as error:
             if self.mode == "always":
                 raise

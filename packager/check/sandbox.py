@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.errors import ModelCheckError
+from packager.system.file_states import WRITE_BITS, file_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from packager.sources.zip_member import ZipMember
-
-    _Facts = tuple[int, ...]
-    _Found = dict[str, _Facts]
+    from packager.system.file_states import FileStates
 
 WRITING_HINT = (
     "its image can't be written when it runs: let the model write to the temporary folder (tempfile), the home or the "
     "cache folder (XDG_CACHE_HOME), or package it unchecked with --no-check (PACKAGER_CHECK=never)"
 )
 _SHOWN = 3
-_WRITE_BITS = 0o222
 
 
 def lay_out(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked: bool) -> None:
@@ -40,7 +38,7 @@ def lay_out(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linke
 
     def put(source: str, target: str) -> None:
         copy(source, target)
-        Path(target).chmod(Path(target).stat().st_mode & ~_WRITE_BITS)
+        Path(target).chmod(Path(target).stat().st_mode & ~WRITE_BITS)
 
     shutil.copytree(model, folder, symlinks=True, copy_function=put)
     for path, member in packed.items():
@@ -71,7 +69,7 @@ def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator
     Raises:
         ModelCheckError: Something was changed or removed.
     """
-    before = {folder: facts_of(folder) for folder in folders}
+    before = {folder: file_states(folder) for folder in folders}
     locked = [path for folder in read_only for path in _lock(folder, before.get(folder, {}))]
     try:
         yield
@@ -88,34 +86,19 @@ def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator
         )
 
 
-def _lock(folder: Path, facts: _Found) -> list[str]:
+def _lock(folder: Path, facts: FileStates) -> list[str]:
     """Take the write permissions off a folder and those in it; return the ones that had some."""
     folders = [str(folder), *(path for path, (_, mode, *_more) in facts.items() if stat.S_ISDIR(mode))]
     modes = {path: Path(path).stat().st_mode for path in folders}
-    locked = [path for path, mode in modes.items() if mode & _WRITE_BITS]
+    locked = [path for path, mode in modes.items() if mode & WRITE_BITS]
     for path in locked:
-        Path(path).chmod(modes[path] & ~_WRITE_BITS)
+        Path(path).chmod(modes[path] & ~WRITE_BITS)
     return locked
 
 
-def facts_of(folder: Path) -> _Found:
-    """Return what changes of everything in a folder when it is changed, by the whole path."""
-    found: _Found = {}
-    for place, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = os.path.join(place, name)  # noqa: PTH118  (tens of thousands of them)
-            status = os.lstat(path)
-            if stat.S_ISDIR(status.st_mode):
-                # Another run that uses the same folder may lock it meanwhile.
-                found[path] = (status.st_ino, status.st_mode & ~_WRITE_BITS)
-            else:
-                found[path] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return found
-
-
-def _restore(folder: Path, before: _Found) -> list[str]:
+def _restore(folder: Path, before: FileStates) -> list[str]:
     """Remove what is new; return what is not as it was, relative to the folder."""
-    after = facts_of(folder)
+    after = file_states(folder)
     for path in sorted(after.keys() - before.keys(), reverse=True):  # what lies in a folder comes before it
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(after[path][1]):

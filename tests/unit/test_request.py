@@ -31,6 +31,7 @@ def test_the_minimal_packaging_gets_every_documented_default() -> None:
         "maxBodyBytes": 67108864,
         "maxRows": 1000000,
         "checkInput": True,
+        "check": "auto",
     }
     assert str(made.destination) == f"docker://gcr.io/project/odahuflow/wine-1.0:{UUID}"
     assert str(made.base) == "docker.io/library/python:3.6"
@@ -48,9 +49,10 @@ def test_an_argument_comes_from_the_command_line_else_the_packaging_else_the_int
     assert (arguments.workers, arguments.threads, arguments.timeout, arguments.port) == (2, 3, 4, 5000)
 
 
-def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
+def test_cli_has_no_serving_arguments() -> None:
     made = request(packaging(integration="docker-cli"))
     assert sorted(made.arguments.model_dump(by_alias=True)) == [
+        "check",
         "dockerfileAddCondaInstallation",
         "dockerfileBaseImage",
         "dockerfileCondaEnvsLocation",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
-from packager.check.report import UnavailableError
 from packager.errors import RegistryError
 from packager.registry.client import Repository
 from packager.registry.remote_blob import CopiedBlob
@@ -26,6 +25,10 @@ _DAMAGE = (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, FileExis
 _BLOCK = 1 << 20
 
 
+class TooLargeError(Exception):
+    """The environment would take too much of the disk."""
+
+
 def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
     """Unpack an environment's layer into a new folder; return the place in it of what lies at `prefix` in the image.
 
@@ -33,7 +36,7 @@ def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAcces
 
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had, or is damaged.
-        UnavailableError: It is too large for the disk.
+        TooLargeError: It is too large for the disk.
         OSError: It can't be written.
     """
     folder.mkdir()
@@ -80,7 +83,7 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
             raise tarfile.SpecialFileError(member)
         room -= member.size
         if room < 0:
-            raise UnavailableError(f"its environment would take more than half of the free space in {folder.parent}")
+            raise TooLargeError(f"its environment would take more than half of the free space in {folder.parent}")
         archive.extract(member, folder, filter="tar")
     for member in links:
         link = folder / tarfile.tar_filter(member, str(folder)).name

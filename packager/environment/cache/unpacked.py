@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packager.check.sandbox import facts_of
+from packager.system.file_states import file_states
 from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _name(layer: StoredLayer, prefix: PurePosixPath) -> str:
 
 
 def _digest(folder: Path) -> str:
-    facts = facts_of(folder)
+    facts = file_states(folder)
     start = len(str(folder))
     lines = (f"{path[start:]} {facts[path]}\n".encode(errors="surrogateescape") for path in sorted(facts))
     return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from packager.check.report import UnavailableError
-from packager.environment.cache.unpack import fetch_files
+from packager.environment.cache.unpack import TooLargeError, fetch_files
 from packager.errors import RegistryError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
@@ -118,6 +117,6 @@ def test_what_takes_half_of_the_free_disk_is_not_unpacked(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=9998))
     registry.put(CACHE.path, FILES)
-    with pytest.raises(UnavailableError, match="more than half of the free space"):
+    with pytest.raises(TooLargeError, match="more than half of the free space"):
         fetch(tmp_path, FILES)
     assert not (tmp_path / "files/opt/env/lib/a").exists()

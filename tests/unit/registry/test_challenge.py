@@ -18,7 +18,7 @@ from packager.registry.challenge import Challenge, ChallengeAuth, parse_challeng
 from packager.registry.credentials import Credential
 from packager.registry.preflight import check_push
 from packager.registry.retries import Retries
-from tests.unit.test_registry_trouble import ASKED, NAME
+from tests.unit.registry.test_trouble import ASKED, NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
