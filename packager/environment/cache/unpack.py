@@ -44,7 +44,7 @@ def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAcces
         chunks = CopiedBlob(source=repository, known=layer.descriptor).stream()
         packed = cast("BinaryIO", _Chunks(chunks))
         if layer.descriptor.media_type.endswith("zstd"):
-            packed = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True))
+            packed = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(packed))
         try:
             with tarfile.open(fileobj=packed, mode="r|*", bufsize=_BLOCK) as archive:
                 _extract(archive, folder)
