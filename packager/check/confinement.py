@@ -63,6 +63,11 @@ class Confinement:
     ruleset: int | None
     uid: int
 
+    def protects(self, folder: Path) -> bool:
+        """Whether nothing can be written below a folder, whatever its modes."""
+        parents = folder.resolve().parents
+        return self.ruleset is not None and not any(temporary.resolve() in parents for temporary in TEMPORARY_FOLDERS)
+
     def enter(self) -> None:
         """Confine this process, between fork and exec; what isn't possible here is left out."""
         if self.uid != os.geteuid():

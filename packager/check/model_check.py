@@ -171,9 +171,10 @@ class ModelCheck:
         moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
         env = self._environment(plan, prepared, moved, scratch)
         argv = [*python, str(runtime_folder()), *report_words(plan.config)]
-        root = prepared.dependencies.root
-        in_image = [model] if root is None else [root, model]
-        with guarded([*in_image, prepared.model], read_only=[*in_image, home]), self.withheld(), unreadable():
+        roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
+        # An environment has thousands of folders, and other runs may use it.
+        locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
+        with guarded([*roots, prepared.model], read_only=locked), self.withheld(), unreadable():
             done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 

@@ -74,9 +74,7 @@ def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator
     try:
         yield
     finally:
-        for path in locked:
-            with suppress(FileNotFoundError):
-                Path(path).chmod(Path(path).stat().st_mode | stat.S_IWUSR)
+        _unlock(locked)
         changed = sorted({path for folder, facts in before.items() for path in _restore(folder, facts)})
     if changed:
         raise ModelCheckError(
@@ -89,11 +87,19 @@ def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator
 def _lock(folder: Path, facts: FileStates) -> list[str]:
     """Take the write permissions off a folder and those in it; return the ones that had some."""
     folders = [str(folder), *(path for path, (_, mode, *_more) in facts.items() if stat.S_ISDIR(mode))]
-    modes = {path: Path(path).stat().st_mode for path in folders}
-    locked = [path for path, mode in modes.items() if mode & WRITE_BITS]
-    for path in locked:
-        Path(path).chmod(modes[path] & ~WRITE_BITS)
+    locked = []
+    for path in folders:
+        mode = os.stat(path).st_mode  # noqa: PTH116  (thousands of them)
+        if mode & WRITE_BITS:
+            os.chmod(path, mode & ~WRITE_BITS)  # noqa: PTH101
+            locked.append(path)
     return locked
+
+
+def _unlock(folders: Iterable[str]) -> None:
+    for path in folders:
+        with suppress(FileNotFoundError):
+            os.chmod(path, os.stat(path).st_mode | stat.S_IWUSR)  # noqa: PTH101, PTH116
 
 
 def _restore(folder: Path, before: FileStates) -> list[str]:
