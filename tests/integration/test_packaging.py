@@ -296,7 +296,11 @@ def test_without_a_registry_the_image_goes_to_a_file_or_a_folder(desk: Desk, out
     results = json.loads((desk.folder / "out.json").read_text())
     assert ran.out.strip() == results["imageDigest"]
     inspected = subprocess.run(
-        ["skopeo", "inspect", f"{output}:1"], cwd=desk.folder, env=desk.environ, check=True, capture_output=True
+        ["skopeo", "inspect", f"{output}:localhost/wine:1"],
+        cwd=desk.folder,
+        env=desk.environ,
+        check=True,
+        capture_output=True,
     )
     assert results["imageDigest"] == f"localhost/wine@{json.loads(inspected.stdout)['Digest']}"
     desk.assert_clean()
