@@ -12,7 +12,7 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from packager.models.yaml_text import shortened
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,9 @@ def _check_pattern(_validator: object, pattern: str, value: object, _schema: obj
     try:
         found = regex.search(pattern, value, timeout=_MATCH_SECONDS, concurrent=True)
     except TimeoutError as error:
-        raise TimeoutError(f"its schema's pattern {shortened(pattern)!r} takes too long to be searched for") from error
+        raise TimeoutError(
+            f"its schema's pattern {sanitize(pattern, limit=80)!r} takes too long to be searched for"
+        ) from error
     if not found:
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
@@ -87,7 +89,7 @@ def check_value(schema: dict[str, Any], value: object) -> list[tuple[str, str]]:
     """
     validator = _Validator(schema, registry=_NOWHERE)
     try:
-        return [(_where(error), shortened(error.message)) for error in validator.iter_errors(value)]
+        return [(_where(error), sanitize(error.message, limit=80)) for error in validator.iter_errors(value)]
     except (Unresolvable, RecursionError):
         return [("", "its schema refers to what is nowhere, or to itself")]
     except (re.error, regex.error):
@@ -99,9 +101,9 @@ def check_schema(schema: dict[str, Any]) -> str:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        return f"{_where(error)}: {shortened(error.message)}".removeprefix(": ").removeprefix(".")
+        return f"{_where(error)}: {sanitize(error.message, limit=80)}".removeprefix(": ").removeprefix(".")
     except (Unresolvable, RecursionError, re.error) as error:
-        return shortened(str(error))
+        return sanitize(str(error), limit=80)
     return f"{_BY_PATTERN} is not supported" if _uses(schema, _BY_PATTERN) else ""
 
 

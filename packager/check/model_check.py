@@ -23,7 +23,7 @@ from packager.check.sandbox import guarded, lay_out
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
-from packager.logs.redaction import one_line
+from packager.logs.sanitize import sanitize
 from packager.models.integrations import docker_rest
 from packager.system.process import OutOfBoundsError, run_command
 from packager.system.process_tree import unreadable
@@ -128,7 +128,7 @@ class ModelCheck:
                     hint="`check: auto`, without --check and PACKAGER_CHECK, packages it unchecked and says so",
                 ) from error
             log.warning("the model is not checked: %s", error)
-            return f"{SKIPPED}{one_line(str(error))}"
+            return f"{SKIPPED}{sanitize(str(error))}"
         return PASSED
 
     def _check_platform(self) -> None:

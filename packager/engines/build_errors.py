@@ -22,6 +22,7 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from packager.system.process import Completed
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Stage = Literal["pull", "inspect", "build", "push"]  # of the engine's commands
 
 _TAIL_LINES = 20
-_LINE_CHARACTERS = 1000
+LINE_LIMIT = 1000
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _STEP = re.compile(r'building at STEP "RUN (.*)": (?:while running runtime: )?(?:exit status (\d+)|signal: (\w+))')
 _NO_RUNTIME = re.compile(r"creating container for \[|did not get container create message|error setting up the chroot")
@@ -178,12 +179,14 @@ def failure(attempt: Attempt, completed: Completed) -> PackagerError:
             )
         if found is None and attempt.full and may_be_full(error):
             return DiskFullError(
-                f"{attempt}: no space left in {' or '.join(attempt.full)}: {short(error)}",
+                f"{attempt}: no space left in {' or '.join(attempt.full)}: {sanitize(error, limit=LINE_LIMIT)}",
                 hint="make room there, or let PACKAGER_WORK_DIR name a folder on a larger disk",
             )
         if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
             return image_not_found(attempt)
-    return found or (RegistryError if attempt.host else BuildError)(f"{attempt} failed: {short(error)}")
+    return found or (RegistryError if attempt.host else BuildError)(
+        f"{attempt} failed: {sanitize(error, limit=LINE_LIMIT)}"
+    )
 
 
 def may_pass(error: PackagerError, completed: Completed) -> bool:
@@ -232,14 +235,16 @@ def _step_failure(output: str, error: str) -> PackagerError | None:
             hint="isolate it in another way, such as PACKAGER_BUILDAH_ISOLATION=chroot",
         )
     command, status, killed_by = step.groups()
+    run = f"the step `RUN {sanitize(command, limit=LINE_LIMIT)}`"
     if killed_by == "killed" or status == "137" or "subprocess exited on killed" in output:
         return OutOfMemoryError(
-            f"the step `RUN {short(command)}` was killed (signal 9), most likely for the memory it took",
+            f"{run} was killed (signal 9), most likely for the memory it took",
             hint="give the build more memory",
         )
     how = f"with exit code {status}" if status else f"by the signal {killed_by!r}"
     return BuildStepError(
-        f"the step `RUN {short(command)}` failed {how}:\n{tail(output)}", hint="the last lines above are its own"
+        f"{run} failed {how}:\n{tail(output)}",
+        hint="the last lines above are its own",
     )
 
 
@@ -252,14 +257,9 @@ def _last_error(output: str) -> str:
 
 def _cause(error: str) -> str:
     """Return the last part of a chain of causes, which says what happened and not where."""
-    return short(": ".join(error.splitlines()[0].split(": ")[-2:]))
+    return sanitize(": ".join(error.splitlines()[0].split(": ")[-2:]), limit=LINE_LIMIT)
 
 
 def tail(output: str) -> str:
     """Return the last lines of an output, each cut where it's long."""
-    return "\n".join(short(line) for line in output.splitlines()[-_TAIL_LINES:])
-
-
-def short(text: str) -> str:
-    """Return a text, cut where it's long."""
-    return text if len(text) <= _LINE_CHARACTERS else text[:_LINE_CHARACTERS] + "…"
+    return "\n".join(sanitize(line, limit=LINE_LIMIT) for line in output.splitlines()[-_TAIL_LINES:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from packager.engines.build_errors import KILLED, NO_SPACE, Attempt, registry_answer, short, tail
+from packager.engines.build_errors import KILLED, LINE_LIMIT, NO_SPACE, Attempt, registry_answer, tail
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -20,6 +20,7 @@ from packager.errors import (
     PackagerError,
     RegistryError,
 )
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from packager.models.reference import Reference
@@ -63,13 +64,15 @@ def kaniko_failure(base: Reference, destination: Reference, completed: Completed
         return answer
     if NO_SPACE.search(verdict):
         return _disk_full(build)
-    return (RegistryError if pulling else BuildError)(f"{attempt if pulling else build} failed: {short(verdict)}")
+    return (RegistryError if pulling else BuildError)(
+        f"{attempt if pulling else build} failed: {sanitize(verdict, limit=LINE_LIMIT)}"
+    )
 
 
 def _step_failure(output: str, step: re.Match[str]) -> PackagerError:
     status, killed_by, not_started = step.groups()
     running = _RUNNING.findall(output)
-    command = short(running[-1]) if running else "?"
+    command = sanitize(running[-1], limit=LINE_LIMIT) if running else "?"
     if (killed_by or "").startswith("killed") or status == _KILLED_STEP:
         return OutOfMemoryError(
             f"the step `RUN {command}` was killed (signal 9), most likely for the memory it took",

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from packager.environment.text import shown
 from packager.errors import DependenciesError, UsageError
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, 
     """
     if _VARIABLE.search(channel):
         raise DependenciesError(
-            f"{file.name}: the channel {shown(without_credentials(channel))} names an environment variable, "
+            f"{file.name}: the channel {sanitize(repr(without_credentials(channel)))} names an environment variable, "
             "and none is passed on",
             hint="write the URL without a token or password, and put that into PACKAGER_CONDA_CREDENTIALS",
         )
@@ -107,7 +107,7 @@ def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, 
     if _NAME.fullmatch(channel):
         return (_url_of_name(channel, settings),)
     raise DependenciesError(
-        f"{file.name}: {shown(without_credentials(channel))} is not a conda channel",
+        f"{file.name}: {sanitize(repr(without_credentials(channel)))} is not a conda channel",
         hint=f"write a name, a path that starts with ./ or /, or a URL of {', '.join(_SCHEMES)}",
     )
 

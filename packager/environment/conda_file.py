@@ -14,9 +14,10 @@ from rattler.exceptions import InvalidMatchSpecError
 
 from packager.environment.channels import Credential, channel_urls, split_credential, without_credentials
 from packager.environment.requirements import Requirements, read_requirements
-from packager.environment.text import read_text_file, shortened, shown
+from packager.environment.text import read_text_file
 from packager.errors import DependenciesError
 from packager.image.runtime_layer import OLDEST_PYTHON
+from packager.logs.sanitize import sanitize
 from packager.models.yaml_text import CONTROL, TextLoader, reason
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _text(path: Path, key: str, value: object) -> str:
 def _name(path: Path, value: object) -> str:
     if value is None:
         return "model"
-    text = value if isinstance(value, str) else shown(value)
+    text = value if isinstance(value, str) else sanitize(repr(value))
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
     if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _LONGEST_NAME:
         raise _error(path, f"`name` {text[:200]!r} can't name a folder", hint="use letters, digits, '-', '_' and '.'")
@@ -198,16 +199,18 @@ def _variables(path: Path, value: object) -> tuple[tuple[str, str], ...]:
 
 def _variable(path: Path, name: object) -> str:
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-        raise _error(path, f"variables: {shown(name)} is no variable's name", hint="use letters, digits and '_'")
+        raise _error(
+            path, f"variables: {sanitize(repr(name))} is no variable's name", hint="use letters, digits and '_'"
+        )
     return name
 
 
 def _value(path: Path, name: object, value: object) -> str:
     if not isinstance(value, str | int | float | date):
-        raise _error(path, f"variables: {shown(name)} is not a text", hint="put the value into quotes")
+        raise _error(path, f"variables: {sanitize(repr(name))} is not a text", hint="put the value into quotes")
     text = str(value)
     if CONTROL.search(text):
-        raise _error(path, f"variables: {shown(name)} is not one line without control characters")
+        raise _error(path, f"variables: {sanitize(repr(name))} is not one line without control characters")
     return text
 
 
@@ -259,7 +262,7 @@ def _spec(path: Path, entry: str, channels: _Channels) -> str:
     try:
         spec = MatchSpec(rest)
     except InvalidMatchSpecError as error:
-        reason = shortened(without_credentials(str(error)))
+        reason = sanitize(without_credentials(str(error)))
         raise _error(path, f"dependencies: {_shown(entry)} can't be understood: {reason}") from error
     if spec.channel is not None or "://" in rest or _URL_KEY.search(rest) or rest.startswith("-"):
         raise _error(
@@ -295,7 +298,7 @@ def _check_python(path: Path, specs: list[str]) -> None:
     older = ["2.7", *(f"3.{minor}" for minor in range(oldest))]
     newer = [f"3.{minor}" for minor in range(oldest, oldest + _MINORS)]
     if allowed(older) and not allowed(newer):
-        asked = shortened(" and ".join(wanted))
+        asked = sanitize(" and ".join(wanted))
         raise _error(
             path,
             f"asks for {asked}, and the serving runtime needs Python {OLDEST_PYTHON} or later",
@@ -304,7 +307,11 @@ def _check_python(path: Path, specs: list[str]) -> None:
 
 
 def _shown(value: object) -> str:
-    return shown(without_credentials(value)) if isinstance(value, str) else shortened(without_credentials(repr(value)))
+    return (
+        sanitize(repr(without_credentials(value)))
+        if isinstance(value, str)
+        else sanitize(without_credentials(repr(value)))
+    )
 
 
 def _error(path: Path, problem: str, *, hint: str = _HINT) -> DependenciesError:

@@ -13,10 +13,11 @@ from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation
 from packager.environment.requirements import read_requirements
-from packager.environment.text import read_text_file, shown
+from packager.environment.text import read_text_file
 from packager.environment.uv import Uv
 from packager.errors import DependenciesError
 from packager.image.runtime_layer import check_python
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
     asked = read_requirements(_lines(requirements), file=requirements, root=artifact_root)
     if built := [line for line in asked.formats if line.startswith("--no-binary") and not line.endswith(":none:")]:
         raise DependenciesError(
-            f"{requirements.name}: {shown(built[0])} asks for a build, and only wheels can be installed here",
+            f"{requirements.name}: {sanitize(repr(built[0]))} asks for a build, and only wheels can be installed here",
             hint="leave the option away, or make the model one with `dependencies: conda`, which can build from source",
         )
     workspace = workspace.resolve()

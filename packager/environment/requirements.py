@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 
 from packager.environment.channels import without_credentials
-from packager.environment.text import MAX_SIZE, read_text_file, shortened, shown
+from packager.environment.text import MAX_SIZE, read_text_file
 from packager.errors import DependenciesError
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -184,12 +185,14 @@ class _Reader:
         try:
             values, rest = _PARSER.parse_known_args(shlex.split(options))
         except ValueError as error:
-            raise self.error(line, f"can't be understood: {shortened(str(error))}") from error
+            raise self.error(line, f"can't be understood: {sanitize(str(error))}") from error
         if rest and rest[0].startswith("-"):
-            raise self.error(line, f"has {shown(rest[0])}, which is not an option of a requirements file")
+            raise self.error(line, f"has {sanitize(repr(rest[0]))}, which is not an option of a requirements file")
         if rest:
             raise self.error(
-                line, f"has {shown(without_credentials(rest[0]))} after its options", hint="put it on a line of its own"
+                line,
+                f"has {sanitize(repr(without_credentials(rest[0])))} after its options",
+                hint="put it on a line of its own",
             )
         return values
 
@@ -270,7 +273,7 @@ class _Reader:
                 "is written for conda, not for pip",
                 hint="write NAME==VERSION, or make the list with `pip list --format=freeze`",
             )
-        raise self.error(line, f"can't be understood: {shortened(problem)}")
+        raise self.error(line, f"can't be understood: {sanitize(problem)}")
 
     def target(self, line: str, place: str) -> str:
         """Check where a package comes from: an address, or a path, which becomes a `file://` URL."""
@@ -306,15 +309,15 @@ class _Reader:
             path = ((folder or self.folder) / Path(value)).resolve()
             exists = path.exists()
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null character
-            raise self.error(line, f"names {shown(value)}, which is no path") from error
+            raise self.error(line, f"names {sanitize(repr(value))}, which is no path") from error
         if not path.is_relative_to(self.root):
             raise self.error(line, problem, hint=hint)
         if not exists:
-            raise self.error(line, f"names {shown(value)}, which is not in the model archive")
+            raise self.error(line, f"names {sanitize(repr(value))}, which is not in the model archive")
         return path
 
     def error(self, line: str, problem: str, *, hint: str = _HINT) -> DependenciesError:
-        return DependenciesError(f"{self.file.name}: {shown(without_credentials(line))} {problem}", hint=hint)
+        return DependenciesError(f"{self.file.name}: {sanitize(repr(without_credentials(line)))} {problem}", hint=hint)
 
 
 def _formats(values: Iterable[str]) -> Iterator[str]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 1 << 20  # bytes; real ones have a few thousand
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_SHOWN_LENGTH = 200
 
 
 def read_text_file(path: Path) -> str:
@@ -46,13 +45,3 @@ def decode(data: bytes, errors: str = "strict") -> str:
     """
     encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
     return data.decode(encoding, errors)
-
-
-def shown(value: object) -> str:
-    """Write a value of a file as it is shown in a message: short, whatever it is."""
-    return shortened(repr(value))
-
-
-def shortened(text: str, length: int = _SHOWN_LENGTH) -> str:
-    """Cut a text that is too long for a message."""
-    return text if len(text) <= length else f"{text[:length]}…"

@@ -15,7 +15,7 @@ from packager.errors import (
     PackagerError,
     RequestError,
 )
-from packager.kube.pod_diagnostics import shortened
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from packager.kube.names import Kind
@@ -88,7 +88,7 @@ def is_retryable(status: int) -> bool:
 
 def failure(request: ApiRequest, status: int, body: dict[str, Any]) -> PackagerError:
     """Return the error for an answer that is none of 2xx."""
-    message = shortened(body.get("message")) or f"HTTP status {status}"
+    message = sanitize(body.get("message")) or f"HTTP status {status}"
     if status == HTTPStatus.UNAUTHORIZED:
         hint = "log in anew; `kubectl auth whoami` shows who you are"
         return ClusterAccessError(f"the cluster doesn't know you: {message}", hint=hint)
@@ -139,4 +139,4 @@ def _forbidden(request: ApiRequest, message: str) -> PackagerError:
 
 def _problems(body: dict[str, Any]) -> list[str]:
     causes = (body.get("details") or {}).get("causes") or []
-    return [f"{each.get('field', '')}: {shortened(each.get('message'))}" for each in causes if isinstance(each, dict)]
+    return [f"{each.get('field', '')}: {sanitize(each.get('message'))}" for each in causes if isinstance(each, dict)]

@@ -30,7 +30,7 @@ from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
 from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
 from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
-from packager.kube.pod_diagnostics import shortened
+from packager.logs.sanitize import sanitize
 from packager.system.process_tree import ending_children
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
             own = _namespace_of(path, access.context)
     except _WRONG as error:
         raise ClusterUnreachableError(
-            f"no cluster is configured by {path}: {shortened(error)}",
+            f"no cluster is configured by {path}: {sanitize(error)}",
             hint="name a kubeconfig with --kubeconfig or KUBECONFIG, and one of its contexts with --context",
         ) from error
     if "@" in urlsplit(configuration.host).netloc:
@@ -228,7 +228,7 @@ class Client:
     def _unexpected_response(self, request: ApiRequest, answer: Mapping[str, Any]) -> ClusterError:
         return ClusterError(
             f"what answers at {self._host} for the {request.subject} is no Kubernetes: "
-            f"{shortened(answer.get('message'))}",
+            f"{sanitize(answer.get('message'))}",
             hint="a proxy or a login page may stand before the cluster: check the kubeconfig's server and the proxy",
             retryable=True,
         )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packager.kube.names import CONTAINER
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_SHOWN = 600  # characters of what others wrote
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _HINTS = {
     "Unschedulable": "lower spec.resources or workSize, or have nodes with room that the node selector and tolerations "
@@ -54,14 +54,14 @@ def waiting_cause(pod: Mapping[str, Any]) -> Cause | None:
         waiting = container.get("state", {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))
         if reason in _IMAGE:
-            message = f"the image {container.get('image', '')} can't be pulled: {shortened(waiting.get('message'))}"
+            message = f"the image {container.get('image', '')} can't be pulled: {sanitize(waiting.get('message'))}"
             return Cause(reason=reason, message=message, hint=_HINTS["image"])
         if reason not in {"", "ContainerCreating", "PodInitializing"}:
             hint = _HINTS["CreateContainerConfigError"]
-            return Cause(reason=reason, message=shortened(waiting.get("message")), hint=hint)
+            return Cause(reason=reason, message=sanitize(waiting.get("message")), hint=hint)
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            message = f"no node can take it: {shortened(condition.get('message'))}"
+            message = f"no node can take it: {sanitize(condition.get('message'))}"
             return Cause(reason="Unschedulable", message=message, hint=_HINTS["Unschedulable"])
     return None
 
@@ -79,11 +79,11 @@ def pod_cause(pod: Mapping[str, Any]) -> Cause:
     )
     code = terminated.get("exitCode")
     if status.get("reason") == "Evicted":
-        message = f"it was evicted: {shortened(status.get('message'))}"
+        message = f"it was evicted: {sanitize(status.get('message'))}"
         return Cause(reason="Evicted", message=message, exit_code=code, hint=_HINTS["Evicted"])
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-            message = f"its node was lost or needed: {shortened(condition.get('message'))}"
+            message = f"its node was lost or needed: {sanitize(condition.get('message'))}"
             reason = str(condition.get("reason", "DisruptionTarget"))
             return Cause(reason=reason, message=message, exit_code=code, hint=_HINTS["DisruptionTarget"])
     if terminated.get("reason") == "OOMKilled":
@@ -91,7 +91,7 @@ def pod_cause(pod: Mapping[str, Any]) -> Cause:
         return Cause(reason="OOMKilled", message=message, exit_code=code, hint=_HINTS["OOMKilled"])
     return _own_error(terminated) or Cause(
         reason=str(terminated.get("reason") or status.get("reason") or "Error"),
-        message=shortened(terminated.get("message") or status.get("message")) or f"it ended with exit code {code}",
+        message=sanitize(terminated.get("message") or status.get("message")) or f"it ended with exit code {code}",
         exit_code=code,
         hint="`packager pack logs` shows the rest",
     )
@@ -126,7 +126,7 @@ def event_cause(events: Iterable[Mapping[str, Any]]) -> Cause | None:
         if event.get("type") == "Warning" and not _UNINTERESTING.match(str(event.get("reason", "")))
     ]
     for event in sorted(warnings, key=_time, reverse=True):
-        reason, message = str(event.get("reason", "")), shortened(event.get("message"))
+        reason, message = str(event.get("reason", "")), sanitize(event.get("message"))
         if reason == "FailedCreate":
             word = next((name for part, name in _EVENTS if part in message), reason)
             return Cause(reason=word, message=message, hint=_HINTS.get(word, ""))
@@ -141,9 +141,3 @@ def event_cause(events: Iterable[Mapping[str, Any]]) -> Cause | None:
 
 def _time(event: Mapping[str, Any]) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp", ""))
-
-
-def shortened(text: object) -> str:
-    """Return what others wrote in one line of bounded length."""
-    line = " ".join(str(text or "").split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import shlex
-import textwrap
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 MASK = "*****"
 _SHORTEST = 4  # a shorter secret would mask ordinary words; it's still never written by us
 _SHORTEST_CORE = 8  # the same for a piece of base64
-_MOST_SHOWN = 300  # characters of a text from outside
 _PATH_TOKEN = re.compile(r"/t/([^/]+)")  # conda's
 
 
@@ -50,15 +48,6 @@ def secrets_of_url(url: str) -> list[str]:
     tokens = _PATH_TOKEN.findall(parts.path)
     found = [password or user, unquote(password or user), sent, *tokens]
     return [secret for secret in found if secret]
-
-
-def one_line(text: str) -> str:
-    """Return a text from outside as one short line, to be shown in a message.
-
-    It's cut between words: of a secret that is cut in two, redaction would know neither part.
-    """
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return textwrap.shorten(printable, _MOST_SHOWN, placeholder=" …", break_long_words=False, break_on_hyphens=False)
 
 
 class Redactor(logging.Filter):

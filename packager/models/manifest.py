@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from packager.errors import ManifestError
-from packager.models.yaml_text import CONTROL, TextLoader, reason, shortened
+from packager.logs.sanitize import sanitize
+from packager.models.yaml_text import CONTROL, TextLoader, reason
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -176,4 +177,4 @@ def _describe(problem: ErrorDetails) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(shortened(text))
+    return repr(sanitize(text, limit=80))

@@ -6,7 +6,8 @@ import re
 
 import yaml
 
-_SHOWN_LENGTH = 80
+from packager.logs.sanitize import sanitize
+
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
@@ -41,13 +42,7 @@ class TextLoader(TreeLoader):
 def reason(error: Exception) -> str:
     """Say in one line why a text is no YAML, with the line where PyYAML knows it."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {shortened(error.problem or '')}"
+        return f"line {error.problem_mark.line + 1}: {sanitize(error.problem or '', limit=80)}"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return shortened(str(error))
-
-
-def shortened(text: str) -> str:
-    """Return a text in one line of at most 80 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_LENGTH else f"{line[:_SHOWN_LENGTH]}…"
+    return sanitize(str(error), limit=80)

@@ -23,7 +23,7 @@ from botocore.exceptions import (
 )
 
 from packager.errors import PackagerError, RegistryAuthError, RegistryError, RegistryUnreachableError
-from packager.logs.redaction import one_line
+from packager.logs.sanitize import sanitize
 
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
 _SERVER_FAULT = 500
@@ -157,7 +157,7 @@ def _refusal(error: ClientError, call: EcrCall) -> PackagerError:
         code = "RequestTimeTooSkewed"
     answer = next((each for each in _ANSWERS if code in each.codes), _FAULT if status >= _SERVER_FAULT else _OTHER)
     facts = {"whose": call.whose, "connection": call.connection, "permission": _permission(error, call)}
-    cause = one_line(f"{code}: {text}" if text else code)
+    cause = sanitize(f"{code}: {text}" if text else code)
     return answer.error(f"{call.what}: {answer.message.format_map(facts)}: {cause}", hint=answer.hint.format_map(facts))
 
 
@@ -171,7 +171,7 @@ def _permission(error: ClientError, call: EcrCall) -> str:
 
 
 def _silence(error: BotoCoreError, call: EcrCall) -> PackagerError:
-    cause = one_line(str(error))
+    cause = sanitize(str(error))
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return RegistryAuthError(
             f"{call.what}: there are no AWS credentials: {cause}",

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from packager.logs.redaction import one_line
+from packager.logs.sanitize import sanitize
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -31,9 +31,9 @@ def tell_retries(client: BaseClient) -> None:
         if response is not None:
             http, parsed = response
             error = parsed.get("Error", {})
-            causes[:] = [one_line(f"{error.get('Code', http.status_code)}: {error.get('Message', '')}")]
+            causes[:] = [sanitize(f"{error.get('Code', http.status_code)}: {error.get('Message', '')}")]
         else:
-            causes[:] = [one_line(str(caught_exception))]
+            causes[:] = [sanitize(str(caught_exception))]
 
     def tell(request: AWSPreparedRequest, **_others: object) -> None:
         header = request.headers.get("amz-sdk-request", b"")

@@ -14,7 +14,7 @@ from packager.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
-from packager.logs.redaction import one_line
+from packager.logs.sanitize import sanitize
 from packager.models.image import DOCKER_MANIFEST
 from packager.registry.response_limits import MOST_ERROR_BYTES
 
@@ -132,7 +132,7 @@ def unknown_login(asked: Asked, schemes: Sequence[str]) -> RegistryAuthError:
     """Say that a registry lets nobody in with a password or a token."""
     return RegistryAuthError(
         f"{asked}: the registry {asked.reference.host} offers no login with a password or a token, but only: "
-        f"{one_line(', '.join(schemes))}",
+        f"{sanitize(', '.join(schemes))}",
         hint="the registry's operator offers Basic or Bearer besides, or another name or port that does",
     )
 
@@ -184,7 +184,7 @@ def image_not_found(reference: Reference) -> ImageNotFoundError:
 
 def silence(asked: Asked, error: httpx.TransportError) -> RegistryUnreachableError:
     """Say why no answer came."""
-    host, cause = asked.reference.host, one_line(str(error) or type(error).__name__)
+    host, cause = asked.reference.host, sanitize(str(error) or type(error).__name__)
     refused = _find(error, ssl.SSLCertVerificationError)
     if isinstance(refused, ssl.SSLCertVerificationError):
         reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
@@ -215,11 +215,11 @@ def _untrusted(asked: Asked, reason: str, code: int = 0) -> RegistryUnreachableE
         return RegistryUnreachableError(f"{start} is not valid yet", hint="check the clocks here and there")
     if code in (_WRONG_NAME, _WRONG_ADDRESS):
         return RegistryUnreachableError(
-            f"{start} is for another name: {one_line(reason)}",
+            f"{start} is for another name: {sanitize(reason)}",
             hint="name the registry as its certificate does, or let it have a certificate for this name",
         )
     return RegistryUnreachableError(
-        f"{start} can't be trusted: {one_line(reason)}",
+        f"{start} can't be trusted: {sanitize(reason)}",
         hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
     )
 
@@ -253,9 +253,9 @@ def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
         first = document["errors"][0]
         code, detail = str(first["code"]), first.get("detail")
         text = f"{code}: {first.get('message') or response.reason_phrase}"
-        return code, one_line(f"{text}: {detail}" if detail and isinstance(detail, str) else text)
+        return code, sanitize(f"{text}: {detail}" if detail and isinstance(detail, str) else text)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return "", one_line(f"{response.status_code} {response.reason_phrase}".strip())
+        return "", sanitize(f"{response.status_code} {response.reason_phrase}".strip())
 
 
 def code(response: httpx.Response, body: bytes) -> str:

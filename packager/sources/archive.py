@@ -27,8 +27,8 @@ from packager.sources.file_list import (
     check_names,
     check_path,
     find_root,
+    quoted,
     refusal,
-    shown,
 )
 from packager.sources.zip_member import COPY_AGAIN, ZipMember, read_member
 
@@ -129,7 +129,7 @@ def _damage_reported(source: Path) -> Iterator[None]:
     except OSError as error:
         raise ArtifactError(f"the archive {source} can't be read: {error.strerror}", hint=COPY_AGAIN) from error
     except _DAMAGE as error:
-        raise ArtifactError(f"the archive {source} is damaged: {shown(str(error))}", hint=COPY_AGAIN) from error
+        raise ArtifactError(f"the archive {source} is damaged: {quoted(str(error))}", hint=COPY_AGAIN) from error
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def _writing_reported(folder: Path) -> Iterator[None]:
             raise _disk_full(folder) from error
         name = os.path.relpath(str(error.filename2 or error.filename or folder), folder)
         raise ArtifactError(
-            f"the model can't be unpacked to {folder}: {error.strerror} ({shown(name)})",
+            f"the model can't be unpacked to {folder}: {error.strerror} ({quoted(name)})",
             hint="pack the model again without this entry, or let PACKAGER_WORK_DIR name another folder",
         ) from error
 
@@ -244,7 +244,7 @@ def _read_names(infos: list[zipfile.ZipInfo]) -> list[str]:
             "%d names in the archive aren't UTF-8 and are read as CP437, such as %s; where the model doesn't find its "
             "files, pack it again with a tool that writes names as UTF-8",
             len(others),
-            shown(others[0]),
+            quoted(others[0]),
         )
     if any("/" in name for name in names):
         return names
@@ -311,7 +311,7 @@ def _read_link(file: IO[bytes], member: ZipMember) -> str:
     try:
         return target.decode()
     except UnicodeDecodeError as error:
-        raise refusal(member.name, f"is a link to {shown(target)}, which is not UTF-8") from error
+        raise refusal(member.name, f"is a link to {quoted(target)}, which is not UTF-8") from error
 
 
 def _make_folders(folder: Path, entries: list[Entry], *, needed: int) -> None:

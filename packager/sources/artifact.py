@@ -24,8 +24,8 @@ from packager.sources.file_list import (
     check_names,
     check_path,
     find_root,
+    quoted,
     refusal,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _open_folder(source: Path, limits: ArtifactLimits) -> Artifact:
         entries = _scan(folder, limits)
     except OSError as error:
         raise ArtifactError(
-            f"the model's folder {source} can't be read: {error.strerror} ({shown(str(error.filename))})",
+            f"the model's folder {source} can't be read: {error.strerror} ({quoted(str(error.filename))})",
             hint="let the user that runs the packager read all of it",
         ) from error
     check_names(entries, limits)
@@ -154,7 +154,7 @@ def _read_entry(item: os.DirEntry[str], path: str) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         target = str(Path(item.path).readlink())
         if not _is_utf8(target):
-            raise refusal(path, f"is a link to {shown(target)}, which is not UTF-8", "pack the file itself")
+            raise refusal(path, f"is a link to {quoted(target)}, which is not UTF-8", "pack the file itself")
         return Entry(path=path, kind=Kind.LINK, target=target)
     if not stat.S_ISREG(status.st_mode):
         raise refusal(path, "is a device, pipe or socket", "take it out of the model's folder")
@@ -238,13 +238,13 @@ def _check_files(manifest: ArtifactManifest, root: Path, name: str, hint: str) -
     model, dependencies = manifest.model, manifest.binaries.dependencies_path
     problems = []
     if not (root / model.work_dir).is_dir():
-        problems.append(f"model.workDir is {shown(model.work_dir)}, which is no folder in the archive")
+        problems.append(f"model.workDir is {quoted(model.work_dir)}, which is no folder in the archive")
     elif not _has_module(root / model.work_dir, model.entrypoint):
         problems.append(
-            f"model.entrypoint is {shown(model.entrypoint)}, which is no Python module (.py, .so) or package "
-            f"in {shown(model.work_dir)}"
+            f"model.entrypoint is {quoted(model.entrypoint)}, which is no Python module (.py, .so) or package "
+            f"in {quoted(model.work_dir)}"
         )
-    missing = None if (root / dependencies).is_file() else f"{shown(dependencies)}, which is no file in the archive"
+    missing = None if (root / dependencies).is_file() else f"{quoted(dependencies)}, which is no file in the archive"
     if problems:
         raise manifest_error(name, [*problems, f"binaries names {missing}"] if missing else problems, hint=hint)
     if missing:

@@ -98,7 +98,7 @@ class ArtifactLimits:
             )
 
 
-def shown(name: str | bytes) -> str:
+def quoted(name: str | bytes) -> str:
     """Quote a name from outside for a message: bytes that are no text escaped, control characters too, cut short."""
     raw = name if isinstance(name, bytes) else name.encode(errors="surrogateescape")
     text = raw[: 8 * _SHOWN_LENGTH].decode(errors="backslashreplace")
@@ -112,7 +112,7 @@ def refusal(
     path: str | bytes, problem: str, hint: str = "pack the model again without this entry, or under another name"
 ) -> ArtifactError:
     """Make the error that names the entry, what is wrong with it and what to do."""
-    return ArtifactError(f"the model's entry {shown(path)} {problem}", hint=hint)
+    return ArtifactError(f"the model's entry {quoted(path)} {problem}", hint=hint)
 
 
 def check_path(name: str) -> str:
@@ -167,7 +167,7 @@ def check_names(entries: Iterable[Entry], limits: ArtifactLimits) -> None:
             other = by_folded.setdefault(_fold(path), path)
             if other != path:
                 raise refusal(
-                    path, f"differs from {shown(other)} only in case or Unicode form", "rename one of the two"
+                    path, f"differs from {quoted(other)} only in case or Unicode form", "rename one of the two"
                 )
             limits.check_entries(len(kinds))
             path, kind = path.rpartition("/")[0], Kind.FOLDER
@@ -196,12 +196,12 @@ def find_root(entries: Sequence[Entry]) -> str:
     zips = sorted(path for path in files if path.lower().endswith(".zip"))
     if zips and not found:
         raise ManifestError(
-            f"the model has no manifest {' or '.join(MANIFEST_NAMES)}, but a zip in it: {shown(zips[0])}",
+            f"the model has no manifest {' or '.join(MANIFEST_NAMES)}, but a zip in it: {quoted(zips[0])}",
             hint="unpack the outer archive, and give the zip in it",
         )
     raise ManifestError(
         f"the model has no manifest {' or '.join(MANIFEST_NAMES)} at its root"
-        + (f"; there is one at {shown(found[0])}" if found else ""),
+        + (f"; there is one at {quoted(found[0])}" if found else ""),
         hint=backslash_hint(files) or "pack the folder that holds the manifest, as the training made it",
     )
 
@@ -212,7 +212,7 @@ def backslash_hint(paths: Iterable[str]) -> str:
     if path is None:
         return ""
     return (
-        rf"names such as {shown(path)} have a '\', which separates folders on Windows only; pack the model again with "
+        rf"names such as {quoted(path)} have a '\', which separates folders on Windows only; pack the model again with "
         "a tool that writes '/', such as 7-Zip or PowerShell 7"
     )
 
@@ -246,7 +246,7 @@ def _follow(
         raise refusal(link, "is a link that leads through too many others, or round in a circle")
     target = links[link]
     if target.startswith("/"):
-        raise refusal(link, f"is a link to the absolute path {shown(target)}", "make it relative, or pack the file")
+        raise refusal(link, f"is a link to the absolute path {quoted(target)}", "make it relative, or pack the file")
     here = link.split("/")[:-1]
     for part in target.split("/"):
         if part in {"", "."}:
@@ -254,7 +254,7 @@ def _follow(
         if part != "..":
             here.append(part)
         elif here == top:
-            raise refusal(link, f"is a link that leaves the model, to {shown(target)}", "pack the file itself")
+            raise refusal(link, f"is a link that leaves the model, to {quoted(target)}", "pack the file itself")
         else:
             here.pop()
         path = "/".join(here)

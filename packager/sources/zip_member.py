@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from zlib_ng import zlib_ng
 
 from packager.errors import ArtifactError
-from packager.sources.file_list import refusal, shown
+from packager.sources.file_list import quoted, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def read_member(file: IO[bytes], member: ZipMember) -> Iterator[bytes]:
 
 
 def _damaged(member: ZipMember, what: str) -> ArtifactError:
-    return refusal(member.name, f"is damaged: {shown(what)}", COPY_AGAIN)
+    return refusal(member.name, f"is damaged: {quoted(what)}", COPY_AGAIN)
 
 
 def _unpacked(file: IO[bytes], member: ZipMember) -> Iterator[bytes]:

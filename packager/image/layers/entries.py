@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.errors import BuildError
-from packager.sources.file_list import WHITEOUT, Kind, shown
+from packager.sources.file_list import WHITEOUT, Kind, quoted
 from packager.sources.zip_member import CHUNK, ZipMember
 
 if TYPE_CHECKING:
@@ -175,11 +175,11 @@ class _Collector:
     def add(self, entry: LayerEntry) -> None:
         if entry.path.rpartition("/")[2].startswith(WHITEOUT):
             raise BuildError(
-                f"{shown(entry.path)} can't be in an image: in its layers a name that begins with {WHITEOUT} removes "
+                f"{quoted(entry.path)} can't be in an image: in its layers a name that begins with {WHITEOUT} removes "
                 "another file",
                 hint="rename it, or leave it out",
             )
         known = self.entries.get(entry.path)
         if known is not None and Kind.FOLDER in {known.kind, entry.kind} and known.kind is not entry.kind:
-            raise BuildError(f"{shown(entry.path)} would be a folder and something else at once in the image")
+            raise BuildError(f"{quoted(entry.path)} would be a folder and something else at once in the image")
         self.entries[entry.path] = replace(entry, uid=self.layer.uid, gid=self.layer.gid)

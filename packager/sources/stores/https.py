@@ -24,8 +24,8 @@ from packager.sources.stores.store_errors import (
     changed,
     is_untrusted,
     refused,
-    shown,
     unreachable,
+    without_queries,
 )
 from packager.system.proxies import ProxyTransport
 
@@ -157,7 +157,7 @@ class WebSource:
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(headers.get("content-range", ""))
             if match is None or int(match[1]) != offset:
-                what = shown(headers.get("content-range", "no range"))
+                what = without_queries(headers.get("content-range", "no range"))
                 raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
             start, size = offset, None if match[2] == "*" else int(match[2])
         else:

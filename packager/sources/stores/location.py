@@ -64,7 +64,7 @@ class RemoteModel:
     connection: Connection | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """Return the location as it may be shown, without the query."""
+        """Return the location as it may be without_queries, without the query."""
         return f"{self.scheme}://{self.bucket}/{self.key}"
 
     @property

@@ -30,8 +30,8 @@ from packager.sources.stores.store_errors import (
     TransientError,
     is_untrusted,
     refused,
-    shown,
     unreachable,
+    without_queries,
 )
 from packager.sources.stores.tls import ssl_context
 from packager.system.event_loop import FutureLoop
@@ -134,7 +134,7 @@ class ObjectSource:
         try:
             return strongest(self._opened.checksums(self._etag))
         except Exception as error:  # noqa: BLE001  (boto3's, httpx' and obstore's; the size is still checked)
-            log.debug("no checksum of %s can be had: %s", self.access.location, shown(first_line(error)))
+            log.debug("no checksum of %s can be had: %s", self.access.location, without_queries(first_line(error)))
             return []
 
     @contextmanager
@@ -203,7 +203,7 @@ def read_failure(error: Exception, access: Access) -> Exception:
 def _no_credentials(error: Exception, access: Access, answer: Answer) -> Exception:
     failure = StorageAuthError(
         f"{access.location} can't be asked for: no credentials can be had from {access.credential}: "
-        f"{shown(first_line(error))}",
+        f"{without_queries(first_line(error))}",
         hint="check the connection, or the environment's credentials for this store",
     )
     return TransientError(failure) if answer.is_transient else failure

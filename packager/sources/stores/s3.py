@@ -17,7 +17,7 @@ from packager.sources.stores.checksums import Checksum, from_headers, from_s3_et
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.objects import ONCE, OpenedStore, Surroundings
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS
-from packager.sources.stores.store_errors import Access, Answer, shown
+from packager.sources.stores.store_errors import Access, Answer, without_queries
 from packager.sources.stores.tls import write_bundle
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         raise _refused_role(error, access, spec) from error
     except BotoCoreError as error:
         raise StorageUnreachableError(
-            f"no credentials for {model} can be had from {access.credential}: {shown(str(error))}",
+            f"no credentials for {model} can be had from {access.credential}: {without_queries(str(error))}",
             hint="check AWS's variables and profile, and that the service which gives out credentials can be reached",
         ) from error
     endpoint = str(client.meta.endpoint_url)
@@ -146,7 +146,7 @@ def _session(model: RemoteModel, surroundings: Surroundings) -> boto3.Session:
             )
     except BotoCoreError as error:  # AWS_PROFILE names none, say
         raise StorageAuthError(
-            f"no credentials for {model} can be had: {shown(str(error))}", hint="check AWS_PROFILE and ~/.aws"
+            f"no credentials for {model} can be had: {without_queries(str(error))}", hint="check AWS_PROFILE and ~/.aws"
         ) from error
     return session
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from packager.errors import ArtifactError, PackagerError, StorageAuthError, StorageError, StorageUnreachableError
-from packager.logs.redaction import one_line
+from packager.logs.sanitize import sanitize
 
 _QUERY = re.compile(r"(https?://[^\s?\"')]+)\?[^\s\"')]*")
 _TAG = {name: re.compile(rf"<{name}>([^<]*)</{name}>") for name in ("Code", "Message")}
@@ -68,7 +68,7 @@ class Answer:
 
     def __str__(self) -> str:
         """Return it as it may be shown."""
-        return shown(" ".join(word for word in (str(self.status), self.code, self.message) if word))
+        return without_queries(" ".join(word for word in (str(self.status), self.code, self.message) if word))
 
 
 class TransientError(Exception):
@@ -141,11 +141,11 @@ def unreachable(access: Access, cause: str) -> StorageUnreachableError:
     """Say why no answer came, or not all of it."""
     if is_untrusted(cause):
         return StorageUnreachableError(
-            f"the certificate of the store {access.store!r} can't be trusted: {shown(cause)}",
+            f"the certificate of the store {access.store!r} can't be trusted: {without_queries(cause)}",
             hint="name its authority's PEM file in PACKAGER_CA_FILE (or SSL_CERT_FILE)",
         )
     return StorageUnreachableError(
-        f"{access.location} can't be fetched: {access.store!r} can't be reached: {shown(cause)}",
+        f"{access.location} can't be fetched: {access.store!r} can't be reached: {without_queries(cause)}",
         hint="check the host or endpoint, the network, and the proxy variables",
     )
 
@@ -155,6 +155,6 @@ def is_untrusted(cause: str) -> bool:
     return re.search(r"certificate|CERTIFICATE_VERIFY", cause) is not None
 
 
-def shown(text: str) -> str:
+def without_queries(text: str) -> str:
     """Return a text from outside as one short line, without the queries of its URLs: they hold signatures."""
-    return one_line(_QUERY.sub(r"\1", text))
+    return sanitize(_QUERY.sub(r"\1", text))

@@ -170,7 +170,7 @@ UNSUPPORTED = "has an address of an unsupported kind"
         ("./\0", "which is no path"),
         ("six @ https://host/${TOKEN}/x.whl", "names an environment variable, and none is passed on"),
         ("-i https://${USER}:${WORD}@host/simple", "names an environment variable, and none is passed on"),
-        (f"-r {'x' * 100_000}", "names '"),
+        (f"-r {'x' * 100_000}", "names"),
         (f"--x{'x' * 100_000}", "which is not an option"),
         (f"six {'x' * 100_000}", "can't be understood"),
     ],

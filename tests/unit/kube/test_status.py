@@ -11,7 +11,7 @@ from packager.kube.api_errors import ApiRequest, failure
 from packager.kube.log_follower import _order
 from packager.kube.names import JOBS, PODS
 from packager.kube.packagings import document, owned_pods
-from packager.kube.pod_diagnostics import event_cause, shortened
+from packager.kube.pod_diagnostics import event_cause
 from packager.kube.status import Observation, Status, results_of, status_of
 
 
@@ -76,12 +76,6 @@ def test_the_newest_warning_that_says_something_tells() -> None:
 )
 def test_what_is_no_result_is_none(text: str) -> None:
     assert results_of(pod("a", 1, **ended(0, text))) == {}
-
-
-def test_what_others_wrote_is_one_bounded_line() -> None:
-    assert shortened("a\n  b\tc") == "a b c"
-    assert len(shortened("x" * 5000)) == 601
-    assert shortened(None) == ""
 
 
 def test_times_of_log_lines_are_ordered_with_any_number_of_digits() -> None:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from packager.logs.redaction import MASK, Redactor, one_line, secrets_of_url
+from packager.logs.redaction import MASK, Redactor, secrets_of_url
 
 SECRET = 'p@ss"word/\\é'
 
@@ -72,13 +72,3 @@ def test_a_secret_that_is_no_text_is_masked_too() -> None:
     redactor = Redactor()
     redactor.add(["p\udcffssword"])
     assert redactor.clean("it is p\udcffssword") == f"it is {MASK}"
-
-
-def test_a_text_from_outside_is_one_short_line() -> None:
-    assert one_line("a\r\n\x1b[31m  b\tc") == "a [31m b c"
-    assert len(one_line("word " * 1000)) <= 300
-
-
-@pytest.mark.parametrize("before", range(275, 300))
-def test_no_part_of_a_secret_is_left_where_a_text_is_cut(before: int) -> None:
-    assert "swordfish" not in one_line("." * (before - 1) + " swordfish-swordfish-swordfish")
