@@ -241,6 +241,57 @@ def test_packages_folder_comes_after_the_model_and_before_the_rest(runner: Runne
     assert row[0::2] == ["model", "only_here.py"]
 
 
+NUMBERED = """
+def init():
+    return "matrix"
+
+def info():
+    types = {0: "number", 1: "integer", "text": "string"}
+    return [{"name": name, "type": type_, "required": True} for name, type_ in types.items()], []
+
+def predict_on_matrix(matrix, provided_columns_names=None):
+    return [[repr(provided_columns_names), repr(row)] for row in matrix], ["names", "row"]
+"""
+
+
+def test_a_model_gets_its_own_names_and_types_from_every_form_in_services_and_batches(runner: Runner) -> None:
+    (runner.folder / "numbered.py").write_text(NUMBERED)
+    more = {"MODEL_LOCATION": str(runner.folder), "MODEL_ENTRYPOINT": "numbered"}
+    wanted = ["[0, 1, 'text']", "[1.5, 2, '03']"]
+    table = b"1,0,text\n2.0,1.5,03\n"
+    named = {"columns": ["0", "text", "1"], "data": [[1.5, "03", 2.0]]}
+    tensors = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [value]}
+        for name, kind, value in (("0", "FP64", 1.5), ("1", "INT64", 2), ("text", "BYTES", "03"))
+    ]
+    with runner.serve("numbered", **more) as service:
+        csv = {"Content-Type": "text/csv"}
+        for body, headers in ((named, {}), (table, csv)):
+            answer = service.ask("POST", "/api/model/invoke", body, headers)
+            assert (answer.status, answer.payload["prediction"]) == (200, [wanted])
+        answer = service.ask("POST", "/v2/models/numbered/infer", {"inputs": tensors})
+        assert [each["data"][0] for each in answer.payload["outputs"]] == wanted
+        answer = service.invoke(1.5, 2, [1, {"a": 2}])
+        assert answer.payload["prediction"] == [["None", "[1.5, 2, [1, {'a': 2}]]"]]
+        answer = service.ask("POST", "/api/model/invoke", b",0,1,text\n0,1.5,2,03\n", csv)
+        assert (answer.status, "to_csv(index=False)" in answer.payload["message"]) == (422, True)
+        answer = service.invoke(2**64, 2, "03")
+        assert (answer.status, "is beyond 64 bits" in answer.payload["message"]) == (422, True)
+    rows = {
+        "rows.csv": table,
+        "rows.json": json.dumps(named).encode(),
+        "rows.jsonl": b'{"text": "03", "1": 2.0, "0": 1.5}',
+    }
+    for name, text in rows.items():
+        (runner.folder / name).write_bytes(text)
+        done = runner.cli("numbered", "predict", runner.folder / name, "-", "--output-format", "jsonl", **more)
+        assert done.returncode == 0, done.stderr
+        assert list(json.loads(done.stdout).values()) == wanted
+    (runner.folder / "rows.csv").write_bytes(b",0,1,text\n0,1.5,2,03\n")
+    done = runner.cli("numbered", "predict", runner.folder / "rows.csv", "-", **more)
+    assert (done.returncode, "to_csv(index=False)" in done.stderr) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("mood", "argument", "message"),
     [

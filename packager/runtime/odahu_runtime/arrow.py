@@ -1,6 +1,7 @@
 """Rows as Arrow's IPC format, by the pyarrow of the model's environment: ours has none.
 
-Only flat columns are read. Nothing in them unpacks to more than the buffers hold, and those are added up before.
+Columns are flat, or lists and objects of flat values. Nothing in them unpacks to more than the buffers hold, and those
+are added up before; what takes no room in them (nulls) is counted.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import struct
 from typing import TYPE_CHECKING
 
 from . import arrow_sizes
 from .http import TOO_LARGE
-from .inputs import Batch, InputError
+from .inputs import LARGEST_INTEGER, LEAST_INTEGER, Batch, InputError
 
 if TYPE_CHECKING:
     from typing import Any, List, Sequence
@@ -36,6 +38,7 @@ _FORMATS = {
     "float": "f",
     "double": "d",
 }
+INDEX = re.compile(r"__index_level_\d+__")  # how pandas names the index of a frame, which it takes back as one
 _LONGEST = 300  # characters of what Arrow or a client says, in a message
 
 
@@ -69,21 +72,21 @@ def read(body: bytes, intake: Intake) -> Batch:
     try:
         arrow_sizes.check(pa.ipc.MessageReader.open_stream(body), most)
         stream = pa.ipc.open_stream(body)
-        _check_types(pa, stream.schema)
-        names = list(stream.schema.names)
-        columns: List[List[Any]] = [[] for _ in names]
+        places = [place for place, name in enumerate(stream.schema.names) if not INDEX.fullmatch(name)]
+        _check_types(pa, stream.schema, places)
+        names = [stream.schema.names[place] for place in places]
+        columns: List[List[Any]] = [[] for _ in places]
         rows = cells = 0
         for batch in stream:
             batch.validate()  # as far as is quick, so that there are columns to look at
             rows += batch.num_rows
             intake.check_count(rows)
-            known = sum(len(getattr(column, "dictionary", ())) for column in batch.columns)
-            cells += batch.num_rows * len(names) + known
+            cells += sum(map(_cells, batch.columns))
             if cells > most:  # nulls take no room in a body, and a dictionary comes back with every batch
                 raise InputError(TOO_LARGE.format(most), 413)
             batch.validate(full=True)
-            for values, column in zip(columns, batch.columns):  # noqa: B905  (of one length)
-                values.extend(_values(pa, column))
+            for values, place in zip(columns, places):  # noqa: B905  (of one length)
+                values.extend(plain_values(pa, batch.column(place)))
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, struct.error) as error:
         raise InputError(f"The body is not an Arrow stream or file: {str(error)[:_LONGEST]}") from error
     if not rows or not columns:
@@ -124,28 +127,67 @@ def _array(pa: Any, values: List[Any]) -> Any:
     return pa.array(texts, pa.string())
 
 
-def _check_types(pa: Any, schema: Any) -> None:
+def _check_types(pa: Any, schema: Any, places: Sequence[int]) -> None:
+    for number in places:
+        field = schema.field(number)
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not is_plain(pa, kind):
+            raise InputError(
+                f"column {number} ({json.dumps(field.name[:_LONGEST])}) has the type {str(field.type)[:_LONGEST]}; "
+                "numbers, truth values, text, dates, times, and dictionaries, lists and structs of them can be read",
+                422,
+            )
+
+
+def is_plain(pa: Any, kind: Any) -> bool:
+    """Whether `plain_values` reads a type other than a dictionary.
+
+    A dictionary within a list would unpack to more than a body may hold, and so would views.
+    """
     types = pa.types
     known = (
         *(types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null),
         *(types.is_string, types.is_large_string, types.is_date, types.is_time, types.is_timestamp, types.is_duration),
     )
-    for number, field in enumerate(schema):
-        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if not any(is_kind(kind) for is_kind in known):
-            raise InputError(
-                f"column {number} ({json.dumps(field.name[:_LONGEST])}) has the type {str(field.type)[:_LONGEST]}; "
-                "numbers, truth values, text, dates, times, and dictionaries of them can be read",
-                422,
-            )
+    if _is_list(pa, kind):
+        return is_plain(pa, kind.value_type)
+    if types.is_struct(kind):
+        return all(is_plain(pa, kind.field(place).type) for place in range(kind.num_fields))
+    return any(is_kind(kind) for is_kind in known)
 
 
-def _values(pa: Any, column: Any) -> List[Any]:
-    """The values of a column as JSON would have brought them."""
+def _is_list(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _cells(column: Any) -> int:
+    """How many values a column has, those within lists, structs and its dictionary included."""
+    count = len(column) + len(getattr(column, "dictionary", ()))
+    if hasattr(column, "values"):  # a list's
+        count += _cells(column.values)
+    elif hasattr(column, "field"):  # a struct's
+        count += sum(_cells(column.field(place)) for place in range(column.type.num_fields))
+    return count
+
+
+def plain_values(pa: Any, column: Any) -> List[Any]:  # noqa: PLR0911  (a kind of column, a return)
+    """The values of a column as JSON would have brought them.
+
+    Raises:
+        InputError: A whole number is beyond 64 bits.
+    """
     kind, types = column.type, pa.types
     if types.is_dictionary(kind):  # a text that stands there often is one in memory
-        known = _values(pa, column.dictionary)
-        return [None if place is None else known[place] for place in _values(pa, column.indices)]
+        known = plain_values(pa, column.dictionary)
+        return [None if place is None else known[place] for place in plain_values(pa, column.indices)]
+    if _is_list(pa, kind):
+        return _lists(pa, column)
+    if types.is_struct(kind):
+        names = [kind.field(place).name for place in range(kind.num_fields)]
+        fields = [plain_values(pa, column.field(place)) for place in range(kind.num_fields)]
+        rows = zip(*fields) if fields else [()] * len(column)  # noqa: B905  (of one length)
+        return [dict(zip(names, row)) if there else None for there, row in zip(_validity(column), rows)]  # noqa: B905
     form = _FORMATS.get(str(kind))
     if form is not None and len(column) and not column.null_count:
         # Many times faster than value by value, and needs no numpy.
@@ -153,6 +195,8 @@ def _values(pa: Any, column: Any) -> List[Any]:
         start = column.offset * size
         cells: Any = memoryview(column.buffers()[1]).cast("B")[start : start + len(column) * size]
         return list(cells.cast(form))
+    if types.is_decimal(kind) and kind.scale <= 0:
+        return [value if value is None else _whole(int(value)) for value in column.to_pylist()]
     if types.is_decimal(kind) or types.is_float16(kind):
         return list(column.cast(pa.float64()).to_pylist())
     if types.is_duration(kind):
@@ -161,6 +205,29 @@ def _values(pa: Any, column: Any) -> List[Any]:
     if types.is_temporal(kind):
         return _times(pa, column)
     return list(column.to_pylist())
+
+
+def _lists(pa: Any, column: Any) -> List[Any]:
+    values = plain_values(pa, column.values)
+    if pa.types.is_fixed_size_list(column.type):
+        size = column.type.list_size
+        bounds = [(column.offset + row) * size for row in range(len(column) + 1)]
+    else:
+        bounds = column.offsets.to_pylist()
+    return [
+        values[start:end] if there else None
+        for there, start, end in zip(_validity(column), bounds, bounds[1:])  # noqa: B905
+    ]
+
+
+def _validity(column: Any) -> List[bool]:
+    return list(column.is_valid().to_pylist()) if column.null_count else [True] * len(column)
+
+
+def _whole(value: int) -> int:
+    if not LEAST_INTEGER <= value <= LARGEST_INTEGER:
+        raise InputError(f"The whole number {value} is beyond 64 bits: {LEAST_INTEGER} to {LARGEST_INTEGER}", 422)
+    return value
 
 
 def _times(pa: Any, column: Any) -> List[Any]:

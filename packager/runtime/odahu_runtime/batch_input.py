@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import csv_values, inputs
+from .column_names import ColumnNames
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def read_csv(stream: IO[bytes], source: Source, described: Sequence[Column]) -> 
     Raises:
         InputError: A row is too short or too long, or a cell isn't of its column's type; says where.
     """
+    model = ColumnNames(described)
     csv.field_size_limit(_LONGEST_CELL)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     lines = csv.reader(text, delimiter=source.delimiter, strict=True)
@@ -144,7 +146,7 @@ def read_csv(stream: IO[bytes], source: Source, described: Sequence[Column]) -> 
             if not line:
                 continue
             if read is None:
-                read = _cell_readers(names, len(line), described)
+                read = _cell_readers(names, len(line), model)
             rows.append(_values(line, read, names, f"{source.name}: row {first + len(rows)} (line {lines.line_num})"))
             if len(rows) == source.rows:
                 yield Chunk(first, Batch(rows, names))
@@ -157,11 +159,11 @@ def read_csv(stream: IO[bytes], source: Source, described: Sequence[Column]) -> 
         yield Chunk(first, Batch(rows, names))
 
 
-def _cell_readers(names: Optional[List[str]], width: int, described: Sequence[Column]) -> List[csv_values.Reader]:
+def _cell_readers(names: Optional[List[str]], width: int, model: ColumnNames) -> List[csv_values.Reader]:
     if names:
-        return csv_values.readers(names, described)
-    if width == len(described):
-        return csv_values.readers([column.name for column in described], described)
+        return csv_values.readers(names, model)
+    if width == len(model.columns):
+        return list(map(csv_values.reader_of, model.columns))
     return [csv_values.guess] * width
 
 
@@ -220,7 +222,7 @@ class _Shape:
 
     def __init__(self, source: Source, described: Sequence[Column], mode: str) -> None:
         self.names: Optional[List[Any]] = None
-        self._described = [column.name for column in described]
+        self._described = [column.text for column in described]
         self._mode = mode
         self._length = -1
         self._keys: List[str] = []

@@ -59,7 +59,7 @@ def _groups(parts: List[Part], most: int) -> Iterator[List[int]]:
     """The places of those that may share a call."""
     open_groups: Dict[Key, Tuple[List[int], int]] = {}
     for index, part in enumerate(parts):
-        rows, columns = part.batch
+        rows, columns, _ = part.batch
         key = (None if columns is None else tuple(columns), type(rows[0]), len(rows[0]))
         group, size = open_groups.get(key, ([], 0))
         if group and size + len(rows) > most:

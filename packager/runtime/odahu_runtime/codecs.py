@@ -5,26 +5,23 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 import zlib
 from typing import TYPE_CHECKING
 
-from . import arrow, fast_json, inputs
+from . import arrow, csv_values, fast_json, inputs
 from .http import NO_BODY, TOO_LARGE
 from .inputs import Batch, InputError
 from .responses import CSV, JSON
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Optional
+    from typing import Any, List, Optional
 
+    from .csv_values import Reader
     from .http import Reply, Request
     from .request_validation import Intake
 
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
-_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*", re.ASCII | re.IGNORECASE)
 _LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
-_WORDS = {"": None, "nan": None, "true": True, "false": False}
 
 
 def plain_body(request: Request, body: bytes, limit: int) -> bytes:
@@ -75,7 +72,15 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
         return arrow.read(body, intake)
     if kind == CSV:
         return _read_csv(_text_of(body), intake)
-    return inputs.read_batch(document_of(body))
+    try:
+        document = fast_json.loads(body)
+    except fast_json.Refused:
+        document = inputs.parse_strict(_text_of(body))
+    rows, columns, _ = inputs.read_batch(document)
+    if inputs.are_numbers(rows):
+        return Batch(rows, columns, True)  # noqa: FBT003  (a keyword takes longer)
+    inputs.check_integers(body)
+    return Batch(rows, columns)
 
 
 def document_of(body: bytes) -> Any:
@@ -85,9 +90,11 @@ def document_of(body: bytes) -> Any:
         InputError: It isn't; says where.
     """
     try:
-        return fast_json.loads(body)
+        document = fast_json.loads(body)
     except fast_json.Refused:
         return inputs.parse_strict(_text_of(body))
+    inputs.check_integers(body)
+    return document
 
 
 def _text_of(body: bytes) -> str:
@@ -119,22 +126,22 @@ def _read_csv(text: str, intake: Intake) -> Batch:
     csv.field_size_limit(_LONGEST_CELL)  # the model may have set another
     reader = csv.reader(io.StringIO(text), strict=True)
     columns: Optional[Any] = None
-    readers: List[Callable[[str], Any]] = []
+    readers: List[Reader] = []
     data: List[Any] = []
     try:
-        for cells in reader:
-            if not cells:
+        for line in reader:
+            if not line:
                 continue
             if columns is None:
-                columns = cells
-                readers = [_text if name in intake.checks.text_columns else _value for name in columns]
-            elif len(cells) != len(columns):
+                columns = line
+                readers = csv_values.readers(columns, intake.checks.names)
+            elif len(line) != len(columns):
                 raise InputError(
-                    f"CSV line {reader.line_num} has {len(cells)} cells, and there are {len(columns)} columns", 422
+                    f"CSV line {reader.line_num} has {len(line)} cells, and there are {len(columns)} columns", 422
                 )
             else:
                 intake.check_count(len(data) + 1)
-                data.append([read(cell) for read, cell in zip(readers, cells)])  # noqa: B905  (of one length)
+                data.append(_row(line, readers))
     except csv.Error as error:
         raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
     if columns is None or not data:
@@ -142,13 +149,16 @@ def _read_csv(text: str, intake: Intake) -> Batch:
     return Batch(data, columns)
 
 
-def _text(cell: str) -> Optional[str]:
-    return cell or None
+def _row(line: List[str], readers: List[Reader]) -> List[Any]:
+    try:
+        return [read(cell) for read, cell in zip(readers, line)]  # noqa: B905  (of one length)
+    except csv_values.CellError:
+        return [_value(read, cell) for read, cell in zip(readers, line)]  # noqa: B905
 
 
-def _value(cell: str) -> Any:
-    if cell.lower() in _WORDS:
-        return _WORDS[cell.lower()]
-    if _INTEGER.fullmatch(cell):
-        return int(cell)
-    return float(cell) if _NUMBER.fullmatch(cell) else cell
+def _value(read: Reader, cell: str) -> Any:
+    """A value; one that isn't of its column's type as what it looks like, for the checks to say where it is."""
+    try:
+        return read(cell)
+    except csv_values.CellError:
+        return csv_values.guess(cell)

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
+
+from .inputs import LARGEST_INTEGER, LEAST_INTEGER
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Sequence
 
+    from .column_names import ColumnNames
     from .schema import Column
 
     Reader = Callable[[str], Any]
 
 # As JSON writes them, and a sign: what else Python would take (1_000, an Arabic digit) is text.
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_LONG = re.compile(r"[+-]?[0-9]{19,}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)", re.IGNORECASE)
-_LONGEST_INTEGER = 1000  # digits; Python itself reads more of them slowly, or not at all
-_TRUE, _FALSE = ("true", "1"), ("false", "0")
+_WORDS = {"": None, "nan": None, "true": True, "false": False}
 
 
 class CellError(ValueError):
     """A cell isn't of its column's type; the text says which that is."""
 
 
-def readers(names: Sequence[str], described: Sequence[Column]) -> List[Reader]:
-    """How the cells of each column are read: by the type that the model gives the column, else by their look."""
-    kinds = {column.name: column.type.lower() for column in described}
-    return [_reader(kinds.get(name, "")) for name in names]
+def readers(given: Sequence[str], names: ColumnNames) -> List[Reader]:
+    """How the cells of each column are read: by the type that the model gives the column, else by their look.
+
+    Raises:
+        InputError: A name may stand for several of the model's columns.
+    """
+    places = [names.find(name) for name in given]
+    return [guess if place is None else reader_of(names.columns[place]) for place in places]
 
 
 def guess(text: str) -> Any:
-    """A number where it looks like one, None where it's empty, else the text."""
-    if not text or text.lower() == "nan":
-        return None
-    return number(text) if _NUMBER.fullmatch(text) and len(text) < _LONGEST_INTEGER else text
+    """A number or true or false where it looks like one, None where it's empty, else the text."""
+    word = text.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        return number(text)
+    except CellError:
+        return text
 
 
 def integer(text: str) -> Any:
@@ -45,59 +55,60 @@ def integer(text: str) -> Any:
     """
     try:
         value = number(text)
-    except CellError:
-        value = math.inf
+    except CellError as error:
+        raise CellError(str(error).replace("a number", "a whole number")) from error
     if not isinstance(value, float):
         return value
-    if value.is_integer():  # 3.0: pandas writes a column with holes so
+    if value.is_integer() and LEAST_INTEGER <= value <= LARGEST_INTEGER:  # 3.0: pandas writes a column with holes so
         return int(value)
     raise CellError("a whole number")
 
 
 def number(text: str) -> Any:
-    """A number, or None for an empty cell or a NaN.
+    """A number, or None for an empty cell or a NaN; true and false are 1 and 0.
 
     Raises:
-        CellError: It is neither.
+        CellError: It is neither, or a whole number beyond 64 bits.
     """
     text = text.strip()
-    if not text or text.lower() == "nan":
-        return None
-    if _INTEGER.fullmatch(text) and len(text) < _LONGEST_INTEGER:
-        return int(text)
+    if _INTEGER.fullmatch(text):
+        value = int(text)
+        if LEAST_INTEGER <= value <= LARGEST_INTEGER:
+            return value
+    word = text.lower()
+    if word in _WORDS:
+        return None if _WORDS[word] is None else int(word == "true")
+    if _LONG.fullmatch(text):
+        raise CellError("a number of 64 bits")
     if _NUMBER.fullmatch(text):
         return float(text)
     raise CellError("a number")
 
 
 def boolean(text: str) -> Any:
-    """True for `true` and `1`, False for `false` and `0`, None for an empty cell.
+    """True for `true` and `1`, False for `false` and `0`, None for an empty cell or a NaN.
 
     Raises:
         CellError: It is none of these.
     """
-    text = text.strip().lower()
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
-    if not text:
-        return None
+    word = text.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    if word in ("1", "0", "1.0", "0.0"):  # 1.0: pandas writes a column with holes so
+        return word in ("1", "1.0")
     raise CellError("true or false")
 
 
-def _text(text: str) -> str:
-    return text
+def string(text: str) -> Any:
+    """The text, or None for an empty cell."""
+    return text or None
 
 
-# The words that GPPI models are described with: OpenAPI's types, and numpy's and MLflow's.
-_READERS: Dict[str, Reader] = {
-    **dict.fromkeys(("integer", "int", "long"), integer),
-    **dict.fromkeys(("number", "float", "double", "decimal"), number),
-    **dict.fromkeys(("boolean", "bool"), boolean),
-    **dict.fromkeys(("string", "str", "text", "object", "date", "datetime", "category"), _text),
-}
-_SIZED = re.compile(r"(u?int|float|datetime)\d+.*")
+_READERS: Dict[str, Reader] = {"integer": integer, "number": number, "boolean": boolean, "string": string}
+_TEXTS = ("object", "date", "time", "datetime", "category")
 
 
-def _reader(kind: str) -> Reader:
-    sized = _SIZED.fullmatch(kind)
-    return _READERS.get(sized.group(1).replace("uint", "int") if sized else kind, guess)
+def reader_of(column: Column) -> Reader:
+    """How the cells of one of the model's columns are read."""
+    text = column.stated and column.type.lower().startswith(_TEXTS)
+    return _READERS.get(column.kind, string if text else guess)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import fast_json
@@ -12,6 +14,14 @@ if TYPE_CHECKING:
     from typing import Any, List, NoReturn, Optional, Tuple
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+# No whole number of JSON is less or larger: numpy has no larger ones, and orjson would make floats of them.
+LEAST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
+_SHORTEST = 19  # digits of the shortest number that may be beyond these
+_LONG = re.compile(_STRING + rf"|(?<![\d.eE+-])-?\d{{{_SHORTEST},}}(?![\d.eE])", re.DOTALL)
+_CLASSES = bytes(48 if byte in b"0123456789" else 32 if byte in b" \t\r\n,:[-" else 46 for byte in range(256))
+_LONG_RUN = b" " + b"0" * _SHORTEST
+_SHOWN_DIGITS = 40
+_NAMES = {str, int, float, bool, type(None)}  # the types of JSON's that a name may have
 _COMMA = re.compile(_STRING + r"|,(?=\s*[\]}])", re.DOTALL)
 _CONSTANT = re.compile(_STRING + r"|NaN|-?Infinity", re.DOTALL)
 
@@ -30,10 +40,14 @@ class InputError(Exception):
 
 
 class Batch(NamedTuple):
-    """What is to be predicted on: rows, and the names of their columns where the caller gave them."""
+    """What is to be predicted on: rows, and the names of their columns where the caller gave them.
+
+    `numbers` says that all the values are known to be numbers, so that they need no further check of their types.
+    """
 
     data: List[Any]
     columns: Optional[List[Any]] = None
+    numbers: bool = False
 
 
 def parse_strict(text: str) -> Any:
@@ -43,9 +57,14 @@ def parse_strict(text: str) -> Any:
         InputError: It isn't, with the line and the column.
     """
     try:
-        return fast_json.loads(text)
+        document = fast_json.loads(text)
     except fast_json.Refused:
-        pass
+        document = _parse(text)
+    check_integers(text.encode("utf-8", "replace"))
+    return document
+
+
+def _parse(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
@@ -53,7 +72,44 @@ def parse_strict(text: str) -> Any:
     except _ConstantError as error:
         raise InputError(f"Invalid JSON: {error} is not a JSON value: {_place(text, str(error))}") from error
     except (ValueError, RecursionError) as error:
+        check_integers(text.encode("utf-8", "replace"))  # a number of thousands of digits
         raise InputError(f"Invalid JSON: {error}") from error
+
+
+def check_integers(body: bytes) -> None:
+    """Refuse JSON with a whole number beyond 64 bits, which orjson reads as a float and the standard library doesn't.
+
+    Raises:
+        InputError: There is one; says where.
+    """
+    if _LONG_RUN not in body.translate(_CLASSES):
+        return
+    text = body.decode("utf-8", "replace")
+    for match in _LONG.finditer(text):
+        found = match.group()
+        if found[0] != '"' and not _is_in_range(found):
+            shown = found if len(found) <= _SHOWN_DIGITS else found[:_SHOWN_DIGITS] + "..."
+            raise InputError(
+                f"The whole number {shown} is beyond 64 bits ({LEAST_INTEGER} to {LARGEST_INTEGER}): "
+                f"{_position(text, match.start())}; send text, or a float (1e20) where the last digits don't matter",
+                422,
+            )
+
+
+def _is_in_range(digits: str) -> bool:
+    short = digits.lstrip("-0")
+    return len(short) <= len(str(LARGEST_INTEGER)) and LEAST_INTEGER <= int(digits) <= LARGEST_INTEGER
+
+
+def are_numbers(rows: List[Any]) -> bool:
+    """Whether all values of rows are numbers, and none may have been a whole number beyond 64 bits before it was read.
+
+    As fast as a sum, in which large values of either sign could cancel each other out.
+    """
+    try:
+        return max(starmap(math.hypot, rows)) < -LEAST_INTEGER
+    except (TypeError, OverflowError):
+        return False
 
 
 def parse_tolerant(text: str) -> Tuple[Any, List[int]]:
@@ -85,7 +141,7 @@ def read_batch(document: Any) -> Batch:
         raise InputError(f'Expected an object like {{"columns": [...], "data": [[...]]}}, got {kind_of(document)}')
     columns = document.get("columns") or None
     if columns is not None:
-        _check_columns(columns)
+        columns = _read_columns(columns)
     data = document.get("data")
     if not isinstance(data, list):
         raise InputError(f'"data" must be a list of rows, got {kind_of(data)}' if "data" in document else 'No "data"')
@@ -105,14 +161,16 @@ def _is_table(data: List[Any], columns: Optional[List[Any]]) -> bool:
     return len(lengths) == 1 and (columns is None or lengths == {len(columns)})
 
 
-def _check_columns(columns: Any) -> None:
+def _read_columns(columns: Any) -> List[Any]:
+    """The names; a list of them, which is how JSON has a tuple, as one."""
     if not isinstance(columns, list):
         raise InputError(f'"columns" must be a list of names, got {kind_of(columns)}')
-    if set(map(type, columns)) <= {str, int, float}:
-        return
+    if set(map(type, columns)) <= _NAMES:
+        return columns
     for number, name in enumerate(columns):
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        if type(name) not in _NAMES and not (isinstance(name, list) and set(map(type, name)) <= _NAMES):
             raise InputError(f'"columns"[{number}] must be a name, got {kind_of(name)}')
+    return [tuple(name) if isinstance(name, list) else name for name in columns]
 
 
 def _check_row(number: int, row: Any, columns: Optional[List[Any]], first: Any) -> None:
@@ -143,7 +201,10 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _place(text: str, constant: str) -> str:
-    found = next((match.start() for match in _CONSTANT.finditer(text) if match.group() == constant), 0)
+    return _position(text, next((match.start() for match in _CONSTANT.finditer(text) if match.group() == constant), 0))
+
+
+def _position(text: str, found: int) -> str:
     line = text.count("\n", 0, found) + 1
     return f"line {line} column {found - text.rfind(chr(10), 0, found)} (char {found})"
 

@@ -156,7 +156,7 @@ class Model:
             return schema.columns(given), schema.columns(returned)
 
     def examples(self) -> Tuple[List[Any], List[Any], List[str]]:
-        """The example of the input that `info()` gives: names, values, and the names of the columns that have none.
+        """The example of the input that `info()` gives: the model's names, values, and the columns that have none.
 
         Columns that aren't required and have no example are left out.
 
@@ -167,9 +167,10 @@ class Model:
             given, _ = self._call("info") or ((), ())
             described = schema.described_columns(given)
             asked = [column for column in described if "example" in column or column.get("required", True)]
-            names, values = schema.names_and_examples(asked)
+            _, values = schema.names_and_examples(asked)
+            names = [column.name for column in schema.columns(asked)]
             missing = [str(column["name"]) for column in asked if "example" not in column]
-            return outputs.plain(names, self._default), outputs.plain(values, self._default), missing
+            return names, outputs.plain(values, self._default), missing
 
     def _given(self, batch: Batch) -> List[Any]:
         return _as_objects(batch) if self.mode == "objects" else _as_matrix(batch)

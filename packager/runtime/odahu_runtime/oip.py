@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+    from typing import Any, Container, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
     from .schema import Column
 
@@ -59,7 +59,7 @@ def metadata(name: str, version: str, given: Sequence[Column], returned: Sequenc
     }
 
 
-def read(document: Any, binary: bytes, known: Sequence[str]) -> Batch:
+def read(document: Any, binary: bytes, known: Container[str]) -> Batch:
     """Turn the inputs of a request into rows.
 
     Several tensors are columns with names, of the shape [n] or [n, 1]. One alone is the matrix, whatever its name,
@@ -132,7 +132,11 @@ def write(prediction: Any, columns: List[Any]) -> List[Dict[str, Any]]:
 
 
 def _described(column: Column) -> Dict[str, Any]:
-    return {"name": column.name, "datatype": _TYPES.get(column.type, "FP64"), "shape": [-1, 1]}
+    return {
+        "name": column.text,
+        "datatype": _TYPES.get(column.kind, "BYTES" if column.stated else "FP64"),
+        "shape": [-1, 1],
+    }
 
 
 def _tensors(listed: List[Dict[str, Any]], binary: bytes) -> Iterator[_Tensor]:
@@ -195,6 +199,8 @@ def _flat(data: Any, place: str, kind: str) -> List[Any]:
             number, value = next((number, value) for number, value in enumerate(flat) if not least <= value <= most)
             text = f"the value {number} is {str(value)[:100]}, which is beyond {kind}: {least} to {most}"
             raise InputError(f"{place}: {text}", 422)
+    if wanted is _REAL and int in types:
+        return [value if value is None else float(value) for value in flat]
     return flat
 
 

@@ -108,7 +108,7 @@ def _other_forms() -> Document:
 
 
 def _row(columns: Sequence[Column]) -> Document:
-    properties = {column.name: {"type": column.type} if column.type in _TYPES else {} for column in columns}
+    properties = {column.text: {"type": column.type} if column.type in _TYPES else {} for column in columns}
     return {"type": "object", "properties": properties}
 
 

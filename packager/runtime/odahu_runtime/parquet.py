@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from . import outputs
+from . import arrow, outputs
 from .batch_input import Chunk, Progress
 from .batch_output import OutputError, Writer, as_lists, names_for
 from .inputs import Batch, InputError
@@ -21,10 +20,6 @@ _MISSING = (
     "Parquet files need pyarrow, and the model's environment has none: add `pyarrow` to the model's conda file (or its "
     "pip requirements) and package the model again, or take CSV or JSON lines ({})"
 )
-
-
-# How pandas writes the index of a frame, which it takes back as one; no model has a column of this name.
-_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class MissingError(Exception):
@@ -50,14 +45,14 @@ def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[
         MissingError: There is no pyarrow.
         InputError: It's no Parquet file, or damaged.
     """
-    _, parquet = library()
+    pa, parquet = library()
     try:
         file = parquet.ParquetFile(stream)
         stored = [str(name) for name in file.schema_arrow.names]
         total = int(file.metadata.num_rows)
     except Exception as error:  # pyarrow's errors are of several kinds
         raise InputError(f"{source.name} can't be read as Parquet: {error}") from error
-    names = [name for name in stored if not _INDEX.fullmatch(name)]
+    names = [name for name in stored if not arrow.INDEX.fullmatch(name)]
     read = None if names == stored else names
     done = [0]
 
@@ -68,7 +63,7 @@ def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[
                 batch = next(batches, None)
                 if batch is None:
                     return
-                columns = [_plain(column) for column in batch.columns]
+                columns = [_plain(pa, column) for column in batch.columns]
             except Exception as error:
                 raise InputError(f"{source.name}: after row {done[0]}: {error}") from error
             rows = [list(row) for row in zip(*columns)]  # noqa: B905  (columns of a batch have one length)
@@ -79,11 +74,13 @@ def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[
     return chunks(), lambda: Progress(done[0], total)
 
 
-def _plain(column: Any) -> List[Any]:
+def _plain(pa: Any, column: Any) -> List[Any]:
     """A column's values as JSON has them, so that a model gets the same from every format."""
-    values: List[Any] = column.to_pylist()
-    kind = str(column.type)
-    return values if kind.startswith(("int", "uint", "bool", "string", "large_string")) else outputs.plain(values)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if arrow.is_plain(pa, kind):
+        return arrow.plain_values(pa, column)
+    values: List[Any] = outputs.plain(column.to_pylist())
+    return values
 
 
 class ParquetWriter(Writer):

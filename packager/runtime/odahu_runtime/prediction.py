@@ -153,7 +153,7 @@ class Infer(Prediction):
     def __init__(self, means: Means) -> None:
         """Predict with these."""
         super().__init__(means)
-        self._columns = [column.name for column in means.intake.columns]
+        self._columns = means.intake.checks.names
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
         length = request.header("inference-header-content-length")

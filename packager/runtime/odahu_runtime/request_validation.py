@@ -34,7 +34,7 @@ class Intake(NamedTuple):
             columns = model.columns()[0]
         except ModelError as error:
             log_error(f"The input is not checked: {error.details}")
-        return cls(limits, columns, Checks(columns if limits.check_input else (), objects=model.mode == "objects"))
+        return cls(limits, columns, Checks(columns, objects=model.mode == "objects", refuse=limits.check_input))
 
     def take(self, batch: Batch) -> Batch:
         """The rows as the model takes them.

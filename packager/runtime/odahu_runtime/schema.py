@@ -6,7 +6,10 @@ clients read them so.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from .inputs import LARGEST_INTEGER, LEAST_INTEGER
 
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Tuple
@@ -14,18 +17,48 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
 
 _EXAMPLES = {"integer": 0, "number": 0, "string": "", "boolean": False}
+# The words that models are described with: OpenAPI's types, and numpy's and MLflow's.
+_KINDS = {
+    **dict.fromkeys(("integer", "int", "uint", "long"), "integer"),
+    **dict.fromkeys(("number", "float", "double", "decimal"), "number"),
+    **dict.fromkeys(("boolean", "bool"), "boolean"),
+    **dict.fromkeys(("string", "str", "text"), "string"),
+}
+_SIZED = re.compile(r"(u?int|float)(8|16|32|64|128)")
 
 
 class Column(NamedTuple):
     """A column of the model's input or output.
 
-    Its type is `number`, and not `stated`, where the model says none; it is `required` unless the model says false.
+    Its name is the model's own, which may be of any type; `text` is how documents show it. Its type is `number`, and
+    not `stated`, where the model says none; it is `required` unless the model says false.
     """
 
-    name: str
+    name: Any
     type: str
     required: bool = True
     stated: bool = True
+
+    @property
+    def text(self) -> str:
+        """The name as text."""
+        return str(self.name)
+
+    @property
+    def kind(self) -> str:
+        """Its type in OpenAPI's words: `integer`, `number`, `boolean`, `string`; empty where it is of no such type."""
+        word = self.type.lower()
+        sized = _SIZED.fullmatch(word)
+        return _KINDS.get(sized.group(1) if sized else word, "") if self.stated else ""
+
+    @property
+    def range(self) -> Tuple[int, int]:
+        """The least and the largest whole number of its type; where that has no size, all that 64 bits may hold."""
+        sized = _SIZED.fullmatch(self.type.lower())
+        if self.kind != "integer" or sized is None:
+            return LEAST_INTEGER, LARGEST_INTEGER
+        bits = int(sized.group(2))
+        return (0, (1 << bits) - 1) if sized.group(1) == "uint" else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
 
 def described_columns(described: Any) -> List[Dict[str, Any]]:
@@ -39,13 +72,22 @@ def columns(described: Any) -> List[Column]:
     """The columns of one of the lists that `info()` returns."""
     return [
         Column(
-            str(column["name"]),
+            _hashable(column["name"]),
             str(column.get("type") or "number"),
             column.get("required") is not False,
             bool(column.get("type")),
         )
         for column in described_columns(described)
     ]
+
+
+def _hashable(name: Any) -> Any:
+    """A name as it is; a list, which JSON has for a tuple, as a tuple."""
+    try:
+        hash(name)
+    except TypeError:
+        return tuple(map(_hashable, name)) if isinstance(name, list) else str(name)
+    return name
 
 
 def input_properties(described: Any) -> Schema:

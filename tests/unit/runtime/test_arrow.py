@@ -112,11 +112,48 @@ def test_a_part_of_a_larger_array_is_read_from_its_place() -> None:
     assert read(written(table)).data == [[2, 2.0], [3, 3.0]]
 
 
+def test_lists_and_structs_are_read_as_json_would_have_brought_them() -> None:
+    table = pa.table(
+        {
+            "list": [[0], [1, 2], None, [], [3]],
+            "large": pa.array([["q"], ["x", None], [], None, ["y"]], pa.large_list(pa.string())),
+            "fixed": pa.array([[9, 9], [1, 2], None, [3, 4], [5, 6]], pa.list_(pa.int8(), 2)),
+            "struct": [{"a": 0}, {"a": 1, "b": [dt.date(2020, 1, 1)]}, None, {"a": 2, "b": None}, {"a": 3, "b": []}],
+            "deep": [[[]], [[1.5], [2.5, None]], [None], [], None],
+        }
+    ).slice(1)
+    for rows in (None, 2):
+        assert read(written(table, rows=rows)).data == [
+            [[1, 2], ["x", None], [1, 2], {"a": 1, "b": ["2020-01-01"]}, [[1.5], [2.5, None]]],
+            [None, [], None, None, [None]],
+            [[], None, [3, 4], {"a": 2, "b": None}, []],
+            [[3], ["y"], [5, 6], {"a": 3, "b": []}, None],
+        ]
+
+
+def test_values_within_lists_count_too() -> None:
+    body = written(pa.table({"a": pa.array([[None] * 50_000, []], pa.list_(pa.null()))}))
+    assert refused(body, max_body=50_001)[0] == 413
+    assert len(read(body, max_body=50_002).data) == 2
+    fixed = written(pa.table({"a": pa.array([[None] * 50_000], pa.list_(pa.null(), 50_000))}))
+    assert refused(fixed, max_body=50_000)[0] == 413
+
+
+def test_decimals_without_a_fraction_are_whole_numbers() -> None:
+    column = pa.array([decimal.Decimal(2**64 - 1), None], pa.decimal128(38, 0))
+    assert read(written(pa.table({"a": column}))).data == [[2**64 - 1], [None]]
+    column = pa.array([decimal.Decimal(2**64)], pa.decimal128(38, 0))
+    assert refused(written(pa.table({"a": column})))[0] == 422
+
+
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        (pa.array([[1]]), 'column 0 ("a") has the type list<'),
-        (pa.array([{"x": 1}]), "has the type struct<"),
+        (pa.array([[b"x"]]), 'column 0 ("a") has the type list<'),
+        (pa.array([{"x": [b"1"]}]), "has the type struct<"),
+        (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), "has the type map<"),
+        (pa.array([["x"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))), "has the type list<"),
+        (pa.array([[1]], pa.list_view(pa.int8())), "has the type list_view<"),
         (pa.array([b"x"]), "has the type binary"),
         (pa.array(["x"], pa.string_view()), "has the type string_view"),
         (pa.array([b"0123456789abcdef"], pa.uuid()), "has the type extension"),
@@ -143,7 +180,17 @@ def test_no_rows(table: Any) -> None:
 
 
 def test_any_damage_is_answered_and_never_more() -> None:
-    body = written(pa.table({"a": [1, 2], "b": ["x", "yy"], "c": pa.array(["p", "q"]).dictionary_encode()}))
+    body = written(
+        pa.table(
+            {
+                "a": [1, 2],
+                "b": ["x", "yy"],
+                "c": pa.array(["p", "q"]).dictionary_encode(),
+                "d": [[1], [2, 3]],
+                "e": [{"x": 1}, None],
+            }
+        )
+    )
     for place in range(len(body)):
         for value in (0, 0xFF):
             damaged = body[:place] + bytes([value]) + body[place + 1 :]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.runtime.odahu_runtime import batch_input, batch_output, csv_values, parquet
+from packager.runtime.odahu_runtime.column_names import ColumnNames
 from packager.runtime.odahu_runtime.inputs import InputError
 from packager.runtime.odahu_runtime.schema import Column
 
@@ -42,7 +43,7 @@ def test_the_suffix_says_the_format(path: str, form: str) -> None:
 def test_cells_are_of_the_types_that_the_model_names() -> None:
     text = "acid,kind,bottles,red\n7.5,007,3,true\n,,12.0,0\n1e2,'x',,\n"
     assert read_csv(text, WINE) == [
-        (1, [[7.5, "007", 3, True], [None, "", 12, False]]),
+        (1, [[7.5, "007", 3, True], [None, None, 12, False]]),
         (3, [[100.0, "'x'", None, None]]),
     ]
 
@@ -58,6 +59,10 @@ def test_cells_are_of_the_types_that_the_model_names() -> None:
         ("", None),
         ("1.2.3", "1.2.3"),
         ("0x1", "0x1"),
+        ("True", True),
+        (str(2**64 - 1), 2**64 - 1),
+        (str(2**64), str(2**64)),
+        ("9" * 5000, "9" * 5000),
     ],
 )
 def test_cells_of_columns_that_nobody_describes_go_by_their_look(text: str, value: object) -> None:
@@ -67,7 +72,7 @@ def test_cells_of_columns_that_nobody_describes_go_by_their_look(text: str, valu
 
 @pytest.mark.parametrize("kind", ["int64", "long", "uint8", "integer"])
 def test_the_words_of_numpy_and_mlflow_are_types_too(kind: str) -> None:
-    assert csv_values.readers(["a"], [Column("a", kind)]) == [csv_values.integer]
+    assert csv_values.readers(["a"], ColumnNames([Column("a", kind)])) == [csv_values.integer]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,9 @@ def test_the_words_of_numpy_and_mlflow_are_types_too(kind: str) -> None:
         ("acid,kind\n1,a\nx,b\n", "in.csv: row 2 (line 3), column acid: 'x' is not a number"),
         ('kind,bottles\n"a\nb",1\nc,2.5\n', "in.csv: row 2 (line 4), column bottles: '2.5' is not a whole number"),
         ("red\ntrue\nyes\n", "in.csv: row 2 (line 3), column red: 'yes' is not true or false"),
+        (f"bottles\n{2**64}\n", f"column bottles: '{2**64}' is not a whole number of 64 bits"),
+        ("bottles\nx\n", "column bottles: 'x' is not a whole number"),
+        ("bottles\n1e30\n", "column bottles: '1e30' is not a whole number"),
         ('kind\n"a"b\n', "in.csv: line 2: "),
     ],
 )

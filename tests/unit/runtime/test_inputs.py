@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from packager.runtime.odahu_runtime.inputs import Batch, InputError, parse_strict, parse_tolerant, read_batch
+from packager.runtime.odahu_runtime.inputs import (
+    Batch,
+    InputError,
+    are_numbers,
+    parse_strict,
+    parse_tolerant,
+    read_batch,
+)
 
 pytestmark = pytest.mark.usefixtures("both_json")
 
@@ -26,6 +33,63 @@ def test_strict_tells_the_place(text: str, said: str) -> None:
         parse_strict(text)
     assert said in str(error.value)
     assert error.value.status == 400
+
+
+@pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "1" + "0" * 400, "9" * 6000, "-" + "9" * 6000])
+@pytest.mark.parametrize(
+    "text",
+    ['{"data": [[1.5, %s]]}', '[\n"1, %s", {"a": [%s, 1]}]', '{"data": [[-1e30, %s, "x", null, {"a": 1}]]}'],
+)
+def test_whole_numbers_beyond_64_bits_are_refused_where_they_are(text: str, number: str) -> None:
+    whole = text.replace("%s", number)
+    for read in (lambda: parse_strict(whole), lambda: parse_tolerant(whole)):
+        with pytest.raises(InputError, match="is beyond 64 bits") as error:
+            read()
+        assert error.value.status == 422
+        place = whole.rindex(number)
+        assert f"line {whole.count(chr(10), 0, place) + 1} column" in str(error.value)
+        assert f"(char {place})" in str(error.value)
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**64 - 1,
+        2**63,
+        -(2**63),
+        1e20,
+        -1e300,
+        0.12345678901234567890123,
+        str(2**64),
+        f'"{2**64}": [1, {2**64}',
+        {str(2**64): 0.00012345678901234567},
+        1.5e-7,
+    ],
+)
+def test_numbers_of_64_bits_floats_and_digits_in_text_stay_what_they_are(value: object) -> None:
+    for text in (json.dumps(value), json.dumps([value, value]), json.dumps({"a": value}, indent=1)):
+        read = parse_strict(text)
+        assert read == json.loads(text)
+        assert type(read) is type(json.loads(text))
+    assert parse_strict("[1.00000000000000000000, 1e00000000000000000001, 10000000000000000000000.0]") == [1, 10, 1e22]
+
+
+@pytest.mark.parametrize(
+    ("rows", "numbers"),
+    [
+        ([[1, 2.5], [True, -3]], True),
+        ([[]], True),
+        ([[1e20, -1e20]], False),
+        ([[2**63, 0]], False),
+        ([[1, None]], False),
+        ([[1, "x"]], False),
+        ([[1], [10**400]], False),
+        ([{"a": 1}], False),
+    ],
+)
+def test_only_rows_of_numbers_that_are_not_large_are_sure(rows: list[object], numbers: bool) -> None:
+    assert are_numbers(rows) == numbers
 
 
 @pytest.mark.parametrize(
@@ -59,6 +123,10 @@ def test_other_faults_keep_their_place() -> None:
         ({"columns": None, "data": [[]], "more": 1}, Batch([[]])),
         ({"columns": [], "data": [[1]]}, Batch([[1]])),
         ({"columns": ["a", 1], "data": [[1, None]]}, Batch([[1, None]], ["a", 1])),
+        (
+            {"columns": [True, None, ["a", 1]], "data": [[1, 2, 3]]},
+            Batch([[1, 2, 3]], [True, None, ("a", 1)]),
+        ),
         ({"columns": ["a"], "data": [{"a": 1}, {}]}, Batch([{"a": 1}, {}], ["a"])),
     ],
 )
@@ -81,7 +149,8 @@ def test_batches(document: object, batch: Batch) -> None:
         ({"columns": ["a", "b"], "data": [[1, 2], [3]]}, '"data"[1] has 1 values, but there are 2 columns'),
         ({"data": [[1], [2, 3]]}, '"data"[1] has 2 values, but the first row has 1'),
         ({"columns": "ab", "data": [[1, 2]]}, '"columns" must be a list of names, got a string'),
-        ({"columns": ["a", True], "data": [[1, 2]]}, '"columns"[1] must be a name, got true'),
+        ({"columns": ["a", {}], "data": [[1, 2]]}, '"columns"[1] must be a name, got an object'),
+        ({"columns": [[["a"]], 1], "data": [[1, 2]]}, '"columns"[0] must be a name, got a list'),
     ],
 )
 def test_wrong_shapes(document: object, said: str) -> None:

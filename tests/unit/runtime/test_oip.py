@@ -147,7 +147,7 @@ def test_infer(client: Client) -> None:
             "model_name": "wine",
             "model_version": "1.0",
             "id": "7",
-            "outputs": [{"name": "sum", "shape": [2, 1], "datatype": "INT64", "data": [3, 7]}],
+            "outputs": [{"name": "sum", "shape": [2, 1], "datatype": "FP64", "data": [3.0, 7.0]}],
         }
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from packager.models.integrations import APPLICATIONS
+from packager.runtime.odahu_runtime import fast_json
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
 from packager.runtime.odahu_runtime.limits import Limits
 from packager.runtime.odahu_runtime.schema import columns
@@ -13,6 +15,7 @@ from packager.runtime.odahu_runtime.schema_validation import Checks
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 INFER = "/v2/models/wine/infer"
+TENSOR = {"name": "a", "shape": [1], "datatype": "FP64"}
 NUMBERS = [{"name": name, "type": "number", "required": True, "example": 0} for name in "abc"]
 MIXED = [
     {"name": "n", "type": "number"},
@@ -47,6 +50,7 @@ def refused(*arguments: Any, **options: Any) -> str:
         ([{"name": 0, "type": "number"}, {"name": 1, "type": "number"}], [[1, 2]], [0, 1]),
         ([NUMBERS[0]] * 3, [[1, 2, 3]], ["a"] * 3),
         ({"a": {"type": "number"}, "b": {"type": "string"}}, [[1, "x"]], ["a", "b"]),
+        (MIXED, [[1, 2, True, {"x": [1]}, {}, []], [1, 2, True, [], 1, 1]], None),
         (MIXED, [[1, 2, True, "s", {}, []], [2.5, 3.0, 0, 5, None, "x"], [None] * 6], None),
         (MIXED, [[True, False, 1.0, True, 1, 1]], None),
         (OPTIONAL, [[1]], None),
@@ -56,7 +60,7 @@ def refused(*arguments: Any, **options: Any) -> str:
 def test_what_suits_the_model_comes_as_it_is(described: Any, rows: list[Any], names: Any) -> None:
     batch = check(described, rows, names)
     assert batch.data is rows
-    assert batch.columns is names
+    assert batch.columns == names
 
 
 @pytest.mark.parametrize(
@@ -105,11 +109,75 @@ def test_rows_without_names_are_as_wide_as_the_model(rows: list[Any], count: int
         (MIXED, [[1, "2", True, "", 0, 0]], 'row 0, column 1 ("i"): "2" is a string, not a whole number'),
         (MIXED, [[1, 2, 2, "", 0, 0]], 'row 0, column 2 ("b"): 2 is a number, not true or false'),
         (MIXED, [[1, 2, "yes", "", 0, 0]], 'row 0, column 2 ("b"): "yes" is a string, not true or false'),
-        (MIXED, [[1, 2, True, {"x": 1}, 0, 0]], 'row 0, column 3 ("s"): {"x": 1} is an object, not text'),
     ],
 )
 def test_other_values_are_named(described: Any, rows: list[Any], said: str) -> None:
     assert refused(described, rows) == f"{said} (rows count from 0)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "wanted"),
+    [
+        ("integer", [1, 2.0, None, 1e3], [1, 2, None, 1000]),
+        ("integer", [2**64 - 1, -(2**63), 1e19], [2**64 - 1, -(2**63), 10**19]),
+        ("uint64", [2**64 - 1, None, 0.0], [2**64 - 1, None, 0]),
+        ("int64", [2**63 - 1, -(2**63), 5], [2**63 - 1, -(2**63), 5]),
+        ("boolean", [1, 0.0, None, True], [True, False, None, True]),
+        ("number", [2**64 - 1, 2.0, True], [2**64 - 1, 2.0, True]),
+        ("double", [1, 2.5, None], [1, 2.5, None]),
+        ("string", [[1, {"a": 2}], {}, "x", 1, None], [[1, {"a": 2}], {}, "x", 1, None]),
+        ("object", [[1], "x"], [[1], "x"]),
+    ],
+)
+def test_values_are_handed_on_with_the_types_of_their_columns(kind: str, given: list[Any], wanted: list[Any]) -> None:
+    described = [{"name": "a", "type": kind}]
+    for batch in (
+        check(described, [[value] for value in given], ["a"]),
+        Batch([[check(described, [[value]], ["a"]).data[0][0]] for value in given]),
+        Batch([[row["a"]] for row in check(described, [{"a": value} for value in given], objects=True).data]),
+    ):
+        got = [row[0] for row in batch.data]
+        assert list(map(type, got)) == list(map(type, wanted))
+        assert got == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("int64", 2**63, f"is a number, not a whole number from {-(2**63)} to {2**63 - 1}"),
+        ("uint64", -1, f"-1 is a number, not a whole number from 0 to {2**64 - 1}"),
+        ("uint8", 256, "256 is a number, not a whole number from 0 to 255"),
+        ("int8", -129.0, "-129.0 is a number, not a whole number from -128 to 127"),
+        ("integer", 1e30, "1e+30 is a number, not a whole number"),
+        ("long", "1", '"1" is a string, not a whole number'),
+        ("float32", "1", '"1" is a string, not a number'),
+        ("number", [1], "[1] is a list, not a number"),
+        ("bool", 2, "2 is a number, not true or false"),
+    ],
+)
+def test_values_that_a_columns_type_does_not_hold_are_refused(kind: str, value: Any, said: str) -> None:
+    for rows in ([[value]], [[None]] * 20 + [[value]]):
+        assert said in refused([{"name": "a", "type": kind}], rows)
+
+
+@pytest.mark.parametrize("kind", ["number", "integer", "string", "date"])
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400])
+@pytest.mark.parametrize("orjson_", [None, orjson], ids=["json", "orjson"])
+def test_whole_numbers_beyond_64_bits_are_refused_in_every_column(kind: str, number: int, orjson_: Any) -> None:
+    asked = client(([{"name": "a", "type": kind}], ()))
+    fast_json.use(orjson_)
+    try:
+        for answer in (
+            asked.invoke({"columns": ["a"], "data": [[number]]}),
+            asked.invoke({"data": [[-number], [number]]}),
+            asked.ask("POST", INFER, json.dumps({"inputs": [TENSOR | {"data": [number]}]}).encode()),
+        ):
+            assert answer.status == 422, answer.json
+            said = answer.json.get("message") or answer.json["error"]
+            assert "is beyond 64 bits" in said
+            assert "line 1 column" in said
+    finally:
+        fast_json.use(None)
 
 
 def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
