@@ -60,7 +60,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
         log.use_json(use=style == "json")
         _complete_environment()
         server, core = _import_server()
-        batches = batching.Limits(options.batch_max_size, options.batch_max_latency_ms / 1000)
+        batches = batching.BatchLimits(options.batch_max_size, options.batch_max_latency_ms / 1000)
         settings = server.Settings(
             options.host, options.port, options.workers, options.threads, options.timeout, core, batches
         )

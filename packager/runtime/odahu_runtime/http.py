@@ -12,8 +12,6 @@ from . import outputs
 if TYPE_CHECKING:
     from typing import Any, Dict, Sequence
 
-    from .prediction import Prediction
-
     Environ = Dict[str, Any]
 
 NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
@@ -51,18 +49,6 @@ class Reply(NamedTuple):
     status: int
     headers: List[Tuple[str, str]]
     body: bytes
-
-
-class Job(NamedTuple):
-    """What is left to do for a request: it takes the model, and the body where it `reads` one.
-
-    Where it is a prediction, that has the steps of it; one that `shares` may have its call of the model with others.
-    """
-
-    reads: bool
-    run: Callable[[Request, bytes], Reply]
-    prediction: Optional[Prediction] = None
-    shares: bool = False
 
 
 def json_reply(status: int, text: Union[str, bytes], headers: Sequence[Tuple[str, str]] = ()) -> Reply:

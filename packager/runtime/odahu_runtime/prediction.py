@@ -7,17 +7,16 @@ out of a step but as an answer.
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from . import codecs, oip, outputs, responses
-from .http import Job, Reply, header_text, json_reply
+from .http import Reply, Request, header_text, json_reply
 from .inputs import InputError
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Tuple, Union
+    from typing import Any, Dict, List, Tuple, Union
 
-    from .http import Request
     from .inputs import Batch
     from .metrics import Metrics
     from .model import Model
@@ -57,6 +56,20 @@ class Means(NamedTuple):
         return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
 
 
+class Job(NamedTuple):
+    """What is left to do for a request when its head was read: work that takes the model, and the body if it reads one.
+
+    Attributes:
+        reads_body: Whether the body has to be read.
+        run: Does all of it.
+        batchable: The prediction, where it may share a call of the model with others.
+    """
+
+    reads_body: bool
+    run: Callable[[Request, bytes], Reply]
+    batchable: Optional[Prediction] = None
+
+
 class Part(NamedTuple):
     """A request whose rows were read."""
 
@@ -81,8 +94,8 @@ class Prediction:
         ]
 
     def job(self, *, shares: bool) -> Job:
-        """The job of a request; `shares`: it may share a call of the model with others."""
-        return Job(True, self.run, self, shares)  # noqa: FBT003
+        """Return the job of a request, which may share a call of the model with others if it `shares`."""
+        return Job(reads_body=True, run=self.run, batchable=self if shares else None)
 
     def run(self, request: Request, body: bytes) -> Reply:
         """Take all the steps."""

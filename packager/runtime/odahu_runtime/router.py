@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import batching, codecs, oip, openapi, outputs, schema
-from .http import Job, Reply, error_reply, json_reply, text_reply
+from .http import Reply, error_reply, json_reply, text_reply
 from .limits import Limits
 from .metrics import Metrics
-from .prediction import Infer, Invoke, Means, Service
+from .prediction import Infer, Invoke, Job, Means, Service
 from .request_validation import Intake
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .http import Request
     from .model import Model
-    from .prediction import Part
 
     Handler = Callable[[Request], Reply]
 
@@ -35,7 +34,7 @@ class Surface:
         environ: Dict[str, str],
         log_error: Callable[[str], None],
         metrics: Optional[Metrics] = None,
-        batches: batching.Limits = batching.Limits(),  # noqa: B008  (it can't change)
+        batches: batching.BatchLimits = batching.BatchLimits(),  # noqa: B008  (it can't change)
     ) -> None:
         """Serve `model` under the name, the version and the limits that `environ` gives.
 
@@ -159,8 +158,8 @@ class Surface:
             except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
                 return self._means.failed(error, request, fault)
 
-        return Job(False, guarded)  # noqa: FBT003
+        return Job(reads_body=False, run=guarded)
 
-    def predict_together(self, parts: List[Part]) -> List[Reply]:
-        """Answer several requests with as few calls of the model as can be."""
-        return batching.answer(parts, self._model, self._batches, self.metrics)
+    def predict_batch(self, requests: List[Tuple[Request, Job, bytes]]) -> List[Reply]:
+        """Answer several requests with as few calls of the model as possible."""
+        return batching.predict_batch(requests, self._model, self._batches, self.metrics)

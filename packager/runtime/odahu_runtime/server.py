@@ -27,7 +27,7 @@ from gunicorn.workers import base
 from gunicorn.workers.workertmp import WorkerTmp
 
 from . import granian_worker, log, outputs, process_exit, rlimits, threaded_worker
-from .batching import Limits
+from .batching import BatchLimits
 from .metrics import Shared
 from .model import Model, ModelError
 from .wsgi import Application
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     threads: int
     timeout: int
     core: Any = None
-    batches: Limits = Limits()
+    batches: BatchLimits = BatchLimits()
 
 
 def serve(settings: Settings) -> int:
