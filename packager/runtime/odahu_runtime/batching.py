@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .http import Request
     from .metrics import Metrics
     from .model import Model
-    from .prediction import Job, Part
+    from .prediction import Job, ParsedRequest
 
     Key = Tuple[Any, ...]
 
@@ -51,7 +51,7 @@ def predict_batch(
     request that is invalid itself gets an error.
     """
     replies: Dict[int, Reply] = {}
-    parts: Dict[int, Part] = {}
+    parts: Dict[int, ParsedRequest] = {}
     for index, (request, job, body) in enumerate(requests):
         step = job.batchable.read(request, body) if job.batchable else job.run(request, body)
         if isinstance(step, Reply):
@@ -65,7 +65,7 @@ def predict_batch(
     return [replies[index] for index in range(len(requests))]
 
 
-def _groups(parts: Dict[int, Part], most: int) -> Iterator[List[int]]:
+def _groups(parts: Dict[int, ParsedRequest], most: int) -> Iterator[List[int]]:
     """Yield the indexes of the requests that can share a call of at most so many rows."""
     open_groups: Dict[Key, Tuple[List[int], int]] = {}
     for index, part in parts.items():
@@ -80,7 +80,9 @@ def _groups(parts: Dict[int, Part], most: int) -> Iterator[List[int]]:
         yield group
 
 
-def _predict_together(parts: Dict[int, Part], replies: Dict[int, Reply], model: Model, metrics: Metrics) -> bool:
+def _predict_together(
+    parts: Dict[int, ParsedRequest], replies: Dict[int, Reply], model: Model, metrics: Metrics
+) -> bool:
     batches = [part.batch for part in parts.values()]
     rows = [row for batch in batches for row in batch.data]
     try:

@@ -27,9 +27,9 @@ from urllib.parse import unquote
 
 from gunicorn.workers.base import Worker
 
-from . import log, rlimits
+from . import log, process
 from .drain import wait_until_quiet
-from .http import Request, error_reply, in_terms_of, no_body, too_large
+from .http import Request, error_reply, in_protocol_form, no_body, too_large
 from .prediction import Job
 from .scheduler import READING, Exchange, RequestScheduler
 
@@ -96,7 +96,7 @@ class _Worker(Worker):  # type: ignore[misc]
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
             *(1, 1, 1, IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
-            rlimits.connections(MAX_CONNECTIONS),
+            process.max_connections(MAX_CONNECTIONS),
             "1",
             _Http1(),
             None,
@@ -120,14 +120,14 @@ class _Worker(Worker):  # type: ignore[misc]
             if hangs:  # requests that arrive over open connections
                 self._scheduler.reject_all(_REPLACED)
         log.flush()
-        self.wsgi.metrics.settle()
+        self.wsgi.metrics.flush()
 
     def _watch(self) -> bool:
         """Check the requests until it is time to stop; return whether the model hangs."""
         while self.alive and self.ppid == os.getppid():
             self.notify()
             log.flush()
-            self.wsgi.metrics.settle()
+            self.wsgi.metrics.flush()
             if self._scheduler.check():
                 return True
             if select.select([self.PIPE[0]], [], [], CHECK_INTERVAL)[0]:
@@ -240,7 +240,7 @@ class _Worker(Worker):  # type: ignore[misc]
     def _send(self, exchange: Exchange, reply: Reply) -> None:
         close = self._closing
         if reply.status >= FIRST_ERROR_STATUS:
-            reply = in_terms_of(exchange.request, reply)
+            reply = in_protocol_form(exchange.request, reply)
             close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
         headers = reply.headers
         if exchange.state == READING and exchange.body is not None:

@@ -78,7 +78,7 @@ def too_large(limit: int) -> Reply:
     return error_reply(413, TOO_LARGE.format(limit))
 
 
-def in_terms_of(request: Request, reply: Reply) -> Reply:
+def in_protocol_form(request: Request, reply: Reply) -> Reply:
     """An answer as the request's protocol has it: the Open Inference Protocol's errors are `{"error": ...}`."""
     start, ours = b'{"message":', b'{"error":'
     if reply.status < HTTPStatus.BAD_REQUEST or not request.path.startswith("/v2") or not reply.body.startswith(start):

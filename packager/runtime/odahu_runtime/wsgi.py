@@ -7,10 +7,10 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from .http import NO_BODY, TOO_LARGE, Request, error_reply, in_terms_of
+from .http import NO_BODY, TOO_LARGE, Request, error_reply, in_protocol_form
 from .inputs import InputError
 from .prediction import Job
-from .router import Surface
+from .router import Router
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, List, Tuple
@@ -26,7 +26,7 @@ _CHUNK = 64 * 1024
 _DRAIN_SECONDS = 5.0
 
 
-class Application(Surface):
+class Application(Router):
     """The routes of one model as WSGI wants them (PEP 3333)."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -36,7 +36,7 @@ class Application(Surface):
         step = self.begin(request)
         if isinstance(step, Job):
             step = self.finish(environ, request, step)
-        step = in_terms_of(request, step)
+        step = in_protocol_form(request, step)
         self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]

@@ -12,7 +12,7 @@ from packager.models.integrations import APPLICATIONS
 from packager.runtime.odahu_runtime.batching import BatchLimits, collect
 from packager.runtime.odahu_runtime.http import Request
 from packager.runtime.odahu_runtime.prediction import Job
-from packager.runtime.odahu_runtime.router import Surface
+from packager.runtime.odahu_runtime.router import Router
 from tests.unit.runtime.test_wsgi import INVOKE, make_model
 
 INFER = "/v2/models/model/infer"
@@ -34,7 +34,7 @@ class Model:
 
 def ask(model: Model, *documents: Any, rows: int = 100, path: str = INVOKE) -> list[tuple[int, Any]]:
     made = make_model(predict_on_matrix=model.predict)
-    surface = Surface(made, {}, lambda _: None, batches=BatchLimits(rows, 0))
+    surface = Router(made, {}, lambda _: None, batches=BatchLimits(rows, 0))
     requests = []
     for document in documents:
         request = Request("POST", path, "-", lambda _: None)
@@ -117,7 +117,7 @@ def test_tensors_share_a_call_too() -> None:
 
 
 def test_requests_share_no_call_by_default() -> None:
-    surface = Surface(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
+    surface = Router(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
     job = surface.begin(Request("POST", INVOKE, "-", lambda _: None))
     assert isinstance(job, Job)
     assert not job.batchable
