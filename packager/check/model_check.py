@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from packager.check.confinement import confinement
 from packager.check.memory import available_memory
 from packager.check.report import UnavailableError, judge, report_words, show
-from packager.check.sandbox import guarded, lay_out
+from packager.check.sandbox import stage, watch_changes
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
@@ -84,7 +84,7 @@ class ModelCheck:
         mode: `auto`, `always` or `never`.
         environments: Those that are unpacked on this machine.
         in_image: Whether the engine checks an image that it has run commands in.
-        withheld: Takes the logins off the disk for a block.
+        hidden: Takes the logins off the disk for a block.
         run: Runs a command as `run_command` does.
     """
 
@@ -93,7 +93,7 @@ class ModelCheck:
     reporter: Reporter
     workspace: Path
     access: RegistryAccess
-    withheld: Callable[[], AbstractContextManager[None]]
+    hidden: Callable[[], AbstractContextManager[None]]
     mode: CheckMode
     environments: LocalEnvironments
     in_image: bool = False
@@ -167,14 +167,14 @@ class ModelCheck:
         model = home / "model"
         home.mkdir()
         with self._room():
-            lay_out(prepared.model, prepared.packed, model, linked=ours)
+            stage(prepared.model, prepared.packed, model, linked=ours)
         moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
         env = self._environment(plan, prepared, moved, scratch)
         argv = [*python, str(runtime_folder()), *report_words(plan.config)]
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, and other runs may use it.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
-        with guarded([*roots, prepared.model], read_only=locked), self.withheld(), unreadable():
+        with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable():
             done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.cache_repository import cache_repository, check_cache_repository
-from packager.engines.kaniko_command import KanikoBuild, build_words, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
 from packager.engines.kaniko_errors import kaniko_failure
 from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, own_paths, read_mounts
 from packager.engines.remote_base import inspect_remote_base
@@ -113,7 +113,7 @@ class KanikoEngine:
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )
-            words = build_words(build, self._settings, access)
+            words = build_args(build, self._settings, access)
             done = self._run([self._executor(), *words], env=scrubbed(self._environ, access), on_line=_log_line)
             if done.returncode != 0:
                 output = "\n".join(read_line(line)[1] for line in done.output.splitlines())

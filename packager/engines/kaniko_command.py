@@ -48,12 +48,12 @@ class KanikoBuild:
     digest_file: Path
 
 
-def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
+def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
     """Return the arguments of the executor; the same build gives the same words."""
     cache = cache_repository(build.destination, settings.kaniko_cache_repo)
     references = (build.base, build.destination, cache)
-    hosts = {place.host for reference in references for place in access.trust.places(reference)}
-    plain = sorted(hosts & access.plain_hosts)
+    hosts = {place.host for reference in references for place in access.trust.endpoints(reference)}
+    plain = sorted(hosts & access.insecure_hosts)
     return [
         *(["--force"] if settings.kaniko_force else []),
         *("--context", f"dir://{build.context}"),
@@ -84,7 +84,7 @@ def build_words(build: KanikoBuild, settings: Settings, access: RegistryAccess) 
 def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
     """Give the authorities, client certificates and mirrors; flags of their own for each host."""
     trust = access.trust
-    for host in sorted(hosts - access.plain_hosts):
+    for host in sorted(hosts - access.insecure_hosts):
         name = _NAMES.get(host, host)
         if trust.ca_file is not None:
             yield from ("--registry-certificate", f"{name}={trust.ca_file.absolute()}")

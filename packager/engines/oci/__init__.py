@@ -28,7 +28,7 @@ from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
 from packager.image.layers.blob import plan_blobs
 from packager.image.plan import StoredLayer
-from packager.registry.remote_blob import CopiedBlob
+from packager.registry.remote_blob import RemoteBlob
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:
 def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> None:
     if sink.has(blob.digest):
         log.debug("the base's layer %s is there", blob.digest)
-    elif sink.take(workers.stoppable(CopiedBlob(source=base.layers, known=blob)), blob.digest, base.origin):
+    elif sink.take(workers.stoppable(RemoteBlob(source=base.layers, known=blob)), blob.digest, base.origin):
         log.info("the base's layer %s is copied: %d bytes", blob.digest, blob.size)
     else:
         log.debug("the base's layer %s is taken over from %s", blob.digest, base.origin)

@@ -18,7 +18,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from packager.errors import RegistryError, RegistryUnreachableError
-from packager.registry.artifacts import Note, Notes
+from packager.registry.artifacts import ArtifactStore, RegistryArtifact
 from packager.sources.file_list import Kind
 from packager.sources.zip_member import ZipMember
 
@@ -53,8 +53,12 @@ class LayerFingerprints:
     def of(self, blob: LayerBlob) -> LayerFingerprint:
         """Return the hint of one layer."""
         noted = self.repository is not None and sum(entry.size for entry in blob.entries) >= LARGE
-        notes = Notes(repository=self.repository, access=self.access, kind=KIND) if noted and self.repository else None
-        return LayerFingerprint(blob=blob, notes=notes, given_up=self._given_up)
+        artifacts = (
+            ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
+            if noted and self.repository
+            else None
+        )
+        return LayerFingerprint(blob=blob, artifacts=artifacts, given_up=self._given_up)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,35 +67,35 @@ class LayerFingerprint:
 
     Attributes:
         blob: The layer.
-        notes: Where its note is kept; None where none is.
+        artifacts: Where its note is kept; None where none is.
         given_up: Set when nobody answers there; shared by all layers of a run.
     """
 
     blob: LayerBlob
-    notes: Notes | None
+    artifacts: ArtifactStore | None
     given_up: Event
 
     def may_be_there(self) -> bool:
         """Tell whether to look for the layer before it is sent."""
-        if self.notes is None or self.given_up.is_set():
+        if self.artifacts is None or self.given_up.is_set():
             return True
         try:
-            return self.notes.read(self._tag) is not None
+            return self.artifacts.read(self._tag) is not None
         except OSError as error:  # what reads all of the layer says it better
             log.debug("the layer %s has no fingerprint: %s", self.blob.name, error)
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
                 self.given_up.set()
-            log.info("the notes in %s can't be read: %s", self.notes.repository, error.message)
+            log.info("the notes in %s can't be read: %s", self.artifacts.repository, error.message)
         return True
 
     def remember(self, descriptor: Descriptor) -> None:
         """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
-        if self.notes is None or self.given_up.is_set():
+        if self.artifacts is None or self.given_up.is_set():
             return
         try:
-            note = Note(document={"digest": descriptor.digest})
-            self.notes.write(self._tag, note, source=self.notes.repository)
+            artifact = RegistryArtifact(document={"digest": descriptor.digest})
+            self.artifacts.write(self._tag, artifact, source=self.artifacts.repository)
         except (OSError, RegistryError) as error:
             log.info("no note of the layer %s can be kept: %s", self.blob.name, error)
 

@@ -13,7 +13,7 @@ from packager.errors import BuildError, ImageNotFoundError, RegistryError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.registry.client import Repository
-from packager.registry.remote_blob import CopiedBlob
+from packager.registry.remote_blob import RemoteBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -119,7 +119,7 @@ class LayerUploader:
             log.info("layer %s: unchanged", step.name)
         else:
             with closing(Repository(step.repository, self._access)) as repository:
-                blob = self._workers.stoppable(CopiedBlob(source=repository, known=step.descriptor))
+                blob = self._workers.stoppable(RemoteBlob(source=repository, known=step.descriptor))
                 try:
                     copied = self._sink.take(blob, digest, step.repository)
                 except ImageNotFoundError as error:
