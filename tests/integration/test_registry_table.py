@@ -178,7 +178,7 @@ def push_resumed(harness: PushHarness) -> None:
     harness.front.forget()
     harness.front.cuts = [CUT]
     harness.push("team/resumed", {"model": os.urandom(LARGE)})
-    assert harness.front.cuts == []
+    assert harness.front.count("PATCH", "/team/resumed/") >= 3  # what is cut off, what goes on, and the config
     if harness.row.resumes is not None:
         assert harness.row.resumes == (harness.front.sent < LARGE + CUT // 2), harness.front.sent
 
