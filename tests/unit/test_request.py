@@ -21,6 +21,7 @@ def test_the_minimal_packaging_gets_every_documented_default() -> None:
         "dockerfileBaseImage": "python:3.6",
         "dockerfileAddCondaInstallation": True,
         "dockerfileCondaEnvsLocation": "/opt/conda/envs/",
+        "check": "auto",
         "port": 5000,
         "timeout": 60,
         "workers": 1,
@@ -48,9 +49,10 @@ def test_an_argument_comes_from_the_command_line_else_the_packaging_else_the_int
     assert (arguments.workers, arguments.threads, arguments.timeout, arguments.port) == (2, 3, 4, 5000)
 
 
-def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
+def test_cli_has_the_four_documented_arguments_the_check_and_no_serving_ones() -> None:
     made = request(packaging(integration="docker-cli"))
     assert sorted(made.arguments.model_dump(by_alias=True)) == [
+        "check",
         "dockerfileAddCondaInstallation",
         "dockerfileBaseImage",
         "dockerfileCondaEnvsLocation",
@@ -64,6 +66,7 @@ def test_cli_has_the_four_documented_arguments_and_no_serving_ones() -> None:
     ("arguments", "problem"),
     [
         ({"color": "red"}, "argument 'color' is unknown; docker-rest has"),
+        ({"check": True}, "argument check: input should be 'auto', 'always' or 'never'"),
         ({"port": "5000"}, "argument port: input should be a valid integer"),
         ({"port": 0}, "argument port: input should be greater than or equal to 1"),
         ({"port": 65536}, "argument port: input should be less than or equal to 65535"),
