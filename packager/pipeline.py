@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from packager import __version__
 from packager.check.model_check import ModelCheck, choose_mode
 from packager.engines.selection import Needs
+from packager.environment.cache.local import LocalEnvironments
 from packager.environment.cache.registry import EnvironmentStore
-from packager.environment.cache.unpacked import LocalEnvironments
 from packager.environment.dependencies import DependencyMaker, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.check import confinement, model_check
-from packager.check.memory import available_memory
-from packager.check.model_check import USER_ID, ModelCheck, choose_mode
+from packager.check.model_check import USER_ID, ModelCheck, available_memory, choose_mode
 from packager.check.sandbox import stage, watch_changes
 from packager.environment.cache import unpack
-from packager.environment.cache.unpacked import LocalEnvironments
+from packager.environment.cache.local import LocalEnvironments
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
 from packager.image.planner import Dependencies, Prepared, make_plan

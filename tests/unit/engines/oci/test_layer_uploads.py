@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.engines.oci.destinations import RegistrySink
-from packager.engines.oci.layer_fingerprints import LARGE, LayerFingerprints, fingerprint
-from packager.engines.oci.layer_uploads import LayerUploader, PlanBlob
+from packager.engines.oci.layer_uploads import LARGE, LayerFingerprints, LayerUploader, PlanBlob, fingerprint
 from packager.engines.oci.workers import Workers
 from packager.errors import BuildError, RegistryUnreachableError
 from packager.image.layers.blob import LayerBlob
