@@ -68,7 +68,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     if options.action == "predict":
         return _until_done(partial(batch.predict, _batch_options(parser, options)))
     if options.action == "self-check":
-        return _until_done(partial(selfcheck.self_check, options.format, options.command_line))
+        return _until_done(partial(selfcheck.self_check, options.format, options.command_line), process.exit_now)
     return _until_done(batch.info)
 
 
@@ -166,11 +166,11 @@ def _import_server() -> Tuple[Any, Any]:
             os.environ["WEB_CONCURRENCY"] = concurrency
 
 
-def _until_done(action: Callable[[], int]) -> Callable[[], int]:
+def _until_done(action: Callable[[], int], end: Callable[[int], NoReturn] = process.exit_after_hooks) -> Callable[[], int]:
     def run() -> NoReturn:
         code = action()
         os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
-        process.exit_after_hooks(code)
+        end(code)
 
     return run
 
