@@ -166,7 +166,9 @@ def _import_server() -> Tuple[Any, Any]:
             os.environ["WEB_CONCURRENCY"] = concurrency
 
 
-def _until_done(action: Callable[[], int], end: Callable[[int], NoReturn] = process.exit_after_hooks) -> Callable[[], int]:
+def _until_done(
+    action: Callable[[], int], end: Callable[[int], NoReturn] = process.exit_after_hooks
+) -> Callable[[], int]:
     def run() -> NoReturn:
         code = action()
         os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
