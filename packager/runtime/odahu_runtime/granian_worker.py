@@ -95,15 +95,10 @@ class _Worker(Worker):  # type: ignore[misc]
             self.age,
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
-            *(1, 1, 1, IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
-            process.max_connections(MAX_CONNECTIONS),
-            "1",
-            _Http1(),
-            None,
-            False,  # noqa: FBT003  (no WebSockets)
-            None,
-            *(False, None, None, None, "tls1.3", None, [], False),  # no TLS: the ingress terminates it
-            (None, None),
+            blocking_threads=1,  # the core reads no files
+            py_threads_idle_timeout=IDLE_SECONDS,
+            backpressure=process.max_connections(MAX_CONNECTIONS),
+            http1_opts=_Http1(),
         )
         loop = _Loop()
         server.serve_str(_core_scheduler(core, loop, self._on_head), loop, signal)
