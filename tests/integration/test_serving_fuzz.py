@@ -211,7 +211,7 @@ def test_binary_tensors(target: Target, kind: str, shape: list[int], data: bytes
 @example(data=b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n")
 @example(data=b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
 @example(data=b"GET /%00%ff HTTP/1.1\r\nHost: x\r\n\r\n")
-def test_what_is_hardly_http(target: Target, data: bytes) -> None:
+def test_malformed_http_gets_an_error_response(target: Target, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", target.service.port), timeout=30) as raw:
         raw.sendall(data)
         with suppress(OSError):
