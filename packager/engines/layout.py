@@ -9,15 +9,15 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from packager.errors import BuildError
 from packager.models.image import REF_NAME
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _ANOTHER_PLACE = "name a new folder, or a layout that is to be extended"
 _BROKEN = "mend the layout, or name a new folder"
@@ -27,8 +27,8 @@ _BROKEN = "mend the layout, or name a new folder"
 def staging_beside(target: Path) -> Iterator[Path]:
     """Give a private folder on the file system of `target`, whose parents are made; it is removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with private_folder(f".{target.name[:100]}-", target.parent) as folder:
-        yield folder
+    with TemporaryDirectory(prefix=f".{target.name[:100]}-", dir=target.parent) as folder:
+        yield Path(folder)
 
 
 def check_layout_target(target: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packager.system.file_states import file_states
-from packager.system.signals import remove_folder
+from packager.system.folders import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
