@@ -147,7 +147,9 @@ def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
     assert most == 2
 
 
-def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, front: FaultProxy, base: str) -> None:
+def test_a_run_whose_processes_are_killed_is_tried_again(
+    place: Place, store: Store, front: FaultProxy, base: str
+) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
