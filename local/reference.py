@@ -90,7 +90,7 @@ def _exit_codes() -> str:
 retries the marked exit codes; every other one needs a change first. [Debug a failure](../how-to/debug-failures.md)
 says what to do for each. After any code but 0, no result file, child process or temporary folder is left."""
     words = {error.exit_code: error.code for error in _errors(PackagerError)}
-    words |= {130: "interrupted", 143: "interrupted"}
+    words |= {130: "interrupted", 137: "killed", 143: "interrupted"}
     lines = ["# Exit codes", "", intro, "", "| exit code | `code` | meaning | retried by a Job |", "|---|---|---|---|"]
     for code, meaning in exit_codes().items():
         retried = "yes" if code in RETRIED_CODES else ""

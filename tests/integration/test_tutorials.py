@@ -79,6 +79,15 @@ def test_tutorial_runs_as_written(name: str, tmp_path: Path, environ: dict[str, 
     assert "@sha256:" in printed
 
 
+def test_readme_runs_as_written(tmp_path: Path, environ: dict[str, str]) -> None:
+    subprocess.run(["make", "example"], cwd=ROOT, check=True, capture_output=True)
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copy(ROOT / ".cache/example/wine-1.0.zip", folder)
+    printed = follow(ROOT / "README.md", folder, environ, port=free_port())
+    assert '"prediction"' in printed
+
+
 @pytest.mark.needs("helm")
 def test_kubernetes_tutorial_renders_as_written(tmp_path: Path, environ: dict[str, str]) -> None:
     folder = tmp_path / "reader"
