@@ -9,6 +9,7 @@ PROJECT = Path(__file__).parents[2]
 REFERENCE = PROJECT / "docs" / "reference"
 # MkDocs checks the links within docs/.
 _PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "tests/README.md")
+_PATH = re.compile(r"`((?:bench|examples|kaniko|labextension|local|manifests|packager|tests)/[\w./-]+)`")
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 
 
@@ -24,3 +25,10 @@ def test_link_outside_of_the_documentation_names_a_file(name: str) -> None:
     page = PROJECT / name
     missing = [link for link in _LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_path_in_the_documentation_exists() -> None:
+    pages = [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")]
+    paths = {path for page in pages for path in _PATH.findall(page.read_text(encoding="utf-8"))}
+    assert "packager/environment/server.txt" in paths
+    assert not [path for path in paths if not (PROJECT / path).exists()]
