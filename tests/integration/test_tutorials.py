@@ -32,7 +32,12 @@ if args[0] == "run":
 os.execvp({podman}[0], [*{podman}, *args])
 """
 
-pytestmark = [pytest.mark.needs("buildah", "docker-registry", "podman", "curl", "index"), pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.needs(
+        "buildah", "curl", "docker-registry", "index", "make", "mmdebstrap", "patchelf", "podman", "root", "runc"
+    ),
+    pytest.mark.timeout(1200),
+]
 
 
 def write_program(path: Path, text: str) -> None:
