@@ -8,7 +8,16 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 REFERENCE = PROJECT / "docs" / "reference"
 # MkDocs checks the links within docs/.
-_PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "tests/README.md")
+_PAGES = (
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "SECURITY.md",
+    "examples/wine/README.md",
+    "packager/runtime/README.md",
+    "tests/README.md",
+)
 _PATH = re.compile(r"`((?:bench|examples|kaniko|labextension|local|manifests|packager|tests)/[\w./-]+)`")
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 
