@@ -75,7 +75,7 @@ def test_failing_prediction_is_a_500_and_the_worker_survives(
 
 
 def test_results_of_any_shape_are_returned_unchanged(runner: Runner) -> None:
-    """What is no table is still an answer of this model: it goes out as it is, on both interfaces."""
+    """A result that is not a table is returned unchanged, by both interfaces."""
     with runner.serve("unruly") as service:
         before = pid_of(service)
         for shape in (7, None, [], [[1], [2, 3]], [[1], [2], [3]], "text", [[[1]]], {"a": [1]}):
@@ -245,7 +245,7 @@ def test_sigterm_under_load_loses_no_request_that_was_taken(runner: Runner) -> N
     ):
         wait_until(lambda: all(len(tally.answers) > 5 for tally in tallies), "no load")
         assert service.stop()[0] == 0
-        wait_until(lambda: all(tally.refused for tally in tallies), "somebody still listens")
+        wait_until(lambda: all(tally.refused for tally in tallies), "a worker still listens")
     assert {status for tally in tallies for status, _ in tally.answers} == {200}
     assert [tally.lost_in_time for tally in tallies if tally.lost_in_time] == []
     assert min(min(tally.idle) for tally in tallies) < BRISK_SECONDS

@@ -100,8 +100,8 @@ def test_image_serves_as_any_user_with_a_read_only_root(
             assert ask(f"{address}/v2/health/ready") == {"ready": True}
             which = "import os, sys; print(sys.version_info[:2], os.getuid(), os.access('/', os.W_OK))"
             inside = [*PODMAN, "exec", name, "python", "-c", which]
-            told = subprocess.run(inside, env=environ, check=True, capture_output=True, text=True).stdout
-            assert told == f"({version.replace('.', ', ')}) 54321 False\n"
+            printed = subprocess.run(inside, env=environ, check=True, capture_output=True, text=True).stdout
+            assert printed == f"({version.replace('.', ', ')}) 54321 False\n"
         finally:
             stop = [*PODMAN, "stop", "--ignore", "--time", "10", name]
             subprocess.run(stop, env=environ, check=False, capture_output=True)

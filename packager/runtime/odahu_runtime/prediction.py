@@ -57,7 +57,7 @@ class PredictionContext(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is left to do for a request when its head was read: work that takes the model, and the body if it reads one.
+    """The work for a request that needs the model, and the body if it reads one.
 
     Attributes:
         reads_body: Whether the body has to be read.

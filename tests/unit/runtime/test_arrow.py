@@ -1,4 +1,4 @@
-"""Arrow in and out, with the pyarrow of the tests' environment in the place of the model's."""
+"""Reading and writing Arrow, with the pyarrow of the tests' environment instead of the model's."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_batch_with_a_wrong_number_of_results_is_predicted_one_by_one() -> None:
 
 
 class Later:
-    """What is computed later has no length yet, as dask's tables."""
+    """A lazy table, whose length is unknown, as dask's."""
 
     def __init__(self, rows: list[Any], length: Any) -> None:
         self.rows = rows
