@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -23,23 +23,25 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.kube_config import KubeConfigMerger
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager import __version__
-from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
+from packager.errors import ClusterError, ClusterUnreachableError
 from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
 from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
 from packager.logs.sanitize import sanitize
 from packager.system.process_tree import ending_children
+from packager.system.retries import RetryableError, RetryPolicy, read_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
-_TRIES = 4
+RETRIES = RetryPolicy(attempts=4)
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # What reading a wrong kubeconfig ends in; RuntimeError: nobody's home.
 _WRONG = (*(ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, yaml.YAMLError),)
@@ -54,22 +56,12 @@ class Access:
     namespace: str | None = None
 
 
-class _Retryable(Exception):  # noqa: N818  (never leaves this module)
-    """A failure that may be over in a moment."""
-
-    def __init__(self, error: PackagerError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -> Cluster:
+def connect(access: Access, environ: Mapping[str, str], *, retries: RetryPolicy = RETRIES) -> Cluster:
     """Find the cluster as kubectl does: by the kubeconfig, else by the pod's own service account.
 
-    `pause` is the seconds before a transient failure is retried, doubled each time.
-
     Raises:
-        ClusterUnreachableError: There is no configuration, or it's wrong.
-        UsageError: The namespace is none.
+        ClusterUnreachableError: There is no configuration, or it is invalid.
+        UsageError: The namespace's name is invalid.
     """
     configuration: Any = Configuration()
     path = str(access.kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config")
@@ -97,7 +89,7 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
         )
     configuration.retries = False  # what may be tried again is decided here
     namespace = check_namespace(access.namespace or own or "default")
-    return Cluster(Client(configuration, pause=pause), namespace)
+    return Cluster(Client(configuration, retries), namespace)
 
 
 def _namespace_of(path: str, context: str | None) -> str:
@@ -111,12 +103,12 @@ def _namespace_of(path: str, context: str | None) -> str:
 class Client:
     """Asks an API server, again where a moment later the answer may be another."""
 
-    def __init__(self, configuration: Configuration, *, pause: float) -> None:
+    def __init__(self, configuration: Configuration, retries: RetryPolicy) -> None:
         """Take how the server is reached."""
         self._api: Any = ApiClient(configuration)
         self._api.user_agent = f"packager/{__version__}"
         self._host = configuration.host
-        self._pause = pause
+        self._retries = retries
 
     def ask(
         self, request: ApiRequest, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
@@ -133,19 +125,18 @@ class Client:
         def once() -> tuple[int, dict[str, Any]]:
             try:
                 with closing(self._send(request, query or {}, body, _READ_SECONDS)) as response:
-                    status, data = int(response.status), response.data
+                    status, data, headers = int(response.status), response.data, response.headers
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreachable(error) from error
             answer = _object(data)
             if status < HTTPStatus.MULTIPLE_CHOICES and not {"kind", "metadata"} & answer.keys():
                 unexpected = self._unexpected_response(request, answer)
-                raise _Retryable(unexpected) if request.method == "GET" else unexpected
+                raise RetryableError(unexpected) if request.method == "GET" else unexpected
             if is_retryable(status) and (request.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
-                raise _Retryable(failure(request, status, answer))
+                raise RetryableError(failure(request, status, answer), retry_after=read_retry_after(headers))
             return status, answer
 
-        answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=request.method == "GET")
-        return answered
+        return self._retry(once, request)
 
     def lines(
         self, request: ApiRequest, query: Mapping[str, str], *, read_seconds: float, allow_status: int = 0
@@ -164,12 +155,13 @@ class Client:
             with closing(response):
                 answer = _object(response.data)
             if is_retryable(response.status):
-                raise _Retryable(failure(request, response.status, answer))
+                wait = read_retry_after(response.headers)
+                raise RetryableError(failure(request, response.status, answer), retry_after=wait)
             if response.status == allow_status:
                 return None
             raise failure(request, response.status, answer)
 
-        response = self._again(begin, unreachable=True)
+        response = self._retry(begin, request)
         if response is None:
             return
         with closing(response):
@@ -184,18 +176,21 @@ class Client:
             if held:
                 yield held.decode(errors="replace")
 
-    def _again(self, ask: Callable[[], Any], *, unreachable: bool) -> Any:  # noqa: ANN401  (what `ask` gives)
-        retryable = (_Retryable, ClusterUnreachableError) if unreachable else (_Retryable,)
-        retrying = Retrying(
-            retry=retry_if_exception_type(retryable),
-            stop=stop_after_attempt(_TRIES),
-            wait=wait_exponential(multiplier=self._pause, max=10),
-            reraise=True,
-        )
+    def _retry(self, work: Callable[[], _T], request: ApiRequest) -> _T:
+        """Do the work; a server that cannot be reached is retried for reads only: a write may have been done."""
+
+        def attempt() -> _T:
+            try:
+                return work()
+            except ClusterUnreachableError as error:
+                if error.retryable and request.method == "GET":
+                    raise RetryableError(error) from error.__cause__
+                raise
+
         try:
-            return retrying(ask)
-        except _Retryable as passed:
-            raise passed.error from passed
+            return self._retries.call(attempt, request.permission)
+        except RetryableError as failed:
+            raise failed.error from failed.__cause__
 
     def _send(
         self, request: ApiRequest, query: Mapping[str, str], body: Mapping[str, Any] | None, read_seconds: float

@@ -23,6 +23,7 @@ from packager.kube.client import Access, connect
 from packager.models.connection import Connection
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
+from packager.system.retries import RetryPolicy
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
 from tests.integration.packagings import Place, wait_until
@@ -77,7 +78,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
     access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
-    made = KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+    made = KubernetesExecutor(
+        connect(access, {}, retries=RetryPolicy(attempts=4, sleep=lambda _seconds: None)), tmp_path / "logs"
+    )
     yield made
     made.close()
 
