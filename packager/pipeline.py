@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from packager import __version__
 from packager.check.model_check import ModelCheck, choose_mode
 from packager.engines.selection import Needs
+from packager.environment.cache.local import LocalEnvironments
 from packager.environment.cache.registry import EnvironmentStore
-from packager.environment.cache.unpacked import LocalEnvironments
 from packager.environment.dependencies import DependencyMaker, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME
 from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
 from packager.image.runtime_layer import runtime_contents
 from packager.models.reference import LOCAL_STORAGE
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import LoginContext, open_auth_file
 from packager.registry.docker_config import read_user_config
 from packager.registry.preflight import check_push
@@ -196,7 +196,7 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
                 reporter=reporter,
                 workspace=work,
                 access=access,
-                withheld=auth.withheld,
+                hidden=auth.hidden,
                 mode=mode,
                 environments=environments,
                 in_image=engine.checks_model,
@@ -227,15 +227,15 @@ def _environment_store(
 
 def _hosts(request: PackagingRequest, engine: Engine, trust: Trust) -> tuple[str, ...]:
     """Return the registries that the run speaks with."""
-    places = (*trust.places(request.base), *engine.repositories(request.destination))
+    places = (*trust.endpoints(request.base), *engine.repositories(request.destination))
     return tuple(dict.fromkeys(place.host for place in places if place.host != LOCAL_STORAGE))
 
 
 def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, trust: Trust) -> RegistryAccess:
     """Find out how the registries are spoken to."""
     repositories = engine.repositories(request.destination)
-    plain_hosts = find_plain_hosts((request.base, *repositories), trust)
-    return RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+    insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
+    return RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
 
 
 def _prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, tools: Tools) -> None:

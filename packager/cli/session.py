@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from packager.engines.kaniko_paths import JOB_IMAGE_MARK
+from packager.engines.kaniko import JOB_IMAGE_MARK
 from packager.engines.selection import EngineName, Place, choose_engine
 from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, is_disk_full
 from packager.logs.console import set_up_logging

@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
-from packager.engines.archives import add_docker_manifest
+from packager.engines.base_inspection import ARCHITECTURES
 from packager.engines.buildah_commands import Session, access_words
 from packager.engines.host import Machine, choose_isolation, scrubbed
 from packager.engines.layer_cache import UseLock, cache_name
-from packager.engines.layout import check_layout_target, publish_layout, staging_beside
-from packager.engines.output_files import files_at
+from packager.engines.local_outputs import (
+    add_docker_manifest,
+    check_layout_target,
+    files_at,
+    publish_layout,
+    staging_beside,
+)
 from packager.engines.registry_files import registries_conf
-from packager.engines.remote_base import ARCHITECTURES
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_folder import PREFIX, leftovers, locked
 from packager.errors import BuildError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.errors import DependenciesError
-from packager.image.layers.split import group_large_files
 from packager.image.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep, StoredLayer
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
 LOCK_LABEL = "org.odahu.packager.environment"
 VERSION_LABEL = "org.odahu.packager.version"
 SERVER_LABEL = "org.odahu.packager.server"
+LARGE_FILE = 32 << 20  # bytes; sending them takes longer than the requests for a layer of their own
+MAX_MODEL_LAYERS = 48  # an image may have 127 (docker), fewer on some overlay file systems; the base needs some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +176,23 @@ def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
             ),
         ),
     )
+
+
+def group_large_files(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Group the paths of the large files, one group for each layer.
+
+    Up to `MAX_MODEL_LAYERS` files each get their own group, in the order of their paths. More files are spread over
+    that many groups by a hash of the path, so that a file's group doesn't depend on the other files, and a changed,
+    added or removed file changes one layer.
+    """
+    large = sorted(path for path, size in sizes.items() if size >= LARGE_FILE)
+    if len(large) <= MAX_MODEL_LAYERS:
+        return [[path] for path in large]
+    groups: dict[int, list[str]] = {}
+    for path in large:
+        number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % MAX_MODEL_LAYERS
+        groups.setdefault(number, []).append(path)
+    return [groups[number] for number in sorted(groups)]
 
 
 def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep, ...]:

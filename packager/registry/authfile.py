@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from packager.errors import DiskFullError, RequestError, UsageError, is_disk_full
 from packager.registry.credential_helpers import ask_helpers
-from packager.registry.credential_refresh import Clock, Renewal, Source
+from packager.registry.credential_refresh import Clock, CredentialRefresher, Source
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import CORRECT_IT, DockerConfig
 from packager.system.signals import private_folder
@@ -59,12 +59,12 @@ class AuthFile:
         path: The file.
         refresh: Renews the logins that are due, and raises RegistryAuthError and its kin where one has expired and
             can't be renewed; costs nothing when none is due.
-        withheld: Takes the file away for a block: a program runs that has no business with it.
+        hidden: Takes the file away for a block: a program runs that has no business with it.
     """
 
     path: Path
     refresh: Callable[[], None]
-    withheld: Callable[[], AbstractContextManager[None]]
+    hidden: Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -98,9 +98,9 @@ def open_auth_file(
             context.learn([secret for login in held for secret in login.secrets()])
             _write(path, user.beneath(held).to_bytes())
 
-        renewal = Renewal(sources, publish, context.clock)
-        with renewal.running():
-            yield AuthFile(path=path, refresh=renewal.refresh, withheld=lambda: _withheld(path, renewal))
+        refresher = CredentialRefresher(sources, publish, context.clock)
+        with refresher.running():
+            yield AuthFile(path=path, refresh=refresher.refresh, hidden=lambda: _hidden(path, refresher))
 
 
 def _report_broken_entries(user: DockerConfig, hosts: set[str]) -> None:
@@ -126,8 +126,8 @@ def auth_file(
 
 
 @contextmanager
-def _withheld(path: Path, renewal: Renewal) -> Iterator[None]:
-    with renewal.held_back():
+def _hidden(path: Path, refresher: CredentialRefresher) -> Iterator[None]:
+    with refresher.paused():
         content = path.read_bytes()
         path.unlink()
         try:

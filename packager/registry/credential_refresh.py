@@ -44,7 +44,7 @@ class Source:
     fetch: Callable[[], Credential | None]
 
 
-class Renewal:
+class CredentialRefresher:
     """The logins of some sources, always fresh ones; `publish` is told all of them when one has changed."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Renewal:
         self._renew(must=True)
 
     @contextmanager
-    def held_back(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Let nothing be published in the block; what is due comes after it."""
         with self._publishing:
             yield

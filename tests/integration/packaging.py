@@ -36,7 +36,7 @@ class Ran:
 
 
 @dataclass(kw_only=True)
-class Desk:
+class PackagingHarness:
     """A working directory of the platform's kind with a model and a manifest in it."""
 
     folder: Path
@@ -124,7 +124,7 @@ class Desk:
         assert list(self.processes()) == []
 
     def processes(self) -> list[int]:
-        """The processes that were started for this desk, by the folder in their environment."""
+        """The processes that were started for this harness, by the folder in their environment."""
         marks = f"PACKAGER_WORK_DIR={self.work}".encode(), f"TMPDIR={self.work}".encode()
         return [pid for pid in processes_with("environ", *marks) if pid != os.getpid()]
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from packager.api.store.database import Store
     from packager.models.connection import Connection
-    from tests.integration.front import Front
+    from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
 
@@ -139,7 +139,7 @@ def put_entities(store: Store, registry: Connection) -> None:
     store.connections.create(registry)
 
 
-def pushing_through(front: Front, registry: Registry) -> Connection:
+def pushing_through(front: FaultProxy, registry: Registry) -> Connection:
     """A connection with which no run ends as long as the front is stalled."""
     return replace(registry, host=front.host).connection("api")
 

@@ -15,7 +15,7 @@ import pytest
 
 from packager.engines import Engine, session_folder
 from packager.engines.buildah import BuildahEngine
-from packager.engines.buildah_commands import access_words, build_words, pull_words
+from packager.engines.buildah_commands import access_words, build_args, pull_words
 from packager.engines.host import Isolation, Machine, choose_isolation, scrubbed
 from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
 from packager.engines.layer_cache import UseLock, cache_name, stale_names
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 DIGEST = "sha256:" + "a" * 64
 IMAGE = "b" * 64
 ACCESS = RegistryAccess(
-    auth_file=Path("/private/config.json"), plain_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000"})
+    auth_file=Path("/private/config.json"), insecure_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000"})
 )
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST),
@@ -115,8 +115,8 @@ def test_it_is_an_engine(tmp_path: Path) -> None:
     assert made.name == "buildah"
 
 
-def test_build_words() -> None:
-    assert build_words(PLAN, "chroot") == [
+def test_build_args_for_a_plan() -> None:
+    assert build_args(PLAN, "chroot") == [
         "build", "--isolation", "chroot", "--layers", "--force-rm", "--pull=never", "--format", "oci",
         "--timestamp", "1704067200", "--identity-label=false",
         "--annotation", "org.opencontainers.image.base.name=r.io/base:1",
@@ -146,7 +146,7 @@ def test_a_push(tmp_path: Path) -> None:
     assert built.digest == DIGEST
     assert run.names() == ["build", "tag", "push", "images"]
     build, _, push, _ = run.commands
-    assert build[:-3] == build_words(PLAN, "chroot")
+    assert build[:-3] == build_args(PLAN, "chroot")
     assert build[-1] == str(tmp_path / "context")
     assert push[:4] == ["push", *access_words(to.reference, ACCESS)]
     assert push[-2:] == [IMAGE, "docker://r.io/wine:1"]
