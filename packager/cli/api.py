@@ -83,10 +83,9 @@ def token(
 def settings() -> None:
     """List every setting of the service: environment variable, default and meaning."""
     from packager.api.config import ApiSettings
-    from packager.cli.printing import print_settings
-    from packager.settings import API_PREFIX
+    from packager.settings import API_PREFIX, describe_settings
 
-    print_settings(ApiSettings, API_PREFIX, {})
+    typer.echo(describe_settings(ApiSettings, {}, API_PREFIX))
 
 
 def _check_installed() -> None:

@@ -42,7 +42,7 @@ def connect_to(options: ClusterOptions) -> Cluster:
         ToolMissingError: The Kubernetes client is not installed, as in the Job image.
     """
     try:
-        from packager.kube.client import Access, connect  # 75 MB of memory
+        from packager.kube.cluster import Access, connect  # 75 MB of memory
     except ModuleNotFoundError as error:
         raise ToolMissingError(
             f"the Kubernetes client is not installed ({error.name}); the Job image does not contain it",

@@ -59,7 +59,6 @@ def integrations(
 
 def settings() -> None:
     """List every setting: environment variable, default and meaning."""
-    from packager.cli.printing import print_settings
-    from packager.settings import PREFIX, Settings
+    from packager.settings import PREFIX, Settings, describe_settings
 
-    print_settings(Settings, PREFIX, Settings.GROUPS)
+    typer.echo(describe_settings(Settings, Settings.GROUPS, PREFIX))

@@ -1,4 +1,4 @@
-"""How results are printed: entities as the ODAHU client prints them, documents, settings."""
+"""How entities and documents are printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
-from pydantic import BaseModel, ByteSize
 
 from packager.cli.options import TextFormat
 from packager.errors import UsageError
@@ -116,24 +115,3 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _BlockDumper.add_representer(str, _represent_text)
-
-
-def print_settings(model: type[BaseModel], prefix: str, groups: dict[str, str]) -> None:
-    """Print every setting of a model: environment variable, meaning and default; `groups` has headings by setting."""
-    for number, (name, field) in enumerate(model.model_fields.items()):
-        if name in groups:
-            typer.echo(f"{chr(10) if number else ''}{groups[name]}\n")
-        unset = field.default_factory or field.default in (None, (), "")
-        default = "" if unset else f" Default: {_readable(field.default)}."
-        typer.echo(f"  {prefix}{name.upper()}\n      {field.description}{default}")
-
-
-def _readable(value: object) -> str:
-    """Return a default as a user would write it."""
-    if isinstance(value, ByteSize):
-        return value.human_readable(separator=" ").replace(".0 ", " ")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

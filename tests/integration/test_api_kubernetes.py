@@ -19,7 +19,7 @@ from packager.api.log_files import read_log
 from packager.api.store.database import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
-from packager.kube.client import Access, connect
+from packager.kube.cluster import Access, connect
 from packager.models.connection import Connection
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
