@@ -13,7 +13,7 @@ import typer
 from packager.cli.session import open_session
 from packager.errors import UsageError
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
-from packager.pipeline import Job, package, render_context
+from packager.pipeline import PackagingInput, package, render_context
 from packager.request import Overrides, parse_argument, pick_application
 from packager.result import Outputs, default_termination_log
 from packager.sources.stores.location import held_model
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def open_build_session(
-    logs: LogOptions, results: ResultOptions, result_file: Path | None
+    ctx: typer.Context, logs: LogOptions, results: ResultOptions, result_file: Path | None
 ) -> Iterator[tuple[Session, Outputs]]:
     """Open a session whose error is also written to the termination log."""
     outputs = Outputs(
@@ -37,19 +37,19 @@ def open_build_session(
         results_dir=results.results_dir,
         termination_log=results.termination_log or default_termination_log(),
     )
-    with open_session(logs.log_format, verbose=logs.verbose, outputs=outputs) as session:
+    with open_session(logs.log_format, verbose=logs.verbose, outputs=outputs, working=ctx) as session:
         yield session, outputs
 
 
-def package_model(job: Job, options: BuildOptions, session: Session, outputs: Outputs) -> None:
+def package_model(packaging: PackagingInput, options: BuildOptions, session: Session, outputs: Outputs) -> None:
     """Package a model, write the results and print the image by digest."""
     if options.check is not None:
-        arguments = {**(job.overrides.arguments or {}), "check": "always" if options.check else "never"}
-        job = replace(job, overrides=replace(job.overrides, arguments=arguments))
-    tools = session.tools(
+        arguments = {**(packaging.overrides.arguments or {}), "check": "always" if options.check else "never"}
+        packaging = replace(packaging, overrides=replace(packaging.overrides, arguments=arguments))
+    context = session.pipeline_context(
         options.engine, platform=options.platform, refresh=options.refresh_environment, check=options.check
     )
-    result = package(job, tools)
+    result = package(packaging, context)
     result = replace(result, model_check=session.redactor.clean(result.model_check))
     outputs.write(result)
     for name, value in result.to_dict().items():
@@ -65,11 +65,11 @@ def write_context(session: Session, model: str, inputs: InputOptions, options: E
     """
     if context.exists():
         raise UsageError(f"{context} exists already", hint="choose a new folder for --context")
-    job = read_input(session, model, inputs, output=None)
-    render_context(job, session.tools(options.engine, platform=options.platform), context)
+    packaging = read_input(session, model, inputs, output=None)
+    render_context(packaging, session.pipeline_context(options.engine, platform=options.platform), context)
 
 
-def read_manifest(session: Session, args: list[str], application: str | None) -> Job:
+def read_manifest(session: Session, args: list[str], application: str | None) -> PackagingInput:
     """Read the packaging manifest, and find its model: the one given, else the one that the manifest names.
 
     Raises:
@@ -85,7 +85,7 @@ def read_manifest(session: Session, args: list[str], application: str | None) ->
     else:
         model = held_model(manifest)
         session.redactor.add(model.secrets())
-    return Job(model=model, manifest=manifest, overrides=Overrides(application=application))
+    return PackagingInput(model=model, manifest=manifest, overrides=Overrides(application=application))
 
 
 def _check_args(models: list[str], resource_file: str) -> None:
@@ -100,7 +100,7 @@ def _check_args(models: list[str], resource_file: str) -> None:
         )
 
 
-def read_input(session: Session, model: str, inputs: InputOptions, output: str | None) -> Job:
+def read_input(session: Session, model: str, inputs: InputOptions, output: str | None) -> PackagingInput:
     """Read the packaging from the files and arguments of the command line.
 
     Raises:
@@ -121,4 +121,4 @@ def read_input(session: Session, model: str, inputs: InputOptions, output: str |
         name = located.resolve().name if isinstance(located, Path) else located.name
         output = f"oci-archive:{name.removesuffix('.zip')}.oci.tar"
     overrides = Overrides(application=application.name, arguments=values, output=output)
-    return Job(model=located, manifest=manifest, overrides=overrides)
+    return PackagingInput(model=located, manifest=manifest, overrides=overrides)

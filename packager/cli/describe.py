@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 DEFAULT_JOB_IMAGE = f"packager:{__version__}"
 
 
-def inspect(model: Model, output: TextOutput = TextFormat.yaml, verbose: Verbose = False) -> None:
+def inspect(ctx: typer.Context, model: Model, output: TextOutput = TextFormat.yaml, verbose: Verbose = False) -> None:
     """Validate MODEL and show its manifest, dependencies and size."""
     import os
 
     from packager.cli.printing import print_documents
     from packager.cli.session import open_session
     from packager.logs.progress import LogFormat
-    from packager.sources.model import opened_model, workspace
+    from packager.sources.model import opened_model
 
-    with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
-        settings, found = session.settings, session.locate(model)
+    with open_session(LogFormat.auto, verbose=verbose, working=ctx) as session:
+        settings, work, found = session.settings, session.work, session.locate(model)
         with opened_model(
             found, work, settings=settings, environ=os.environ, reporter=session.reporter, lazy=False
         ) as artifact:

@@ -36,7 +36,9 @@ def make_run(application: str | None) -> Callable[..., None]:
     """Make the command `run`, for one packager or for the one that the packaging's integration names."""
 
     @with_options
-    def run(args: RunArguments, options: BuildOptions, results: ResultOptions, logs: LogOptions) -> None:
+    def run(
+        ctx: typer.Context, args: RunArguments, options: BuildOptions, results: ResultOptions, logs: LogOptions
+    ) -> None:
         """Build an image from MODEL and a packaging manifest (the entry point ODAHU calls).
 
         Without MODEL, the model is downloaded from the store that RESOURCE_FILE names.
@@ -44,15 +46,15 @@ def make_run(application: str | None) -> Callable[..., None]:
         """
         from packager.cli.builds import open_build_session, package_model, read_manifest
 
-        with open_build_session(logs, results, Path("result.json")) as (session, outputs):
-            job = read_manifest(session, args, application)
-            package_model(job, options, session, outputs)
+        with open_build_session(ctx, logs, results, Path("result.json")) as (session, outputs):
+            package_model(read_manifest(session, args, application), options, session, outputs)
 
     return run
 
 
 @with_options
 def build(
+    ctx: typer.Context,
     model: Model,
     *,
     inputs: InputOptions,
@@ -74,13 +76,13 @@ def build(
     """
     from packager.cli.builds import open_build_session, package_model, read_input
 
-    with open_build_session(logs, results, result_file) as (session, outputs):
-        job = read_input(session, model, inputs, output)
-        package_model(job, options, session, outputs)
+    with open_build_session(ctx, logs, results, result_file) as (session, outputs):
+        package_model(read_input(session, model, inputs, output), options, session, outputs)
 
 
 @with_options
 def render(
+    ctx: typer.Context,
     model: Model,
     context: Annotated[Path, typer.Option(help="Folder to write. It must not exist.")],
     inputs: InputOptions,
@@ -94,6 +96,6 @@ def render(
     from packager.cli.builds import write_context
     from packager.cli.session import open_session
 
-    with open_session(logs.log_format, verbose=logs.verbose) as session:
+    with open_session(logs.log_format, verbose=logs.verbose, working=ctx) as session:
         write_context(session, model, inputs, options, context)
         typer.echo(context / "Dockerfile")

@@ -29,7 +29,6 @@ from packager.errors import ClusterError, ClusterUnreachableError
 from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
 from packager.kube.names import check_namespace
 from packager.logs.sanitize import sanitize
-from packager.system.process_tree import ending_children
 from packager.system.retries import RetryableError, RetryPolicy, read_retry_after
 
 if TYPE_CHECKING:
@@ -77,8 +76,7 @@ def open_client(access: Access, environ: Mapping[str, str], *, retries: RetryPol
             own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
         else:
             path = os.pathsep.join(str(Path(part).expanduser()) for part in path.split(os.pathsep))
-            with ending_children():  # a login may be a program (`users[].user.exec`)
-                untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
+            untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
             own = _namespace_of(path, access.context)
     except _INVALID_KUBECONFIG as error:
         raise ClusterUnreachableError(

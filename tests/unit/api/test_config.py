@@ -45,7 +45,7 @@ def test_without_identities_nothing_else_is(listen: str) -> None:
     [
         ("LISTEN", "8080", "PACKAGER_API_LISTEN: is not HOST:PORT"),
         ("LISTEN", "127.0.0.1:99999", "is not HOST:PORT"),
-        ("COLOUR", "red", "PACKAGER_API_COLOUR: Extra inputs"),
+        ("COLOUR", "red", "PACKAGER_API_COLOUR"),
         ("OIDC_ISSUER", "https://x", "PACKAGER_API_OIDC_ISSUER and OIDC_AUDIENCE: give both"),
         ("OIDC_ISSUER", "http://example.org/x", "is no https:// address"),
         ("OIDC_WRITE_CLAIM", "groups", "PACKAGER_API_OIDC_WRITE_CLAIM"),
