@@ -344,3 +344,29 @@ def read_environment(model: type[_Model], environ: Mapping[str, str], *, prefix:
             "the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems),
             hint=f"`{listed_by}` lists every setting with its meaning and default",
         ) from error
+
+
+def describe_settings(model: type[BaseModel], groups: Mapping[str, str], prefix: str) -> str:
+    """Return a text that lists every setting: environment variable, meaning and default, by group.
+
+    `groups` maps the first setting of each group to its heading.
+    """
+    lines = []
+    for name, field in model.model_fields.items():
+        if name in groups:
+            lines += [*([""] if lines else []), groups[name], ""]
+        is_absent = field.default_factory or field.default in (None, (), "")
+        default = "" if is_absent else f" Default: {_readable(field.default)}."
+        lines += [f"  {prefix}{name.upper()}", f"      {field.description}{default}"]
+    return "\n".join(lines)
+
+
+def _readable(value: object) -> str:
+    """Return a default as a user would write it."""
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator=" ").replace(".0 ", " ")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

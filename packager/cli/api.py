@@ -16,7 +16,7 @@ from packager.cli.session import open_session
 from packager.errors import Interrupted, UsageError
 from packager.logs.console import LogFormat
 from packager.logs.redaction import secrets_of_url
-from packager.settings import API_PREFIX
+from packager.settings import API_PREFIX, describe_settings
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ def settings() -> None:
     """List every setting of the service: environment variable, default and meaning."""
     from packager.api.config import ApiSettings  # noqa: PLC0415
 
-    for name, field in ApiSettings.model_fields.items():
-        default = "" if field.default_factory or field.default in (None, (), "") else f" (default: {field.default})"
-        typer.echo(f"{API_PREFIX}{name.upper()}\n    {field.description}{default}")
+    typer.echo(describe_settings(ApiSettings, ApiSettings.GROUPS, API_PREFIX))
 
 
 def _check_installed() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from pydantic import ByteSize
 
 from packager import __version__
 from packager.cli.options import Model, TextFormat, Verbose
@@ -16,7 +15,7 @@ from packager.cli.session import open_session
 from packager.logs.console import LogFormat
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
-from packager.settings import PREFIX, Settings
+from packager.settings import PREFIX, Settings, describe_settings
 from packager.sources.model import opened_model, workspace
 
 if TYPE_CHECKING:
@@ -66,24 +65,7 @@ def integrations(
 
 def settings() -> None:
     """List every setting: environment variable, default and meaning."""
-    for name, field in Settings.model_fields.items():
-        if name in Settings.GROUPS:
-            typer.echo(f"{'' if name == next(iter(Settings.GROUPS)) else chr(10)}{Settings.GROUPS[name]}\n")
-        default = (
-            "" if field.default_factory or field.default in (None, ()) else f" Default: {_readable(field.default)}."
-        )
-        typer.echo(f"  {PREFIX}{name.upper()}\n      {field.description}{default}")
-
-
-def _readable(value: object) -> str:
-    """Return a default as a user would write it."""
-    if isinstance(value, ByteSize):
-        return value.human_readable(separator=" ").replace(".0 ", " ")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    typer.echo(describe_settings(Settings, Settings.GROUPS, PREFIX))
 
 
 def _print(value: object, output: TextFormat) -> None:
