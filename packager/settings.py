@@ -121,7 +121,9 @@ class Settings(BaseModel):
         "stop_grace": "Other",
     }
 
-    work_dir: Path | None = Field(default=None, description="Folder for temporary files. Default: TMPDIR.")
+    work_dir: Path | None = Field(
+        default=None, description="Folder for temporary files. Default: TMPDIR, else /var/tmp."
+    )
     cache_dir: Path = Field(
         default_factory=_default_cache,
         description="Folder that keeps downloads between runs. Default: packager in the user's cache folder.",
@@ -351,7 +353,7 @@ def describe_settings(model: type[BaseModel], groups: Mapping[str, str], prefix:
 
     `groups` maps the first setting of each group to its heading.
     """
-    lines = []
+    lines: list[str] = []
     for name, field in model.model_fields.items():
         if name in groups:
             lines += [*([""] if lines else []), groups[name], ""]

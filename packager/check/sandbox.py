@@ -25,7 +25,7 @@ WRITING_HINT = (
 _SHOWN = 3
 
 
-def lay_out(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked: bool) -> None:
+def stage(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked: bool) -> None:
     """Put a model's files into a new folder: hard links where they are `linked`, else copies; the packed ones unpacked.
 
     None of them can be written, by their modes.
@@ -58,11 +58,11 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 @contextmanager
-def guarded(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator[None]:
+def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator[None]:
     """Leave folders as they were before the block: what is new in them goes again.
 
     Meanwhile nothing can be added to or removed from the `read_only` folders (and from the folders in them, where they
-    are guarded) but by root, or after a change of their modes.
+    are watch_changes) but by root, or after a change of their modes.
 
     The time of a change of a file (`ctime`) can't be set back, so that no change stays unseen.
 

@@ -189,7 +189,7 @@ def failure(attempt: Attempt, completed: Completed) -> PackagerError:
     )
 
 
-def may_pass(error: PackagerError, completed: Completed) -> bool:
+def is_retryable(error: PackagerError, completed: Completed) -> bool:
     """Tell whether a failed pull or push may succeed in a moment: the registry was there, and in trouble."""
     if isinstance(error, RegistryAuthError | ImageNotFoundError) or not isinstance(error, RegistryError):
         return False

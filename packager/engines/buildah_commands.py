@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from packager.check.report import judge, report_words
 from packager.engines import rootfs
-from packager.engines.build_errors import Attempt, failure, image_not_found, may_be_full, may_pass
+from packager.engines.build_errors import Attempt, failure, image_not_found, is_retryable, may_be_full
 from packager.engines.free_space import full_folders, layer_size
 from packager.engines.layer_cache import stale_names
 from packager.engines.registry_files import certificate_folder
@@ -109,7 +109,7 @@ class Session:
         if done.returncode == 0:
             return done.stdout.split()[-1]
         error = failure(Attempt(stage="pull", subject=words[-1], host=reference.host), done)
-        raise EngineTroubleError(error) if may_pass(error, done) else error
+        raise EngineTroubleError(error) if is_retryable(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
         """Return what Buildah knows of an image of the local storage, or None where it isn't there."""
@@ -157,7 +157,7 @@ class Session:
     def build(self, plan: ImagePlan, context: Path, isolation: str) -> str:
         """Build the image and return its ID."""
         iid_file = self.folder / "iid"
-        done = self.buildah(*build_words(plan, isolation), "--iidfile", str(iid_file), str(context))
+        done = self.buildah(*build_args(plan, isolation), "--iidfile", str(iid_file), str(context))
         if done.returncode != 0:
             raise self._failure(Attempt(stage="build", subject=str(plan.base.reference)), done, context)
         return iid_file.read_text("ascii").strip().removeprefix("sha256:")
@@ -200,7 +200,7 @@ class Session:
         done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
             error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
-            raise EngineTroubleError(error) if host and may_pass(error, done) else error
+            raise EngineTroubleError(error) if host and is_retryable(error, done) else error
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
@@ -247,8 +247,8 @@ def access_words(reference: Reference, access: RegistryAccess, certificates: Pat
 
     For a host with mirrors `registries.conf` says that of each place: `--tls-verify` would overrule it for all of them.
     """
-    insecure = reference.host in access.plain_hosts
-    mirrored = len(access.trust.places(reference)) > 1
+    insecure = reference.host in access.insecure_hosts
+    mirrored = len(access.trust.endpoints(reference)) > 1
     return [
         *("--authfile", str(access.auth_file)),
         *(("--cert-dir", str(certificates)) if certificates else ()),
@@ -265,7 +265,7 @@ def pull_words(
     return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *words]
 
 
-def build_words(plan: ImagePlan, isolation: str) -> list[str]:
+def build_args(plan: ImagePlan, isolation: str) -> list[str]:
     """Return the `build` command without its files and the context; the same plan gives the same words."""
     return [
         "build",

@@ -27,7 +27,7 @@ def certificate_folder(folder: Path, reference: Reference, trust: Trust) -> Path
     Raises:
         OSError: A file can't be copied.
     """
-    hosts = dict.fromkeys(place.host for place in reversed(trust.places(reference)))  # its own host first
+    hosts = dict.fromkeys(place.host for place in reversed(trust.endpoints(reference)))  # its own host first
     shown = [trust.client_certificates[host] for host in hosts if host in trust.client_certificates]
     if trust.ca_file is None and not shown:
         return None
@@ -53,9 +53,9 @@ def registries_conf(access: RegistryAccess) -> str:
         hosts.setdefault(host, []).append(mirror)
     parts = []
     for host, mirrors in hosts.items():
-        insecure = json.dumps(host in access.plain_hosts)
+        insecure = json.dumps(host in access.insecure_hosts)
         parts.append(f"[[registry]]\nlocation = {json.dumps(host)}\ninsecure = {insecure}\n")
         for mirror in mirrors:
-            insecure = json.dumps(Reference.parse(f"{mirror}/x").host in access.plain_hosts)
+            insecure = json.dumps(Reference.parse(f"{mirror}/x").host in access.insecure_hosts)
             parts.append(f"[[registry.mirror]]\nlocation = {json.dumps(mirror)}\ninsecure = {insecure}\n")
     return "\n".join(parts)

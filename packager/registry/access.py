@@ -28,15 +28,15 @@ class RegistryAccess:
     Attributes:
         auth_file: A docker `config.json` with mode 0600 in a private folder.
         trust: Whom we trust.
-        plain_hosts: Hosts that are spoken to in plain HTTP: they may be, and don't answer in HTTPS.
+        insecure_hosts: Hosts that are spoken to in plain HTTP: they may be, and don't answer in HTTPS.
     """
 
     auth_file: Path
     trust: Trust = field(default_factory=Trust)
-    plain_hosts: frozenset[str] = frozenset()
+    insecure_hosts: frozenset[str] = frozenset()
 
 
-def find_plain_hosts(
+def find_insecure_hosts(
     references: Iterable[Reference], trust: Trust, *, transport: httpx.BaseTransport | None = None
 ) -> frozenset[str]:
     """Find the hosts that speak plain HTTP, of those that may: the others are never asked.
@@ -45,7 +45,7 @@ def find_plain_hosts(
     """
     asked: dict[str, Reference] = {}
     for reference in references:
-        for place in trust.places(reference):
+        for place in trust.endpoints(reference):
             if trust.may_be_plain(place) and place.host != LOCAL_STORAGE:
                 asked[place.host] = place
     return frozenset(host for host, reference in asked.items() if _is_plain(reference, trust, transport))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from packager.errors import ImageNotFoundError, RegistryError
 from packager.models.image import OCI_MANIFEST, Descriptor, digest_of
 from packager.registry.client import Repository
-from packager.registry.remote_blob import CopiedBlob
+from packager.registry.remote_blob import RemoteBlob
 from packager.registry.uploads import BytesBlob, Uploads
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _PATIENCE = 5.0  # seconds of further attempts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class RegistryArtifact:
     """A document, and the blobs that lie beside it."""
 
     document: dict[str, Any]
@@ -36,7 +36,7 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notes:
+class ArtifactStore:
     """The notes in one repository.
 
     Attributes:
@@ -49,13 +49,13 @@ class Notes:
     access: RegistryAccess
     kind: str
 
-    def read(self, tag: str) -> Note | None:
+    def read(self, tag: str) -> RegistryArtifact | None:
         """Return a note whose blobs are all there, or None.
 
         One that was written without blobs has its own document as its blob.
 
         Raises:
-            RegistryError: It can't be read, or is no note.
+            RegistryError: It can't be read, or is no artifact.
         """
         reference = replace(self.repository, tag=tag, digest=None)
         try:
@@ -74,30 +74,30 @@ class Notes:
             return None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RegistryError(f"{reference} is not what a note should be: {type(error).__name__}") from error
-        return Note(document=document, blobs=blobs)
+        return RegistryArtifact(document=document, blobs=blobs)
 
-    def write(self, tag: str, note: Note, *, source: Reference) -> None:
-        """Keep a note, and its blobs, which lie in the repository `source` of the same registry or another.
+    def write(self, tag: str, artifact: RegistryArtifact, *, source: Reference) -> None:
+        """Keep a artifact, and its blobs, which lie in the repository `source` of the same registry or another.
 
         Where the registry doesn't take a blob over from there by itself, it's copied.
 
         Raises:
             RegistryError: It can't be kept, or a blob can't be taken over.
         """
-        data = json.dumps(note.document, sort_keys=True).encode()
+        data = json.dumps(artifact.document, sort_keys=True).encode()
         config = Descriptor(media_type=self.kind, digest=digest_of(data), size=len(data))
         with closing(Uploads(self.repository, _impatient(self.access))) as uploads:
-            for blob in note.blobs:
+            for blob in artifact.blobs:
                 if not uploads.has(blob.digest) and not uploads.mount(blob.digest, source):
                     with closing(Repository(source, self.access)) as repository:
-                        uploads.send(CopiedBlob(source=repository, known=blob))
+                        uploads.send(RemoteBlob(source=repository, known=blob))
             if not uploads.has(config.digest):
                 uploads.send(BytesBlob(data=data, known=config))
             manifest = {
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
                 "config": config.to_dict(),
-                "layers": [blob.to_dict() for blob in note.blobs or (config,)],  # there should be one (manifest.md)
+                "layers": [blob.to_dict() for blob in artifact.blobs or (config,)],  # there should be one (manifest.md)
             }
             uploads.put_manifest(tag, json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST)
 

@@ -6,19 +6,19 @@ import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager.errors import DiskFullError, RequestError, UsageError, is_disk_full
 from packager.registry.credential_helpers import ask_helpers
-from packager.registry.credential_refresh import Clock, Renewal, Source
+from packager.registry.credential_refresh import Clock, CredentialRefresher, Source
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import CORRECT_IT, DockerConfig
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from packager.models.connection import Connection
     from packager.models.reference import Reference
@@ -59,12 +59,12 @@ class AuthFile:
         path: The file.
         refresh: Renews the logins that are due, and raises RegistryAuthError and its kin where one has expired and
             can't be renewed; costs nothing when none is due.
-        withheld: Takes the file away for a block: a program runs that has no business with it.
+        hidden: Takes the file away for a block: a program runs that has no business with it.
     """
 
     path: Path
     refresh: Callable[[], None]
-    withheld: Callable[[], AbstractContextManager[None]]
+    hidden: Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -90,17 +90,17 @@ def open_auth_file(
     context.learn(user.secrets())
     _report_broken_entries(user, set(context.hosts) - connected)
     sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
-    with private_folder("auth-", workspace) as folder:
-        path = folder / "config.json"
+    with TemporaryDirectory(prefix="auth-", dir=workspace) as folder:
+        path = Path(folder, "config.json")
 
         def publish(logins: Sequence[Credential | None]) -> None:
             held = _with_base(logins, context.base)
             context.learn([secret for login in held for secret in login.secrets()])
             _write(path, user.beneath(held).to_bytes())
 
-        renewal = Renewal(sources, publish, context.clock)
-        with renewal.running():
-            yield AuthFile(path=path, refresh=renewal.refresh, withheld=lambda: _withheld(path, renewal))
+        refresher = CredentialRefresher(sources, publish, context.clock)
+        with refresher.running():
+            yield AuthFile(path=path, refresh=refresher.refresh, hidden=lambda: _hidden(path, refresher))
 
 
 def _report_broken_entries(user: DockerConfig, hosts: set[str]) -> None:
@@ -126,8 +126,8 @@ def auth_file(
 
 
 @contextmanager
-def _withheld(path: Path, renewal: Renewal) -> Iterator[None]:
-    with renewal.held_back():
+def _hidden(path: Path, refresher: CredentialRefresher) -> Iterator[None]:
+    with refresher.paused():
         content = path.read_bytes()
         path.unlink()
         try:

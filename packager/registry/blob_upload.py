@@ -15,14 +15,14 @@ from urllib.parse import quote
 import httpx
 
 from packager.registry.errors import cause
-from packager.registry.retries import NO_ANSWER, TransientStatusError
+from packager.registry.retries import NO_ANSWER, RetryableStatusError
 from packager.registry.transport import skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.models.image import Descriptor
-    from packager.registry.transport import Wire
+    from packager.registry.transport import RegistrySession
     from packager.registry.uploads import BlobSource
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,12 @@ class _Rest:
         return skipped(self.blob.stream(), self.offset)
 
 
-class Sending:
-    """The upload of one blob. `attempt` it until it succeeds or it's no use, and `call_off` what is left then."""
+class BlobUpload:
+    """The upload of one blob. `attempt` it until it succeeds or it's no use, and `cancel` what is left then."""
 
-    def __init__(self, wire: Wire, blob: BlobSource) -> None:
-        """Name the repository's wire and the blob."""
-        self._wire = wire
+    def __init__(self, session: RegistrySession, blob: BlobSource) -> None:
+        """Name the repository's session and the blob."""
+        self._session = session
         self._blob = blob
         self._location = ""
         self._offset = 0  # how many bytes the registry has
@@ -66,7 +66,7 @@ class Sending:
         """Send the blob, or what the last attempt has left of it.
 
         Raises:
-            TransientStatusError, httpx.TransportError: It may help to try again.
+            RetryableStatusError, httpx.TransportError: It may help to try again.
             RegistryAuthError, RegistryError: It doesn't.
         """
         if self._sent is not None and not self._location and self._is_there(self._sent):
@@ -75,21 +75,21 @@ class Sending:
             self._begin()
         try:
             return self._put_whole() if self._whole else self._send_parts()
-        except (httpx.TransportError, TransientStatusError):
+        except (httpx.TransportError, RetryableStatusError):
             self._find_offset()
             raise
 
-    def call_off(self) -> None:
+    def cancel(self) -> None:
         """Let the registry forget what was begun and not finished."""
-        while self._open and self._wire.call_off(self._open.pop()):
+        while self._open and self._session.cancel(self._open.pop()):
             pass
 
     def _begin(self) -> None:
-        url = self._wire.url("blobs/uploads/")
-        with self._wire.stream("POST", url, headers={"Content-Length": "0"}) as response:
-            location = self._wire.location(response)
+        url = self._session.url("blobs/uploads/")
+        with self._session.stream("POST", url, headers={"Content-Length": "0"}) as response:
+            location = self._session.location(response)
         if not location:
-            raise self._wire.wrong("begins an upload without saying where")
+            raise self._session.wrong("begins an upload without saying where")
         self._begins += 1
         self._location, self._offset, self._resumed = location, 0, False
         self._open.append(self._location)
@@ -101,13 +101,13 @@ class Sending:
             headers = {"Content-Type": _BYTES, **self._range_headers(known)}
             content = _Rest(blob=self._blob, offset=self._offset)
             also = (*_NO_PATCH, *_LOST)
-            with self._wire.stream("PATCH", self._location, also=also, headers=headers, content=content) as answer:
+            with self._session.stream("PATCH", self._location, also=also, headers=headers, content=content) as answer:
                 if answer.status_code in _NO_PATCH and self._begins == 1 and not self._offset:
                     return self._fall_back()
                 if answer.status_code in _LOST:
                     return self._begin_again(answer)
                 if not answer.is_success:
-                    raise self._wire.unexpected(answer)
+                    raise self._session.unexpected(answer)
                 self._move(answer)
             if self._resumed and self._is_short(answer):
                 return self._begin_again(answer)
@@ -125,7 +125,7 @@ class Sending:
 
     def _range_headers(self, known: Descriptor | None) -> dict[str, str]:
         if self._offset:
-            log.info("the upload to %s goes on at byte %d", self._wire.reference.repository, self._offset)
+            log.info("the upload to %s goes on at byte %d", self._session.reference.repository, self._offset)
         if known is None:  # sent in chunks, whose end is the blob's
             return {}
         headers = {"Content-Length": str(known.size - self._offset)}
@@ -134,14 +134,14 @@ class Sending:
     def _finish(self, described: Descriptor) -> Descriptor:
         self._sent = described
         url = self._finishing(described.digest)
-        with self._wire.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
+        with self._session.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
             if response.status_code in _LOST:
                 if not self._is_there(described):  # what was sent before a cut may have been taken
                     if response.status_code in _UNKNOWN or self._resumed:
                         return self._begin_again(response)
-                    raise self._wire.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
+                    raise self._session.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
             else:
-                self._wire.check_digest(response, described.digest)
+                self._session.check_digest(response, described.digest)
         return self._finished(described)
 
     def _put_whole(self) -> Descriptor:
@@ -154,8 +154,8 @@ class Sending:
         url = self._finishing(described.digest)
         headers = {"Content-Type": _BYTES, "Content-Length": str(described.size)}
         content = _Rest(blob=self._blob, offset=0)
-        with self._wire.stream("PUT", url, headers=headers, content=content) as response:
-            self._wire.check_digest(response, described.digest)
+        with self._session.stream("PUT", url, headers=headers, content=content) as response:
+            self._session.check_digest(response, described.digest)
         return self._finished(described)
 
     def _finishing(self, digest: str) -> str:
@@ -167,14 +167,14 @@ class Sending:
         return described
 
     def _fall_back(self) -> Descriptor:
-        log.debug("%s takes no parts of a blob; it's sent whole", self._wire.reference.host)
+        log.debug("%s takes no parts of a blob; it's sent whole", self._session.reference.host)
         self._whole = True
         self._begin()
         return self._put_whole()
 
     def _begin_again(self, answer: httpx.Response) -> Descriptor:
         if self._begins >= _MOST_BEGINS:
-            raise self._wire.wrong(f"has lost an upload {self._begins} times: {cause(answer)}")
+            raise self._session.wrong(f"has lost an upload {self._begins} times: {cause(answer)}")
         self._begin()
         return self._send_parts()
 
@@ -185,7 +185,7 @@ class Sending:
             return
         known = self._blob.descriptor()
         try:
-            with self._wire.stream("GET", location) as response:
+            with self._session.stream("GET", location) as response:
                 had = _RANGE.fullmatch(response.headers.get("Range", ""))
                 # An upload of nothing and one of one byte look the same; of the two, nothing is what happens.
                 offset = 0 if had is None or had[1] == "0" else int(had[1]) + 1
@@ -198,17 +198,17 @@ class Sending:
 
     def _move(self, response: httpx.Response) -> None:
         """Go on where the registry says; where it says nothing, at the same URL."""
-        if moved := self._wire.location(response):
+        if moved := self._session.location(response):
             self._open[self._open.index(self._location)] = moved
             self._location = moved
 
     def _described(self) -> Descriptor:
         described = self._blob.descriptor()
         if described is None:
-            raise self._wire.wrong("ended an upload before all of it was sent")
+            raise self._session.wrong("ended an upload before all of it was sent")
         return described
 
     def _is_there(self, described: Descriptor) -> bool:
-        url = self._wire.url(f"blobs/{described.digest}")
-        with self._wire.stream("HEAD", url, also=NO_ANSWER) as response:
+        url = self._session.url(f"blobs/{described.digest}")
+        with self._session.stream("HEAD", url, also=NO_ANSWER) as response:
             return response.is_success

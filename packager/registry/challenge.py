@@ -14,13 +14,13 @@ import httpx
 
 from packager.registry import errors
 from packager.registry.response_limits import MOST_TOKEN_BYTES, bound
-from packager.registry.retries import TRANSIENT_STATUSES, TransientStatusError
+from packager.registry.retries import RETRYABLE_STATUSES, RetryableStatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from packager.registry.credentials import Credential
-    from packager.registry.errors import Asked
+    from packager.registry.errors import RequestContext
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  (RFC 9110 5.6.2: a word)
 _PART = re.compile(  # RFC 9110 11.2 and 11.3: a parameter, else a scheme, which may have a token68
@@ -65,11 +65,11 @@ class ChallengeAuth(httpx.Auth):
     registry itself is spoken to in plain HTTP; and never to where a download or an upload is sent on to.
     """
 
-    def __init__(self, find_login: Callable[[], Credential | None], registry: str, asked: Asked) -> None:
+    def __init__(self, find_login: Callable[[], Credential | None], registry: str, context: RequestContext) -> None:
         """Take what finds the login (None is anonymous, which may need a token as well), and the registry's root."""
         self._find_login = find_login
         self._registry = _origin(httpx.URL(registry))
-        self._asked = asked
+        self._context = context
         self._answer = ""
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -77,7 +77,7 @@ class ChallengeAuth(httpx.Auth):
 
         Raises:
             RegistryAuthError: The registry names a token service that no login is sent to, or knows other logins only.
-            RegistryError, TransientStatusError: The token service failed.
+            RegistryError, RetryableStatusError: The token service failed.
         """
         if _origin(request.url) != self._registry:  # where a registry lets uploads go to another server
             yield request
@@ -113,9 +113,9 @@ class ChallengeAuth(httpx.Auth):
         """
         for challenge in challenges:
             if self._is_insecure(challenge):
-                raise errors.insecure_token_service(self._asked, httpx.URL(challenge.parameters["realm"]))
+                raise errors.insecure_token_service(self._context, httpx.URL(challenge.parameters["realm"]))
         if challenges and not any(_is_answerable(challenge) for challenge in challenges):
-            raise errors.unknown_login(self._asked, [challenge.scheme for challenge in challenges])
+            raise errors.unknown_login(self._context, [challenge.scheme for challenge in challenges])
 
     def _answer_to(
         self, challenge: Challenge, login: Credential | None, sent: str
@@ -137,15 +137,15 @@ class ChallengeAuth(httpx.Auth):
         """Let a token service's response pass that says something about the login.
 
         Raises:
-            TransientStatusError: It may help to try again.
+            RetryableStatusError: It may help to try again.
             RegistryError: The token service failed.
         """
         if response.is_success or response.status_code in _LOGIN_REFUSED:
             return
         body = errors.error_body(response)
-        if response.status_code in TRANSIENT_STATUSES:
-            raise TransientStatusError(response, body)
-        raise errors.token_service_failure(self._asked, response, body)
+        if response.status_code in RETRYABLE_STATUSES:
+            raise RetryableStatusError(response, body)
+        raise errors.token_service_failure(self._context, response, body)
 
     def _ask_token_service(
         self, challenge: Challenge, login: Credential | None
@@ -166,8 +166,8 @@ class ChallengeAuth(httpx.Auth):
 
         Some challenges name no scope, or only a pull's before a push (containerd/containerd#1465, helm/helm#32156).
         """
-        actions = ["pull", "push"] if self._asked.verb == "push" else ["pull"]
-        own = f"repository:{self._asked.reference.path}"
+        actions = ["pull", "push"] if self._context.verb == "push" else ["pull"]
+        own = f"repository:{self._context.reference.path}"
         more = []
         for scope in challenge.parameters.get("scope", "").split():
             name, _, wanted = scope.rpartition(":")

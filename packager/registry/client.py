@@ -15,7 +15,7 @@ from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, 
 from packager.registry import errors
 from packager.registry.response_limits import bound
 from packager.registry.retries import Retries
-from packager.registry.transport import CHUNK, Wire, skipped
+from packager.registry.transport import CHUNK, RegistrySession, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,16 +50,16 @@ class Repository:
         *,
         transport: httpx.BaseTransport | None = None,
         retries: Retries | None = None,
-        next_place: Callable[[], Wire] | None = None,
+        next_place: Callable[[], RegistrySession] | None = None,
     ) -> None:
         """Name the reference, how its registry is reached, and where its layers are when it fails in the middle."""
         self.reference = reference
         self._next_place = next_place
-        self._wire = Wire(reference, access, transport=transport, retries=retries)
+        self._session = RegistrySession(reference, access, transport=transport, retries=retries)
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._session.close()
 
     def image(self, architecture: str) -> RemoteImage:
         """Find the image of an architecture (`amd64`), through an index where there is one.
@@ -71,7 +71,7 @@ class Repository:
         try:
             return self._image(architecture)
         except _GARBAGE as error:
-            raise self._wire.wrong("has a manifest or a config of a kind that we can't read") from error
+            raise self._session.wrong("has a manifest or a config of a kind that we can't read") from error
 
     def _image(self, architecture: str) -> RemoteImage:
         name = self.reference.digest or self.reference.tag or "latest"
@@ -108,7 +108,7 @@ class Repository:
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't say.
         """
-        response = self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=(404,))
+        response = self._session.request("HEAD", self._session.url(f"blobs/{digest}"), also=(404,))
         if not response.is_success:
             return None
         length = response.headers.get("Content-Length", "")
@@ -122,7 +122,7 @@ class Repository:
             ImageNotFoundError: It isn't there.
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
-        reading = _Reading(self._wire, blob, self._next_place)
+        reading = _Reading(self._session, blob, self._next_place)
         try:
             with closing(reading):
                 stream = LayerStream(iter(reading))
@@ -148,25 +148,25 @@ class Repository:
         try:
             document = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise self._wire.wrong("answered something that is no JSON") from error
+            raise self._session.wrong("answered something that is no JSON") from error
         if not isinstance(document, dict):
-            raise self._wire.wrong("answered something that is no document")
+            raise self._session.wrong("answered something that is no document")
         return document
 
     def _fetch(self, path: str, digest: str | None) -> bytes:
-        body = self._wire.retried(lambda: self._read(path), f"GET {path}")
+        body = self._session.retried(lambda: self._read(path), f"GET {path}")
         if digest is not None and digest_of(body) != digest:
-            raise self._wire.wrong(f"gave something that isn't {digest}")
+            raise self._session.wrong(f"gave something that isn't {digest}")
         return body
 
     def _read(self, path: str) -> bytes:
         # Artifactory refuses an Accept header that doesn't fit: dotnet/sdk-container-builds#382
         headers = {"Accept": _ACCEPT} if path.startswith("manifests/") else {}
-        with self._wire.stream("GET", self._wire.url(path), headers=headers) as response:
+        with self._session.stream("GET", self._session.url(path), headers=headers) as response:
             bound(response, _MOST_BYTES + 1)
             body = b"".join(response.iter_raw(CHUNK))
             if len(body) > _MOST_BYTES:
-                raise self._wire.wrong(f"gave more than {_MOST_BYTES} bytes for {path}")
+                raise self._session.wrong(f"gave more than {_MOST_BYTES} bytes for {path}")
             return body
 
 
@@ -184,7 +184,7 @@ def find_image(
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: The host itself can't give it.
     """
-    *mirrors, own = access.trust.places(reference)
+    *mirrors, own = access.trust.endpoints(reference)
     few = Retries(seconds=min(access.trust.retry_seconds, _MIRROR_SECONDS))  # another place is left to ask
     for place in mirrors:
         repository = Repository(
@@ -192,7 +192,7 @@ def find_image(
             access,
             transport=transport,
             retries=retries or few,
-            next_place=lambda: Wire(own, access, transport=transport, retries=retries),
+            next_place=lambda: RegistrySession(own, access, transport=transport, retries=retries),
         )
         try:
             image = repository.image(architecture)
@@ -231,8 +231,10 @@ def _check_config(document: dict[str, Any]) -> None:
 class _Reading:
     """The chunks of a blob as they come; after a cut, those that are left, from the next place at the end."""
 
-    def __init__(self, wire: Wire, blob: Descriptor, next_place: Callable[[], Wire] | None) -> None:
-        self.wire = wire
+    def __init__(
+        self, session: RegistrySession, blob: Descriptor, next_place: Callable[[], RegistrySession] | None
+    ) -> None:
+        self.wire = session
         self._next_place = next_place
         self._path = f"blobs/{blob.digest}"
         self._places = ExitStack()

@@ -10,7 +10,6 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from packager.errors import PackagerError
-from packager.system.signals import deferred_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +43,7 @@ class Source:
     fetch: Callable[[], Credential | None]
 
 
-class Renewal:
+class CredentialRefresher:
     """The logins of some sources, always fresh ones; `publish` is told all of them when one has changed."""
 
     def __init__(
@@ -73,7 +72,7 @@ class Renewal:
         self._renew(must=True)
 
     @contextmanager
-    def held_back(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Let nothing be published in the block; what is due comes after it."""
         with self._publishing:
             yield
@@ -86,12 +85,11 @@ class Renewal:
                 self._thread.start()
             yield
         finally:
-            with deferred_stop():
-                self._stopped.set()
-                with self._publishing:
-                    pass  # what is being published is done
-                if self._thread.is_alive():
-                    self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer, and is then left to itself
+            self._stopped.set()
+            with self._publishing:
+                pass  # what is being published is done
+            if self._thread.is_alive():
+                self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer, and is then left to itself
 
     def _keep_fresh(self) -> None:
         while not self._clock.wait(self._stopped, self._seconds_to_wait()):

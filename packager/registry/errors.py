@@ -44,7 +44,7 @@ Verb = Literal["pull", "push"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestContext:
     """What a registry was asked for, and as whom.
 
     Attributes:
@@ -62,27 +62,27 @@ class Asked:
         return f"{self.verb} of {self.reference}"
 
 
-def refusal(asked: Asked, response: httpx.Response, body: bytes) -> PackagerError:
+def refusal(context: RequestContext, response: httpx.Response, body: bytes) -> PackagerError:
     """Say what a status other than success means."""
-    host, (code, cause) = asked.reference.host, _cause(response, body)
+    host, (code, cause) = context.reference.host, _cause(response, body)
     if response.status_code in (401, 403):
-        return _refused_login(asked, f"{asked}: the registry {host}", cause, status=response.status_code, code=code)
-    if response.status_code == 404 and asked.verb == "pull":  # noqa: PLR2004  (RFC 9110)
-        return image_not_found(asked.reference)
+        return _refused_login(context, f"{context}: the registry {host}", cause, status=response.status_code, code=code)
+    if response.status_code == 404 and context.verb == "pull":  # noqa: PLR2004  (RFC 9110)
+        return image_not_found(context.reference)
     if response.status_code == 429:  # noqa: PLR2004
         return RegistryError(
-            f"{asked}: the registry {host} limits the rate of requests: {cause}",
+            f"{context}: the registry {host} limits the rate of requests: {cause}",
             hint="wait, or log in with a connection; PACKAGER_REGISTRY_RETRY_SECONDS is how long we wait",
         )
     if response.status_code == 413:  # noqa: PLR2004
         return RegistryError(
-            f"{asked}: the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
+            f"{context}: the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
             hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",
         )
     hint = f"look into the log of {host}"
-    if response.status_code >= 500 and asked.verb == "push":  # noqa: PLR2004
+    if response.status_code >= 500 and context.verb == "push":  # noqa: PLR2004
         hint = f"the storage of {host} may be out of space or out of order: look into its log, then push again"
-    return RegistryError(f"{asked} failed: the registry {host} answered {_with_status(response, cause)}", hint=hint)
+    return RegistryError(f"{context} failed: the registry {host} answered {_with_status(response, cause)}", hint=hint)
 
 
 def keeps_tags(response: httpx.Response, body: bytes) -> bool:
@@ -95,52 +95,52 @@ def keeps_tags(response: httpx.Response, body: bytes) -> bool:
 
 
 def manifest_refusal(
-    asked: Asked, response: httpx.Response, body: bytes, *, media_type: str, stored: str
+    context: RequestContext, response: httpx.Response, body: bytes, *, media_type: str, stored: str
 ) -> PackagerError:
     """Say why a manifest was refused; `stored` is the digest of what its tag names and can't be replaced, or empty."""
     code, cause = _cause(response, body)
-    host, docker_format = asked.reference.host, "set PACKAGER_IMAGE_FORMAT=docker, for docker's format"
+    host, docker_format = context.reference.host, "set PACKAGER_IMAGE_FORMAT=docker, for docker's format"
     if media_type == DOCKER_MANIFEST:
         docker_format = "leave PACKAGER_IMAGE_FORMAT at oci"
     if stored or "immutab" in cause.lower():
         return RegistryError(
-            f"{asked} failed: {asked.reference.repository} has the tag {asked.reference.tag} already, and its registry "
-            f"lets no tag be replaced (immutable tags): {cause}",
+            f"{context} failed: {context.reference.repository} has the tag {context.reference.tag} already, and its "
+            f"registry lets no tag be replaced (immutable tags): {cause}",
             hint="push with another tag: a new version, or {{ RandomUUID }} in imageName",
         )
     if response.status_code == 415 or any(words in cause.lower() for words in _WRONG_FORMAT):  # noqa: PLR2004
         return RegistryError(
-            f"{asked} failed: the registry {host} doesn't accept manifests of the type {media_type}: {cause}",
+            f"{context} failed: the registry {host} doesn't accept manifests of the type {media_type}: {cause}",
             hint=docker_format,
         )
-    error = refusal(asked, response, body)
+    error = refusal(context, response, body)
     if code == "MANIFEST_INVALID":
         error.hint = f"{error.hint}; if it doesn't know this manifest format, {docker_format}"
     return error
 
 
-def insecure_token_service(asked: Asked, realm: httpx.URL) -> RegistryAuthError:
+def insecure_token_service(context: RequestContext, realm: httpx.URL) -> RegistryAuthError:
     """Say that a registry in HTTPS wants the login to be sent in plain HTTP."""
     return RegistryAuthError(
-        f"{asked}: the registry {asked.reference.host} is reached in HTTPS, but names a token service in plain HTTP, "
-        f"{_origin(realm)}, to which no login is sent",
+        f"{context}: the registry {context.reference.host} is reached in HTTPS, but names a token service "
+        f"in plain HTTP, {_origin(realm)}, to which no login is sent",
         hint=BEHIND_PROXY,
     )
 
 
-def unknown_login(asked: Asked, schemes: Sequence[str]) -> RegistryAuthError:
+def unknown_login(context: RequestContext, schemes: Sequence[str]) -> RegistryAuthError:
     """Say that a registry lets nobody in with a password or a token."""
     return RegistryAuthError(
-        f"{asked}: the registry {asked.reference.host} offers no login with a password or a token, but only: "
+        f"{context}: the registry {context.reference.host} offers no login with a password or a token, but only: "
         f"{sanitize(', '.join(schemes))}",
         hint="the registry's operator offers Basic or Bearer besides, or another name or port that does",
     )
 
 
-def token_service_failure(asked: Asked, response: httpx.Response, body: bytes) -> RegistryError:
+def token_service_failure(context: RequestContext, response: httpx.Response, body: bytes) -> RegistryError:
     """Say that a token service answered neither with a token nor with a word about the login."""
     return RegistryError(
-        f"{asked}: the token service of the registry {asked.reference.host}, {_origin(response.url)}, answered "
+        f"{context}: the token service of the registry {context.reference.host}, {_origin(response.url)}, answered "
         f"{_with_status(response, _cause(response, body)[1])}",
         hint="look into its log; the registry's configuration names it",
     )
@@ -155,22 +155,22 @@ def _with_status(response: httpx.Response, cause: str) -> str:
     return cause if cause.startswith(status) else f"{status} {cause}"
 
 
-def _refused_login(asked: Asked, start: str, cause: str, *, status: int, code: str) -> RegistryAuthError:
-    target = f"docker-{asked.verb}"
-    place = asked.reference.repository
-    if not asked.user:
+def _refused_login(context: RequestContext, start: str, cause: str, *, status: int, code: str) -> RegistryAuthError:
+    target = f"docker-{context.verb}"
+    place = context.reference.repository
+    if not context.user:
         return RegistryAuthError(
             f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has some",
-            hint=f"give the {target} target a connection for {asked.reference.host} with user and password",
+            hint=f"give the {target} target a connection for {context.reference.host} with user and password",
         )
     if status == 403 or code == "DENIED":  # noqa: PLR2004
         return RegistryAuthError(
-            f"{start} refused the credentials of user {asked.user!r} for this: {cause}",
-            hint=f"let this user {asked.verb} at {place}, or give the {target} target another connection",
+            f"{start} refused the credentials of user {context.user!r} for this: {cause}",
+            hint=f"let this user {context.verb} at {place}, or give the {target} target another connection",
         )
     return RegistryAuthError(
-        f"{start} refused the credentials of user {asked.user!r}: {cause}",
-        hint=f"check user and password of the {target} target's connection, and that this user may {asked.verb} "
+        f"{start} refused the credentials of user {context.user!r}: {cause}",
+        hint=f"check user and password of the {target} target's connection, and that this user may {context.verb} "
         f"at {place}",
     )
 
@@ -182,33 +182,33 @@ def image_not_found(reference: Reference) -> ImageNotFoundError:
     )
 
 
-def silence(asked: Asked, error: httpx.TransportError) -> RegistryUnreachableError:
+def silence(context: RequestContext, error: httpx.TransportError) -> RegistryUnreachableError:
     """Say why no answer came."""
-    host, cause = asked.reference.host, sanitize(str(error) or type(error).__name__)
+    host, cause = context.reference.host, sanitize(str(error) or type(error).__name__)
     refused = _find(error, ssl.SSLCertVerificationError)
     if isinstance(refused, ssl.SSLCertVerificationError):
         reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
-        return _untrusted(asked, reason, getattr(refused, "verify_code", 0))
+        return _untrusted(context, reason, getattr(refused, "verify_code", 0))
     if _REFUSED in str(error):
-        return _untrusted(asked, cause)
+        return _untrusted(context, cause)
     if is_plain_answer(error):
         return RegistryUnreachableError(
-            f"{asked}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
+            f"{context}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
             hint=f"if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
         )
     if any(word in str(error) for word in _WANTS_CERTIFICATE):
         return RegistryUnreachableError(
-            f"{asked}: the registry {host} didn't accept our TLS connection: {cause}",
+            f"{context}: the registry {host} didn't accept our TLS connection: {cause}",
             hint=f"if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
         )
     return RegistryUnreachableError(
-        f"{asked}: the registry {host} can't be reached: {cause}",
+        f"{context}: the registry {host} can't be reached: {cause}",
         hint="check its name and port, the network, and the proxy variables",
     )
 
 
-def _untrusted(asked: Asked, reason: str, code: int = 0) -> RegistryUnreachableError:
-    start = f"{asked}: the certificate of {asked.reference.host}"
+def _untrusted(context: RequestContext, reason: str, code: int = 0) -> RegistryUnreachableError:
+    start = f"{context}: the certificate of {context.reference.host}"
     if code == _EXPIRED:
         return RegistryUnreachableError(f"{start} has expired", hint="renew it on the registry; check this clock too")
     if code == _NOT_YET_VALID:

@@ -6,7 +6,7 @@ import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from packager.registry.transport import Wire
+from packager.registry.transport import RegistrySession
 
 if TYPE_CHECKING:
     import httpx
@@ -32,10 +32,10 @@ def check_push(
         RegistryUnreachableError: It can't be reached, or its certificate can't be trusted.
         RegistryError: It answers with another error.
     """
-    with closing(Wire(reference, access, verb="push", transport=transport, retries=retries)) as wire:
-        response = wire.request("POST", wire.url("blobs/uploads/"))
-        location = wire.location(response)
+    with closing(RegistrySession(reference, access, verb="push", transport=transport, retries=retries)) as session:
+        response = session.request("POST", session.url("blobs/uploads/"))
+        location = session.location(response)
         if not location:  # a web page's server may answer everything with 200: containers/image#1421
-            raise wire.wrong("begins an upload without saying where")
+            raise session.wrong("begins an upload without saying where")
         log.debug("%s accepts pushes to %s", reference.host, reference.repository)
-        wire.call_off(location)
+        session.cancel(location)

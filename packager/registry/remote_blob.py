@@ -25,7 +25,7 @@ class LayerSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopiedBlob:
+class RemoteBlob:
     """A blob to be copied; its bytes only pass through. A `BlobSource`."""
 
     source: LayerSource

@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
-NO_ANSWER = frozenset(range(400, 500)) - TRANSIENT_STATUSES  # to whether something is there
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
+NO_ANSWER = frozenset(range(400, 500)) - RETRYABLE_STATUSES  # to whether something is there
 _FIRST_WAIT = 0.25  # seconds
 _LONGEST_WAIT = 10.0
 _LONGEST_RETRY_AFTER = 120.0
 _MOST_CONNECTS = 3
 
 
-class PassingError(Exception):
+class RetryableError(Exception):
     """A failure that may be none in a moment."""
 
 
-class EngineTroubleError(PassingError):
+class EngineTroubleError(RetryableError):
     """An engine's command failed for such a reason, after its own retries."""
 
     def __init__(self, error: PackagerError) -> None:
@@ -45,7 +45,7 @@ class EngineTroubleError(PassingError):
         self.error = error
 
 
-class TransientStatusError(PassingError):
+class RetryableStatusError(RetryableError):
     """An answer that may be another one in a moment."""
 
     def __init__(self, response: httpx.Response, body: bytes) -> None:
@@ -81,7 +81,7 @@ def _time(text: str) -> datetime | None:
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether it may help to try again: a broken connection may mend; a certificate, or a proxy's no, doesn't."""
-    if isinstance(error, PassingError):
+    if isinstance(error, RetryableError):
         return True
     if isinstance(error, httpx.UnsupportedProtocol) or (
         isinstance(error, httpx.ProxyError) and str(error).startswith("4")  # its status: 403, 407
@@ -106,7 +106,7 @@ class Retries:
         """Do the work, again while it fails for the moment; `what` names it in the log.
 
         Raises:
-            PassingError, httpx.TransportError: It failed to the end, or in a way that stays.
+            RetryableError, httpx.TransportError: It failed to the end, or in a way that stays.
         """
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
@@ -124,7 +124,7 @@ _backoff = wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, TransientStatusError) else 0.0
+    asked = error.retry_after if isinstance(error, RetryableStatusError) else 0.0
     return max(asked, _FIRST_WAIT + _backoff(state))
 
 

@@ -19,7 +19,7 @@ from packager.registry import errors
 from packager.registry.authfile import login_for
 from packager.registry.challenge import ChallengeAuth
 from packager.registry.response_limits import bound, bound_failure
-from packager.registry.retries import TRANSIENT_STATUSES, Retries, TransientStatusError
+from packager.registry.retries import RETRYABLE_STATUSES, Retries, RetryableStatusError
 from packager.system.proxies import ProxyTransport
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ CHUNK = 1 << 18
 _MOST_BYTES = 4 << 20  # of an answer that should be short
 
 
-class Wire:
+class RegistrySession:
     """Speaks with the registry of one repository. Close it, as with `contextlib.closing`. Threads may share it."""
 
     def __init__(
@@ -56,12 +56,12 @@ class Wire:
         """Name the repository and what is done there; `transport` is what stands for the network in tests."""
         self.reference = reference
         login = login_for(reference, access.auth_file)
-        self.asked = errors.Asked(verb=verb, reference=reference, user=login.username if login else "")
+        self.context = errors.RequestContext(verb=verb, reference=reference, user=login.username if login else "")
         self._retries = retries or Retries(seconds=access.trust.retry_seconds)
-        scheme = "http" if reference.host in access.plain_hosts else "https"
+        scheme = "http" if reference.host in access.insecure_hosts else "https"
         self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
         self._client = httpx.Client(
-            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root, self.asked),
+            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root, self.context),
             # Harbor takes whoever keeps its session's cookie for a browser, and refuses what a browser may not do
             # (dotnet/sdk-container-builds#418); docker keeps none (distribution/distribution#1818).
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -96,7 +96,7 @@ class Wire:
             raise self.wrong("sends us on to something that is no address") from error
         if url.scheme != "https" and url.scheme != httpx.URL(self._root).scheme:
             raise RegistryError(
-                f"{self.asked}: the registry {self.reference.host} sends uploads on from HTTPS to plain HTTP, to "
+                f"{self.context}: the registry {self.reference.host} sends uploads on from HTTPS to plain HTTP, to "
                 f"{url.host}, where nothing is sent",
                 hint=errors.BEHIND_PROXY,
             )
@@ -140,7 +140,7 @@ class Wire:
         Any 2xx is a success: for one and the same request, registries differ in which one they answer with.
 
         Raises:
-            TransientStatusError, httpx.TransportError: It may help to try again: see `retried`.
+            RetryableStatusError, httpx.TransportError: It may help to try again: see `retried`.
             RegistryAuthError, RegistryError: It failed with a status that isn't in `also`.
         """
         try:
@@ -156,11 +156,11 @@ class Wire:
     def unexpected(self, response: httpx.Response) -> Exception:
         """Return the error that a response with another status stands for, as `stream` raises it."""
         body = errors.error_body(response)
-        if response.status_code in TRANSIENT_STATUSES:
-            return TransientStatusError(response, body)
-        return errors.refusal(self.asked, response, body)
+        if response.status_code in RETRYABLE_STATUSES:
+            return RetryableStatusError(response, body)
+        return errors.refusal(self.context, response, body)
 
-    def call_off(self, location: str) -> bool:
+    def cancel(self, location: str) -> bool:
         """Ask once to forget an upload, as the registry does by itself in time; False where it answers too slowly."""
         try:
             with self._client.stream("DELETE", location, timeout=_CALL_OFF_SECONDS) as response:
@@ -183,14 +183,14 @@ class Wire:
             retries = replace(retries, seconds=min(seconds, retries.seconds))
         try:
             return retries.call(work, f"{self.reference.host}: {what}")
-        except (TransientStatusError, httpx.TransportError) as error:
+        except (RetryableStatusError, httpx.TransportError) as error:
             raise self.failure(error) from error
 
-    def failure(self, error: TransientStatusError | httpx.TransportError) -> PackagerError:
+    def failure(self, error: RetryableStatusError | httpx.TransportError) -> PackagerError:
         """Say what an error that may pass means when it didn't."""
-        if isinstance(error, TransientStatusError):
-            return errors.refusal(self.asked, error.response, error.body)
-        return errors.silence(self.asked, error)
+        if isinstance(error, RetryableStatusError):
+            return errors.refusal(self.context, error.response, error.body)
+        return errors.silence(self.context, error)
 
     def check_digest(self, response: httpx.Response, digest: str) -> None:
         """See that the registry has stored what was sent; it need not say so, and may say it with another algorithm.
@@ -205,7 +205,7 @@ class Wire:
     def wrong(self, what: str) -> RegistryError:
         """Say that the registry did what no registry should."""
         return RegistryError(
-            f"{self.asked}: the registry {self.reference.host} {what}",
+            f"{self.context}: the registry {self.reference.host} {what}",
             hint="look into its log, and at what lies between it and this machine (proxies, mirrors)",
         )
 

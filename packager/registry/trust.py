@@ -97,7 +97,7 @@ class Trust:
         """Tell whether a registry may be spoken to in plain HTTP."""
         return reference.is_loopback or reference.host in self.insecure_hosts
 
-    def places(self, reference: Reference) -> tuple[Reference, ...]:
+    def endpoints(self, reference: Reference) -> tuple[Reference, ...]:
         """Return where an image is looked for: at its host's mirrors in order, then at the host itself."""
         mirrors = [mirror for host, mirror in self.mirrors if host == reference.host]
         return (*(_at(mirror, reference) for mirror in mirrors), reference)

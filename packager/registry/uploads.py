@@ -14,9 +14,9 @@ import httpx
 from packager.errors import RegistryError
 from packager.models.image import digest_of
 from packager.registry import errors
-from packager.registry.blob_upload import Sending
-from packager.registry.retries import NO_ANSWER, TransientStatusError
-from packager.registry.transport import Wire, url_path
+from packager.registry.blob_upload import BlobUpload
+from packager.registry.retries import NO_ANSWER, RetryableStatusError
+from packager.registry.transport import RegistrySession, url_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,11 +74,11 @@ class Uploads:
     ) -> None:
         """Name the repository and how its registry is reached."""
         self.reference = reference
-        self._wire = Wire(reference, access, verb="push", transport=transport, retries=retries)
+        self._session = RegistrySession(reference, access, verb="push", transport=transport, retries=retries)
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._session.close()
 
     def has(self, digest: str) -> bool:
         """Tell whether the repository has a blob; False where the registry doesn't say: the upload will tell.
@@ -86,7 +86,7 @@ class Uploads:
         Raises:
             RegistryUnreachableError, RegistryError: The registry can't be asked.
         """
-        return self._wire.request("HEAD", self._wire.url(f"blobs/{digest}"), also=NO_ANSWER).is_success
+        return self._session.request("HEAD", self._session.url(f"blobs/{digest}"), also=NO_ANSWER).is_success
 
     def mount(self, digest: str, source: Reference) -> bool:
         """Let the registry take a blob over from another repository of its own; False where it doesn't.
@@ -98,23 +98,23 @@ class Uploads:
         """
         if source.host != self.reference.host:
             return False
-        url = str(httpx.URL(self._wire.url("blobs/uploads/"), params={"mount": digest, "from": source.path}))
+        url = str(httpx.URL(self._session.url("blobs/uploads/"), params={"mount": digest, "from": source.path}))
 
         def post() -> httpx.Response:
-            with self._wire.stream("POST", url) as response:
+            with self._session.stream("POST", url) as response:
                 return response
 
         try:
-            response = self._wire.retried(post, f"POST {url_path(url)}", seconds=_MOUNT_SECONDS)
-            begun = "" if response.status_code == httpx.codes.CREATED else self._wire.location(response)
+            response = self._session.retried(post, f"POST {url_path(url)}", seconds=_MOUNT_SECONDS)
+            begun = "" if response.status_code == httpx.codes.CREATED else self._session.location(response)
         except RegistryError as error:
             log.debug("%s is not mounted from %s: %s", digest, source.repository, error.message)
             return False
         if response.status_code == httpx.codes.CREATED:
-            self._wire.check_digest(response, digest)
+            self._session.check_digest(response, digest)
             return True
         if begun:
-            self._wire.call_off(begun)
+            self._session.cancel(begun)
         return False
 
     def send(self, blob: BlobSource) -> Descriptor:
@@ -123,11 +123,11 @@ class Uploads:
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be uploaded.
         """
-        sending = Sending(self._wire, blob)
+        upload = BlobUpload(self._session, blob)
         try:
-            return self._wire.retried(sending.attempt, f"upload to {self.reference.path}")
+            return self._session.retried(upload.attempt, f"upload to {self.reference.path}")
         finally:
-            sending.call_off()
+            upload.cancel()
 
     def put_manifest(self, name: str, data: bytes, media_type: str) -> str:
         """Store a manifest under a tag or digest, whose blobs are all there; return its digest.
@@ -136,32 +136,32 @@ class Uploads:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be stored.
         """
         digest = digest_of(data)
-        url, headers = self._wire.url(f"manifests/{name}"), {"Content-Type": media_type}
+        url, headers = self._session.url(f"manifests/{name}"), {"Content-Type": media_type}
 
         def put() -> None:
-            with self._wire.stream("PUT", url, also=_MANIFEST_REFUSED, headers=headers, content=data) as response:
+            with self._session.stream("PUT", url, also=_MANIFEST_REFUSED, headers=headers, content=data) as response:
                 if response.is_success:
-                    self._wire.check_digest(response, digest)
+                    self._session.check_digest(response, digest)
                     return
                 body = errors.error_body(response)
             if name != digest and errors.code(response, body) in _HALF_WRITTEN:
-                raise TransientStatusError(response, body)
+                raise RetryableStatusError(response, body)
             stored = ""
             if name != digest and errors.keeps_tags(response, body):
                 stored = self._stored_digest(name, media_type)
             if stored == digest:
                 log.info("%s is this image already; its registry lets no tag be replaced", self.reference)
                 return
-            raise errors.manifest_refusal(self._wire.asked, response, body, media_type=media_type, stored=stored)
+            raise errors.manifest_refusal(self._session.context, response, body, media_type=media_type, stored=stored)
 
-        self._wire.retried(put, f"PUT {url_path(url)}")
+        self._session.retried(put, f"PUT {url_path(url)}")
         return digest
 
     def _stored_digest(self, tag: str, media_type: str) -> str:
         """Return the digest of what a tag names; empty where it names nothing that can be read."""
         try:
-            url = self._wire.url(f"manifests/{tag}")
-            return digest_of(self._wire.request("GET", url, headers={"Accept": media_type}).content)
+            url = self._session.url(f"manifests/{tag}")
+            return digest_of(self._session.request("GET", url, headers={"Accept": media_type}).content)
         except RegistryError as error:
             log.debug("the manifest of the tag %s can't be read: %s", tag, error.message)
             return ""

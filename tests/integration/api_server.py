@@ -33,7 +33,7 @@ _GROUPS = {"jobs": "batch"}
 
 
 @dataclass(kw_only=True)
-class Asked:
+class RequestContext:
     """A request that was made."""
 
     method: str
@@ -80,7 +80,7 @@ class ApiServer:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         self.logs: dict[str, list[str]] = {}
-        self.asked: list[Asked] = []
+        self.asked: list[RequestContext] = []
         self.refusals: list[Refusal] = []
         self.scene: Callable[[ApiServer, dict[str, Any]], None] = lambda _server, _job: None
         self.before_secret: Callable[[], object] = lambda: None
@@ -229,7 +229,7 @@ class ApiServer:
                 self.changed.wait(0.1)
             return names[0]
 
-    def requests(self, method: str, plural: str) -> list[Asked]:
+    def requests(self, method: str, plural: str) -> list[RequestContext]:
         return [each for each in self.asked if (each.method, each.plural) == (method, plural)]
 
     def play(self, job: dict[str, Any]) -> None:
@@ -281,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(404, f"no such path: {parts.path}")
             return
         namespace, plural, name, part = route.groups()
-        asked = Asked(
+        asked = RequestContext(
             method=self.command,
             plural=f"{plural}/{part}" if part else plural,
             name=name or "",
@@ -348,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason}
         self._json(code, {**body, "code": code, **more})
 
-    def _object(self, asked: Asked) -> None:
+    def _object(self, asked: RequestContext) -> None:
         api = self.api
         name = asked.name or asked.body["metadata"]["name"]
         found = api.objects.get((asked.plural, name))
@@ -373,7 +373,7 @@ class _Handler(BaseHTTPRequestHandler):
             api.remove(asked.plural, name)
             self._json(200, {"kind": "Status", "status": "Success"})
 
-    def _created(self, asked: Asked, name: str) -> None:
+    def _created(self, asked: RequestContext, name: str) -> None:
         api = self.api
         if asked.plural == "secrets":
             api.before_secret()
@@ -517,7 +517,7 @@ def discovery(path: str) -> dict[str, Any] | None:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": kinds}
 
 
-def _permission(asked: Asked) -> Permission:
+def _permission(asked: RequestContext) -> Permission:
     if asked.method == "GET" and not asked.name:
         verb = "watch" if asked.query.get("watch") == "true" else "list"
     else:

@@ -114,7 +114,7 @@ def token(password: str, *, expires: float) -> Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Front:
+class AwsProxy:
     """Stands before an AWS. What is planned for an operation is said once each, in order; the rest is passed on.
 
     `asked` are the operations with the key that signed each, and the region that it was signed for.
@@ -133,7 +133,7 @@ class Front:
 
 
 @contextmanager
-def serve_front(behind: Aws) -> Iterator[Front]:
+def serve_front(behind: Aws) -> Iterator[AwsProxy]:
     """Run a front before an AWS for the block."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -170,7 +170,7 @@ def serve_front(behind: Aws) -> Iterator[Front]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    front = Front(aws=Aws(endpoint=f"http://127.0.0.1:{server.server_port}"))
+    front = AwsProxy(aws=Aws(endpoint=f"http://127.0.0.1:{server.server_port}"))
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -18,7 +18,7 @@ from tests.integration.registry import serve_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.front import Front
+    from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
 TINY_BASE = "localhost/tiny-base:1"
@@ -76,7 +76,7 @@ def password_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regi
 
 
 @pytest.fixture
-def front(registry: Registry) -> Iterator[Front]:
+def front(registry: Registry) -> Iterator[FaultProxy]:
     """What stands before that registry."""
     with serve_front(registry) as serving:
         yield serving

@@ -21,7 +21,7 @@ _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host
 
 
 @dataclass
-class Front:
+class FaultProxy:
     """What was seen, and what is to be done.
 
     Attributes:
@@ -72,8 +72,8 @@ class Front:
 
 
 @contextmanager
-def serve_front(registry: Registry) -> Iterator[Front]:
-    front = Front(registry.host)
+def serve_front(registry: Registry) -> Iterator[FaultProxy]:
+    front = FaultProxy(registry.host)
 
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"front": front}))
     front.host = f"127.0.0.1:{server.server_address[1]}"
@@ -102,7 +102,7 @@ class _CutError(Exception):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    front: Front
+    front: FaultProxy
 
     def log_message(self, *_args: object) -> None:
         """Say nothing."""

@@ -29,7 +29,7 @@ READER = ("reader", "may-only-read")
 
 
 @dataclass
-class Front:
+class FailingProxy:
     """What came by: the host to ask, the requests, and what was made of each."""
 
     host: str = ""
@@ -103,18 +103,18 @@ def may_only_read(handler: BaseHTTPRequestHandler) -> str:
 
 
 @contextmanager
-def serve_front(registry: Registry, judge: Judge) -> Iterator[Front]:
+def serve_front(registry: Registry, judge: Judge) -> Iterator[FailingProxy]:
     """Pass requests on to a registry in plain HTTP, but for those that are judged otherwise."""
-    front = Front()
+    front = FailingProxy()
     with serving(Server(partial(_Passing, registry, judge, front))) as port:
         front.host = f"127.0.0.1:{port}"
         yield front
 
 
 @contextmanager
-def serve_proxy(names: dict[str, str]) -> Iterator[Front]:
+def serve_proxy(names: dict[str, str]) -> Iterator[FailingProxy]:
     """Serve CONNECT to the names in the table, each at the place where it really is."""
-    front = Front()
+    front = FailingProxy()
     with serving(Server(partial(_Proxy, names, front))) as port:
         front.host = f"127.0.0.1:{port}"
         yield front
@@ -135,7 +135,7 @@ class Server(ThreadingHTTPServer):
 class _Passing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, registry: Registry, judge: Judge, front: Front, *rest: Any) -> None:
+    def __init__(self, registry: Registry, judge: Judge, front: FailingProxy, *rest: Any) -> None:
         self.registry, self.judge, self.front = registry, judge, front
         super().__init__(*rest)
 
@@ -214,7 +214,7 @@ class _Passing(BaseHTTPRequestHandler):
 
 
 class _Proxy(BaseHTTPRequestHandler):
-    def __init__(self, names: dict[str, str], front: Front, *rest: Any) -> None:
+    def __init__(self, names: dict[str, str], front: FailingProxy, *rest: Any) -> None:
         self.names, self.front = names, front
         super().__init__(*rest)
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from packager.engines.oci import OciEngine
 from packager.image.plan import Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
 from packager.system.process import run_command
-from tests.integration.packaging import PODMAN, ROOT, Desk, Ran
+from tests.integration.packaging import PODMAN, ROOT, PackagingHarness, Ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def podman(environ: dict[str, str], *words: str) -> str:
 
 
 @dataclass
-class Bench:
+class OciHarness:
     """An engine, and a look at what it leaves behind."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Bench:
     def access(self, *references: Reference) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=self.retry_seconds)
         with auth_file(self.connection, None, self.folder) as path:
-            yield RegistryAccess(auth_file=path, trust=trust, plain_hosts=find_plain_hosts(references, trust))
+            yield RegistryAccess(auth_file=path, trust=trust, insecure_hosts=find_insecure_hosts(references, trust))
 
     def build(self, base: str, to: str | Destination, files: dict[str, bytes | Path], **config: Any) -> BuiltImage:
         """Put each file into a layer of its own, and the image at its destination."""
@@ -99,29 +99,31 @@ class Bench:
         assert {path.name for path in self.folder.iterdir()} - {"cache", "work", *there} == set()
 
 
-def pip_desk(folder: Path, storage: dict[str, str], base: str) -> Desk:
-    """A desk with a model whose requirements take the least time."""
+def pip_harness(folder: Path, storage: dict[str, str], base: str) -> PackagingHarness:
+    """A harness with a model whose requirements take the least time."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
     places = {"PACKAGER_WORK_DIR": str(folder / "work"), "PACKAGER_CACHE_DIR": str(folder / "cache")}
-    desk = Desk(folder=folder, environ={**inherited, **storage, **places, "PYTHONPATH": str(ROOT)}, base=base)
-    desk.put_model()
-    manifest = (desk.model / "odahuflow.project.yaml").read_text()
+    harness = PackagingHarness(
+        folder=folder, environ={**inherited, **storage, **places, "PYTHONPATH": str(ROOT)}, base=base
+    )
+    harness.put_model()
+    manifest = (harness.model / "odahuflow.project.yaml").read_text()
     manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
-    (desk.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
-    put_requirements(desk, "# nothing\n")
-    return desk
+    (harness.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
+    put_requirements(harness, "# nothing\n")
+    return harness
 
 
-def put_requirements(desk: Desk, text: str) -> None:
-    (desk.model / "odahuflow_model/requirements.txt").write_text(text)
+def put_requirements(harness: PackagingHarness, text: str) -> None:
+    (harness.model / "odahuflow_model/requirements.txt").write_text(text)
 
 
-def words(desk: Desk, output: str, *more: str) -> list[str]:
-    return ["build", str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", "--output", output, *more]
+def words(harness: PackagingHarness, output: str, *more: str) -> list[str]:
+    return ["build", str(harness.model), "-a", f"dockerfileBaseImage={harness.base}", "--output", output, *more]
 
 
-def build(desk: Desk, output: str, *more: str) -> Ran:
-    ran = desk.packager(*words(desk, output, *more))
+def build(harness: PackagingHarness, output: str, *more: str) -> Ran:
+    ran = harness.packager(*words(harness, output, *more))
     assert ran.code == 0, ran.err
     return ran
 

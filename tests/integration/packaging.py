@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tests.integration.proc import processes_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.integration.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +38,7 @@ class Ran:
 
 
 @dataclass(kw_only=True)
-class Desk:
+class PackagingHarness:
     """A working directory of the platform's kind with a model and a manifest in it."""
 
     folder: Path
@@ -87,10 +89,10 @@ class Desk:
         words = ["run", str(self.model), "mp.json", "--results-dir", str(self.results)]
         return [*words, "--termination-log", str(self.termination_log)]
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
         self.work.mkdir(exist_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "packager", *words],
+            [*prefix, sys.executable, "-m", "packager", *words],
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -119,12 +121,12 @@ class Desk:
 
     def assert_clean(self) -> None:
         assert list(self.work.iterdir()) == []
+        assert list(self.processes()) == []
         containers = self.buildah("containers", "--noheading", "--format", "{{.ContainerName}} of {{.ImageName}}")
         assert not containers, containers
-        assert list(self.processes()) == []
 
     def processes(self) -> list[int]:
-        """The processes that were started for this desk, by the folder in their environment."""
+        """The processes that were started for this harness, by the folder in their environment."""
         marks = f"PACKAGER_WORK_DIR={self.work}".encode(), f"TMPDIR={self.work}".encode()
         return [pid for pid in processes_with("environ", *marks) if pid != os.getpid()]
 

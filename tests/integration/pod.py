@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.integration.conftest import write_root
-from tests.integration.packaging import CONDA_FORGE, PODMAN, ROOT, RUN_WORDS, Desk, Ran
+from tests.integration.packaging import CONDA_FORGE, PODMAN, ROOT, RUN_WORDS, PackagingHarness, Ran
 from tests.integration.proc import processes_with
 from tests.integration.registry import free_port
 
@@ -45,7 +45,7 @@ echo "updated $4" > "/envs/$4/updated"
 class Pod:
     """One Job: its container, and the folder of this machine that its mounts come from."""
 
-    desk: Desk
+    harness: PackagingHarness
     image: str
     channel: Path
     cache: Path
@@ -55,22 +55,22 @@ class Pod:
 
     @property
     def results(self) -> Path:
-        return self.desk.folder / "workspace" / "results"
+        return self.harness.folder / "workspace" / "results"
 
     def command(self, *words: str) -> list[str]:
-        folder = self.desk.folder
-        (folder / "mp.json").write_text(json.dumps(self.desk.manifest))
+        folder = self.harness.folder
+        (folder / "mp.json").write_text(json.dumps(self.harness.manifest))
         for name in ("workspace", "work"):
             (folder / name).mkdir(exist_ok=True)
-        self.desk.termination_log.touch()
+        self.harness.termination_log.touch()
         mounts = {
-            f"{self.desk.model}:/mnt/model": "ro",
+            f"{self.harness.model}:/mnt/model": "ro",
             f"{folder / 'mp.json'}:/mnt/mp.json": "ro",
             f"{self.channel}:/mnt/channel": "ro",
             f"{folder / 'workspace'}:/workspace": "rw",
-            f"{self.desk.work}:/kaniko/work": "rw",
+            f"{self.harness.work}:/kaniko/work": "rw",
             f"{self.cache}:/kaniko/cache-packager": "rw",
-            f"{self.desk.termination_log}:/dev/termination-log": "rw",
+            f"{self.harness.termination_log}:/dev/termination-log": "rw",
         }
         variables = {"PACKAGER_CONDA_MIRRORS": f"{CONDA_FORGE}=file:///mnt/channel", **self.variables}
         run = [*PODMAN, "run", "--rm", "--name", self.name, *RUN_WORDS, *RULES, "--workdir", "/workspace"]
@@ -85,7 +85,7 @@ class Pod:
         """Start the Job; its log and its output come through one pipe, as in a pod."""
         return subprocess.Popen(
             self.command(*words or self.packaging()),
-            env=self.desk.environ,
+            env=self.harness.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,21 +99,21 @@ class Pod:
 
     def signal(self, name: str) -> None:
         words = [*PODMAN, "kill", "--signal", name, self.name]
-        subprocess.run(words, env=self.desk.environ, check=True, capture_output=True)
+        subprocess.run(words, env=self.harness.environ, check=True, capture_output=True)
 
     def told(self) -> dict[str, str]:
         """What the termination log says of the failure."""
-        error: dict[str, str] = json.loads(self.desk.termination_log.read_text())["error"]
+        error: dict[str, str] = json.loads(self.harness.termination_log.read_text())["error"]
         return error
 
     def assert_nothing_left(self) -> None:
         """No result, no temporary file, no process, no container."""
-        assert not (self.desk.folder / "workspace" / "result.json").exists()
+        assert not (self.harness.folder / "workspace" / "result.json").exists()
         assert list(self.results.iterdir()) == []
-        assert list(self.desk.work.iterdir()) == []
+        assert list(self.harness.work.iterdir()) == []
         listed = subprocess.run(
             [*PODMAN, "ps", "--all", "--quiet", "--filter", f"name={self.name}"],
-            env=self.desk.environ,
+            env=self.harness.environ,
             check=True,
             capture_output=True,
         )
@@ -122,7 +122,7 @@ class Pod:
 
     def processes(self) -> list[int]:
         """The processes of this container, by what is mounted for them; other tests run the same image beside it."""
-        mark = f"/{self.desk.folder.parent.name}/{self.desk.folder.name}/workspace /workspace "
+        mark = f"/{self.harness.folder.parent.name}/{self.harness.folder.name}/workspace /workspace "
         return processes_with("mountinfo", mark.encode())
 
     def __enter__(self) -> Self:
@@ -130,7 +130,7 @@ class Pod:
 
     def __exit__(self, *_error: object) -> None:
         words = [*PODMAN, "rm", "--force", "--ignore", "--time", "1", self.name]
-        subprocess.run(words, env=self.desk.environ, check=False, capture_output=True)
+        subprocess.run(words, env=self.harness.environ, check=False, capture_output=True)
 
 
 def job_image(environ: dict[str, str], folder: Path) -> str:

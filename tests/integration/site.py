@@ -13,7 +13,7 @@ import httpx
 from playwright.sync_api import sync_playwright
 
 from packager.api.identity.tokens import add_token
-from tests.integration.oci import pip_desk, push
+from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import Place, put_entities, put_model, wait_until
 from tests.integration.plain_http import PLAIN
 
@@ -69,9 +69,9 @@ def serve_site(folder: Path, storage: dict[str, str], tiny_base: str, registry: 
     """Run the service below a folder."""
     push(storage, tiny_base, registry.host, "site/base:1")
     base = f"{registry.host}/site/base:1"
-    desk = pip_desk(folder, storage, base)
-    put_model(desk.model, folder / "models")
-    environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
+    harness = pip_harness(folder, storage, base)
+    put_model(harness.model, folder / "models")
+    environ = {name: value for name, value in harness.environ.items() if name != "PACKAGER_WORK_DIR"}
     tokens = folder / "tokens"
     token, reading = add_token(tokens, "ada", may_write=True), add_token(tokens, "bob", may_write=False)
     place = Place(data=folder / "data", models=folder / "models", environ=environ)

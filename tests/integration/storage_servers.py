@@ -66,7 +66,7 @@ class Fault:
 
 
 @dataclass(kw_only=True)
-class Asked:
+class RequestContext:
     """A request as the server saw it."""
 
     method: str
@@ -80,7 +80,7 @@ class WebStore:
     def __init__(self, certificate: trustme.LeafCert | None = None) -> None:
         self.things: dict[str, Thing] = {}
         self.faults: list[Fault] = []
-        self.asked: list[Asked] = []
+        self.asked: list[RequestContext] = []
         self.stalled, self.released = threading.Event(), threading.Event()
         handler = type("Handler", (_Handler,), {"shop": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         shop, path = self.shop, unquote(self.path.partition("?")[0])
         headers = {name.lower(): value for name, value in self.headers.items()}
-        shop.asked.append(Asked(method=self.command, path=path, headers=headers))
+        shop.asked.append(RequestContext(method=self.command, path=path, headers=headers))
         fault = shop.faults.pop(0) if shop.faults and self.command == "GET" else Fault()
         thing = shop.things.get(path)
         if fault.status or thing is None:
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Stand for STS: the faults are the answers."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.shop.asked.append(Asked(method="POST", path=self.path, headers={}))
+        self.shop.asked.append(RequestContext(method="POST", path=self.path, headers={}))
         fault = self.shop.faults.pop(0) if self.shop.faults else Fault(status=500)
         self._refuse(fault.status, fault.headers, fault.body)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.api.log_files import read_log
-from tests.integration.oci import pip_desk, push
+from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import (
     Place,
     packaging,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.api.store import Store
-    from tests.integration.front import Front
+    from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
@@ -45,16 +45,16 @@ def base(registry: Registry, storage: dict[str, str], tiny_base: str) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, storage: dict[str, str], base: str) -> Iterator[Place]:
-    desk = pip_desk(tmp_path, storage, base)
-    put_model(desk.model, tmp_path / "models")
-    environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
+    harness = pip_harness(tmp_path, storage, base)
+    put_model(harness.model, tmp_path / "models")
+    environ = {name: value for name, value in harness.environ.items() if name != "PACKAGER_WORK_DIR"}
     running = Place(data=tmp_path / "data", models=tmp_path / "models", environ=environ)
     yield running
     running.close()
 
 
 @pytest.fixture
-def store(place: Place, registry: Registry, front: Front) -> Iterator[Store]:
+def store(place: Place, registry: Registry, front: FaultProxy) -> Iterator[Store]:
     opened = place.open_store()
     put_entities(opened, pushing_through(front, registry))
     yield opened
@@ -72,7 +72,7 @@ def image_of(store: Store, packaging_id: str) -> str:
 
 
 def test_a_packaging_runs_and_its_end_is_told(
-    place: Place, store: Store, front: Front, registry: Registry, base: str
+    place: Place, store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
@@ -98,7 +98,9 @@ def test_a_failure_says_why(place: Place, store: Store, base: str) -> None:
     assert status.results == []
 
 
-def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: Store, front: Front, base: str) -> None:
+def test_what_is_deleted_leaves_no_process_and_no_folder(
+    place: Place, store: Store, front: FaultProxy, base: str
+) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store) as running:
@@ -111,7 +113,7 @@ def test_what_is_deleted_leaves_no_process_and_no_folder(place: Place, store: St
 
 
 def test_an_edited_packaging_runs_again_without_its_old_results(
-    place: Place, store: Store, front: Front, registry: Registry, base: str
+    place: Place, store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store) as running:
@@ -145,7 +147,9 @@ def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
     assert most == 2
 
 
-def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, front: Front, base: str) -> None:
+def test_a_run_whose_processes_are_killed_is_tried_again(
+    place: Place, store: Store, front: FaultProxy, base: str
+) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
@@ -157,7 +161,7 @@ def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store,
     assert (store.runs.get("wine").handle or "").endswith(".2")
 
 
-def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, front: Front, base: str) -> None:
+def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, front: FaultProxy, base: str) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):

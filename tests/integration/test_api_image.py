@@ -13,7 +13,7 @@ from packager.models.integrations.schema import integration
 from tests.integration.api_service import serve_api
 from tests.integration.bases import make_base, user_environ
 from tests.integration.odahu_client import OdahuClient, client_environment
-from tests.integration.packaging import Desk, wait_until_serving, zip_folder
+from tests.integration.packaging import PackagingHarness, wait_until_serving, zip_folder
 from tests.integration.registry import free_port
 from tests.integration.test_api_client import shown, write
 from tests.integration.test_packaging import ask, image
@@ -32,8 +32,8 @@ NAME = ("--id", "wine")
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str]) -> Desk:
-    made = Desk(folder=tmp_path, environ=user_environ(storage), base=make_base("base", storage))
+def harness(tmp_path: Path, storage: dict[str, str]) -> PackagingHarness:
+    made = PackagingHarness(folder=tmp_path, environ=user_environ(storage), base=make_base("base", storage))
     made.put_model()
     (tmp_path / "models").mkdir()
     zip_folder(made.model, tmp_path / "models" / "wine.zip")
@@ -41,9 +41,9 @@ def desk(tmp_path: Path, storage: dict[str, str]) -> Desk:
 
 
 @pytest.fixture
-def client(tmp_path: Path, desk: Desk) -> Iterator[OdahuClient]:
+def client(tmp_path: Path, harness: PackagingHarness) -> Iterator[OdahuClient]:
     settings = {"MODELS_DIR": str(tmp_path / "models"), "ENGINE": "buildah"}
-    with serve_api(tmp_path / "data", desk.environ, **settings) as service:
+    with serve_api(tmp_path / "data", harness.environ, **settings) as service:
         home = tmp_path / "home"
         home.mkdir()
         ours = OdahuClient(environment=client_environment(), home=home, service=service)
@@ -51,8 +51,8 @@ def client(tmp_path: Path, desk: Desk) -> Iterator[OdahuClient]:
         yield ours
 
 
-def packaging(desk: Desk, port: int, artifact: str) -> dict[str, Any]:
-    arguments = {"dockerfileBaseImage": desk.base, "imageName": "wine:1", "port": port}
+def packaging(harness: PackagingHarness, port: int, artifact: str) -> dict[str, Any]:
+    arguments = {"dockerfileBaseImage": harness.base, "imageName": "wine:1", "port": port}
     spec = {
         "integrationName": "docker-rest",
         "artifactName": artifact,
@@ -62,18 +62,20 @@ def packaging(desk: Desk, port: int, artifact: str) -> dict[str, Any]:
     return {"kind": "ModelPackaging", "id": "wine", "spec": spec}
 
 
-def test_a_model_becomes_an_image_that_predicts(client: OdahuClient, desk: Desk, password_registry: Registry) -> None:
+def test_a_model_becomes_an_image_that_predicts(
+    client: OdahuClient, harness: PackagingHarness, password_registry: Registry
+) -> None:
     uri = f"{password_registry.host}/api"
     password = base64.b64encode(password_registry.password.encode()).decode()
     login = {"username": password_registry.username, "password": password}
     registry = {"kind": "Connection", "id": "registry", "spec": {"type": "docker", "uri": uri, **login}}
     rest = integration(APPLICATIONS["docker-rest"], "packager:test")
     port = free_port()
-    missing = write(client, "missing.yaml", registry, rest, packaging(desk, port, "other.zip"))
+    missing = write(client, "missing.yaml", registry, rest, packaging(harness, port, "other.zip"))
     assert "created resources: 3" in client.run("bulk", "apply", missing)
 
     # The client waits for the end and follows the log till then; a failure is told with its reason.
-    sound = write(client, "wine.yaml", packaging(desk, port, "wine.zip"))
+    sound = write(client, "wine.yaml", packaging(harness, port, "wine.zip"))
     told = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
     assert "Model wine was packed" in told
     [entity] = shown(client.run("packaging", "get", *NAME))
@@ -90,7 +92,7 @@ def test_a_model_becomes_an_image_that_predicts(client: OdahuClient, desk: Desk,
     for secret in (password_registry.password, password):
         assert secret not in logs + told + client.service.log.read_text()
 
-    with image(desk, password_registry, results["imageDigest"], "--read-only") as run, run() as served:
+    with image(harness, password_registry, results["imageDigest"], "--read-only") as run, run() as served:
         wait_until_serving(port, served)
         body = json.dumps({"columns": ["features"] * 3, "data": [[1, 2, 3]]}).encode()
         answer = ask(f"http://127.0.0.1:{port}/api/model/invoke", body)
@@ -98,7 +100,7 @@ def test_a_model_becomes_an_image_that_predicts(client: OdahuClient, desk: Desk,
         run.stop()
         assert served.wait(30) == 0
 
-    failing = packaging(desk, port, "wine.zip")
+    failing = packaging(harness, port, "wine.zip")
     failing["spec"]["arguments"]["dockerfileBaseImage"] = f"{password_registry.host}/no/base:1"
     told = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
     [entity] = shown(client.run("packaging", "get", *NAME))

@@ -17,7 +17,7 @@ import pytest
 
 from packager.api.entities import PackagingStatus
 from packager.api.log_files import LogWriter
-from tests.integration.oci import pip_desk, push
+from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import Place, packaging, put_entities, put_model, wait_until
 from tests.integration.plain_http import PLAIN
 
@@ -214,16 +214,16 @@ def test_a_log_ends_with_its_packaging(
     tmp_path: Path, storage: dict[str, str], registry: Registry, tiny_base: str
 ) -> None:
     push(storage, tiny_base, registry.host, "api/base:1")
-    desk = pip_desk(tmp_path, storage, f"{registry.host}/api/base:1")
-    put_model(desk.model, tmp_path / "models")
-    environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
+    harness = pip_harness(tmp_path, storage, f"{registry.host}/api/base:1")
+    put_model(harness.model, tmp_path / "models")
+    environ = {name: value for name, value in harness.environ.items() if name != "PACKAGER_WORK_DIR"}
     place = Place(data=tmp_path / "data", models=tmp_path / "models", environ=environ)
     store = place.open_store()
     put_entities(store, registry.connection("api"))
     try:
         place.wait_until_up(place.start())
         created = httpx.post(
-            f"{place.url}/model/packaging", json=packaging("wine", desk.base).model_dump(by_alias=True), timeout=60
+            f"{place.url}/model/packaging", json=packaging("wine", harness.base).model_dump(by_alias=True), timeout=60
         )
         assert created.status_code == 201, created.text
         with httpx.stream("GET", log_url(place, follow=True), timeout=60) as answer:

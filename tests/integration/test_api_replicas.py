@@ -12,7 +12,7 @@ import pytest
 from packager.api.executors.local import RunName
 from packager.api.store import open_store
 from packager.api.store.encryption import read_key_file
-from tests.integration.oci import pip_desk, push
+from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import (
     Place,
     packaging,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from packager.api.store import Store
     from packager.api.store.leases import Lease
-    from tests.integration.front import Front
+    from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
 pytestmark = [pytest.mark.needs("postgres", "buildah", "docker-registry", "htpasswd"), pytest.mark.timeout(900)]
@@ -53,9 +53,9 @@ def base(registry: Registry, storage: dict[str, str], tiny_base: str) -> str:
 
 @pytest.fixture
 def replicas(tmp_path: Path, storage: dict[str, str], base: str, database: str) -> Iterator[list[Place]]:
-    desk = pip_desk(tmp_path, storage, base)
-    put_model(desk.model, tmp_path / "models")
-    environ = {name: value for name, value in desk.environ.items() if name != "PACKAGER_WORK_DIR"}
+    harness = pip_harness(tmp_path, storage, base)
+    put_model(harness.model, tmp_path / "models")
+    environ = {name: value for name, value in harness.environ.items() if name != "PACKAGER_WORK_DIR"}
     places = [
         Place(
             data=tmp_path / name, models=tmp_path / "models", environ=environ, database=database, key=tmp_path / "key"
@@ -68,7 +68,7 @@ def replicas(tmp_path: Path, storage: dict[str, str], base: str, database: str) 
 
 
 @pytest.fixture
-def store(replicas: list[Place], registry: Registry, front: Front) -> Iterator[Store]:
+def store(replicas: list[Place], registry: Registry, front: FaultProxy) -> Iterator[Store]:
     opened = replicas[0].open_store()
     put_entities(opened, pushing_through(front, registry))
     yield opened
@@ -97,7 +97,9 @@ def test_no_packaging_is_started_twice(replicas: list[Place], store: Store, regi
     assert all(registry.digest(f"api/{name}", "1") for name in names)
 
 
-def test_a_replica_takes_over_what_another_left(replicas: list[Place], store: Store, front: Front, base: str) -> None:
+def test_a_replica_takes_over_what_another_left(
+    replicas: list[Place], store: Store, front: FaultProxy, base: str
+) -> None:
     front.stalled.set()
     one, two = replicas
     first = one.start()
@@ -143,7 +145,7 @@ def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
 
 
 def test_an_edit_waits_for_the_old_run_on_the_other_replica(
-    replicas: list[Place], store: Store, front: Front, registry: Registry, base: str
+    replicas: list[Place], store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     front.stalled.set()
     one, two = replicas

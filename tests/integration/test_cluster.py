@@ -21,7 +21,6 @@ from packager.kube import client, packagings
 from packager.kube.client import Access, connect
 from packager.kube.cluster import Cluster
 from packager.kube.names import JOBS
-from packager.system.process_tree import processes
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT
 
@@ -57,7 +56,7 @@ SECRETS = ("pass-word", "the-key-secret", "cGFzcy13b3Jk")
 RUNNING = {"running": {"startedAt": "2026-03-01T10:00:02Z"}}
 
 
-class Desk:
+class ClusterHarness:
     """A folder with a kubeconfig and documents, and the commands in it."""
 
     def __init__(self, folder: Path, server: ApiServer) -> None:
@@ -100,8 +99,8 @@ def server() -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: ApiServer) -> Desk:
-    return Desk(tmp_path, server)
+def harness(tmp_path: Path, server: ApiServer) -> ClusterHarness:
+    return ClusterHarness(tmp_path, server)
 
 
 def succeeds(server: ApiServer, job: dict[str, Any]) -> None:
@@ -126,16 +125,16 @@ def fails(code: int, message: Any = "", reason: str = "BackoffLimitExceeded", **
 # The whole of it
 
 
-def test_a_packaging_is_created_followed_and_its_image_told(desk: Desk, server: ApiServer) -> None:
+def test_a_packaging_is_created_followed_and_its_image_told(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [RESULTS["imageDigest"]]
     lines = done.stderr.splitlines()
     assert [line for line in lines if line in {"reading the model", "building", "pushed"}] == [
         *("reading the model", "building", "pushed"),
     ]
-    assert desk.status() == {
+    assert harness.status() == {
         "state": "succeeded",
         "podName": "wine-pod1",
         "exitCode": 0,
@@ -151,26 +150,26 @@ def test_a_packaging_is_created_followed_and_its_image_told(desk: Desk, server: 
     assert volumes[0]["secret"]["secretName"] == name
 
 
-def test_results_outlive_the_pod_that_told_them(desk: Desk, server: ApiServer) -> None:
+def test_results_outlive_the_pod_that_told_them(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    assert desk.create().exit_code == 0
+    assert harness.create().exit_code == 0
     server.remove("pods", "wine-pod1")
-    assert [each["value"] for each in desk.status()["results"]] == [*RESULTS.values()]
+    assert [each["value"] for each in harness.status()["results"]] == [*RESULTS.values()]
 
 
-def test_results_that_nobody_saw_are_told_as_gone(desk: Desk, server: ApiServer) -> None:
-    assert desk.create("--no-wait").exit_code == 0
+def test_results_that_nobody_saw_are_told_as_gone(harness: ClusterHarness, server: ApiServer) -> None:
+    assert harness.create("--no-wait").exit_code == 0
     server.finish(server.objects["jobs", "wine"], "Complete")
-    status = desk.status()
+    status = harness.status()
     assert (status["state"], status["results"]) == ("succeeded", [])
     assert "look the image up in the registry" in status["message"]
 
 
-def test_who_may_not_write_the_results_still_sees_them(desk: Desk, server: ApiServer) -> None:
+def test_who_may_not_write_the_results_still_sees_them(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
     server.refuse("PATCH", "jobs", 403, 'User "ann" cannot patch resource "jobs"', "Forbidden")
-    assert desk.create().stdout.strip() == RESULTS["imageDigest"]
-    assert desk.status()["state"] == "succeeded"
+    assert harness.create().stdout.strip() == RESULTS["imageDigest"]
+    assert harness.status()["state"] == "succeeded"
 
 
 # Every way to fail
@@ -242,14 +241,14 @@ FAILURES: dict[str, tuple[Scene, int, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_every_failure_is_told_apart(desk: Desk, server: ApiServer, name: str) -> None:
+def test_every_failure_is_told_apart(harness: ClusterHarness, server: ApiServer, name: str) -> None:
     server.scene, code, reason, told = FAILURES[name]
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == code, done.stderr
     assert done.stdout == ""
     for words in told:
         assert words in done.stderr
-    status = desk.status()
+    status = harness.status()
     assert (status["state"], status["reason"], status["results"]) == ("failed", reason, [])
     assert told[0] in status["message"]
 
@@ -310,27 +309,29 @@ WAITS: dict[str, tuple[Scene, str, str]] = {
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_what_keeps_a_packaging_from_starting_is_told_while_it_waits(desk: Desk, server: ApiServer, name: str) -> None:
+def test_what_keeps_a_packaging_from_starting_is_told_while_it_waits(
+    harness: ClusterHarness, server: ApiServer, name: str
+) -> None:
     server.scene, reason, told = WAITS[name]
-    done = desk.create("--timeout", "2")
+    done = harness.create("--timeout", "2")
     assert done.exit_code == 66, done.stderr
     assert f"scheduling: {reason}: " in done.stderr
     assert told in done.stderr
     assert "has not ended in 2 s" in done.stderr
-    assert desk.status()["state"] == "scheduling"
-    assert desk.status()["reason"] == reason
+    assert harness.status()["state"] == "scheduling"
+    assert harness.status()["reason"] == reason
 
 
-def test_a_suspended_job_waits_for_its_queue(desk: Desk, server: ApiServer) -> None:
+def test_a_suspended_job_waits_for_its_queue(harness: ClusterHarness, server: ApiServer) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         server.put("jobs", {**job, "spec": {**job["spec"], "suspend": True}})
 
     server.scene = scene
-    assert desk.create("--timeout", "1").exit_code == 66
-    assert desk.status()["reason"] == "Suspended"
+    assert harness.create("--timeout", "1").exit_code == 66
+    assert harness.status()["reason"] == "Suspended"
 
 
-def test_another_attempt_is_followed_to_its_end(desk: Desk, server: ApiServer) -> None:
+def test_another_attempt_is_followed_to_its_end(harness: ClusterHarness, server: ApiServer) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         server.pod(job, phase="Running", state=RUNNING)
         server.say("wine-pod1", "the first attempt")
@@ -341,12 +342,15 @@ def test_another_attempt_is_followed_to_its_end(desk: Desk, server: ApiServer) -
         server.finish(job, "Complete")
 
     server.scene = scene
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("the ")] == [
         *("the first attempt", "the second attempt"),
     ]
-    assert desk.run("pack", "logs", "--id", "wine").stdout.splitlines() == ["the first attempt", "the second attempt"]
+    assert harness.run("pack", "logs", "--id", "wine").stdout.splitlines() == [
+        "the first attempt",
+        "the second attempt",
+    ]
 
 
 # Refusals
@@ -379,69 +383,69 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_is_told_with_what_to_do(desk: Desk, server: ApiServer, name: str) -> None:
+def test_a_refusal_is_told_with_what_to_do(harness: ClusterHarness, server: ApiServer, name: str) -> None:
     refused, (code, told) = REFUSALS[name]
     server.scene = succeeds
     server.refuse(*refused)
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == code, done.stderr
     assert told in done.stderr
     if refused[0] == "POST":
         assert server.names("jobs") == server.names("secrets") == []
 
 
-def test_what_the_server_finds_wrong_is_listed(desk: Desk, server: ApiServer) -> None:
+def test_what_the_server_finds_wrong_is_listed(harness: ClusterHarness, server: ApiServer) -> None:
     causes = [
         {"field": "spec.template.spec.containers[0].resources.requests", "message": "must be less than cpu limit"},
         {"field": "spec.template.spec.tolerations[0].effect", "message": "Unsupported value"},
     ]
     server.refuse("POST", "jobs", 422, "Job.batch is invalid", "Invalid", extra={"details": {"causes": causes}})
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 12
     for cause in causes:
         assert f"{cause['field']}: {cause['message']}" in done.stderr
 
 
 @pytest.mark.parametrize("code", [403, 500])
-def test_a_job_whose_secret_is_refused_is_taken_back(desk: Desk, server: ApiServer, code: int) -> None:
+def test_a_job_whose_secret_is_refused_is_taken_back(harness: ClusterHarness, server: ApiServer, code: int) -> None:
     server.refuse("POST", "secrets", code, 'User "ann" cannot create resource "secrets"', "Forbidden")
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == (61 if code == 403 else 60)
     assert server.names("jobs") == server.names("secrets") == []
     assert len(server.requests("DELETE", "jobs")) == 1
 
 
-def test_a_busy_server_is_asked_again(desk: Desk, server: ApiServer) -> None:
+def test_a_busy_server_is_asked_again(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
     server.refuse("POST", "jobs", 429, "too many requests", "TooManyRequests", times=1)
     server.refuse("GET", "pods", 503, "apiserver not ready", "ServiceUnavailable", times=1)
-    assert desk.create().stdout.strip() == RESULTS["imageDigest"]
+    assert harness.create().stdout.strip() == RESULTS["imageDigest"]
     assert len(server.requests("POST", "jobs")) == 2
 
 
-def test_a_stranger_is_told_to_log_in(desk: Desk, server: ApiServer) -> None:
-    server.kubeconfig(desk.kubeconfig, token="another")
-    done = desk.create()
+def test_a_stranger_is_told_to_log_in(harness: ClusterHarness, server: ApiServer) -> None:
+    server.kubeconfig(harness.kubeconfig, token="another")
+    done = harness.create()
     assert done.exit_code == 61
     assert "kubectl auth whoami" in done.stderr
     assert "another" not in done.stderr
 
 
-def test_a_cluster_that_is_not_there_is_told(desk: Desk) -> None:
-    done = desk.run("pack", "get", "--context", "nowhere")
+def test_a_cluster_that_is_not_there_is_told(harness: ClusterHarness) -> None:
+    done = harness.run("pack", "get", "--context", "nowhere")
     assert done.exit_code == 62
     assert "http://127.0.0.1:9 can't be reached" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--context", "none"], ["--kubeconfig", "/nowhere/config"]])
-def test_a_configuration_that_is_none_is_told(desk: Desk, words: list[str]) -> None:
-    done = CliRunner().invoke(app, ["pack", "get", "--kubeconfig", str(desk.kubeconfig), *words])
+def test_a_configuration_that_is_none_is_told(harness: ClusterHarness, words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["pack", "get", "--kubeconfig", str(harness.kubeconfig), *words])
     assert done.exit_code == 62
     assert "no cluster is configured" in done.stderr
 
 
-def test_a_namespace_that_is_not_there_is_told(desk: Desk) -> None:
-    done = desk.create("-n", "nowhere")
+def test_a_namespace_that_is_not_there_is_told(harness: ClusterHarness) -> None:
+    done = harness.create("-n", "nowhere")
     assert done.exit_code == 60
     assert "no namespace 'nowhere'" in done.stderr
 
@@ -450,7 +454,7 @@ def test_a_namespace_that_is_not_there_is_told(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["cuts", "expiries"])
-def test_a_watch_or_log_that_breaks_is_resumed(desk: Desk, server: ApiServer, trouble: str) -> None:
+def test_a_watch_or_log_that_breaks_is_resumed(harness: ClusterHarness, server: ApiServer, trouble: str) -> None:
     setattr(server, trouble, 4)
 
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
@@ -459,14 +463,14 @@ def test_a_watch_or_log_that_breaks_is_resumed(desk: Desk, server: ApiServer, tr
         succeeds(server, job)
 
     server.scene = scene
-    done = desk.create("--timeout", "60")
+    done = harness.create("--timeout", "60")
     assert done.exit_code == 0, done.stderr
     assert getattr(server, trouble) == 0
     lines = [line for line in done.stderr.splitlines() if line in {"reading the model", "building", "pushed"}]
     assert lines == ["reading the model", "building", "pushed"]
 
 
-def test_a_watch_that_ends_by_itself_is_begun_again(desk: Desk, server: ApiServer) -> None:
+def test_a_watch_that_ends_by_itself_is_begun_again(harness: ClusterHarness, server: ApiServer) -> None:
     server.longest_watch = 0.1
 
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
@@ -476,19 +480,19 @@ def test_a_watch_that_ends_by_itself_is_begun_again(desk: Desk, server: ApiServe
         succeeds(server, job)
 
     server.scene = scene
-    assert desk.create().exit_code == 0
+    assert harness.create().exit_code == 0
     watches = [each for each in server.asked if each.query.get("watch")]
     assert all(int(each.query["resourceVersion"]) > 0 for each in watches)
 
 
-def test_a_packaging_that_someone_deletes_is_told(desk: Desk, server: ApiServer) -> None:
+def test_a_packaging_that_someone_deletes_is_told(harness: ClusterHarness, server: ApiServer) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         server.pod(job, phase="Running", state=RUNNING)
         server.say("wine-pod1", None)
         server.remove("jobs", "wine")
 
     server.scene = scene
-    assert desk.create().exit_code == 63
+    assert harness.create().exit_code == 63
 
 
 # Many
@@ -507,10 +511,10 @@ def many(server: ApiServer, count: int) -> None:
         server.finish(job, "Complete")
 
 
-def test_two_hundred_packagings_are_listed_a_page_at_a_time(desk: Desk, server: ApiServer) -> None:
+def test_two_hundred_packagings_are_listed_a_page_at_a_time(harness: ClusterHarness, server: ApiServer) -> None:
     many(server, 200)
     server.list_expiries = 1
-    done = desk.run("pack", "get", "-o", "table")
+    done = harness.run("pack", "get", "-o", "table")
     assert done.exit_code == 0, done.stderr
     rows = done.stdout.splitlines()
     assert len(rows) == 201
@@ -522,37 +526,37 @@ def test_two_hundred_packagings_are_listed_a_page_at_a_time(desk: Desk, server: 
 
 
 @pytest.mark.parametrize("output", ["json", "yaml", "jsonpath=[*].id"])
-def test_a_list_is_one_document_in_every_format(desk: Desk, server: ApiServer, output: str) -> None:
+def test_a_list_is_one_document_in_every_format(harness: ClusterHarness, server: ApiServer, output: str) -> None:
     many(server, 60)
-    text = desk.run("pack", "get", "-o", output).stdout
+    text = harness.run("pack", "get", "-o", output).stdout
     entities = yaml.safe_load(text) if output == "yaml" else json.loads(text)
     names = entities if output.startswith("jsonpath") else [each["id"] for each in entities]
     assert names == [f"pack-{number:03d}" for number in range(60)]
 
 
 @pytest.mark.parametrize("output", ["json", "yaml", "table", "jsonpath=[*].id"])
-def test_nothing_is_an_empty_list(desk: Desk, output: str) -> None:
-    text = desk.run("pack", "get", "-o", output).stdout
+def test_nothing_is_an_empty_list(harness: ClusterHarness, output: str) -> None:
+    text = harness.run("pack", "get", "-o", output).stdout
     assert text.splitlines()[1:] == []
     assert output == "table" or yaml.safe_load(text) == []
 
 
-def test_the_documents_own_expressions_work(desk: Desk, server: ApiServer) -> None:
+def test_the_documents_own_expressions_work(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    desk.create()
-    value = desk.run("pack", "get", "--id", "wine", "-o", "jsonpath=$[0].status.results[0].value")
+    harness.create()
+    value = harness.run("pack", "get", "--id", "wine", "-o", "jsonpath=$[0].status.results[0].value")
     assert value.stdout.strip() == RESULTS["image"]
-    assert desk.run("pack", "get", "-o", "jsonpath=[*].spec.artifactName").stdout.strip() == "wine-1.0.zip"
+    assert harness.run("pack", "get", "-o", "jsonpath=[*].spec.artifactName").stdout.strip() == "wine-1.0.zip"
 
 
 @pytest.mark.parametrize("output", ["xml", "jsonpath", "jsonpath=[*", "table=x"])
-def test_a_format_that_is_none_is_told(desk: Desk, output: str) -> None:
-    assert desk.run("pack", "get", "-o", output).exit_code == 2
+def test_a_format_that_is_none_is_told(harness: ClusterHarness, output: str) -> None:
+    assert harness.run("pack", "get", "-o", output).exit_code == 2
 
 
-def test_a_list_holds_one_page_at_a_time(desk: Desk, server: ApiServer) -> None:
+def test_a_list_holds_one_page_at_a_time(harness: ClusterHarness, server: ApiServer) -> None:
     many(server, 200)
-    cluster = connect(Access(kubeconfig=desk.kubeconfig), {})
+    cluster = connect(Access(kubeconfig=harness.kubeconfig), {})
     listed = packagings.list_all(cluster)
     for number in range(200):
         next(listed)
@@ -562,13 +566,15 @@ def test_a_list_holds_one_page_at_a_time(desk: Desk, server: ApiServer) -> None:
 # As a process
 
 
-def process(desk: Desk, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(desk.kubeconfig)]
+def process(harness: ClusterHarness, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(harness.kubeconfig)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("during", ["the log", "the wait for a node"])
-def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiServer, during: str) -> None:
+def test_who_stops_waiting_leaves_the_packaging_running(
+    harness: ClusterHarness, server: ApiServer, during: str
+) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         if during == "the log":
             server.pod(job, phase="Running", state=RUNNING)
@@ -577,7 +583,7 @@ def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiS
             waits_for_a_node(server, job)
 
     server.scene = scene
-    with process(desk, "pack", "create", "-f", str(desk.pack_file), "-f", str(desk.connections)) as running:
+    with process(harness, "pack", "create", "-f", str(harness.pack_file), "-f", str(harness.connections)) as running:
         seen = ""
         while ("reading the model" if during == "the log" else "Unschedulable") not in seen:
             seen += str(running.stderr and running.stderr.readline())
@@ -591,7 +597,9 @@ def test_who_stops_waiting_leaves_the_packaging_running(desk: Desk, server: ApiS
 
 
 @pytest.mark.parametrize("moment", ["before_job_answer", "before_secret"])
-def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server: ApiServer, moment: str) -> None:
+def test_a_stop_before_the_secret_is_made_takes_the_job_back(
+    harness: ClusterHarness, server: ApiServer, moment: str
+) -> None:
     reached, held = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -600,7 +608,7 @@ def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server:
 
     setattr(server, moment, hold)
     with process(
-        desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
+        harness, "pack", "create", "--no-wait", "-f", str(harness.pack_file), "-f", str(harness.connections)
     ) as running:
         try:
             assert reached.wait(60)
@@ -614,7 +622,7 @@ def test_a_stop_before_the_secret_is_made_takes_the_job_back(desk: Desk, server:
 
 
 def test_an_unforeseen_error_once_the_job_is_made_takes_it_back(
-    desk: Desk, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    harness: ClusterHarness, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create, made = Cluster.create, []
 
@@ -626,12 +634,12 @@ def test_an_unforeseen_error_once_the_job_is_made_takes_it_back(
         return answer
 
     monkeypatch.setattr(Cluster, "create", fail)
-    done = desk.run("pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections))
+    done = harness.run("pack", "create", "--no-wait", "-f", str(harness.pack_file), "-f", str(harness.connections))
     assert (done.exit_code, len(made)) == (1, 1), done.stderr
     assert server.names("jobs") == []
 
 
-def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(desk: Desk, server: ApiServer) -> None:
+def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(harness: ClusterHarness, server: ApiServer) -> None:
     reached, held = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -640,7 +648,7 @@ def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(desk: Desk, s
 
     server.before_job = hold
     with process(
-        desk, "pack", "create", "--no-wait", "-f", str(desk.pack_file), "-f", str(desk.connections)
+        harness, "pack", "create", "--no-wait", "-f", str(harness.pack_file), "-f", str(harness.connections)
     ) as running:
         try:
             assert reached.wait(60)
@@ -655,33 +663,15 @@ def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(desk: Desk, s
     assert server.names("jobs") == []
 
 
-def test_a_stop_ends_the_login_that_the_kubeconfig_names(desk: Desk, tmp_path: Path) -> None:
-    login, started = tmp_path / "login", tmp_path / "started"
-    login.write_text(f"#!/bin/sh\nsleep 600 &\necho $! $$ > {started}.part\nmv {started}.part {started}\nwait\n")
-    login.chmod(0o755)
-    config = yaml.safe_load(desk.kubeconfig.read_text())
-    program = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(login), "interactiveMode": "Never"}
-    config["users"][0]["user"] = {"exec": program}
-    desk.kubeconfig.write_text(yaml.safe_dump(config))
-    with process(desk, "pack", "get") as running:
-        while not started.exists() and running.poll() is None:
-            time.sleep(0.01)
-        running.send_signal(signal.SIGTERM)
-        told = running.communicate(timeout=60)[1]
-    assert running.returncode == 143, told
-    living = {entry.pid for entry in processes().values() if not entry.is_dead}
-    assert living.isdisjoint(map(int, started.read_text().split()))
-
-
 def test_commands_that_need_no_cluster_load_no_client() -> None:
     program = "import sys, packager.cli; print({'kubernetes', 'jsonpath_ng'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_the_client_says_where_it_is_not_installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_says_where_it_is_not_installed(harness: ClusterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "packager.kube.client", None)  # as in the Job image: the import fails
-    done = desk.run("pack", "get")
+    done = harness.run("pack", "get")
     assert done.exit_code == 43
     assert "the Kubernetes client is not installed here" in done.stderr
 
@@ -716,12 +706,21 @@ def test_a_pod_finds_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Change and removal
 
 
-def test_edit_runs_it_again_in_the_old_ones_place(desk: Desk, server: ApiServer) -> None:
+def test_edit_runs_it_again_in_the_old_ones_place(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    assert desk.create().exit_code == 0
+    assert harness.create().exit_code == 0
     old = server.objects["jobs", "wine"]["metadata"]["uid"]
-    words = ["pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections), "--artifact-name", "wine-2.0.zip"]
-    done = desk.run(*words)
+    words = [
+        "pack",
+        "edit",
+        "-f",
+        str(harness.pack_file),
+        "-f",
+        str(harness.connections),
+        "--artifact-name",
+        "wine-2.0.zip",
+    ]
+    done = harness.run(*words)
     assert done.exit_code == 0, done.stderr
     job = server.objects["jobs", "wine"]
     assert job["metadata"]["uid"] != old
@@ -731,68 +730,68 @@ def test_edit_runs_it_again_in_the_old_ones_place(desk: Desk, server: ApiServer)
     assert deleted.body["preconditions"] == {"uid": old}
 
 
-def test_edit_leaves_the_old_one_when_the_new_one_is_wrong(desk: Desk, server: ApiServer) -> None:
-    desk.create("--no-wait")
-    desk.pack_file.write_text(PACKAGING.replace("connectionName: registry", "connectionName: nowhere"))
-    done = desk.run("pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections))
+def test_edit_leaves_the_old_one_when_the_new_one_is_wrong(harness: ClusterHarness, server: ApiServer) -> None:
+    harness.create("--no-wait")
+    harness.pack_file.write_text(PACKAGING.replace("connectionName: registry", "connectionName: nowhere"))
+    done = harness.run("pack", "edit", "-f", str(harness.pack_file), "-f", str(harness.connections))
     assert done.exit_code == 12
     assert server.names("jobs") == ["wine"]
-    assert desk.run("pack", "edit", "-f", str(desk.pack_file), "--id", "new").exit_code == 12
+    assert harness.run("pack", "edit", "-f", str(harness.pack_file), "--id", "new").exit_code == 12
 
 
-def test_delete_takes_the_job_its_pods_and_its_secret(desk: Desk, server: ApiServer) -> None:
+def test_delete_takes_the_job_its_pods_and_its_secret(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    desk.create()
-    done = desk.run("pack", "delete", "-f", str(desk.pack_file))
+    harness.create()
+    done = harness.run("pack", "delete", "-f", str(harness.pack_file))
     assert done.exit_code == 0, done.stderr
     assert not server.names("jobs") + server.names("pods") + server.names("secrets")
-    assert desk.run("pack", "delete", "--id", "wine").exit_code == 63
-    assert desk.run("pack", "delete", "--id", "wine", "--ignore-not-found").exit_code == 0
-    assert desk.run("pack", "delete").exit_code == 2
+    assert harness.run("pack", "delete", "--id", "wine").exit_code == 63
+    assert harness.run("pack", "delete", "--id", "wine", "--ignore-not-found").exit_code == 0
+    assert harness.run("pack", "delete").exit_code == 2
 
 
-def test_another_job_of_that_name_is_none_of_ours(desk: Desk, server: ApiServer) -> None:
+def test_another_job_of_that_name_is_none_of_ours(harness: ClusterHarness, server: ApiServer) -> None:
     server.put("jobs", {"metadata": {"name": "wine"}, "spec": {}})
-    assert desk.create("--no-wait").exit_code == 64
+    assert harness.create("--no-wait").exit_code == 64
     for words in (["get"], ["logs"], ["delete"]):
-        assert desk.run("pack", *words, "--id", "wine").exit_code == 63
-    assert desk.create("--no-wait", "--ignore-if-exists").exit_code == 0
+        assert harness.run("pack", *words, "--id", "wine").exit_code == 63
+    assert harness.create("--no-wait", "--ignore-if-exists").exit_code == 0
     assert server.names("jobs") == ["wine"]
 
 
-def test_the_settings_of_jobs_are_the_clusters(desk: Desk, server: ApiServer) -> None:
+def test_the_settings_of_jobs_are_the_clusters(harness: ClusterHarness, server: ApiServer) -> None:
     text = "engine: oci\nactiveDeadlineSeconds: 60\n"
     server.put("configmaps", {"metadata": {"name": "packager-jobs"}, "data": {"settings.yaml": text}})
-    desk.create("--no-wait")
+    harness.create("--no-wait")
     spec = server.objects["jobs", "wine"]["spec"]
     assert spec["activeDeadlineSeconds"] == 60
     assert spec["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
     server.put("configmaps", {"metadata": {"name": "packager-jobs"}, "data": {"settings.yaml": "speed: 3"}})
-    assert desk.create("--id", "other", "--no-wait").exit_code == 2
+    assert harness.create("--id", "other", "--no-wait").exit_code == 2
 
 
 # The entities that packagings name
 
 
-def test_a_packaging_names_what_is_in_the_cluster(desk: Desk, server: ApiServer) -> None:
+def test_a_packaging_names_what_is_in_the_cluster(harness: ClusterHarness, server: ApiServer) -> None:
     for name in ("registry", "models"):
-        done = desk.run("connection", "create", "-f", str(desk.connections), "--id", name)
+        done = harness.run("connection", "create", "-f", str(harness.connections), "--id", name)
         assert done.exit_code == 0, done.stderr
-    integration = desk.folder / "integration.yaml"
+    integration = harness.folder / "integration.yaml"
     printed = CliRunner().invoke(app, ["integrations", "--default-image", "registry.example/packager:7"]).stdout
     integration.write_text(printed)
-    assert desk.run("integration", "create", "-f", str(integration), "--id", "docker-rest").exit_code == 0
+    assert harness.run("integration", "create", "-f", str(integration), "--id", "docker-rest").exit_code == 0
     server.scene = succeeds
-    done = desk.run("pack", "create", "-f", str(desk.pack_file))
+    done = harness.run("pack", "create", "-f", str(harness.pack_file))
     assert done.exit_code == 0, done.stderr
     container = server.objects["jobs", "wine"]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "registry.example/packager:7"
 
 
-def test_connections_are_shown_without_their_secrets(desk: Desk, server: ApiServer) -> None:
-    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+def test_connections_are_shown_without_their_secrets(harness: ClusterHarness, server: ApiServer) -> None:
+    harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry")
     assert server.objects["secrets", "connection-registry"]["data"]["password"] == "cGFzcy13b3Jk"
-    (shown,) = yaml.safe_load(desk.run("connection", "get").stdout)
+    (shown,) = yaml.safe_load(harness.run("connection", "get").stdout)
     assert shown == {
         "kind": "Connection",
         "id": "registry",
@@ -805,67 +804,67 @@ def test_connections_are_shown_without_their_secrets(desk: Desk, server: ApiServ
         },
     }
     words = ["connection", "get", "--id", "registry", "--decrypted", "-o", "jsonpath=[0].spec.password"]
-    done = CliRunner().invoke(app, [*words, "--kubeconfig", str(desk.kubeconfig)])
+    done = CliRunner().invoke(app, [*words, "--kubeconfig", str(harness.kubeconfig)])
     assert done.stdout.strip() == "cGFzcy13b3Jk"
-    assert desk.run("connection", "get", "--decrypted").exit_code == 2
+    assert harness.run("connection", "get", "--decrypted").exit_code == 2
 
 
-def test_a_masked_secret_that_comes_back_stays_as_it_was(desk: Desk, server: ApiServer) -> None:
-    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
-    (shown,) = yaml.safe_load(desk.run("connection", "get", "--id", "registry").stdout)
+def test_a_masked_secret_that_comes_back_stays_as_it_was(harness: ClusterHarness, server: ApiServer) -> None:
+    harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry")
+    (shown,) = yaml.safe_load(harness.run("connection", "get", "--id", "registry").stdout)
     shown["spec"]["uri"] = "gcr.io/other"
-    file = desk.folder / "edited.yaml"
+    file = harness.folder / "edited.yaml"
     file.write_text(yaml.safe_dump(shown))
-    assert desk.run("connection", "edit", "-f", str(file)).exit_code == 0
+    assert harness.run("connection", "edit", "-f", str(file)).exit_code == 0
     data = server.objects["secrets", "connection-registry"]["data"]
     assert base64.b64decode(data["uri"]) == b"gcr.io/other"
     assert data["password"] == "cGFzcy13b3Jk"
-    done = desk.run("connection", "create", "-f", str(file), "--id", "new")
+    done = harness.run("connection", "create", "-f", str(file), "--id", "new")
     assert done.exit_code == 12
     assert "password is *****" in done.stderr
-    assert desk.run("pack", "create", "-f", str(desk.pack_file), "-f", str(file)).exit_code == 12
+    assert harness.run("pack", "create", "-f", str(harness.pack_file), "-f", str(file)).exit_code == 12
 
 
-def test_an_edit_that_crosses_another_is_refused(desk: Desk, server: ApiServer) -> None:
-    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
+def test_an_edit_that_crosses_another_is_refused(harness: ClusterHarness, server: ApiServer) -> None:
+    harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry")
     server.refuse("PUT", "secrets", 409, "the object has been modified", "Conflict")
-    done = desk.run("connection", "edit", "-f", str(desk.connections), "--id", "registry")
+    done = harness.run("connection", "edit", "-f", str(harness.connections), "--id", "registry")
     assert done.exit_code == 60
     assert "was changed meanwhile" in done.stderr
 
 
-def test_what_is_vital_is_not_deleted(desk: Desk, server: ApiServer) -> None:
-    desk.connections.write_text(CONNECTIONS.replace("description: ours", "vital: true"))
-    desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry")
-    assert desk.run("connection", "delete", "--id", "registry").exit_code == 12
+def test_what_is_vital_is_not_deleted(harness: ClusterHarness, server: ApiServer) -> None:
+    harness.connections.write_text(CONNECTIONS.replace("description: ours", "vital: true"))
+    harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry")
+    assert harness.run("connection", "delete", "--id", "registry").exit_code == 12
     assert server.names("secrets") == ["connection-registry"]
 
 
 @pytest.mark.parametrize("kind", ["connection", "integration"])
-def test_the_verbs_are_the_same_for_both(desk: Desk, kind: str) -> None:
-    file = desk.connections
+def test_the_verbs_are_the_same_for_both(harness: ClusterHarness, kind: str) -> None:
+    file = harness.connections
     if kind == "integration":
-        file = desk.folder / "integrations.yaml"
+        file = harness.folder / "integrations.yaml"
         file.write_text(CliRunner().invoke(app, ["integrations"]).stdout)
     known = "registry" if kind == "connection" else "docker-cli"
     words = ["-f", str(file), "--id", known]
-    assert desk.run(kind, "create", *words, "-o", "json").exit_code == 0
-    assert desk.run(kind, "create", *words).exit_code == 64
-    assert desk.run(kind, "create", *words, "--ignore-if-exists").exit_code == 0
-    assert desk.run(kind, "edit", *words, "-o", "jsonpath=[0].id").stdout.strip() == known
-    assert known in desk.run(kind, "get", "-o", "table").stdout
-    assert desk.run(kind, "delete", "--id", known).exit_code == 0
+    assert harness.run(kind, "create", *words, "-o", "json").exit_code == 0
+    assert harness.run(kind, "create", *words).exit_code == 64
+    assert harness.run(kind, "create", *words, "--ignore-if-exists").exit_code == 0
+    assert harness.run(kind, "edit", *words, "-o", "jsonpath=[0].id").stdout.strip() == known
+    assert known in harness.run(kind, "get", "-o", "table").stdout
+    assert harness.run(kind, "delete", "--id", known).exit_code == 0
     for verb in (["edit", *words], ["get", "--id", known], ["delete", "--id", known]):
-        assert desk.run(kind, *verb).exit_code == 63
-    assert desk.run(kind, "delete", "--id", known, "--ignore-not-found").exit_code == 0
-    assert desk.run(kind, "delete", "-f", str(file)).exit_code == 2  # it holds two
-    assert desk.run(kind, "create", "-f", str(desk.pack_file)).exit_code == 12
+        assert harness.run(kind, *verb).exit_code == 63
+    assert harness.run(kind, "delete", "--id", known, "--ignore-not-found").exit_code == 0
+    assert harness.run(kind, "delete", "-f", str(file)).exit_code == 2  # it holds two
+    assert harness.run(kind, "create", "-f", str(harness.pack_file)).exit_code == 12
 
 
-def test_a_secret_that_is_no_connection_is_told(desk: Desk, server: ApiServer) -> None:
+def test_a_secret_that_is_no_connection_is_told(harness: ClusterHarness, server: ApiServer) -> None:
     labels = {"packager.odahu.org/entity": "connection", "packager.odahu.org/id": "registry"}
     server.put("secrets", {"metadata": {"name": "connection-registry", "labels": labels}, "data": {"uri": "eA=="}})
-    done = desk.run("connection", "get", "--id", "registry")
+    done = harness.run("connection", "get", "--id", "registry")
     assert done.exit_code == 60
     assert "is labelled as a connection, but is none: spec.type: field required" in done.stderr
 
@@ -887,28 +886,31 @@ def succeeds_once_watched(plural: str, begins: Scene) -> Scene:
     return scene
 
 
-def test_a_user_needs_the_users_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+def test_a_user_needs_the_users_role_and_all_of_it(harness: ClusterHarness, server: ApiServer) -> None:
     for name in ("registry", "models"):
-        assert desk.run("connection", "create", "-f", str(desk.connections), "--id", name).exit_code == 0
+        assert harness.run("connection", "create", "-f", str(harness.connections), "--id", name).exit_code == 0
     server.allowed = role("packager-user")
     server.used.clear()
-    file = str(desk.pack_file)
+    file = str(harness.pack_file)
     server.scene = succeeds_once_watched("pods", waits_for_a_node)
-    assert desk.run("pack", "create", "-f", file).exit_code == 0
+    assert harness.run("pack", "create", "-f", file).exit_code == 0
     server.scene = succeeds_once_watched("jobs", no_pod("exceeded quota"))
-    assert desk.run("pack", "edit", "-f", file).exit_code == 0
+    assert harness.run("pack", "edit", "-f", file).exit_code == 0
     for words in (["get"], ["get", "--id", "wine"], ["logs", "--id", "wine"], ["delete", "--id", "wine"]):
-        assert desk.run("pack", *words).exit_code == 0
+        assert harness.run("pack", *words).exit_code == 0
     assert server.used == role("packager-user")
 
 
-def test_an_admin_needs_the_admins_role_and_all_of_it(desk: Desk, server: ApiServer) -> None:
+def test_an_admin_needs_the_admins_role_and_all_of_it(harness: ClusterHarness, server: ApiServer) -> None:
     server.allowed = role("packager-admin")
-    integrations = desk.folder / "integrations.yaml"
+    integrations = harness.folder / "integrations.yaml"
     integrations.write_text(CliRunner().invoke(app, ["integrations"]).stdout)
-    for kind, file, name in (("connection", desk.connections, "models"), ("integration", integrations, "docker-cli")):
+    for kind, file, name in (
+        ("connection", harness.connections, "models"),
+        ("integration", integrations, "docker-cli"),
+    ):
         for verb in ("create", "edit"):
-            assert desk.run(kind, verb, "-f", str(file), "--id", name).exit_code == 0
+            assert harness.run(kind, verb, "-f", str(file), "--id", name).exit_code == 0
         for words in (["get"], ["get", "--id", name], ["delete", "--id", name]):
-            assert desk.run(kind, *words).exit_code == 0
+            assert harness.run(kind, *words).exit_code == 0
     assert server.used == role("packager-admin")

@@ -18,7 +18,7 @@ from packager.kube.client import Access, connect
 from packager.kube.log_follower import Follower
 from tests.integration.api_server import TOKEN, ApiServer
 from tests.integration.packaging import ROOT
-from tests.integration.test_cluster import RESULTS, RUNNING, Desk, many, role, succeeds
+from tests.integration.test_cluster import RESULTS, RUNNING, ClusterHarness, many, role, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,8 +35,8 @@ def server() -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: ApiServer) -> Desk:
-    return Desk(tmp_path, server)
+def harness(tmp_path: Path, server: ApiServer) -> ClusterHarness:
+    return ClusterHarness(tmp_path, server)
 
 
 def does_nothing(_server: ApiServer, _job: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def does_nothing(_server: ApiServer, _job: dict[str, Any]) -> None:
 @pytest.mark.parametrize("way", ["GET", "watch"])
 @pytest.mark.parametrize("page", [PAGE, b'{"type": "MODIF', b"[1]\n", b'{"type": "ADDED"}\n'])
 def test_what_is_no_answer_of_an_api_server_is_asked_again(
-    desk: Desk, server: ApiServer, way: str, page: bytes
+    harness: ClusterHarness, server: ApiServer, way: str, page: bytes
 ) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         while server.pages:
@@ -58,24 +58,24 @@ def test_what_is_no_answer_of_an_api_server_is_asked_again(
 
     server.pages = [(way, page)]
     server.scene = scene
-    done = desk.create("--timeout", "60")
+    done = harness.create("--timeout", "60")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == RESULTS["imageDigest"]
 
 
-def test_a_login_page_is_no_empty_list(desk: Desk, server: ApiServer) -> None:
+def test_a_login_page_is_no_empty_list(harness: ClusterHarness, server: ApiServer) -> None:
     server.pages = [("GET", PAGE)] * 4
-    done = desk.run("pack", "get")
+    done = harness.run("pack", "get")
     assert done.exit_code == 60
     assert done.stdout == ""
     assert "is no Kubernetes: <html>Sign in to the portal</html>" in done.stderr
     assert "a proxy or a login page" in done.stderr
 
 
-def test_a_job_whose_answer_was_lost_gets_its_secret(desk: Desk, server: ApiServer) -> None:
+def test_a_job_whose_answer_was_lost_gets_its_secret(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
     server.lost_answers = 1
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 0, done.stderr
     assert "the Job is there, though its answer was lost" in done.stderr
     (name,) = server.names("secrets")
@@ -83,35 +83,37 @@ def test_a_job_whose_answer_was_lost_gets_its_secret(desk: Desk, server: ApiServ
     assert owner["uid"] == server.objects["jobs", "wine"]["metadata"]["uid"]
 
 
-def test_a_job_that_another_made_meanwhile_is_not_taken_for_ones_own(desk: Desk, server: ApiServer) -> None:
+def test_a_job_that_another_made_meanwhile_is_not_taken_for_ones_own(
+    harness: ClusterHarness, server: ApiServer
+) -> None:
     server.put("jobs", {"metadata": {"name": "wine"}, "spec": {}})
     server.refuse("POST", "jobs", 504, "request did not complete within requested timeout", "Timeout")
-    assert desk.create().exit_code == 60
+    assert harness.create().exit_code == 60
     assert server.names("secrets") == []
 
 
-def test_what_can_not_be_taken_back_is_told_beside_the_reason(desk: Desk, server: ApiServer) -> None:
+def test_what_can_not_be_taken_back_is_told_beside_the_reason(harness: ClusterHarness, server: ApiServer) -> None:
     server.refuse("POST", "secrets", 403, 'admission webhook "w" denied the request: no such', "Forbidden")
     server.refuse("DELETE", "jobs", 500, "etcdserver: no leader", "InternalError")
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 60
     assert "a policy of the cluster refuses the Secret" in done.stderr
     assert "the Job could not be taken back" in done.stderr
     assert "packager pack delete --id wine" in done.stderr
 
 
-def test_a_policy_that_says_cannot_is_no_missing_permission(desk: Desk, server: ApiServer) -> None:
+def test_a_policy_that_says_cannot_is_no_missing_permission(harness: ClusterHarness, server: ApiServer) -> None:
     message = 'admission webhook "w" denied the request: an image tag cannot be latest'
     server.refuse("POST", "jobs", 403, message, "Forbidden")
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 60
     assert "a policy of the cluster refuses the Job 'wine'" in done.stderr
 
 
-def test_the_role_that_has_a_permission_is_named(desk: Desk, server: ApiServer) -> None:
-    assert desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry").exit_code == 0
+def test_the_role_that_has_a_permission_is_named(harness: ClusterHarness, server: ApiServer) -> None:
+    assert harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry").exit_code == 0
     server.allowed = role("packager-user")
-    done = desk.run("connection", "edit", "-f", str(desk.connections), "--id", "registry")
+    done = harness.run("connection", "edit", "-f", str(harness.connections), "--id", "registry")
     assert done.exit_code == 61
     assert "the chart's packager-admin has it" in done.stderr
 
@@ -126,21 +128,21 @@ def test_the_role_that_has_a_permission_is_named(desk: Desk, server: ApiServer) 
     ],
 )
 def test_results_are_told_also_where_they_can_not_be_kept(
-    desk: Desk, server: ApiServer, code: int, message: str, reason: str
+    harness: ClusterHarness, server: ApiServer, code: int, message: str, reason: str
 ) -> None:
     server.scene = succeeds
     server.refuse("PATCH", "jobs", code, message, reason)
-    done = desk.create()
+    done = harness.create()
     assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == RESULTS["imageDigest"]
     assert "the results are not kept in the Job" in done.stderr
-    assert desk.status()["results"][0]["value"] == RESULTS["image"]
+    assert harness.status()["results"][0]["value"] == RESULTS["image"]
 
 
 # Waiting
 
 
-def test_an_outage_of_the_api_server_is_waited_for(desk: Desk, server: ApiServer) -> None:
+def test_an_outage_of_the_api_server_is_waited_for(harness: ClusterHarness, server: ApiServer) -> None:
     def scene(server: ApiServer, job: dict[str, Any]) -> None:
         server.pod(job, phase="Running", state=RUNNING)
         server.say("wine-pod1", "reading the model")
@@ -150,56 +152,58 @@ def test_an_outage_of_the_api_server_is_waited_for(desk: Desk, server: ApiServer
         succeeds(server, job)
 
     server.scene = scene
-    done = desk.create("--timeout", "90")
+    done = harness.create("--timeout", "90")
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("the packaging goes on, and so does the waiting") == 1
     assert sum(each.times for each in server.refusals) == 0
 
 
-def test_an_outage_that_does_not_end_is_told_with_what_goes_on(desk: Desk, server: ApiServer) -> None:
+def test_an_outage_that_does_not_end_is_told_with_what_goes_on(harness: ClusterHarness, server: ApiServer) -> None:
     def scene(server: ApiServer, _job: dict[str, Any]) -> None:
         server.refuse("GET", "jobs", 503, "the API server restarts", "ServiceUnavailable")
 
     server.scene = scene
-    done = desk.create("--timeout", "2")
+    done = harness.create("--timeout", "2")
     assert done.exit_code == 60
     assert "the API server restarts" in done.stderr
     assert "goes on in the cluster: packager pack logs --id wine" in done.stderr
 
 
-def test_anothers_packaging_of_the_same_id_is_not_told_as_ones_own(desk: Desk, server: ApiServer) -> None:
+def test_anothers_packaging_of_the_same_id_is_not_told_as_ones_own(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = does_nothing
-    assert desk.create("--no-wait").exit_code == 0
+    assert harness.create("--no-wait").exit_code == 0
     told: list[str] = []
 
     def swap(_status: object) -> None:
         if not told:
             server.remove("jobs", "wine")
             server.scene = succeeds
-            assert desk.create("--no-wait").exit_code == 0
+            assert harness.create("--no-wait").exit_code == 0
         told.append("")
 
-    cluster = connect(Access(kubeconfig=desk.kubeconfig), {})
+    cluster = connect(Access(kubeconfig=harness.kubeconfig), {})
     follower = Follower(cluster=cluster, packaging_id="wine", on_line=told.append, on_status=swap)
     with pytest.raises(Exception, match="put in the place of the one that was followed"):
         follower.follow(30)
 
 
 @pytest.mark.parametrize("words", ["unable to retrieve container logs for containerd://abc", "rpc error: gone"])
-def test_what_a_node_says_in_the_logs_place_is_told_once_and_whole(desk: Desk, server: ApiServer, words: str) -> None:
+def test_what_a_node_says_in_the_logs_place_is_told_once_and_whole(
+    harness: ClusterHarness, server: ApiServer, words: str
+) -> None:
     server.scene = succeeds
-    desk.create()
+    harness.create()
     server.logs["wine-pod1"] = [words, ""]
-    done = desk.run("pack", "logs", "--id", "wine")
+    done = harness.run("pack", "logs", "--id", "wine")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [words]
 
 
-def test_a_log_that_is_gone_is_told_so(desk: Desk, server: ApiServer) -> None:
+def test_a_log_that_is_gone_is_told_so(harness: ClusterHarness, server: ApiServer) -> None:
     server.scene = succeeds
-    desk.create()
+    harness.create()
     server.remove("pods", "wine-pod1")
-    done = desk.run("pack", "logs", "--id", "wine")
+    done = harness.run("pack", "logs", "--id", "wine")
     assert (done.exit_code, done.stdout) == (0, "")
     assert "there is no log" in done.stderr
 
@@ -216,38 +220,40 @@ def test_a_log_that_is_gone_is_told_so(desk: Desk, server: ApiServer) -> None:
     ],
 )
 def test_edit_leaves_the_old_one_when_the_cluster_refuses_the_new_one(
-    desk: Desk, server: ApiServer, plural: str, code: int, message: str, exit_code: int
+    harness: ClusterHarness, server: ApiServer, plural: str, code: int, message: str, exit_code: int
 ) -> None:
     server.scene = succeeds
-    desk.create()
+    harness.create()
     server.refuse("POST", plural, code, message, "Invalid" if code == 422 else "Forbidden")
-    done = desk.run("pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections))
+    done = harness.run("pack", "edit", "-f", str(harness.pack_file), "-f", str(harness.connections))
     assert done.exit_code == exit_code, done.stderr
     assert message in done.stderr
-    assert desk.status()["results"][0]["value"] == RESULTS["image"]
+    assert harness.status()["results"][0]["value"] == RESULTS["image"]
 
 
 @pytest.mark.parametrize(
     "message", ["exceeded quota: team, used: count/jobs.batch=1", 'admission webhook "w" does not support dry run']
 )
-def test_edit_is_not_kept_by_what_only_the_dry_run_meets(desk: Desk, server: ApiServer, message: str) -> None:
+def test_edit_is_not_kept_by_what_only_the_dry_run_meets(
+    harness: ClusterHarness, server: ApiServer, message: str
+) -> None:
     server.scene = succeeds
-    desk.create()
+    harness.create()
     server.refuse("POST", "jobs", 403, message, "Forbidden", times=1)
-    done = desk.run("pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections))
+    done = harness.run("pack", "edit", "-f", str(harness.pack_file), "-f", str(harness.connections))
     assert done.exit_code == 0, done.stderr
     assert len(server.requests("DELETE", "jobs")) == 1
 
 
 def test_edit_waits_for_the_old_job_also_where_watches_end_at_once(
-    desk: Desk, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    harness: ClusterHarness, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.scene = succeeds
-    desk.create()
+    harness.create()
     server.longest_watch = 0.0
     remove = server.remove
     monkeypatch.setattr(server, "remove", lambda *what: threading.Timer(2, remove, what).start())
-    done = desk.run("pack", "edit", "-f", str(desk.pack_file), "-f", str(desk.connections), "--no-wait")
+    done = harness.run("pack", "edit", "-f", str(harness.pack_file), "-f", str(harness.connections), "--no-wait")
     assert done.exit_code == 0, done.stderr
     assert server.names("jobs") == ["wine"]
 
@@ -255,16 +261,16 @@ def test_edit_waits_for_the_old_job_also_where_watches_end_at_once(
 # Objects that are not what they are labelled as
 
 
-def test_what_is_labelled_wrongly_does_not_hide_the_rest(desk: Desk, server: ApiServer) -> None:
+def test_what_is_labelled_wrongly_does_not_hide_the_rest(harness: ClusterHarness, server: ApiServer) -> None:
     many(server, 1)
     labels = {"packager.odahu.org/entity": "packaging"}
     odd = {"name": "odd", "labels": labels, "annotations": {"packager.odahu.org/document": "[1]"}}
     server.put("jobs", {"metadata": odd, "spec": {}})
-    assert desk.run("pack", "get", "-o", "jsonpath=[*].id").stdout.strip() == '["odd", "pack-000"]'
-    assert desk.run("connection", "create", "-f", str(desk.connections), "--id", "registry").exit_code == 0
+    assert harness.run("pack", "get", "-o", "jsonpath=[*].id").stdout.strip() == '["odd", "pack-000"]'
+    assert harness.run("connection", "create", "-f", str(harness.connections), "--id", "registry").exit_code == 0
     labels = {"packager.odahu.org/entity": "connection", "packager.odahu.org/id": "broken"}
     server.put("secrets", {"metadata": {"name": "connection-broken", "labels": labels}, "data": {"type": "////"}})
-    done = desk.run("connection", "get", "-o", "jsonpath=[*].id")
+    done = harness.run("connection", "get", "-o", "jsonpath=[*].id")
     assert (done.exit_code, done.stdout.strip()) == (0, "registry")
     assert "the Secret 'connection-broken' is labelled as a connection, but is none" in done.stderr
 
@@ -274,14 +280,14 @@ def test_what_is_labelled_wrongly_does_not_hide_the_rest(desk: Desk, server: Api
     [("wine", "wine-2-abcde", False), ("wine", "wine-x2b4z", True), ("a" * 63, "a" * 58 + "x2b4z", True)],
 )
 def test_a_pod_that_is_gone_tells_of_its_own_packaging_alone(
-    desk: Desk, server: ApiServer, packaging_id: str, pod: str, told: bool
+    harness: ClusterHarness, server: ApiServer, packaging_id: str, pod: str, told: bool
 ) -> None:
     server.scene = does_nothing
-    desk.create("--no-wait", "--id", packaging_id)
+    harness.create("--no-wait", "--id", packaging_id)
     gone = {"metadata": {"name": pod, "uid": "gone"}}
     server.warn("Pod", gone, "Failed", 'Failed to pull image "packager:1": manifest unknown')
     server.finish(server.objects["jobs", packaging_id], "Failed", "DeadlineExceeded", "too late")
-    status = desk.run("pack", "get", "--id", packaging_id, "-o", "jsonpath=[0].status.message").stdout
+    status = harness.run("pack", "get", "--id", packaging_id, "-o", "jsonpath=[0].status.message").stdout
     assert ("manifest unknown" in status) == told
 
 
@@ -298,38 +304,38 @@ def with_stale_current(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [without_current, with_stale_current])
 def test_a_context_that_is_named_needs_no_current_one(
-    desk: Desk, server: ApiServer, change: Callable[[dict[str, Any]], None]
+    harness: ClusterHarness, server: ApiServer, change: Callable[[dict[str, Any]], None]
 ) -> None:
     many(server, 1)
-    config = yaml.safe_load(desk.kubeconfig.read_text())
+    config = yaml.safe_load(harness.kubeconfig.read_text())
     change(config)
-    desk.kubeconfig.write_text(yaml.safe_dump(config))
-    done = desk.run("pack", "get", "-o", "jsonpath=[*].id", "--context", "there")
+    harness.kubeconfig.write_text(yaml.safe_dump(config))
+    done = harness.run("pack", "get", "-o", "jsonpath=[*].id", "--context", "there")
     assert done.stdout.strip() == "pack-000", done.stderr
-    assert desk.run("pack", "get").exit_code == 62
+    assert harness.run("pack", "get").exit_code == 62
 
 
 @pytest.mark.parametrize("content", [b"a: [b\n c: {", b"\xff\xfe", b"", b"- a\n", b"text\n"])
-def test_a_kubeconfig_that_is_none_is_told(desk: Desk, content: bytes) -> None:
-    desk.kubeconfig.write_bytes(content)
-    done = desk.run("pack", "get")
+def test_a_kubeconfig_that_is_none_is_told(harness: ClusterHarness, content: bytes) -> None:
+    harness.kubeconfig.write_bytes(content)
+    done = harness.run("pack", "get")
     assert done.exit_code == 62
-    assert f"no cluster is configured by {desk.kubeconfig}" in done.stderr
+    assert f"no cluster is configured by {harness.kubeconfig}" in done.stderr
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN}\N{CYRILLIC CAPITAL LETTER ZHE}"])
-def test_a_token_that_can_not_be_sent_is_not_shown(desk: Desk, server: ApiServer, token: str) -> None:
-    server.kubeconfig(desk.kubeconfig, token=token)
-    done = desk.run("pack", "get", "--verbose")
+def test_a_token_that_can_not_be_sent_is_not_shown(harness: ClusterHarness, server: ApiServer, token: str) -> None:
+    server.kubeconfig(harness.kubeconfig, token=token)
+    done = harness.run("pack", "get", "--verbose")
     assert done.exit_code == 62
     assert "the login at the cluster" in done.stderr
     assert TOKEN not in done.output
 
 
-def test_a_server_with_a_password_is_refused_without_it(desk: Desk) -> None:
-    text = desk.kubeconfig.read_text().replace("http://127", "http://ann:pass-word@127")
-    desk.kubeconfig.write_text(text)
-    done = desk.run("pack", "get")  # whose output is searched for the password
+def test_a_server_with_a_password_is_refused_without_it(harness: ClusterHarness) -> None:
+    text = harness.kubeconfig.read_text().replace("http://127", "http://ann:pass-word@127")
+    harness.kubeconfig.write_text(text)
+    done = harness.run("pack", "get")  # whose output is searched for the password
     assert done.exit_code == 62
     assert "holds a user or a password" in done.stderr
 
@@ -345,8 +351,8 @@ def test_a_pod_has_no_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert ".kube/config" in done.stderr
 
 
-def test_what_can_be_no_namespace_is_asked_of_nobody(desk: Desk, server: ApiServer) -> None:
-    done = desk.run("pack", "get", "-n", "../../x?y")
+def test_what_can_be_no_namespace_is_asked_of_nobody(harness: ClusterHarness, server: ApiServer) -> None:
+    done = harness.run("pack", "get", "-n", "../../x?y")
     assert done.exit_code == 2
     assert "'../../x?y' is no name of a namespace" in done.stderr
     assert server.asked == []
@@ -356,10 +362,10 @@ def test_what_can_be_no_namespace_is_asked_of_nobody(desk: Desk, server: ApiServ
 
 
 @pytest.mark.parametrize("words", [["pack", "get"], ["pack", "logs", "--id", "pack-000"]])
-def test_a_reader_that_goes_is_no_bug(desk: Desk, server: ApiServer, words: list[str]) -> None:
+def test_a_reader_that_goes_is_no_bug(harness: ClusterHarness, server: ApiServer, words: list[str]) -> None:
     many(server, 200)
     server.logs["pack-000-pod1"] = [f"2026-03-01T10:02:00.{n + 100000}Z {'x' * 200}" for n in range(2000)] + [""]
-    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(desk.kubeconfig)]
+    command = [sys.executable, "-m", "packager", *words, "--kubeconfig", str(harness.kubeconfig)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout
         running.stdout.readline()
@@ -370,9 +376,9 @@ def test_a_reader_that_goes_is_no_bug(desk: Desk, server: ApiServer, words: list
     assert "Broken pipe" not in errors
 
 
-def test_an_output_that_is_full_or_closed_is_no_bug(desk: Desk) -> None:
+def test_an_output_that_is_full_or_closed_is_no_bug(harness: ClusterHarness) -> None:
     command = [sys.executable, "-m", "packager", "pack", "render"]
-    command += ["-f", str(desk.pack_file), "-f", str(desk.connections)]
+    command += ["-f", str(harness.pack_file), "-f", str(harness.connections)]
     with open("/dev/full", "w") as full:  # noqa: PTH123  (a device)
         done = subprocess.run(command, cwd=ROOT, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 50
@@ -383,8 +389,8 @@ def test_an_output_that_is_full_or_closed_is_no_bug(desk: Desk) -> None:
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
-def test_what_a_packaging_may_know_is_in_its_secret_alone(desk: Desk, server: ApiServer) -> None:
-    assert desk.create("--no-wait").exit_code == 0
+def test_what_a_packaging_may_know_is_in_its_secret_alone(harness: ClusterHarness, server: ApiServer) -> None:
+    assert harness.create("--no-wait").exit_code == 0
     job = yaml.safe_dump(server.objects["jobs", "wine"])
     for secret in ("pass-word", "the-key-secret", "the-key-id"):
         assert secret not in job

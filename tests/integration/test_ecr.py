@@ -25,11 +25,11 @@ from packager.registry.credential_refresh import Clock
 from packager.registry.ecr import Ecr
 from packager.registry.ecr_repositories import ensure_repositories
 from packager.settings import Settings
-from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, Front, refusal, serve_aws, serve_front, token
+from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, AwsProxy, refusal, serve_aws, serve_front, token
 from tests.integration.bases import plain_channel
 from tests.integration.ecr_hosts import EcrHosts, serve_ecr_hosts
 from tests.integration.markers import Watch, found_below, found_in, marked
-from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
+from tests.integration.packaging import CONDA_FORGE, ROOT, PackagingHarness
 from tests.integration.registry import free_port
 from tests.integration.test_environment import CACHE
 
@@ -56,7 +56,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 @pytest.fixture
-def front(moto: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+def front(moto: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsProxy]:
     """A fresh AWS, which boto3 finds by this process's environment; there are no keys in it."""
     moto.reset()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -86,7 +86,7 @@ def ensure(image: Reference = IMAGE, cache: str | None = None, *, role: str = ""
     ensure_repositories(connection(role=role), image, kaniko, Settings.model_validate(settings), ignore)
 
 
-def test_a_token_is_for_the_account_and_the_region_of_the_uri(front: Front) -> None:
+def test_a_token_is_for_the_account_and_the_region_of_the_uri(front: AwsProxy) -> None:
     known: set[str] = set()
     login = Ecr(connection(f"{OTHER_HOST}/team"), known.update).credential()
     assert (login.host, login.path, login.username) == (OTHER_HOST, "team", "AWS")
@@ -95,7 +95,9 @@ def test_a_token_is_for_the_account_and_the_region_of_the_uri(front: Front) -> N
     assert {login.password, KEY_ID, KEY_SECRET, *login.secrets()} <= known
 
 
-def test_without_keys_the_environments_are_taken_and_never_mixed(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_keys_the_environments_are_taken_and_never_mixed(
+    front: AwsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENTSOWN1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "environment")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-environment")
@@ -106,7 +108,7 @@ def test_without_keys_the_environments_are_taken_and_never_mixed(front: Front, m
     assert {"environment", "of-the-environment"} <= known
 
 
-def test_a_web_identity(front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_web_identity(front: AwsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("web-identity")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
@@ -117,7 +119,7 @@ def test_a_web_identity(front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert front.asked[1][1] in known
 
 
-def test_a_role_is_assumed_with_the_connections_keys(front: Front) -> None:
+def test_a_role_is_assumed_with_the_connections_keys(front: AwsProxy) -> None:
     known: set[str] = set()
     login = Ecr(connection(role=ROLE), known.update).credential()
     assert login.password == f"{ACCOUNT}-auth-token"
@@ -128,7 +130,7 @@ def test_a_role_is_assumed_with_the_connections_keys(front: Front) -> None:
     assert session_key in known
 
 
-def test_a_role_that_may_not_be_assumed(front: Front) -> None:
+def test_a_role_that_may_not_be_assumed(front: AwsProxy) -> None:
     front.plan("AssumeRole", refusal("AccessDenied", "not authorized to perform: sts:AssumeRole", status=403))
     with pytest.raises(
         RegistryAuthError, match="the role arn:aws:iam::123456789012:role/packager: AWS denied"
@@ -138,7 +140,7 @@ def test_a_role_that_may_not_be_assumed(front: Front) -> None:
     assert front.operations == ["AssumeRole"]
 
 
-def test_a_missing_repository_is_created_with_the_settings_and_the_caches_is_mutable(front: Front) -> None:
+def test_a_missing_repository_is_created_with_the_settings_and_the_caches_is_mutable(front: AwsProxy) -> None:
     ensure(cache=f"{IMAGE.repository}/cache", ecr_tag_mutability="IMMUTABLE", ecr_scan_on_push=True)
     made = repositories(front.aws)
     assert {
@@ -149,7 +151,7 @@ def test_a_missing_repository_is_created_with_the_settings_and_the_caches_is_mut
     }
 
 
-def test_an_existing_repository_is_left_as_it_is(front: Front) -> None:
+def test_an_existing_repository_is_left_as_it_is(front: AwsProxy) -> None:
     ensure()
     front.asked.clear()
     ensure(ecr_tag_mutability="IMMUTABLE")
@@ -157,7 +159,7 @@ def test_an_existing_repository_is_left_as_it_is(front: Front) -> None:
     assert repositories(front.aws)["team/wine"]["imageTagMutability"] == "MUTABLE"
 
 
-def test_another_job_creates_the_repository_at_the_same_time(front: Front) -> None:
+def test_another_job_creates_the_repository_at_the_same_time(front: AwsProxy) -> None:
     ensure()
     front.asked.clear()
     front.plan("DescribeRepositories", refusal("RepositoryNotFoundException", "not found"))
@@ -165,12 +167,12 @@ def test_another_job_creates_the_repository_at_the_same_time(front: Front) -> No
     assert front.operations == ["DescribeRepositories", "CreateRepository"]
 
 
-def test_repositories_of_other_registries_are_nobodys_business(front: Front) -> None:
+def test_repositories_of_other_registries_are_nobodys_business(front: AwsProxy) -> None:
     ensure(Reference.parse("r.io/team/wine:1"), cache=f"{OTHER_HOST}/cache")
     assert front.operations == []
 
 
-def test_a_denied_creation_is_told_and_not_retried(front: Front) -> None:
+def test_a_denied_creation_is_told_and_not_retried(front: AwsProxy) -> None:
     front.plan("CreateRepository", refusal("AccessDeniedException", DENIED))
     with pytest.raises(RegistryAuthError) as caught:
         ensure()
@@ -181,7 +183,7 @@ def test_a_denied_creation_is_told_and_not_retried(front: Front) -> None:
     assert front.operations == ["DescribeRepositories", "CreateRepository"]
 
 
-def test_who_may_only_push_is_not_stopped(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_may_only_push_is_not_stopped(front: AwsProxy, caplog: pytest.LogCaptureFixture) -> None:
     for operation in ("DescribeRepositories", "CreateRepository"):
         front.plan(operation, refusal("AccessDeniedException", DENIED))
     ensure()
@@ -189,7 +191,7 @@ def test_who_may_only_push_is_not_stopped(front: Front, caplog: pytest.LogCaptur
 
 
 def test_a_throttled_call_is_retried_and_each_retry_is_logged_once(
-    front: Front, caplog: pytest.LogCaptureFixture
+    front: AwsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     front.plan("CreateRepository", *[refusal("ThrottlingException", "Rate exceeded")] * 2)
     ensure()
@@ -201,7 +203,7 @@ def test_a_throttled_call_is_retried_and_each_retry_is_logged_once(
     ]
 
 
-def test_what_is_throttled_for_ever_ends_within_the_bound(front: Front) -> None:
+def test_what_is_throttled_for_ever_ends_within_the_bound(front: AwsProxy) -> None:
     front.plan("GetAuthorizationToken", *[refusal("ThrottlingException", "Rate exceeded")] * 9)
     with pytest.raises(RegistryError, match="limits the rate of requests, after every retry"):
         Ecr(connection(), ignore).credential()
@@ -216,7 +218,7 @@ def test_what_is_throttled_for_ever_ends_within_the_bound(front: Front) -> None:
         (refusal("AccessDeniedException", "no"), "AWS denied it to keyID and keySecret"),
     ],
 )
-def test_refused_keys_are_not_tried_again(front: Front, reply: Any, expected: str) -> None:
+def test_refused_keys_are_not_tried_again(front: AwsProxy, reply: Any, expected: str) -> None:
     front.plan("GetAuthorizationToken", reply)
     with pytest.raises(RegistryAuthError, match=expected) as caught:
         Ecr(connection(), ignore).credential()
@@ -225,13 +227,13 @@ def test_refused_keys_are_not_tried_again(front: Front, reply: Any, expected: st
     assert front.operations == ["GetAuthorizationToken"]
 
 
-def test_no_credentials_anywhere(front: Front) -> None:
+def test_no_credentials_anywhere(front: AwsProxy) -> None:
     with pytest.raises(RegistryAuthError, match="there are no AWS credentials"):
         Ecr(connection(keys=False), ignore).credential()
     assert front.operations == []
 
 
-def test_nobody_answers(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_answers(front: AwsProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(RegistryUnreachableError, match="AWS can't be reached"):
         Ecr(connection(), ignore).credential()
@@ -267,7 +269,7 @@ class Time:
             self.ends.put(None)
 
 
-def test_a_token_is_renewed_before_it_ends(front: Front, tmp_path: Path) -> None:
+def test_a_token_is_renewed_before_it_ends(front: AwsProxy, tmp_path: Path) -> None:
     clock = Time()
     ends = [clock.time + timedelta(hours=hours) for hours in (12, 24, 36)]
     front.plan("GetAuthorizationToken", *(token(f"token-{n}", expires=end.timestamp()) for n, end in enumerate(ends)))
@@ -287,7 +289,7 @@ def test_a_token_is_renewed_before_it_ends(front: Front, tmp_path: Path) -> None
 
 
 def test_a_renewal_that_fails_is_tried_again_and_tells_when_the_token_is_over(
-    front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    front: AwsProxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Time()
     end = clock.time + timedelta(hours=12)
@@ -324,7 +326,7 @@ def hosts(tmp_path: Path) -> Iterator[EcrHosts]:
 
 @needs_registries
 def test_buildah_pushes_with_a_renewed_token_only(
-    front: Front, hosts: EcrHosts, storage: dict[str, str], tiny_base: str, tmp_path: Path
+    front: AwsProxy, hosts: EcrHosts, storage: dict[str, str], tiny_base: str, tmp_path: Path
 ) -> None:
     clock = Time()
     end = clock.time + timedelta(hours=12)
@@ -349,7 +351,9 @@ def test_buildah_pushes_with_a_renewed_token_only(
 
 
 @pytest.fixture
-def desk(front: Front, hosts: EcrHosts, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> Desk:
+def harness(
+    front: AwsProxy, hosts: EcrHosts, storage: dict[str, str], tiny_base: str, tmp_path: Path
+) -> PackagingHarness:
     """A model whose base lies in another account's registry than the one that the image goes to."""
     base = f"{OTHER_HOST}/shared/base:1"
     words = ["buildah", "push", "--creds", f"AWS:{hosts.passwords[OTHER_HOST]}", tiny_base, f"docker://{base}"]
@@ -363,43 +367,45 @@ def desk(front: Front, hosts: EcrHosts, storage: dict[str, str], tiny_base: str,
         "PACKAGER_SERVER": "gunicorn",  # the proxy leads to the registries alone
     }  # fmt: skip
     (tmp_path / "desk").mkdir()
-    desk = Desk(folder=tmp_path / "desk", environ=environ, base=base)
-    desk.put_model()
-    desk.put_manifest(None, imageName="wine:1")
+    harness = PackagingHarness(folder=tmp_path / "desk", environ=environ, base=base)
+    harness.put_model()
+    harness.put_manifest(None, imageName="wine:1")
     spec = {"type": "ecr", "keyID": KEY_ID, "keySecret": KEY_SECRET}
-    desk.manifest["targets"] = [
+    harness.manifest["targets"] = [
         {"name": "docker-push", "connection": {"id": "ours", "spec": {**spec, "uri": f"{HOST}/team", "role": ROLE}}},
         {"name": "docker-pull", "connection": {"id": "theirs", "spec": {**spec, "uri": f"{OTHER_HOST}/shared"}}},
     ]
     tokens = [token(hosts.passwords[host], expires=time.time() + 43200) for host in (HOST, OTHER_HOST)]
     front.plan("GetAuthorizationToken", *tokens)
-    return desk
+    return harness
 
 
 @needs_registries
 def test_the_whole_program_pulls_from_one_account_and_pushes_to_another(
-    front: Front, hosts: EcrHosts, desk: Desk
+    front: AwsProxy, hosts: EcrHosts, harness: PackagingHarness
 ) -> None:
-    desk.environ["PACKAGER_ECR_TAG_MUTABILITY"] = "IMMUTABLE"
-    ran = desk.packager(*desk.arguments(), "--verbose")
+    harness.environ["PACKAGER_ECR_TAG_MUTABILITY"] = "IMMUTABLE"
+    ran = harness.packager(*harness.arguments(), "--verbose")
     assert ran.code == 0, ran.err
     digest = hosts.digest(HOST, "team/wine", "1")
     assert ran.out.strip() == f"{HOST}/team/wine@{digest}"
     assert repositories(front.aws)["team/wine"]["imageTagMutability"] == "IMMUTABLE"
-    written = ran.out + ran.err + "".join(path.read_text() for path in desk.results.iterdir())
+    written = ran.out + ran.err + "".join(path.read_text() for path in harness.results.iterdir())
     for secret in (*hosts.passwords.values(), KEY_ID, KEY_SECRET):
         assert secret not in written
-    desk.assert_clean()
+    harness.assert_clean()
 
 
 @needs_registries
 @pytest.mark.parametrize("engine", ["buildah", "oci"])
-def test_no_key_and_no_token_is_anywhere(hosts: EcrHosts, desk: Desk, storage: dict[str, str], engine: str) -> None:
-    for target in desk.manifest["targets"]:
+def test_no_key_and_no_token_is_anywhere(
+    hosts: EcrHosts, harness: PackagingHarness, storage: dict[str, str], engine: str
+) -> None:
+    for target in harness.manifest["targets"]:
         target["connection"]["spec"] |= {"keyID": marked("AKIA"), "keySecret": marked("key", "/+=")}
-    words = desk.arguments()
-    watch = Watch(folders=(desk.work,), private=("packager-*/auth-*/config.json*",))
-    with watch, desk.start(*words, "--verbose", "--engine", engine) as process:
+    words = harness.arguments()
+    watch = Watch(folders=(harness.work,), private=("packager-*/auth-*/config.json*",))
+    with watch, harness.start(*words, "--verbose", "--engine", engine) as process:
         watch.of(process.pid)
         out, err = process.communicate()
     assert process.returncode == 0, err
@@ -408,33 +414,35 @@ def test_no_key_and_no_token_is_anywhere(hosts: EcrHosts, desk: Desk, storage: d
     assert watch.findings == []
     assert "config.json" in watch.held
     assert watch.held <= {"config.json", "config.json.new"}  # which becomes the former in one step
-    assert found_below(desk.folder, given=(desk.folder / "mp.json",)) == []
+    assert found_below(harness.folder, given=(harness.folder / "mp.json",)) == []
     for host in (HOST, OTHER_HOST):
-        assert found_below(desk.folder.parent / "hosts" / host / "data") == []
+        assert found_below(harness.folder.parent / "hosts" / host / "data") == []
     assert found_below(Path(storage["HOME"]) / "graph" / "overlay-images") == []
 
 
 @needs_registries
-def test_the_whole_program_ends_before_the_build_when_the_repository_may_not_be_made(front: Front, desk: Desk) -> None:
+def test_the_whole_program_ends_before_the_build_when_the_repository_may_not_be_made(
+    front: AwsProxy, harness: PackagingHarness
+) -> None:
     front.plan("CreateRepository", refusal("AccessDeniedException", DENIED))
-    ran = desk.run()
+    ran = harness.run()
     assert ran.code == 31, ran.err
     assert "allow ecr:CreateRepository" in ran.err
     assert "Looking into the base image" not in ran.err
-    assert json.loads(desk.termination_log.read_text())["error"]["code"] == "registry-auth"
-    desk.assert_nothing_left()
+    assert json.loads(harness.termination_log.read_text())["error"]["code"] == "registry-auth"
+    harness.assert_nothing_left()
 
 
 @needs_registries
-def test_a_stopped_program_leaves_no_token_behind(front: Front, desk: Desk) -> None:
-    with desk.start(*desk.arguments()) as process:
+def test_a_stopped_program_leaves_no_token_behind(front: AwsProxy, harness: PackagingHarness) -> None:
+    with harness.start(*harness.arguments()) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "Looking into the base image" in line:
                 break
-        assert len(list(desk.work.glob("packager-*/auth-*/config.json"))) == 1
+        assert len(list(harness.work.glob("packager-*/auth-*/config.json"))) == 1
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 143
     assert front.operations.count("GetAuthorizationToken") == 2
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()

@@ -19,7 +19,7 @@ from packager.errors import RegistryError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.image import Descriptor
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.client import find_image
 from packager.registry.layout_push import FileBlob
@@ -28,7 +28,7 @@ from packager.registry.trust import Trust
 from packager.registry.uploads import Uploads
 from packager.settings import Settings
 from packager.system.process import run_command
-from tests.integration.fronts import Flaky, Front, HalfWritten, serve_front
+from tests.integration.fronts import FailingProxy, Flaky, HalfWritten, serve_front
 from tests.integration.test_buildah import CREATED
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
 
 @dataclass
-class Bench:
+class FlakyRegistryHarness:
     folder: Path
     environ: dict[str, str]
     registry: Registry
@@ -51,19 +51,19 @@ class Bench:
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
 
     @contextmanager
-    def access(self, front: Front, seconds: float) -> Iterator[RegistryAccess]:
+    def access(self, front: FailingProxy, seconds: float) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=seconds)
         with auth_file(None, None, self.folder) as auth:
-            plain_hosts = find_plain_hosts([Reference.parse(f"{front.host}/any")], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+            insecure_hosts = find_insecure_hosts([Reference.parse(f"{front.host}/any")], trust)
+            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
 
 
 @pytest.fixture
-def bench(tmp_path: Path, storage: dict[str, str], tiny_base: str, registry: Registry) -> Bench:
+def harness(tmp_path: Path, storage: dict[str, str], tiny_base: str, registry: Registry) -> FlakyRegistryHarness:
     words = ["push", "--tls-verify=false", tiny_base, f"docker://{registry.host}/flaky/base:1"]
     subprocess.run(["buildah", *words], env=storage, check=True, capture_output=True)
     (tmp_path / "work").mkdir()
-    return Bench(tmp_path, storage, registry)
+    return FlakyRegistryHarness(tmp_path, storage, registry)
 
 
 def context(folder: Path, base: str) -> Path:
@@ -82,44 +82,44 @@ def plan(base: str) -> ImagePlan:
     return ImagePlan(base=BaseImage(reference=reference), steps=(), config=ImageConfig(), timestamp=CREATED)
 
 
-def test_buildah_pulls_and_pushes_through_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_buildah_pulls_and_pushes_through_it(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "packager")
-    with serve_front(bench.registry, Flaky()) as front, bench.access(front, 60) as access:
+    with serve_front(harness.registry, Flaky()) as front, harness.access(front, 60) as access:
         base, to = f"{front.host}/flaky/base:1", Reference.parse(f"{front.host}/flaky/wine:1")
-        assert access.plain_hosts == {front.host}
-        found = bench.engine.inspect_base(Reference.parse(base), access)
-        assert found.digest == bench.registry.digest("flaky/base", "1")
+        assert access.insecure_hosts == {front.host}
+        found = harness.engine.inspect_base(Reference.parse(base), access)
+        assert found.digest == harness.registry.digest("flaky/base", "1")
         check_push(to, access)
-        built = bench.engine.build(plan(base), context(bench.folder, base), Destination(reference=to), access)
-    assert built.digest == bench.registry.digest("flaky/wine", "1")
-    for blob in bench.registry.manifest("flaky/wine", "1")["layers"]:
-        data = bench.registry.blob("flaky/wine", blob["digest"])
+        built = harness.engine.build(plan(base), context(harness.folder, base), Destination(reference=to), access)
+    assert built.digest == harness.registry.digest("flaky/wine", "1")
+    for blob in harness.registry.manifest("flaky/wine", "1")["layers"]:
+        data = harness.registry.blob("flaky/wine", blob["digest"])
         assert f"sha256:{hashlib.sha256(data).hexdigest()}" == blob["digest"]
     assert min(front.count(trouble) for trouble in ("429", "503", "reset")) > 0, front.seen
-    assert list((bench.folder / "work").iterdir()) == []
+    assert list((harness.folder / "work").iterdir()) == []
     failures = len(front.seen) - front.count("passed on")
     assert caplog.text.count("follows in") <= failures, "an attempt was logged more than once"
     assert caplog.text.count("trying each request again by ourselves") == 1
 
 
-def test_buildah_puts_a_manifest_again_whose_blobs_another_sends(bench: Bench) -> None:
-    with serve_front(bench.registry, HalfWritten()) as front, bench.access(front, 60) as access:
+def test_buildah_puts_a_manifest_again_whose_blobs_another_sends(harness: FlakyRegistryHarness) -> None:
+    with serve_front(harness.registry, HalfWritten()) as front, harness.access(front, 60) as access:
         base, to = f"{front.host}/flaky/base:1", Reference.parse(f"{front.host}/flaky/twice:1")
-        bench.engine.inspect_base(Reference.parse(base), access)
-        built = bench.engine.build(plan(base), context(bench.folder, base), Destination(reference=to), access)
-    assert built.digest == bench.registry.digest("flaky/twice", "1")
+        harness.engine.inspect_base(Reference.parse(base), access)
+        built = harness.engine.build(plan(base), context(harness.folder, base), Destination(reference=to), access)
+    assert built.digest == harness.registry.digest("flaky/twice", "1")
     assert front.count("half-written") == 1
 
 
-def test_our_own_uploads_go_through_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_own_uploads_go_through_it(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "packager")
     blobs = []
     for number in range(4):
-        path = bench.folder / str(number)
+        path = harness.folder / str(number)
         path.write_bytes(data := os.urandom(500_000))
         known = Descriptor(media_type="x/y", digest=f"sha256:{hashlib.sha256(data).hexdigest()}", size=len(data))
         blobs.append(FileBlob(path=path, known=known))
-    with serve_front(bench.registry, Flaky()) as front, bench.access(front, 60) as access:
+    with serve_front(harness.registry, Flaky()) as front, harness.access(front, 60) as access:
         base = Reference.parse(f"{front.host}/flaky/base:1")
         with (
             closing(Uploads(Reference.parse(f"{front.host}/flaky/own:1"), access)) as uploads,
@@ -137,9 +137,9 @@ def test_our_own_uploads_go_through_it(bench: Bench, caplog: pytest.LogCaptureFi
                  "config": blobs[0].known.to_dict(), "layers": [blob.known.to_dict() for blob in blobs]}
             ).encode()  # fmt: skip
             digest = uploads.put_manifest("1", manifest, "application/vnd.oci.image.manifest.v1+json")
-    assert digest == bench.registry.digest("flaky/own", "1")
+    assert digest == harness.registry.digest("flaky/own", "1")
     for blob in blobs:
-        assert bench.registry.blob("flaky/own", blob.known.digest) == blob.path.read_bytes()
+        assert harness.registry.blob("flaky/own", blob.known.digest) == blob.path.read_bytes()
     failures = [done for _, _, done in front.seen if done != "passed on"]
     assert len(failures) >= 6
     assert caplog.text.count("follows in") <= len(failures), "an attempt was logged more than once"
@@ -147,9 +147,11 @@ def test_our_own_uploads_go_through_it(bench: Bench, caplog: pytest.LogCaptureFi
     assert "_state" not in caplog.text
 
 
-def test_when_it_always_fails_we_give_up_within_the_bound(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_when_it_always_fails_we_give_up_within_the_bound(
+    harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "packager")
-    with serve_front(bench.registry, Flaky(every=1)) as front, bench.access(front, 10) as access:
+    with serve_front(harness.registry, Flaky(every=1)) as front, harness.access(front, 10) as access:
         to = Reference.parse(f"{front.host}/flaky/never:1")
         with pytest.raises(RegistryError) as caught:
             check_push(to, access)
@@ -158,8 +160,8 @@ def test_when_it_always_fails_we_give_up_within_the_bound(bench: Bench, caplog: 
         assert caplog.text.count("follows in") == asked - 1
         base = "localhost/tiny-base:1"
         with pytest.raises(RegistryError) as caught:
-            bench.engine.build(plan(base), context(bench.folder, base), Destination(reference=to), access)
+            harness.engine.build(plan(base), context(harness.folder, base), Destination(reference=to), access)
         assert caught.value.message.startswith(f"push of {to}")
         assert caught.value.hint
-    assert bench.registry.digest("flaky/never", "1") is None
-    assert list((bench.folder / "work").iterdir()) == []
+    assert harness.registry.digest("flaky/never", "1") is None
+    assert list((harness.folder / "work").iterdir()) == []

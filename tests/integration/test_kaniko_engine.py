@@ -91,19 +91,21 @@ def test_an_executor_that_is_not_there(tmp_path: Path) -> None:
 PROGRAM = """
     import os
     import sys
-    from functools import partial
     from pathlib import Path
     from packager.errors import Interrupted
-    from packager.system.process import run_command, stop_signals
+    from packager.launcher import supervise
+    from packager.system.signals import raise_on_stop
     from tests.integration.test_kaniko_engine import PLAN, TO, make, RUN_STEP
 
-    engine, context, access = make(Path(sys.argv[1]), RUN_STEP.replace("MARK", os.environ["MARK"]))
-    print("started", flush=True)
-    try:
-        with stop_signals():
+    def work(_folder):
+        raise_on_stop()
+        engine, context, access = make(Path(sys.argv[1]), RUN_STEP.replace("MARK", os.environ["MARK"]))
+        try:
             engine.build(PLAN, context, TO, access)
-    except Interrupted as error:
-        sys.exit(error.as_error().exit_code)
+        except Interrupted as error:
+            os._exit(error.as_error().exit_code)
+
+    sys.exit(supervise(work, []))
 """
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.bases import plain_channel
-from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, Desk, wait_until_serving
+from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, PackagingHarness, wait_until_serving
 from tests.integration.pod import Pod, authfile, job_image, push_base, wait_for, wait_for_upload
 from tests.integration.proc import processes_with
 from tests.integration.registry import PASSWORD, free_port, serve_registry
@@ -63,17 +63,17 @@ def pod(
     bases: dict[str, str],
     password_registry: Registry,
 ) -> Iterator[Pod]:
-    desk = Desk(folder=tmp_path, environ=storage, base=bases["debian"])
-    desk.put_model()
-    desk.put_manifest(password_registry, imageName=f"{tmp_path.name.strip('_')}:1")
+    harness = PackagingHarness(folder=tmp_path, environ=storage, base=bases["debian"])
+    harness.put_model()
+    harness.put_manifest(password_registry, imageName=f"{tmp_path.name.strip('_')}:1")
     cache = CACHE / "job-cache"
     cache.mkdir(parents=True, exist_ok=True)
-    with Pod(desk=desk, image=image, channel=channel, cache=cache) as made:
+    with Pod(harness=harness, image=image, channel=channel, cache=cache) as made:
         yield made
 
 
 def name_of(pod: Pod) -> str:
-    name: str = pod.desk.manifest["modelPackaging"]["spec"]["arguments"]["imageName"]
+    name: str = pod.harness.manifest["modelPackaging"]["spec"]["arguments"]["imageName"]
     return "models/" + name.partition(":")[0].lower().replace("_", "-")
 
 
@@ -85,7 +85,7 @@ def test_the_image_lives_below_kaniko_alone(pod: Pod) -> None:
     pod.options = ["--volume", f"{PROBE}:/probe.py:ro", "--entrypoint", "/kaniko/python/bin/python3"]
     ran = pod.run("-I", "/probe.py", "wipe")
     assert ran.code == 0, ran.err
-    seen = json.loads(pod.desk.termination_log.read_text())
+    seen = json.loads(pod.harness.termination_log.read_text())
     assert seen["capabilities"] == sum(1 << number for number in CAPABILITY_NUMBERS)
     assert seen["no_new_privileges"] == "1"
     assert seen["before"] == []
@@ -99,11 +99,15 @@ def test_the_image_lives_below_kaniko_alone(pod: Pod) -> None:
 def test_nothing_of_this_machine_is_in_the_image(pod: Pod) -> None:
     """Outside /kaniko there are a loader and a glibc; inside no path of the folder that it was made in."""
     container = subprocess.run(
-        ["buildah", "from", "--pull-never", pod.image], env=pod.desk.environ, check=True, capture_output=True, text=True
+        ["buildah", "from", "--pull-never", pod.image],
+        env=pod.harness.environ,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     try:
         mounted = subprocess.run(
-            ["buildah", "mount", container], env=pod.desk.environ, check=True, capture_output=True, text=True
+            ["buildah", "mount", container], env=pod.harness.environ, check=True, capture_output=True, text=True
         ).stdout.strip()
         root = Path(mounted)
         outside = {
@@ -118,13 +122,13 @@ def test_nothing_of_this_machine_is_in_the_image(pod: Pod) -> None:
         named = [path for path in (root / "kaniko/python").rglob("*") if path.is_file() and here in path.read_bytes()]
         assert named == []
     finally:
-        subprocess.run(["buildah", "rm", container], env=pod.desk.environ, check=True, capture_output=True)
+        subprocess.run(["buildah", "rm", container], env=pod.harness.environ, check=True, capture_output=True)
 
 
 def test_a_python_of_a_conda_environment_runs_in_the_empty_root(pod: Pod) -> None:
     """uv and the compiler run the staged Python, which looks for its loader in /lib64, before there is any base."""
-    pod.desk.put_model(conda_file="name: wine\nchannels: [conda-forge]\ndependencies: [python, pip: [six]]\n")
-    pod.desk.base = "127.0.0.1:1/nowhere:1"
+    pod.harness.put_model(conda_file="name: wine\nchannels: [conda-forge]\ndependencies: [python, pip: [six]]\n")
+    pod.harness.base = "127.0.0.1:1/nowhere:1"
     probe = (
         "import os, sys; from pathlib import Path, PurePosixPath as P; from packager.environment import ImageTarget;"
         "from packager.environment.conda import make_conda_environment as make;"
@@ -169,20 +173,20 @@ def test_a_context_that_the_job_image_writes_makes_an_image_on_any_base(
 
 
 def wrong_password(pod: Pod) -> None:
-    pod.desk.manifest["targets"][0]["connection"]["spec"]["password"] = "wrong-password"
+    pod.harness.manifest["targets"][0]["connection"]["spec"]["password"] = "wrong-password"
 
 
 def registry_down(pod: Pod) -> None:
-    pod.desk.manifest["targets"][0]["connection"]["spec"]["uri"] = "127.0.0.1:1/models"
+    pod.harness.manifest["targets"][0]["connection"]["spec"]["uri"] = "127.0.0.1:1/models"
 
 
 def base_missing(pod: Pod) -> None:
-    arguments = pod.desk.manifest["modelPackaging"]["spec"]["arguments"]
+    arguments = pod.harness.manifest["modelPackaging"]["spec"]["arguments"]
     arguments["dockerfileBaseImage"] = arguments["dockerfileBaseImage"].replace("debian", "nowhere")
 
 
 def base_registry_down(pod: Pod) -> None:
-    pod.desk.manifest["modelPackaging"]["spec"]["arguments"]["dockerfileBaseImage"] = "127.0.0.1:1/nowhere:1"
+    pod.harness.manifest["modelPackaging"]["spec"]["arguments"]["dockerfileBaseImage"] = "127.0.0.1:1/nowhere:1"
 
 
 EARLY: dict[str, tuple[Callable[[Pod], None], int, str, str]] = {
@@ -210,8 +214,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_under_the_context_is_told(small_disk: Path, pod: Pod, password_registry: Registry) -> None:
-    assert small_disk == pod.desk.work
-    (pod.desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(30 << 20))
+    assert small_disk == pod.harness.work
+    (pod.harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(30 << 20))
     ran = pod.run()
     assert_failed(pod, password_registry, ran.code, ran.err, code=50, word="disk-full", hint="PACKAGER_WORK_DIR")
 
@@ -237,7 +241,7 @@ def assert_failed(pod: Pod, registry: Registry, exit_code: int, log: str, *, cod
     assert PASSWORD not in log
     assert "wrong-password" not in log
     assert "Traceback" not in log
-    assert "sha256:" not in pod.desk.termination_log.read_text()
+    assert "sha256:" not in pod.harness.termination_log.read_text()
     assert registry.digest(name_of(pod), "1") is None
     pod.assert_nothing_left()
 
@@ -247,7 +251,7 @@ def assert_failed(pod: Pod, registry: Registry, exit_code: int, log: str, *, cod
 
 def assert_packaged(pod: Pod, registry: Registry, log: str) -> str:
     """The outputs agree with what the registry serves; return the image by digest."""
-    results: dict[str, str] = json.loads(pod.desk.termination_log.read_text())
+    results: dict[str, str] = json.loads(pod.harness.termination_log.read_text())
     digest = registry.digest(name_of(pod), "1")
     assert results == {
         "image": f"{registry.host}/{name_of(pod)}:1",
@@ -255,11 +259,11 @@ def assert_packaged(pod: Pod, registry: Registry, log: str) -> str:
         "modelCheck": results["modelCheck"],
     }
     assert results["modelCheck"].startswith(("passed", "skipped: "))
-    assert json.loads((pod.desk.folder / "workspace" / "result.json").read_text()) == results
+    assert json.loads((pod.harness.folder / "workspace" / "result.json").read_text()) == results
     assert {path.name: path.read_text() for path in pod.results.iterdir()} == results
     assert PASSWORD not in log
     assert "\033[" not in log
-    assert list(pod.desk.work.iterdir()) == []
+    assert list(pod.harness.work.iterdir()) == []
     assert pod.processes() == []
     return results["imageDigest"]
 
@@ -278,9 +282,9 @@ class Started:
     """The packaged image, running under podman."""
 
     def __init__(self, pod: Pod, registry: Registry, reference: str, *words: str) -> None:
-        auth = authfile(registry, pod.desk.folder)
+        auth = authfile(registry, pod.harness.folder)
         access = ("--authfile", str(auth), "--tls-verify=false", "--name", f"{pod.name}-image", "--rm")
-        self.environ = pod.desk.environ
+        self.environ = pod.harness.environ
         self.name = f"{pod.name}-image"
         self.command = [*PODMAN, "run", *access, *RUN_WORDS, *words, f"docker://{reference}"]
 
@@ -301,7 +305,7 @@ def ask(url: str, body: dict[str, Any]) -> Any:
 @needs_kaniko
 def test_a_rest_image_is_built_pushed_and_predicts(pod: Pod, password_registry: Registry) -> None:
     port = free_port()
-    pod.desk.manifest["modelPackaging"]["spec"]["arguments"]["port"] = port
+    pod.harness.manifest["modelPackaging"]["spec"]["arguments"]["port"] = port
     ran = pod.run()
     assert ran.code == 0, ran.err
     started = Started(pod, password_registry, assert_packaged(pod, password_registry, ran.err), "--read-only")
@@ -320,8 +324,8 @@ def test_a_rest_image_is_built_pushed_and_predicts(pod: Pod, password_registry: 
 def test_a_cli_image_is_built_on_any_base_and_predicts(
     pod: Pod, password_registry: Registry, bases: dict[str, str], kind: str
 ) -> None:
-    arguments = pod.desk.manifest["modelPackaging"]["spec"]["arguments"]
-    pod.desk.manifest["modelPackaging"]["spec"]["integrationName"] = "docker-cli"
+    arguments = pod.harness.manifest["modelPackaging"]["spec"]["arguments"]
+    pod.harness.manifest["modelPackaging"]["spec"]["integrationName"] = "docker-cli"
     arguments["dockerfileBaseImage"] = bases[kind]
     ran = pod.run()
     assert ran.code == 0, ran.err
@@ -331,7 +335,7 @@ def test_a_cli_image_is_built_on_any_base_and_predicts(
     for digest in layers(password_registry, pod)[ENVIRONMENT:]:
         assert {name.partition("/")[0] for name in names_in(password_registry, pod, digest)} <= {"", "opt", "root"}
 
-    volume = pod.desk.folder / "volume"
+    volume = pod.harness.folder / "volume"
     volume.mkdir()
     (volume / "in.json").write_text(json.dumps({"data": [[1, 2, 4]]}))
     started = Started(pod, password_registry, reference, "--read-only", "--volume", f"{volume}:/volume")
@@ -349,7 +353,7 @@ def test_a_second_model_takes_the_layers_below_it_from_the_cache(pod: Pod, passw
     first = pod.run()
     assert first.code == 0, first.err
     before = layers(password_registry, pod)
-    with (pod.desk.model / "odahuflow_model/entrypoint.py").open("a") as module:
+    with (pod.harness.model / "odahuflow_model/entrypoint.py").open("a") as module:
         module.write("\nANOTHER = True\n")
     second = pod.run()
     assert second.code == 0, second.err
@@ -361,14 +365,14 @@ def test_a_second_model_takes_the_layers_below_it_from_the_cache(pod: Pod, passw
 
 
 def use_conda_of_the_base(pod: Pod, bases: dict[str, str], name: str) -> None:
-    arguments = pod.desk.manifest["modelPackaging"]["spec"]["arguments"]
+    arguments = pod.harness.manifest["modelPackaging"]["spec"]["arguments"]
     arguments |= {
         "dockerfileBaseImage": bases["conda"],
         "dockerfileAddCondaInstallation": False,
         "dockerfileCondaEnvsLocation": "/envs",
     }
-    pod.desk.manifest["modelPackaging"]["spec"]["integrationName"] = "docker-cli"
-    pod.desk.put_model(conda_file=CONDA_FILE.replace("name: wine", f"name: {name}"))
+    pod.harness.manifest["modelPackaging"]["spec"]["integrationName"] = "docker-cli"
+    pod.harness.put_model(conda_file=CONDA_FILE.replace("name: wine", f"name: {name}"))
 
 
 @needs_kaniko
@@ -395,14 +399,14 @@ def test_our_python_outlives_a_build_of_several_stages(
     pod: Pod, password_registry: Registry, bases: dict[str, str]
 ) -> None:
     """Kaniko empties the root between stages and at the end."""
-    context = pod.desk.folder / "context"
+    context = pod.harness.folder / "context"
     context.mkdir()
     (context / "file").write_text("text\n")
     (context / "Dockerfile").write_text(
         f"FROM {bases['debian']} AS first\nCOPY file /first\nRUN cat /first > /made\n"
         f"FROM {bases['merged']}\nCOPY --from=first /made /made\n"
     )
-    auth = pod.desk.folder / "auth"
+    auth = pod.harness.folder / "auth"
     auth.mkdir()
     authfile(password_registry, auth)
     pod.options = ["--entrypoint", "/kaniko/python/bin/python3", "--env", "DOCKER_CONFIG=/mnt/auth"]
@@ -423,7 +427,7 @@ def test_our_python_outlives_a_build_of_several_stages(
         *("--destination", destination),
     )
     assert ran.code == 0, ran.err
-    seen = json.loads(pod.desk.termination_log.read_text())
+    seen = json.loads(pod.harness.termination_log.read_text())
     assert seen["before"] == []
     assert seen["child"] == "asyncio"
     assert names_in(password_registry, pod, layers(password_registry, pod)[MODEL]) >= {"made"}
@@ -451,7 +455,7 @@ def test_a_pod_that_is_deleted_during_a_run_step_leaves_nothing(
 
 @needs_kaniko
 def test_a_pod_that_is_deleted_during_the_push_leaves_nothing(pod: Pod, password_registry: Registry) -> None:
-    (pod.desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
+    (pod.harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
     with pod.start() as job:
         wait_for_upload(password_registry, name_of(pod), job)
         pod.signal("TERM")
@@ -463,11 +467,11 @@ def test_a_pod_that_is_deleted_during_the_push_leaves_nothing(pod: Pod, password
 def test_a_registry_that_goes_down_during_the_push_is_told(
     pod: Pod, password_registry: Registry, registry: Registry, storage: dict[str, str], tmp_path: Path
 ) -> None:
-    (pod.desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
+    (pod.harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
     base = push_base("debian", registry, storage, tmp_path / "base")
     with serve_registry(tmp_path / "dying") as dying:
-        pod.desk.base = base
-        pod.desk.put_manifest(dying, imageName=name_of(pod).removeprefix("models/") + ":1")
+        pod.harness.base = base
+        pod.harness.put_manifest(dying, imageName=name_of(pod).removeprefix("models/") + ":1")
         with pod.start() as job:
             wait_for_upload(dying, name_of(pod), job)
             shutil.rmtree(dying.folder / "data/docker/registry/v2/repositories", ignore_errors=True)
@@ -490,7 +494,7 @@ def test_a_registry_that_is_down_at_the_push_is_told(
     pod: Pod, password_registry: Registry, registry: Registry, storage: dict[str, str], tmp_path: Path
 ) -> None:
     registry_down(pod)
-    arguments = pod.desk.manifest["modelPackaging"]["spec"]["arguments"]
+    arguments = pod.harness.manifest["modelPackaging"]["spec"]["arguments"]
     arguments["dockerfileBaseImage"] = push_base("debian", registry, storage, tmp_path / "base")
     ran = pod.run()
     assert_failed(pod, password_registry, ran.code, ran.err, code=32, word="registry-unreachable", hint="name and port")
@@ -498,7 +502,7 @@ def test_a_registry_that_is_down_at_the_push_is_told(
 
 @needs_kaniko
 def test_a_memory_limit_that_is_hit_is_told(pod: Pod, password_registry: Registry) -> None:
-    (pod.desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
+    (pod.harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(200 << 20))
     pod.options = ["--memory", "120m", "--memory-swap", "120m"]
     ran = pod.run()
     assert_failed(pod, password_registry, ran.code, ran.err, code=42, word="out-of-memory", hint="memory")

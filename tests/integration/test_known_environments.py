@@ -14,7 +14,7 @@ from tests.integration.test_model_check import CANT_SERVE, IN_INIT, base, conda,
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.packaging import Desk, Ran
+    from tests.integration.packaging import PackagingHarness, Ran
     from tests.integration.registry import Registry
 
 __all__ = ["base", "conda", "pip"]  # fixtures
@@ -26,7 +26,7 @@ BROKEN = "import module_that_is_missing\n"
 
 
 @pytest.fixture
-def known(request: pytest.FixtureRequest, conda: Desk, registry: Registry) -> str:
+def known(request: pytest.FixtureRequest, conda: PackagingHarness, registry: Registry) -> str:
     """The image of a model whose environment is kept from now on; the cache of conda's packages is the session's."""
     del conda.environ["PACKAGER_ENVIRONMENT_CACHE"]
     session = conda.environ["PACKAGER_CACHE_DIR"]
@@ -56,8 +56,8 @@ def result(ran: Ran, folder: Path) -> str:
     return str(results["modelCheck"])
 
 
-def forget(desk: Desk) -> None:
-    shutil.rmtree(desk.folder / "cache/environments")
+def forget(harness: PackagingHarness) -> None:
+    shutil.rmtree(harness.folder / "cache/environments")
 
 
 def assert_broken(ran: Ran) -> None:
@@ -66,7 +66,7 @@ def assert_broken(ran: Ran) -> None:
     assert "Building with" not in ran.err
 
 
-def test_it_lies_on_this_machine(conda: Desk, known: str) -> None:
+def test_it_lies_on_this_machine(conda: PackagingHarness, known: str) -> None:
     ran = package(conda, known, *OUTPUTS)
     assert result(ran, conda.folder) == "passed"
     assert "unchanged dependencies: the environment in" in ran.err
@@ -78,7 +78,7 @@ def test_it_lies_on_this_machine(conda: Desk, known: str) -> None:
 
 
 @pytest.mark.parametrize("known", ["gzip", "zstd", "none"], indirect=True)
-def test_it_is_fetched_once(conda: Desk, known: str) -> None:
+def test_it_is_fetched_once(conda: PackagingHarness, known: str) -> None:
     forget(conda)
     put(conda, BROKEN)
     first, second = package(conda, known), package(conda, known)
@@ -88,7 +88,7 @@ def test_it_is_fetched_once(conda: Desk, known: str) -> None:
     assert FETCHING not in second.err
 
 
-def test_it_is_fetched_each_time_where_none_is_kept(conda: Desk, known: str) -> None:
+def test_it_is_fetched_each_time_where_none_is_kept(conda: PackagingHarness, known: str) -> None:
     forget(conda)
     conda.environ["PACKAGER_CHECK_CACHE_MAX_BYTES"] = "0"
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_it_is_fetched_each_time_where_none_is_kept(conda: Desk, known: str) -> 
     assert not (conda.folder / "cache/environments").exists()
 
 
-def test_it_is_too_large_to_be_fetched(conda: Desk, known: str) -> None:
+def test_it_is_too_large_to_be_fetched(conda: PackagingHarness, known: str) -> None:
     forget(conda)
     conda.environ["PACKAGER_CHECK_FETCH_MAX_BYTES"] = "1000000"
     put(conda, BROKEN)
@@ -112,7 +112,7 @@ def test_it_is_too_large_to_be_fetched(conda: Desk, known: str) -> None:
     assert_broken(package(conda, known, "-a", "check=always"))
 
 
-def test_a_packaging_or_the_command_line_leaves_it_out(conda: Desk, known: str) -> None:
+def test_a_packaging_or_the_command_line_leaves_it_out(conda: PackagingHarness, known: str) -> None:
     put(conda, BROKEN)
     for words in (("-a", "check=never"), ("--no-check",), ("-a", "check=always", "--no-check")):
         ran = package(conda, known, *OUTPUTS, *words)
@@ -120,7 +120,7 @@ def test_a_packaging_or_the_command_line_leaves_it_out(conda: Desk, known: str) 
     assert_broken(package(conda, known, "-a", "check=never", "--check"))
 
 
-def test_a_check_that_is_asked_for_and_can_not_be_made(pip: Desk, registry: Registry) -> None:
+def test_a_check_that_is_asked_for_and_can_not_be_made(pip: PackagingHarness, registry: Registry) -> None:
     put(pip, "import module_of_the_base\n")
     to = f"docker://{registry.host}/known/asked-for:1"
     ran = package(pip, to, "-a", "check=always")
@@ -133,7 +133,7 @@ def test_a_check_that_is_asked_for_and_can_not_be_made(pip: Desk, registry: Regi
     assert registry.ask("GET", "/v2/known/asked-for/tags/list")[0] == 404
 
 
-def test_a_model_that_changes_the_environment_does_so_for_itself_alone(conda: Desk, known: str) -> None:
+def test_a_model_that_changes_the_environment_does_so_for_itself_alone(conda: PackagingHarness, known: str) -> None:
     put(conda, IN_INIT + '    import os\n    open(os.__file__, "a").write("# mine")\n    return "matrix"\n')
     changing = package(conda, known)
     assert changing.code == CANT_SERVE
@@ -142,7 +142,7 @@ def test_a_model_that_changes_the_environment_does_so_for_itself_alone(conda: De
     assert result(ran, conda.folder) == "passed"
 
 
-def test_two_runs_at_once(conda: Desk, known: str) -> None:
+def test_two_runs_at_once(conda: PackagingHarness, known: str) -> None:
     forget(conda)
     words = ["build", str(conda.model), "-a", f"dockerfileBaseImage={conda.base}", "--output", known]
     with conda.start(*words) as first, conda.start(*words) as second:

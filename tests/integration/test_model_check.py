@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.system.process import run_command
-from packager.system.process_tree import unreadable
+from packager.system.process import run_command, unreadable
 from tests.integration.bases import plain_channel
-from tests.integration.oci import pip_desk, push, words
-from tests.integration.packaging import CONDA_FORGE, ROOT, Desk, zip_folder
+from tests.integration.oci import pip_harness, push, words
+from tests.integration.packaging import CONDA_FORGE, ROOT, PackagingHarness, zip_folder
 from tests.integration.registry import PASSWORD
 from tests.integration.test_environment import CACHE
 
@@ -48,14 +47,14 @@ def base(registry: Registry, storage: dict[str, str], tiny_base: str) -> str:
 
 
 @pytest.fixture
-def pip(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
-    desk = pip_desk(tmp_path, storage, base)
-    desk.environ["PACKAGER_ENVIRONMENT_CACHE"] = "false"
-    return desk
+def pip(tmp_path: Path, storage: dict[str, str], base: str) -> PackagingHarness:
+    harness = pip_harness(tmp_path, storage, base)
+    harness.environ["PACKAGER_ENVIRONMENT_CACHE"] = "false"
+    return harness
 
 
 @pytest.fixture
-def conda(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
+def conda(tmp_path: Path, storage: dict[str, str], base: str) -> PackagingHarness:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
     ours = {
         "PACKAGER_WORK_DIR": str(tmp_path / "work"),
@@ -64,31 +63,31 @@ def conda(tmp_path: Path, storage: dict[str, str], base: str) -> Desk:
         "PACKAGER_ENVIRONMENT_CACHE": "false",
         "PYTHONPATH": str(ROOT),
     }
-    desk = Desk(folder=tmp_path, environ={**inherited, **storage, **ours}, base=base)
-    desk.put_model()
-    return desk
+    harness = PackagingHarness(folder=tmp_path, environ={**inherited, **storage, **ours}, base=base)
+    harness.put_model()
+    return harness
 
 
-def put(desk: Desk, code: str) -> None:
+def put(harness: PackagingHarness, code: str) -> None:
     """Put a model's code in the place of the wine model's; what it defines comes after what is good."""
-    (desk.model / "odahuflow_model/entrypoint.py").write_text(GOOD + textwrap.dedent(code))
+    (harness.model / "odahuflow_model/entrypoint.py").write_text(GOOD + textwrap.dedent(code))
 
 
-def package(desk: Desk, output: str, *more: str) -> Ran:
-    return desk.packager(*words(desk, output, *more))
+def package(harness: PackagingHarness, output: str, *more: str) -> Ran:
+    return harness.packager(*words(harness, output, *more))
 
 
-def assert_refused(desk: Desk, registry: Registry, ran: Ran, repository: str, said: str) -> None:
+def assert_refused(harness: PackagingHarness, registry: Registry, ran: Ran, repository: str, said: str) -> None:
     assert ran.code == CANT_SERVE, ran.err
     assert said in ran.err
     assert ran.out == ""
     assert "Building with" not in ran.err
     assert registry.ask("GET", f"/v2/{repository}/tags/list")[0] == 404
-    assert list(desk.work.iterdir()) == []
-    assert list(desk.processes()) == []
+    assert list(harness.work.iterdir()) == []
+    assert list(harness.processes()) == []
 
 
-def test_a_good_model_is_checked_and_its_image_is_as_without(conda: Desk) -> None:
+def test_a_good_model_is_checked_and_its_image_is_as_without(conda: PackagingHarness) -> None:
     layers = {}
     for option in ("--check", "--no-check"):
         ran = package(conda, f"oci:{conda.folder / option[2:]}", option, "--verbose")
@@ -101,14 +100,14 @@ def test_a_good_model_is_checked_and_its_image_is_as_without(conda: Desk) -> Non
     assert layers["--check"] == layers["--no-check"]
 
 
-def test_a_module_that_the_conda_environment_lacks(conda: Desk, registry: Registry) -> None:
+def test_a_module_that_the_conda_environment_lacks(conda: PackagingHarness, registry: Registry) -> None:
     put(conda, "import numpy_of_another_age\n")
     ran = package(conda, f"docker://{registry.host}/check/lacking:1")
     assert_refused(conda, registry, ran, "check/lacking", "ModuleNotFoundError: No module named 'numpy_of_another_age'")
     assert 'File "/opt/odahu/model/odahuflow_model/entrypoint.py", line' in ran.err
 
 
-def test_a_model_that_changes_its_environment(conda: Desk, registry: Registry) -> None:
+def test_a_model_that_changes_its_environment(conda: PackagingHarness, registry: Registry) -> None:
     put(conda, 'import os\ndef init():\n    open(os.__file__, "a").write("# mine")\n    return "matrix"\n')
     ran = package(conda, f"docker://{registry.host}/check/changing:1")
     assert_refused(conda, registry, ran, "check/changing", "lib/")  # as it's forbidden, or as it's seen afterwards
@@ -145,7 +144,7 @@ def test_a_model_that_changes_its_environment(conda: Desk, registry: Registry) -
     ],
 )
 def test_a_model_that_can_not_serve_is_not_pushed(
-    pip: Desk, registry: Registry, name: str, code: str, said: str
+    pip: PackagingHarness, registry: Registry, name: str, code: str, said: str
 ) -> None:
     put(pip, code)
     if name == "hang":
@@ -157,7 +156,17 @@ def test_a_model_that_can_not_serve_is_not_pushed(
     assert "--no-check" in error["hint"]
 
 
-def test_what_the_check_leaves_of_a_zip_is_nothing(pip: Desk) -> None:
+def test_processes_that_a_model_leaves_behind_do_not_keep_the_check_waiting(pip: PackagingHarness) -> None:
+    """multiprocessing waits for them at Python's end; joblib's idle for 300 s."""
+    pip.environ["PACKAGER_CHECK_SECONDS"] = "100"
+    code = IN_INIT + "    multiprocessing.Process(target=time.sleep, args=(600,)).start()\n    return 'matrix'"
+    put(pip, "import multiprocessing, time\n" + code)
+    ran = package(pip, f"oci:{pip.folder / 'image'}", "--check")
+    assert (ran.code, "the model serves" in ran.err) == (0, True), ran.err
+    assert list(pip.processes()) == []
+
+
+def test_what_the_check_leaves_of_a_zip_is_nothing(pip: PackagingHarness) -> None:
     """Large files stay in the zip for the image, and are there for the check all the same; what it writes is gone."""
     (pip.model / "odahuflow_model/weights.bin").write_bytes(bytes(5 << 20))
     put(
@@ -190,13 +199,13 @@ def test_what_the_check_leaves_of_a_zip_is_nothing(pip: Desk) -> None:
     assert not (pip.model / "odahuflow_model/cache.txt").exists()
 
 
-def test_secrets_are_out_of_reach_and_out_of_the_log(pip: Desk, password_registry: Registry) -> None:
+def test_secrets_are_out_of_reach_and_out_of_the_log(pip: PackagingHarness, password_registry: Registry) -> None:
     put(
         pip,
         f"""
         import os, pathlib
         def init():
-            work = pathlib.Path(__file__).parents[3]
+            work = pathlib.Path(__file__).parents[4]
             print("it is the", {PASSWORD!r}, "that I know")
             logins = [path.name for path in work.glob("auth-*/*")]
             secret = [name for name, value in os.environ.items() if "hidden-word" in value]
@@ -216,7 +225,7 @@ def test_secrets_are_out_of_reach_and_out_of_the_log(pip: Desk, password_registr
     assert PASSWORD not in ran.err + pip.termination_log.read_text()
 
 
-def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: Desk) -> None:
+def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: PackagingHarness) -> None:
     put(pip, "import module_of_the_base\n")
     ran = package(pip, f"oci:{pip.folder / 'image'}")
     assert ran.code == 0, ran.err

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.front import serve_front
-from tests.integration.oci import Bench, assert_loads_under_its_name, build, digest_of, pip_desk, push
-from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, zip_folder
+from tests.integration.oci import OciHarness, assert_loads_under_its_name, build, digest_of, pip_harness, push
+from tests.integration.packaging import PODMAN, RUN_WORDS, PackagingHarness, zip_folder
 
 if TYPE_CHECKING:
     from tests.integration.registry import Registry
@@ -83,8 +83,8 @@ def bases(
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> Desk:
-    return pip_desk(tmp_path, storage, bases["tiny"])
+def harness(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> PackagingHarness:
+    return pip_harness(tmp_path, storage, bases["tiny"])
 
 
 class Layout:
@@ -120,16 +120,18 @@ class Layout:
 
 @pytest.mark.parametrize("integration", ["docker-rest", "docker-cli"])
 @pytest.mark.parametrize("base", ["tiny", "special", "oci", "docker", "index"])
-def test_the_same_files_and_config_as_buildahs(desk: Desk, bases: dict[str, str], base: str, integration: str) -> None:
-    desk.base = bases[base]
-    (desk.model / "odahuflow_model/program").write_text("#!/bin/sh\n")
-    (desk.model / "odahuflow_model/program").chmod(0o700)
-    (desk.model / "odahuflow_model/link").symlink_to("program")
-    (desk.model / "odahuflow_model/empty").mkdir(mode=0o700)
+def test_the_same_files_and_config_as_buildahs(
+    harness: PackagingHarness, bases: dict[str, str], base: str, integration: str
+) -> None:
+    harness.base = bases[base]
+    (harness.model / "odahuflow_model/program").write_text("#!/bin/sh\n")
+    (harness.model / "odahuflow_model/program").chmod(0o700)
+    (harness.model / "odahuflow_model/link").symlink_to("program")
+    (harness.model / "odahuflow_model/empty").mkdir(mode=0o700)
     images = {}
     for engine in ("oci", "buildah"):
-        build(desk, f"oci:{engine}", "--engine", engine, "--packager", integration)
-        images[engine] = Layout(desk.folder / engine)
+        build(harness, f"oci:{engine}", "--engine", engine, "--packager", integration)
+        images[engine] = Layout(harness.folder / engine)
     oci, buildah = images["oci"], images["buildah"]
     assert oci.files() == buildah.files()
     for image in (oci, buildah):  # Buildah writes a variable that is set anew last, Docker and we where it was
@@ -139,50 +141,52 @@ def test_the_same_files_and_config_as_buildahs(desk: Desk, bases: dict[str, str]
     assert oci.config["rootfs"]["diff_ids"][:-3] == buildah.config["rootfs"]["diff_ids"][:-3]
 
 
-def test_a_platform_of_an_index(desk: Desk, bases: dict[str, str]) -> None:
-    desk.base = bases["index"]
-    build(desk, "oci:layout", "--platform", "linux/amd64")
-    assert Layout(desk.folder / "layout").config["architecture"] == "amd64"
-    words = ("-a", f"dockerfileBaseImage={desk.base}", "--output", "oci:other", "--platform", "linux/arm64")
-    ran = desk.packager("build", str(desk.model), *words)
+def test_a_platform_of_an_index(harness: PackagingHarness, bases: dict[str, str]) -> None:
+    harness.base = bases["index"]
+    build(harness, "oci:layout", "--platform", "linux/amd64")
+    assert Layout(harness.folder / "layout").config["architecture"] == "amd64"
+    words = ("-a", f"dockerfileBaseImage={harness.base}", "--output", "oci:other", "--platform", "linux/arm64")
+    ran = harness.packager("build", str(harness.model), *words)
     assert ran.code == 33, ran.err
     assert "has no image" in ran.err
     assert "for linux/arm64" in ran.err
-    assert not (desk.folder / "other").exists()
+    assert not (harness.folder / "other").exists()
 
 
-def test_a_base_in_a_layout_and_in_its_archive(desk: Desk, storage: dict[str, str], registry: Registry) -> None:
+def test_a_base_in_a_layout_and_in_its_archive(
+    harness: PackagingHarness, storage: dict[str, str], registry: Registry
+) -> None:
     for transport in ("oci:base", "oci-archive:base.tar"):
-        words = ["skopeo", "copy", "--src-tls-verify=false", f"docker://{desk.base}", f"{transport}:1"]
-        subprocess.run(words, cwd=desk.folder, env=storage, check=True, capture_output=True)
+        words = ["skopeo", "copy", "--src-tls-verify=false", f"docker://{harness.base}", f"{transport}:1"]
+        subprocess.run(words, cwd=harness.folder, env=storage, check=True, capture_output=True)
     images = []
     for number, base in enumerate(
-        (desk.base, "oci:base", "oci:base:1", "oci-archive:base.tar", "oci-archive:base.tar:1")
+        (harness.base, "oci:base", "oci:base:1", "oci-archive:base.tar", "oci-archive:base.tar:1")
     ):
-        desk.base = base
-        build(desk, f"oci:layout-{number}")
-        images.append(Layout(desk.folder / f"layout-{number}"))
+        harness.base = base
+        build(harness, f"oci:layout-{number}")
+        images.append(Layout(harness.folder / f"layout-{number}"))
     assert len({json.dumps(image.config["rootfs"]) for image in images}) == 1
     assert len({json.dumps(image.index["manifests"][0]["digest"]) for image in images[1:]}) == 1
-    assert str(desk.folder) not in json.dumps([images[1].config, images[1].manifest])
-    ran = build(desk, f"docker://{registry.host}/models/layout-base:1")
+    assert str(harness.folder) not in json.dumps([images[1].config, images[1].manifest])
+    ran = build(harness, f"docker://{registry.host}/models/layout-base:1")
     assert ran.out.strip().endswith(str(registry.digest("models/layout-base", "1")))
 
 
 def test_a_base_with_onbuild_is_refused_before_anything_is_made(
-    desk: Desk, storage: dict[str, str], registry: Registry
+    harness: PackagingHarness, storage: dict[str, str], registry: Registry
 ) -> None:
-    (desk.folder / "Dockerfile").write_text("FROM localhost/tiny-base:1\nONBUILD COPY x /x\n")
+    (harness.folder / "Dockerfile").write_text("FROM localhost/tiny-base:1\nONBUILD COPY x /x\n")
     words = ["--format", "docker", "--tag", "localhost/onbuild:1"]
-    subprocess.run(["buildah", "build", *words, str(desk.folder)], env=storage, check=True, capture_output=True)
+    subprocess.run(["buildah", "build", *words, str(harness.folder)], env=storage, check=True, capture_output=True)
     push(storage, "localhost/onbuild:1", registry.host, "bases/onbuild:1", image_format="v2s2")
     base = f"dockerfileBaseImage={registry.host}/bases/onbuild:1"
-    ran = desk.packager("build", str(desk.model), "-a", base, "--output", "oci:layout")
+    ran = harness.packager("build", str(harness.model), "-a", base, "--output", "oci:layout")
     assert ran.code == 40, ran.err
     assert "ONBUILD COPY x /x" in ran.err
     assert "--engine buildah" in ran.err
     assert "Preparing the model's dependencies" not in ran.err
-    assert not (desk.folder / "layout").exists()
+    assert not (harness.folder / "layout").exists()
 
 
 OUTPUTS = [
@@ -207,9 +211,9 @@ def test_other_tools_take_every_output(
 ) -> None:
     (tmp_path / "work").mkdir()
     to = output.format(host=registry.host, folder=tmp_path)
-    bench = Bench(tmp_path, {"image_format": image_format})
+    harness = OciHarness(tmp_path, {"image_format": image_format})
     files: dict[str, bytes | Path] = {"model": b"the model", "large": os.urandom(3 << 20)}
-    built = bench.build(bases[base], to, files, entrypoint=("/bin/cat",), cmd=("/opt/odahu/model",), user="65534")
+    built = harness.build(bases[base], to, files, entrypoint=("/bin/cat",), cmd=("/opt/odahu/model",), user="65534")
     name = f"{to}:r.io/models/wine:1" if to.startswith("oci:") else to
     tls = ["--tls-verify=false"] if to.startswith("docker://") else []
     inspected = json.loads(run(storage, "skopeo", "inspect", *tls, name))
@@ -231,22 +235,24 @@ def run(environ: dict[str, str], *words: str) -> str:
     return done.stdout
 
 
-def test_the_same_inputs_give_the_same_digest_wherever_and_whenever(desk: Desk, registry: Registry) -> None:
-    archive = zip_folder(desk.model, desk.folder / "wine.zip")
+def test_the_same_inputs_give_the_same_digest_wherever_and_whenever(
+    harness: PackagingHarness, registry: Registry
+) -> None:
+    archive = zip_folder(harness.model, harness.folder / "wine.zip")
     to = f"docker://{registry.host}/models/same"
-    words = ("-a", f"dockerfileBaseImage={desk.base}", "--output")
-    first = digest_of(desk.packager("build", str(archive), *words, f"{to}:1"))
+    words = ("-a", f"dockerfileBaseImage={harness.base}", "--output")
+    first = digest_of(harness.packager("build", str(archive), *words, f"{to}:1"))
     assert first == registry.digest("models/same", "1")
-    assert digest_of(desk.packager("build", str(archive), *words, f"{to}:2")) == first
-    assert digest_of(desk.packager("build", str(archive), *words, f"{to}:3", "--refresh-environment")) == first
+    assert digest_of(harness.packager("build", str(archive), *words, f"{to}:2")) == first
+    assert digest_of(harness.packager("build", str(archive), *words, f"{to}:3", "--refresh-environment")) == first
 
-    elsewhere = desk.folder / "elsewhere"
+    elsewhere = harness.folder / "elsewhere"
     for name in ("cwd", "tmp", "work", "cache"):
         (elsewhere / name).mkdir(parents=True)
     other = shutil.copy(archive, elsewhere / "other.zip")
     os.utime(other, (1, 1))
     environ = {
-        **desk.environ,
+        **harness.environ,
         "TMPDIR": str(elsewhere / "tmp"),
         "PACKAGER_WORK_DIR": str(elsewhere / "work"),
         "PACKAGER_CACHE_DIR": str(elsewhere / "cache"),
@@ -265,15 +271,15 @@ def test_the_same_inputs_give_the_same_digest_wherever_and_whenever(desk: Desk, 
     assert registry.digest("models/same", "4") == first
 
 
-def test_source_date_epoch(desk: Desk) -> None:
-    desk.environ["SOURCE_DATE_EPOCH"] = "1234567890"
+def test_source_date_epoch(harness: PackagingHarness) -> None:
+    harness.environ["SOURCE_DATE_EPOCH"] = "1234567890"
     digests = []
     for number in (1, 2):
-        build(desk, f"oci:layout-{number}")
-        for path in desk.model.rglob("*"):
+        build(harness, f"oci:layout-{number}")
+        for path in harness.model.rglob("*"):
             os.utime(path, (number * 10**9, number * 10**9))  # of no account then
-        digests.append(Layout(desk.folder / f"layout-{number}").index["manifests"][0]["digest"])
-    image = Layout(desk.folder / "layout-1")
+        digests.append(Layout(harness.folder / f"layout-{number}").index["manifests"][0]["digest"])
+    image = Layout(harness.folder / "layout-1")
     assert image.config["created"] == image.config["config"]["Labels"]["org.opencontainers.image.created"]
     assert image.config["created"] == "2009-02-13T23:31:30Z"
     with tarfile.open(image.blob(image.manifest["layers"][-1]["digest"])) as archive:
@@ -281,9 +287,9 @@ def test_source_date_epoch(desk: Desk) -> None:
     assert digests[0] == digests[1]
 
 
-def put_large(desk: Desk, sizes: dict[str, int]) -> Path:
+def put_large(harness: PackagingHarness, sizes: dict[str, int]) -> Path:
     """Make the model a zip with large files that don't compress: a random megabyte, again and again."""
-    archive = zip_folder(desk.model, desk.folder / "large.zip")
+    archive = zip_folder(harness.model, harness.folder / "large.zip")
     piece = os.urandom(1 << 20)
     with zipfile.ZipFile(archive, "a") as stream:
         for name, size in sizes.items():
@@ -293,29 +299,29 @@ def put_large(desk: Desk, sizes: dict[str, int]) -> Path:
     return archive
 
 
-def test_repackaging_sends_the_model_and_little_more(desk: Desk, registry: Registry) -> None:
+def test_repackaging_sends_the_model_and_little_more(harness: PackagingHarness, registry: Registry) -> None:
     size = 5 << 20
     with serve_front(registry) as front:
-        desk.base = desk.base.replace(registry.host, front.host)
+        harness.base = harness.base.replace(registry.host, front.host)
         for version in (1, 2):
-            (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(size))
+            (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(size))
             front.forget()
-            ran = build(desk, f"docker://{front.host}/models/again:{version}")
+            ran = build(harness, f"docker://{front.host}/models/again:{version}")
         assert size < front.sent < size + (64 << 10)
         assert front.count("GET", "/blobs/") < 5
     assert digest_of(ran) == registry.digest("models/again", "2")
 
 
-def test_only_the_layer_of_a_file_that_has_changed_is_sent(desk: Desk, registry: Registry) -> None:
+def test_only_the_layer_of_a_file_that_has_changed_is_sent(harness: PackagingHarness, registry: Registry) -> None:
     with serve_front(registry) as front:
-        desk.base = desk.base.replace(registry.host, front.host)
+        harness.base = harness.base.replace(registry.host, front.host)
         for name in ("a", "b"):
-            (desk.model / f"odahuflow_model/{name}.bin").write_bytes(os.urandom(40 << 20))
+            (harness.model / f"odahuflow_model/{name}.bin").write_bytes(os.urandom(40 << 20))
         for version in (1, 2):
-            (desk.model / "odahuflow_model/c.bin").write_bytes(os.urandom(40 << 20))
-            (desk.model / "odahuflow_model/version").write_text(str(version))
+            (harness.model / "odahuflow_model/c.bin").write_bytes(os.urandom(40 << 20))
+            (harness.model / "odahuflow_model/version").write_text(str(version))
             front.forget()
-            build(desk, f"docker://{front.host}/models/shards:{version}")
+            build(harness, f"docker://{front.host}/models/shards:{version}")
         assert (40 << 20) < front.sent < (40 << 20) + (64 << 10)
     layers = [registry.manifest("models/shards", str(version))["layers"] for version in (1, 2)]
     assert [old["digest"] == new["digest"] for old, new in zip(*layers, strict=True)][-5:] == [
@@ -337,15 +343,15 @@ sys.exit(done.returncode)
 
 
 @pytest.mark.timeout(600)
-def test_memory(desk: Desk, registry: Registry) -> None:
+def test_memory(harness: PackagingHarness, registry: Registry) -> None:
     to = f"docker://{registry.host}/models/memory:1"
-    build(desk, to)
-    archive = put_large(desk, {"odahuflow_model/weights.bin": 500})
-    words = ["build", str(archive), "-a", f"dockerfileBaseImage={desk.base}", "--output", to]
+    build(harness, to)
+    archive = put_large(harness, {"odahuflow_model/weights.bin": 500})
+    words = ["build", str(archive), "-a", f"dockerfileBaseImage={harness.base}", "--output", to]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *words],
-        env=desk.environ,
-        cwd=desk.folder,
+        env=harness.environ,
+        cwd=harness.folder,
         capture_output=True,
         text=True,
         check=False,
@@ -357,28 +363,28 @@ def test_memory(desk: Desk, registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("stalled", [False, True])
-def test_a_signal_during_the_upload(desk: Desk, registry: Registry, stalled: bool) -> None:
+def test_a_signal_during_the_upload(harness: PackagingHarness, registry: Registry, stalled: bool) -> None:
     with serve_front(registry) as front:
-        desk.base = desk.base.replace(registry.host, front.host)
+        harness.base = harness.base.replace(registry.host, front.host)
         to = f"docker://{front.host}/models/stopped-{stalled}:1".lower()
-        before = digest_of(build(desk, to))
-        (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(60 << 20))
+        before = digest_of(build(harness, to))
+        (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(60 << 20))
         front.forget()
         if stalled:
             front.stalled.set()
         else:
             front.slow = True
-        words = ("-a", f"dockerfileBaseImage={desk.base}", "--output", to, "--termination-log", "log")
-        process = desk.start("build", str(desk.model), *words)
+        words = ("-a", f"dockerfileBaseImage={harness.base}", "--output", to, "--termination-log", "log")
+        process = harness.start("build", str(harness.model), *words)
         assert front.reached.wait(60)
         asked = front.count("DELETE", "/blobs/uploads/")  # whether we may push
         process.terminate()
         out, err = process.communicate(timeout=25)  # the grace of a pod is 30 s
         assert process.returncode == 143, err
         assert out == ""
-        assert json.loads((desk.folder / "log").read_text())["error"]["code"] == "interrupted"
+        assert json.loads((harness.folder / "log").read_text())["error"]["code"] == "interrupted"
         if not stalled:  # what hangs can't be called off; the registry forgets it in time
             assert front.count("DELETE", "/blobs/uploads/") - asked == front.count("PATCH", "") > 0
     assert registry.digest(f"models/stopped-{stalled}".lower(), "1") == before
-    assert list(desk.work.iterdir()) == []
-    assert list(desk.processes()) == []
+    assert list(harness.work.iterdir()) == []
+    assert list(harness.processes()) == []

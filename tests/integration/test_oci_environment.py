@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.front import Front, serve_front
-from tests.integration.oci import build, digest_of, pip_desk, push, put_requirements, words
+from tests.integration.front import FaultProxy, serve_front
+from tests.integration.oci import build, digest_of, pip_harness, push, put_requirements, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.integration.packaging import Desk, Ran
+    from tests.integration.packaging import PackagingHarness, Ran
     from tests.integration.registry import Registry
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
@@ -28,15 +28,15 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @pytest.fixture
-def front(registry: Registry, storage: dict[str, str], tiny_base: str) -> Iterator[Front]:
+def front(registry: Registry, storage: dict[str, str], tiny_base: str) -> Iterator[FaultProxy]:
     push(storage, tiny_base, registry.host, "environments/base:1")
     with serve_front(registry) as front:
         yield front
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], front: Front) -> Desk:
-    return pip_desk(tmp_path, storage, f"{front.host}/environments/base:1")
+def harness(tmp_path: Path, storage: dict[str, str], front: FaultProxy) -> PackagingHarness:
+    return pip_harness(tmp_path, storage, f"{front.host}/environments/base:1")
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def assert_used(ran: Ran) -> None:
 
 
 def test_an_unchanged_environment_is_neither_made_nor_sent(
-    desk: Desk, front: Front, registry: Registry, path: str
+    harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str
 ) -> None:
     to = f"docker://{front.host}/{path}"
-    assert_made(build(desk, f"{to}:1"))
-    (desk.model / "odahuflow_model/weights.bin").write_bytes(b"another model")
+    assert_made(build(harness, f"{to}:1"))
+    (harness.model / "odahuflow_model/weights.bin").write_bytes(b"another model")
     front.forget()
-    second = build(desk, f"{to}:2")
+    second = build(harness, f"{to}:2")
     assert_used(second)
     assert "layer environment: unchanged" in second.err
     assert front.count("PATCH", "") == 2  # the model's layer and the config
@@ -106,64 +106,70 @@ def test_an_unchanged_environment_is_neither_made_nor_sent(
     assert first[:-1] == last[:-1]
 
     # A third image, elsewhere in this registry, takes the layer over without a byte of it.
-    desk.environ["PACKAGER_CACHE_REPO"] = f"{front.host}/{path}/cache"
+    harness.environ["PACKAGER_CACHE_REPO"] = f"{front.host}/{path}/cache"
     front.forget()
-    third = build(desk, f"docker://{front.host}/{path}-elsewhere:1")
+    third = build(harness, f"docker://{front.host}/{path}-elsewhere:1")
     assert_used(third)
     assert "layer environment: taken over in the registry" in third.err
 
-    put_requirements(desk, "# nothing else\n")
-    assert_made(build(desk, f"{to}:4"))
+    put_requirements(harness, "# nothing else\n")
+    assert_made(build(harness, f"{to}:4"))
 
 
-def test_the_cache_in_a_registry_that_takes_nothing_over(desk: Desk, front: Front, path: str) -> None:
+def test_the_cache_in_a_registry_that_takes_nothing_over(
+    harness: PackagingHarness, front: FaultProxy, path: str
+) -> None:
     front.rewrites = lambda _method, asked: asked.split("?mount")[0]
     to = f"docker://{front.host}/{path}:1"
-    first = build(desk, to)
+    first = build(harness, to)
     assert_made(first)
-    second = build(desk, to)
+    second = build(harness, to)
     assert_used(second)
     assert digest_of(first) == digest_of(second)
 
 
-def test_the_cache_in_another_registry(desk: Desk, front: Front, registry: Registry, path: str) -> None:
-    desk.environ["PACKAGER_CACHE_REPO"] = f"{registry.host}/{path}/kept"
-    first = build(desk, f"docker://{front.host}/{path}:1")
+def test_the_cache_in_another_registry(
+    harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str
+) -> None:
+    harness.environ["PACKAGER_CACHE_REPO"] = f"{registry.host}/{path}/kept"
+    first = build(harness, f"docker://{front.host}/{path}:1")
     assert_made(first)
-    second = build(desk, f"docker://{front.host}/{path}-new:1")
+    second = build(harness, f"docker://{front.host}/{path}-new:1")
     assert_used(second)
     assert "layer environment: copied" in second.err
     assert digest_of(first) == digest_of(second)
 
 
-def test_age_refresh_and_no_cache(desk: Desk, front: Front, registry: Registry, path: str) -> None:
+def test_age_refresh_and_no_cache(harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str) -> None:
     to = f"docker://{front.host}/{path}:1"
-    first = build(desk, to)
-    assert_made(build(desk, to, "--refresh-environment"), said="solved anew, as asked for")
-    desk.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "0"
-    assert_made(build(desk, to), said="min old: solving anew")
-    desk.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "1"
-    assert_used(build(desk, to))
+    first = build(harness, to)
+    assert_made(build(harness, to, "--refresh-environment"), said="solved anew, as asked for")
+    harness.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "0"
+    assert_made(build(harness, to), said="min old: solving anew")
+    harness.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "1"
+    assert_used(build(harness, to))
     front.forget()
-    desk.environ["PACKAGER_ENVIRONMENT_CACHE"] = "false"
-    last = build(desk, to)
+    harness.environ["PACKAGER_ENVIRONMENT_CACHE"] = "false"
+    last = build(harness, to)
     assert_made(last)
     assert front.count("GET", "/cache/") == 0
     assert digest_of(last) == digest_of(first)
     assert len(Cache(registry, path).tags()) == 1
 
 
-def test_a_kept_layer_that_is_gone_is_made_anew(desk: Desk, front: Front, registry: Registry, path: str) -> None:
+def test_a_kept_layer_that_is_gone_is_made_anew(
+    harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str
+) -> None:
     to = f"docker://{front.host}/{path}:1"
-    first = build(desk, to)
+    first = build(harness, to)
     cache = Cache(registry, path)
     (tag,) = cache.tags()
     layer = cache.note(tag)["layers"][0]["digest"]
     assert registry.ask("DELETE", f"/v2/{cache.path}/blobs/{layer}")[0] == 202
-    second = build(desk, to)
+    second = build(harness, to)
     assert_made(second, said="speaks of a blob that is no longer there")
     assert digest_of(second) == digest_of(first)
-    assert_used(build(desk, to))
+    assert_used(build(harness, to))
 
 
 LIES = {
@@ -175,23 +181,25 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_note_that_lies_is_replaced(desk: Desk, front: Front, registry: Registry, path: str, lie: str) -> None:
-    desk.environ["SOURCE_DATE_EPOCH"] = "1234567890"  # the label names the model's time, which changes here
+def test_a_note_that_lies_is_replaced(
+    harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str, lie: str
+) -> None:
+    harness.environ["SOURCE_DATE_EPOCH"] = "1234567890"  # the label names the model's time, which changes here
     to = f"docker://{front.host}/{path}:1"
-    first = build(desk, to)
+    first = build(harness, to)
     cache = Cache(registry, path)
     (tag,) = cache.tags()
     note = cache.note(tag)
     document = json.loads(registry.blob(cache.path, note["config"]["digest"]))
     if lie == "of another environment":
-        put_requirements(desk, "# another one\n")
-        build(desk, to)
+        put_requirements(harness, "# another one\n")
+        build(harness, to)
         (other,) = set(cache.tags()) - {tag}
         cache.put(tag, cache.note(other))
-        put_requirements(desk, "# nothing\n")
+        put_requirements(harness, "# nothing\n")
     elif lie == "an image":
         image = registry.manifest(path, "1")
-        desk.environ["PACKAGER_CACHE_REPO"] = f"{front.host}/{path}"
+        harness.environ["PACKAGER_CACHE_REPO"] = f"{front.host}/{path}"
         cache.path = path
         cache.put(tag, image)
     else:
@@ -200,30 +208,30 @@ def test_a_note_that_lies_is_replaced(desk: Desk, front: Front, registry: Regist
         else:
             note["config"] |= cache.put_document({**document, "diffId": "sha256:12"})
         cache.put(tag, note)
-    second = build(desk, to)
+    second = build(harness, to)
     assert_made(second, said=LIES[lie])
     assert "WARNING" in second.err
     assert digest_of(second) == digest_of(first)
-    assert_used(build(desk, to))
+    assert_used(build(harness, to))
 
 
-def test_two_jobs_at_once(desk: Desk, front: Front, registry: Registry, path: str) -> None:
+def test_two_jobs_at_once(harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str) -> None:
     to = f"docker://{front.host}/{path}:1"
-    (desk.model / "odahuflow_model/weights.bin").write_bytes(b"x" * (4 << 20))
-    processes = [desk.start(*words(desk, to)) for _ in range(2)]
+    (harness.model / "odahuflow_model/weights.bin").write_bytes(b"x" * (4 << 20))
+    processes = [harness.start(*words(harness, to)) for _ in range(2)]
     ended = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
     digests = {out.strip().rpartition("@")[2] for out, _ in ended}
     assert digests == {registry.digest(path, "1")}
-    assert_used(build(desk, to))
+    assert_used(build(harness, to))
 
 
-def test_a_cache_that_may_not_be_written_is_no_failure(desk: Desk, front: Front, path: str) -> None:
+def test_a_cache_that_may_not_be_written_is_no_failure(harness: PackagingHarness, front: FaultProxy, path: str) -> None:
     front.answers = lambda method, asked: (403, b"{}") if method != "GET" and "/cache/" in asked else None
-    ran = build(desk, f"docker://{front.host}/{path}:1")
+    ran = build(harness, f"docker://{front.host}/{path}:1")
     assert "the environment can't be kept for the next run" in ran.err
 
 
-def test_a_cache_that_can_not_be_read_is_no_failure(desk: Desk, front: Front, path: str) -> None:
+def test_a_cache_that_can_not_be_read_is_no_failure(harness: PackagingHarness, front: FaultProxy, path: str) -> None:
     front.answers = lambda _method, asked: (403, b"{}") if "/cache/" in asked else None
-    assert_made(build(desk, f"docker://{front.host}/{path}:1"), said="can't be read, and are not used")
+    assert_made(build(harness, f"docker://{front.host}/{path}:1"), said="can't be read, and are not used")

@@ -21,8 +21,8 @@ from packager.errors import (
 )
 from packager.image.plan import ImageConfig, ImagePlan, RunStep
 from packager.models.reference import Destination, Reference
-from tests.integration.front import Front, serve_front
-from tests.integration.oci import Bench, push
+from tests.integration.front import FaultProxy, serve_front
+from tests.integration.oci import OciHarness, push
 from tests.integration.packagings import wait_until
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def place(folder: Path) -> str:
 
 
 @pytest.fixture
-def front(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> Iterator[Front]:
+def front(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> Iterator[FaultProxy]:
     """A front with the base behind it, in a repository of this test's own."""
     push(storage, tiny_base, registry.host, f"{place(tmp_path)}/base:1")
     with serve_front(registry) as front:
@@ -50,13 +50,13 @@ def front(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def harness(tmp_path: Path) -> OciHarness:
     (tmp_path / "work").mkdir()
-    return Bench(tmp_path)
+    return OciHarness(tmp_path)
 
 
 @pytest.fixture
-def names(front: Front, tmp_path: Path) -> tuple[str, str]:
+def names(front: FaultProxy, tmp_path: Path) -> tuple[str, str]:
     return f"{front.host}/{place(tmp_path)}/base:1", f"docker://{front.host}/{place(tmp_path)}/wine:1"
 
 
@@ -69,69 +69,71 @@ def assert_whole(registry: Registry, path: str, digest: str) -> None:
 
 @pytest.mark.parametrize("cuts", [[3 << 20], [0], [1 << 20, 2 << 20, 0]], ids=str)
 def test_an_upload_that_is_cut_is_brought_to_its_end(
-    bench: Bench, front: Front, names: tuple[str, str], registry: Registry, cuts: list[int]
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry, cuts: list[int]
 ) -> None:
     front.cuts = list(cuts)
-    built = bench.build(*names, {"model": os.urandom(LARGE)})
+    built = harness.build(*names, {"model": os.urandom(LARGE)})
     assert not front.cuts
     assert front.count("PATCH", "/wine/") >= len(cuts) + 1
-    assert_whole(registry, f"{place(bench.folder)}/wine", built.digest)
-    bench.assert_nothing_left()
+    assert_whole(registry, f"{place(harness.folder)}/wine", built.digest)
+    harness.assert_nothing_left()
 
 
 def test_a_registry_that_takes_no_blob_over(
-    bench: Bench, front: Front, names: tuple[str, str], registry: Registry
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry
 ) -> None:
     front.rewrites = lambda _method, path: path.split("?mount")[0]
-    built = bench.build(*names, {"model": b"model"})
+    built = harness.build(*names, {"model": b"model"})
     assert front.count("POST", "mount=") == 1
-    assert_whole(registry, f"{place(bench.folder)}/wine", built.digest)
+    assert_whole(registry, f"{place(harness.folder)}/wine", built.digest)
     front.forget()
-    assert bench.build(*names, {"model": b"model"}) == built
+    assert harness.build(*names, {"model": b"model"}) == built
     assert front.count("POST", "") == 0  # everything is there
 
 
 def test_a_registry_that_takes_a_blob_over(
-    bench: Bench, front: Front, names: tuple[str, str], registry: Registry
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry
 ) -> None:
-    built = bench.build(*names, {"model": b"model"})
-    base = registry.manifest(f"{place(bench.folder)}/base", "1")["layers"]
+    built = harness.build(*names, {"model": b"model"})
+    base = registry.manifest(f"{place(harness.folder)}/base", "1")["layers"]
     assert front.count("POST", "mount=") == len(base)
     assert front.sent < 64 << 10 < sum(layer["size"] for layer in base)
-    assert_whole(registry, f"{place(bench.folder)}/wine", built.digest)
+    assert_whole(registry, f"{place(harness.folder)}/wine", built.digest)
 
 
-def test_a_registry_that_takes_no_parts(bench: Bench, front: Front, names: tuple[str, str], registry: Registry) -> None:
+def test_a_registry_that_takes_no_parts(
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry
+) -> None:
     front.answers = lambda method, _path: (405, b"{}") if method == "PATCH" else None
-    built = bench.build(*names, {"model": os.urandom(LARGE), "small": b"x"})
-    assert_whole(registry, f"{place(bench.folder)}/wine", built.digest)
+    built = harness.build(*names, {"model": os.urandom(LARGE), "small": b"x"})
+    assert_whole(registry, f"{place(harness.folder)}/wine", built.digest)
 
 
 def test_the_bases_registry_is_another_one(
-    bench: Bench, front: Front, names: tuple[str, str], password_registry: Registry, registry: Registry
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], password_registry: Registry, registry: Registry
 ) -> None:
     """It refuses us here, as nobody gave a login for it: the error names it, and nothing is sent."""
     with pytest.raises(RegistryAuthError, match=password_registry.host):
-        bench.build(names[0], f"docker://{password_registry.host}/models/wine:1", {"model": b"x"})
-    built = bench.build(names[0], f"docker://{registry.host}/{place(bench.folder)}/other:1", {"model": b"x"})
-    assert_whole(registry, f"{place(bench.folder)}/other", built.digest)
+        harness.build(names[0], f"docker://{password_registry.host}/models/wine:1", {"model": b"x"})
+    built = harness.build(names[0], f"docker://{registry.host}/{place(harness.folder)}/other:1", {"model": b"x"})
+    assert_whole(registry, f"{place(harness.folder)}/other", built.digest)
     assert front.count("POST", "") == 0
 
 
 def refuse(method: str, words: str, status: int) -> Any:
-    def change(front: Front, _registry: Registry, _path: str) -> None:
+    def change(front: FaultProxy, _registry: Registry, _path: str) -> None:
         front.answers = lambda asked, path: (status, b"{}") if asked == method and words in path else None
 
     return change
 
 
-def remove_layer(_front: Front, registry: Registry, path: str) -> None:
+def remove_layer(_front: FaultProxy, registry: Registry, path: str) -> None:
     for name in ("base", "wine"):
         layer = registry.manifest(f"{path}/{name}", "1")["layers"][0]["digest"]
         assert registry.ask("DELETE", f"/v2/{path}/{name}/blobs/{layer}")[0] == 202
 
 
-def change_layer(front: Front, registry: Registry, path: str) -> None:
+def change_layer(front: FaultProxy, registry: Registry, path: str) -> None:
     remove_layer(front, registry, path)
     push_again = registry.manifest(f"{path}/base", "1")["layers"][0]
     front.answers = lambda method, asked: (
@@ -139,7 +141,7 @@ def change_layer(front: Front, registry: Registry, path: str) -> None:
     )
 
 
-def claim_another_digest(front: Front, _registry: Registry, _path: str) -> None:
+def claim_another_digest(front: FaultProxy, _registry: Registry, _path: str) -> None:
     def change(method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
         if method == "PUT" and "/blobs/" in path:
             headers["Docker-Content-Digest"] = "sha256:" + "0" * 64
@@ -148,13 +150,13 @@ def claim_another_digest(front: Front, _registry: Registry, _path: str) -> None:
     front.changes = change
 
 
-def lose_the_end(front: Front, _registry: Registry, _path: str) -> None:
+def lose_the_end(front: FaultProxy, _registry: Registry, _path: str) -> None:
     front.rewrites = lambda method, path: (
         path.replace("digest=sha256%3A", "digest=sha256%3A0") if method == "PUT" else path
     )
 
 
-def always_cut(front: Front, _registry: Registry, _path: str) -> None:
+def always_cut(front: FaultProxy, _registry: Registry, _path: str) -> None:
     front.cuts = [100] * 1000
 
 
@@ -178,50 +180,52 @@ def own_threads() -> set[threading.Thread]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_after_a_fault_the_tag_is_what_it_was(
-    bench: Bench, front: Front, names: tuple[str, str], registry: Registry, fault: str
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry, fault: str
 ) -> None:
-    path = place(bench.folder)
+    path = place(harness.folder)
     threads = own_threads()
-    before = bench.build(*names, {"model": b"the first"}).digest
+    before = harness.build(*names, {"model": b"the first"}).digest
     change, kind, words = FAULTS[fault]
     change(front, registry, path)
-    bench.retry_seconds = 1
+    harness.retry_seconds = 1
     with pytest.raises(PackagerError, match=words) as caught:
-        bench.build(*names, {"model": os.urandom(LARGE), "more": b"x"})
+        harness.build(*names, {"model": os.urandom(LARGE), "more": b"x"})
     assert type(caught.value) is kind or isinstance(caught.value, kind)
     assert caught.value.hint
     assert registry.digest(f"{path}/wine", "1") == before
     wait_until(lambda: own_threads() <= threads)
-    bench.assert_nothing_left()
+    harness.assert_nothing_left()
 
 
-def test_a_command_during_the_build_is_beyond_it(bench: Bench, front: Front, names: tuple[str, str]) -> None:
+def test_a_command_during_the_build_is_beyond_it(
+    harness: OciHarness, front: FaultProxy, names: tuple[str, str]
+) -> None:
     to = Destination.parse(names[1], Reference.parse("r.io/x"))
-    with bench.access(to.reference) as access:
+    with harness.access(to.reference) as access:
         plan = ImagePlan(
-            base=bench.engine.inspect_base(Reference.parse(names[0]), access),
+            base=harness.engine.inspect_base(Reference.parse(names[0]), access),
             steps=(RunStep(name="conda env update", argv=("true",)),),
             config=ImageConfig(),
         )
         front.forget()
         with pytest.raises(BuildError, match="needs `conda env update`") as caught:
-            bench.engine.build(plan, bench.folder, to, access)
+            harness.engine.build(plan, harness.folder, to, access)
     assert "--engine buildah" in caught.value.hint
     assert front.asked == []
 
 
-def test_two_builds_at_once(bench: Bench, front: Front, names: tuple[str, str], registry: Registry) -> None:
+def test_two_builds_at_once(harness: OciHarness, front: FaultProxy, names: tuple[str, str], registry: Registry) -> None:
     files: dict[str, bytes | Path] = {"model": os.urandom(LARGE), "small": b"x"}
     front.slow = True
     digests: list[str] = []
-    threads = [threading.Thread(target=lambda: digests.append(bench.build(*names, files).digest)) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: digests.append(harness.build(*names, files).digest)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(digests) == 3
     assert len(set(digests)) == 1
-    assert_whole(registry, f"{place(bench.folder)}/wine", digests[0])
+    assert_whole(registry, f"{place(harness.folder)}/wine", digests[0])
 
 
 @pytest.mark.needs("root")
@@ -232,32 +236,32 @@ def test_two_builds_at_once(bench: Bench, front: Front, names: tuple[str, str], 
         *((output, 9) for output in ("oci-archive:{}/a.tar", "docker-archive:{}/a.tar")),
     ],
 )
-def test_a_full_disk(bench: Bench, names: tuple[str, str], output: str, size: int) -> None:
+def test_a_full_disk(harness: OciHarness, names: tuple[str, str], output: str, size: int) -> None:
     """Too small for the layers, and too small for the archive beside them."""
-    disk = bench.folder / "disk"
+    disk = harness.folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", disk], check=True)
     try:
         (disk / "there").write_text("x")
         with pytest.raises(DiskFullError, match="no space left") as caught:
-            bench.build(names[0], output.format(disk), {"model": os.urandom(LARGE)})
+            harness.build(names[0], output.format(disk), {"model": os.urandom(LARGE)})
         assert caught.value.hint
         assert [path.name for path in disk.iterdir()] == ["there"]
     finally:
         subprocess.run(["umount", disk], check=True)
-    bench.assert_nothing_left("disk")
+    harness.assert_nothing_left("disk")
 
 
-def test_a_base_that_is_not_there(bench: Bench, names: tuple[str, str]) -> None:
-    bench.settings = {"platform": "linux-aarch64"}
+def test_a_base_that_is_not_there(harness: OciHarness, names: tuple[str, str]) -> None:
+    harness.settings = {"platform": "linux-aarch64"}
     with pytest.raises(BuildError, match="is for amd64, not for linux-aarch64"):
-        bench.build(*names, {"model": b"x"})
+        harness.build(*names, {"model": b"x"})
     with pytest.raises(ImageNotFoundError, match="has no image"):
-        bench.build(names[0].replace(":1", ":2"), names[1], {"model": b"x"})
+        harness.build(names[0].replace(":1", ":2"), names[1], {"model": b"x"})
 
 
-def test_a_docker_archive_of_zstd_layers_is_refused(bench: Bench, names: tuple[str, str]) -> None:
-    bench.settings["layer_compression"] = "zstd"
+def test_a_docker_archive_of_zstd_layers_is_refused(harness: OciHarness, names: tuple[str, str]) -> None:
+    harness.settings["layer_compression"] = "zstd"
     with pytest.raises(BuildError, match="a docker archive has no layers of zstd"):
-        bench.build(names[0], f"docker-archive:{bench.folder}/a.tar", {"model": b"1"})
-    bench.assert_nothing_left()
+        harness.build(names[0], f"docker-archive:{harness.folder}/a.tar", {"model": b"1"})
+    harness.assert_nothing_left()

@@ -16,7 +16,7 @@ from tests.integration.packaging import (
     PODMAN,
     ROOT,
     RUN_WORDS,
-    Desk,
+    PackagingHarness,
     wait_until_serving,
 )
 from tests.integration.registry import PASSWORD, free_port
@@ -47,45 +47,45 @@ def bases(storage: dict[str, str], registry: Registry) -> dict[str, str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> Desk:
+def harness(tmp_path: Path, storage: dict[str, str], bases: dict[str, str]) -> PackagingHarness:
     environ = {**user_environ(storage), "PACKAGER_WORK_DIR": str(tmp_path / "work")}
-    desk = Desk(folder=tmp_path, environ=environ, base=bases["base"])
-    desk.put_model()
-    return desk
+    harness = PackagingHarness(folder=tmp_path, environ=environ, base=bases["base"])
+    harness.put_model()
+    return harness
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("integration", [pytest.param("docker-rest", marks=pytest.mark.smoke), "docker-cli"])
-def test_the_platforms_run(desk: Desk, password_registry: Registry, integration: str) -> None:
+def test_the_platforms_run(harness: PackagingHarness, password_registry: Registry, integration: str) -> None:
     port = free_port()
     arguments = {"port": port} if integration == "docker-rest" else {}
-    desk.put_manifest(password_registry, integration=integration, imageName=f"oci-{integration}:1", **arguments)
-    ran = desk.run()
+    harness.put_manifest(password_registry, integration=integration, imageName=f"oci-{integration}:1", **arguments)
+    ran = harness.run()
     assert ran.code == 0, ran.err
     assert "engine oci: no command needs to run during the build" in ran.err
     digest = password_registry.digest(f"models/oci-{integration}", "1")
-    results = json.loads((desk.folder / "result.json").read_text())
+    results = json.loads((harness.folder / "result.json").read_text())
     assert results["imageDigest"] == f"{password_registry.host}/models/oci-{integration}@{digest}"
     assert ran.out.splitlines() == [results["imageDigest"]]
     assert PASSWORD not in ran.out + ran.err
-    desk.assert_clean()
+    harness.assert_clean()
 
-    again = desk.run()
+    again = harness.run()
     assert "unchanged dependencies: the environment in" in again.err
     assert "solving" not in again.err
     assert again.out == ran.out
 
     reference = results["imageDigest"]
     if integration == "docker-cli":
-        volume = desk.folder / "volume"
+        volume = harness.folder / "volume"
         volume.mkdir()
         (volume / "in.json").write_text(json.dumps(NUMBERS))
-        with image(desk, password_registry, reference, "--read-only", "-v", f"{volume}:/volume") as start:
+        with image(harness, password_registry, reference, "--read-only", "-v", f"{volume}:/volume") as start:
             with start("predict", "/volume/in.json", "/volume") as batch:
                 assert batch.wait() == 0
             assert json.loads((volume / "result.json").read_text())["prediction"] == ANSWER
         return
-    with image(desk, password_registry, reference, "--read-only", "--user", "54321:0") as start, start() as rest:
+    with image(harness, password_registry, reference, "--read-only", "--user", "54321:0") as start, start() as rest:
         wait_until_serving(port, rest)
         answer = ask(f"http://127.0.0.1:{port}/api/model/invoke", json.dumps(NUMBERS).encode())
         assert answer["prediction"] == ANSWER
@@ -95,7 +95,7 @@ def test_the_platforms_run(desk: Desk, password_registry: Registry, integration:
 
 @pytest.mark.timeout(600)
 def test_it_runs_as_nobody_with_a_root_that_can_not_be_written(
-    desk: Desk, storage: dict[str, str], bases: dict[str, str], registry: Registry
+    harness: PackagingHarness, storage: dict[str, str], bases: dict[str, str], registry: Registry
 ) -> None:
     """This interpreter's packages and our source in an image with a Python; the conda environment is made in there."""
     site = sysconfig.get_path("purelib")
@@ -103,7 +103,7 @@ def test_it_runs_as_nobody_with_a_root_that_can_not_be_written(
         site: "/site",
         str(ROOT / "packager"): "/source/packager",
         str(plain_channel()): "/channel",
-        str(desk.model): "/model",
+        str(harness.model): "/model",
     }
     digests = []
     for number in (1, 2):

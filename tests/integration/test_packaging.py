@@ -23,10 +23,11 @@ from tests.integration.packaging import (
     PODMAN,
     ROOT,
     RUN_WORDS,
-    Desk,
+    PackagingHarness,
     wait_until_serving,
     zip_folder,
 )
+from tests.integration.proc import children_of
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
     from tests.integration.registry import Registry
 
-pytestmark = pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "make", "root")
+pytestmark = pytest.mark.needs(
+    "buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "make", "root", "unshare"
+)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +55,11 @@ def bases(storage: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, environ: dict[str, str], bases: dict[str, str], password_registry: Registry) -> Desk:
+def harness(
+    tmp_path: Path, environ: dict[str, str], bases: dict[str, str], password_registry: Registry
+) -> PackagingHarness:
     work = tmp_path / "work"
-    made = Desk(folder=tmp_path, environ={**environ, "PACKAGER_WORK_DIR": str(work)}, base=bases["base"])
+    made = PackagingHarness(folder=tmp_path, environ={**environ, "PACKAGER_WORK_DIR": str(work)}, base=bases["base"])
     made.put_model()
     made.put_manifest(password_registry)
     return made
@@ -96,27 +101,29 @@ def ask(url: str, body: bytes | None = None) -> Any:
 
 
 @pytest.mark.timeout(900)
-def test_the_example_is_packaged_pushed_run_and_predicts(desk: Desk, wine: Path, password_registry: Registry) -> None:
+def test_the_example_is_packaged_pushed_run_and_predicts(
+    harness: PackagingHarness, wine: Path, password_registry: Registry
+) -> None:
     port = free_port()
-    desk.put_manifest(password_registry, port=port, workers=2)
-    shutil.rmtree(desk.model)
-    ran = desk.packager(*[str(wine) if word == str(desk.model) else word for word in desk.arguments()])
+    harness.put_manifest(password_registry, port=port, workers=2)
+    shutil.rmtree(harness.model)
+    ran = harness.packager(*[str(wine) if word == str(harness.model) else word for word in harness.arguments()])
     assert ran.code == 0, ran.err
 
     # The four outputs agree, and the digest is what the registry serves.
-    results = json.loads((desk.folder / "result.json").read_text())
+    results = json.loads((harness.folder / "result.json").read_text())
     digest = password_registry.digest("models/wine", "1.0")
     assert results["image"] == f"{password_registry.host}/models/wine:1.0"
     assert results["imageDigest"] == f"{password_registry.host}/models/wine@{digest}"
-    assert json.loads(desk.termination_log.read_text()) == results
-    assert {path.name: path.read_text() for path in desk.results.iterdir()} == results
+    assert json.loads(harness.termination_log.read_text()) == results
+    assert {path.name: path.read_text() for path in harness.results.iterdir()} == results
     assert ran.out.splitlines() == [results["imageDigest"]]
     assert PASSWORD not in ran.out + ran.err
-    desk.assert_clean()
+    harness.assert_clean()
 
     # The image starts as any user with a read-only root, and answers what the model answers.
     with (
-        image(desk, password_registry, results["imageDigest"], "--read-only", "--user", "54321:0") as run,
+        image(harness, password_registry, results["imageDigest"], "--read-only", "--user", "54321:0") as run,
         run() as rest,
     ):
         wait_until_serving(port, rest)
@@ -132,16 +139,16 @@ def test_the_example_is_packaged_pushed_run_and_predicts(desk: Desk, wine: Path,
 class image:  # noqa: N801  (reads as a verb at its uses)
     """Runs an image of a registry under podman, with the tests' storage and login."""
 
-    def __init__(self, desk: Desk, registry: Registry, reference: str, *words: str) -> None:
-        self.desk = desk
+    def __init__(self, harness: PackagingHarness, registry: Registry, reference: str, *words: str) -> None:
+        self.harness = harness
         self.name = f"packager-test-{free_port()}"
-        self.auth = desk.folder / "auth.json"
+        self.auth = harness.folder / "auth.json"
         self.auth.write_text("{}")
         login = ("--username", registry.username, "--password-stdin")
         subprocess.run(
             [*PODMAN, "login", "--authfile", str(self.auth), "--tls-verify=false", *login, registry.host],
             input=registry.password.encode(),
-            env=desk.environ,
+            env=harness.environ,
             check=True,
             capture_output=True,
         )
@@ -149,31 +156,33 @@ class image:  # noqa: N801  (reads as a verb at its uses)
         self.command = [*PODMAN, "run", *access, *RUN_WORDS, *words, f"docker://{reference}"]
 
     def __call__(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([*self.command, *arguments], env=self.desk.environ, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [*self.command, *arguments], env=self.harness.environ, stdout=subprocess.PIPE, text=True
+        )
 
     def stop(self) -> None:
         words = [*PODMAN, "stop", "--time", "10", self.name]
-        subprocess.run(words, env=self.desk.environ, check=True, capture_output=True)
+        subprocess.run(words, env=self.harness.environ, check=True, capture_output=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         words = [*PODMAN, "rm", "--force", "--ignore", "--time", "2", self.name]
-        subprocess.run(words, env=self.desk.environ, check=False, capture_output=True)
+        subprocess.run(words, env=self.harness.environ, check=False, capture_output=True)
         self.auth.unlink()
 
 
 @pytest.mark.timeout(900)
-def test_the_example_predicts_in_batch(desk: Desk, wine: Path, password_registry: Registry) -> None:
-    desk.put_manifest(password_registry, integration="docker-cli", imageName="wine-cli:1")
-    ran = desk.packager(*[str(wine) if word == str(desk.model) else word for word in desk.arguments()])
+def test_the_example_predicts_in_batch(harness: PackagingHarness, wine: Path, password_registry: Registry) -> None:
+    harness.put_manifest(password_registry, integration="docker-cli", imageName="wine-cli:1")
+    ran = harness.packager(*[str(wine) if word == str(harness.model) else word for word in harness.arguments()])
     assert ran.code == 0, ran.err
     reference = ran.out.strip()
-    volume = desk.folder / "volume"
+    volume = harness.folder / "volume"
     volume.mkdir()
     shutil.copy(ROOT / "examples/wine/request.json", volume / "predicts.json")
-    with image(desk, password_registry, reference, "--read-only", "-v", f"{volume}:/volume") as run:
+    with image(harness, password_registry, reference, "--read-only", "-v", f"{volume}:/volume") as run:
         with run("predict", "/volume/predicts.json", "/volume") as batch:
             assert batch.wait() == 0
         assert json.loads((volume / "result.json").read_text()) == directly(wine, "request.json")
@@ -185,12 +194,19 @@ def test_the_example_predicts_in_batch(desk: Desk, wine: Path, password_registry
             assert "predict" in help_.communicate()[0]
 
 
-def test_the_entry_point_of_the_platform_fixes_the_packager(desk: Desk, password_registry: Registry) -> None:
-    desk.put_manifest(password_registry, integration="anything", imageName="fixed:1")
+def test_the_entry_point_of_the_platform_fixes_the_packager(
+    harness: PackagingHarness, password_registry: Registry
+) -> None:
+    harness.put_manifest(password_registry, integration="anything", imageName="fixed:1")
     program = Path(sys.executable).with_name("odahu-flow-pack-to-cli")
-    desk.work.mkdir()
+    harness.work.mkdir()
     done = subprocess.run(
-        [program, *desk.arguments()[1:]], cwd=desk.folder, env=desk.environ, capture_output=True, text=True, check=False
+        [program, *harness.arguments()[1:]],
+        cwd=harness.folder,
+        env=harness.environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     config = password_registry.manifest("models/fixed", "1")["config"]["digest"]
@@ -199,22 +215,22 @@ def test_the_entry_point_of_the_platform_fixes_the_packager(desk: Desk, password
 
 
 def test_a_second_run_makes_the_same_bytes_and_a_new_model_moves_only_itself(
-    desk: Desk, password_registry: Registry
+    harness: PackagingHarness, password_registry: Registry
 ) -> None:
     digests = []
     for number in (1, 2):
-        context = desk.folder / f"context-{number}"
-        words = ("-a", f"dockerfileBaseImage={desk.base}", "--context", str(context))
-        ran = desk.packager("render", str(zip_folder(desk.model, desk.folder / "wine.zip")), *words)
+        context = harness.folder / f"context-{number}"
+        words = ("-a", f"dockerfileBaseImage={harness.base}", "--context", str(context))
+        ran = harness.packager("render", str(zip_folder(harness.model, harness.folder / "wine.zip")), *words)
         assert ran.code == 0, ran.err
         digests.append(tree_digest(context))
     assert digests[0] == digests[1]
 
     layers = []
     for version in ("a", "b"):
-        desk.put_manifest(password_registry, imageName=f"again:{version}")
-        (desk.model / "odahuflow_model/weights.bin").write_bytes(version.encode() * 1000)
-        ran = desk.packager(*desk.arguments(), "--verbose")
+        harness.put_manifest(password_registry, imageName=f"again:{version}")
+        (harness.model / "odahuflow_model/weights.bin").write_bytes(version.encode() * 1000)
+        ran = harness.packager(*harness.arguments(), "--verbose")
         assert ran.code == 0, ran.err
         layers.append([layer["digest"] for layer in password_registry.manifest("models/again", version)["layers"]])
     assert layers[0][:-1] == layers[1][:-1]
@@ -223,32 +239,32 @@ def test_a_second_run_makes_the_same_bytes_and_a_new_model_moves_only_itself(
 
 
 def test_a_model_with_pip_requirements_runs_on_the_bases_python(
-    desk: Desk, bases: dict[str, str], password_registry: Registry
+    harness: PackagingHarness, bases: dict[str, str], password_registry: Registry
 ) -> None:
-    manifest = (desk.model / "odahuflow.project.yaml").read_text()
+    manifest = (harness.model / "odahuflow.project.yaml").read_text()
     manifest = manifest.replace("dependencies: conda", "dependencies: pip").replace("conda_path", "requirements_path")
-    (desk.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
-    (desk.model / "odahuflow_model/requirements.txt").write_text("six==1.16.0\n")
-    entrypoint = desk.model / "odahuflow_model/entrypoint.py"
+    (harness.model / "odahuflow.project.yaml").write_text(manifest.replace("conda.yaml", "requirements.txt"))
+    (harness.model / "odahuflow_model/requirements.txt").write_text("six==1.16.0\n")
+    entrypoint = harness.model / "odahuflow_model/entrypoint.py"
     entrypoint.write_text(
         "import six\nassert six.__version__ == '1.16.0'\n"
         + entrypoint.read_text().replace("from __future__ import annotations\n", "")
     )
-    desk.put_manifest(
+    harness.put_manifest(
         password_registry, integration="docker-cli", dockerfileBaseImage=bases["python"], imageName="pip:1"
     )
-    ran = desk.run()
+    ran = harness.run()
     assert ran.code == 0, ran.err
-    with image(desk, password_registry, ran.out.strip()) as run, run("info") as info:
+    with image(harness, password_registry, ran.out.strip()) as run, run("info") as info:
         assert info.communicate()[0].startswith("Input schema:\n{")
         assert info.returncode == 0
 
 
 def test_a_base_with_its_own_conda_updates_its_environment_during_the_build(
-    desk: Desk, bases: dict[str, str], environ: dict[str, str], password_registry: Registry
+    harness: PackagingHarness, bases: dict[str, str], environ: dict[str, str], password_registry: Registry
 ) -> None:
     # A conda of a few lines: `env update` makes the environment that is asked for out of the base's own Python.
-    context = desk.folder / "conda-base"
+    context = harness.folder / "conda-base"
     context.mkdir()
     (context / "conda").write_text(
         '#!/bin/sh -e\n[ "$1 $2 $3 $5" = "env update --name --file" ] && grep -q "^name: wine" "$6"\n'
@@ -261,54 +277,54 @@ def test_a_base_with_its_own_conda_updates_its_environment_during_the_build(
     base = "localhost/conda-base:1"
     subprocess.run(["buildah", "build", "-t", base, context], env=environ, check=True, capture_output=True)
     arguments = {"dockerfileAddCondaInstallation": False, "dockerfileCondaEnvsLocation": "/envs"}
-    desk.put_manifest(
+    harness.put_manifest(
         password_registry, integration="docker-cli", dockerfileBaseImage=base, imageName="conda:1", **arguments
     )
-    ran = desk.run()
+    ran = harness.run()
     assert ran.code == 0, ran.err
-    with image(desk, password_registry, ran.out.strip()) as run, run("info") as info:
+    with image(harness, password_registry, ran.out.strip()) as run, run("info") as info:
         assert info.communicate()[0].startswith("Input schema:\n{")
         assert info.returncode == 0
     assert "the model serves: loaded in" in ran.err
 
-    code = desk.model / "odahuflow_model/entrypoint.py"
+    code = harness.model / "odahuflow_model/entrypoint.py"
     good = code.read_text()
     code.write_text(good + "\nimport a_module_that_nobody_has\n")
-    failed = desk.run()
+    failed = harness.run()
     assert failed.code == 24
     assert "No module named 'a_module_that_nobody_has'" in failed.err
     assert 'File "/opt/odahu/model/odahuflow_model/entrypoint.py"' in failed.err
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()
     code.write_text(good)
 
-    (desk.model / "odahuflow_model/conda.yaml").write_text(CONDA_FILE.replace("name: wine", "name: other"))
-    failed = desk.run()
+    (harness.model / "odahuflow_model/conda.yaml").write_text(CONDA_FILE.replace("name: wine", "name: other"))
+    failed = harness.run()
     assert failed.code == 41
     assert "conda env update" in failed.err
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()
 
 
 @pytest.mark.parametrize("output", ["oci-archive:wine.tar", "oci:layout"])
-def test_without_a_registry_the_image_goes_to_a_file_or_a_folder(desk: Desk, output: str) -> None:
-    words = ("-a", f"dockerfileBaseImage={desk.base}", "-a", "imageName=wine:1", "--output", output)
-    ran = desk.packager("build", str(desk.model), *words, "--result-file", "out.json")
+def test_without_a_registry_the_image_goes_to_a_file_or_a_folder(harness: PackagingHarness, output: str) -> None:
+    words = ("-a", f"dockerfileBaseImage={harness.base}", "-a", "imageName=wine:1", "--output", output)
+    ran = harness.packager("build", str(harness.model), *words, "--result-file", "out.json")
     assert ran.code == 0, ran.err
-    results = json.loads((desk.folder / "out.json").read_text())
+    results = json.loads((harness.folder / "out.json").read_text())
     assert ran.out.strip() == results["imageDigest"]
     inspected = subprocess.run(
         ["skopeo", "inspect", f"{output}:localhost/wine:1"],
-        cwd=desk.folder,
-        env=desk.environ,
+        cwd=harness.folder,
+        env=harness.environ,
         check=True,
         capture_output=True,
     )
     assert results["imageDigest"] == f"localhost/wine@{json.loads(inspected.stdout)['Digest']}"
-    desk.assert_clean()
+    harness.assert_clean()
 
 
-def edit(path: str, old: str, new: str) -> Callable[[Desk], None]:
-    def change(desk: Desk) -> None:
-        file = desk.model / path
+def edit(path: str, old: str, new: str) -> Callable[[PackagingHarness], None]:
+    def change(harness: PackagingHarness) -> None:
+        file = harness.model / path
         text = file.read_text()
         assert old in text
         file.write_text(text.replace(old, new))
@@ -316,51 +332,51 @@ def edit(path: str, old: str, new: str) -> Callable[[Desk], None]:
     return change
 
 
-def remove(path: str) -> Callable[[Desk], None]:
-    return lambda desk: (desk.model / path).unlink()
+def remove(path: str) -> Callable[[PackagingHarness], None]:
+    return lambda harness: (harness.model / path).unlink()
 
 
-def conda(text: str) -> Callable[[Desk], None]:
-    def change(desk: Desk) -> None:
-        (desk.model / "odahuflow_model/conda.yaml").write_text(text)
-
-    return change
-
-
-def argument(**values: Any) -> Callable[[Desk], None]:
-    def change(desk: Desk) -> None:
-        desk.manifest["modelPackaging"]["spec"]["arguments"].update(values)
+def conda(text: str) -> Callable[[PackagingHarness], None]:
+    def change(harness: PackagingHarness) -> None:
+        (harness.model / "odahuflow_model/conda.yaml").write_text(text)
 
     return change
 
 
-def target(**values: Any) -> Callable[[Desk], None]:
-    def change(desk: Desk) -> None:
-        desk.manifest["targets"][0]["connection"]["spec"].update(values)
+def argument(**values: Any) -> Callable[[PackagingHarness], None]:
+    def change(harness: PackagingHarness) -> None:
+        harness.manifest["modelPackaging"]["spec"]["arguments"].update(values)
 
     return change
 
 
-def setting(name: str, value: str) -> Callable[[Desk], None]:
-    return lambda desk: desk.environ.update({name: value})
+def target(**values: Any) -> Callable[[PackagingHarness], None]:
+    def change(harness: PackagingHarness) -> None:
+        harness.manifest["targets"][0]["connection"]["spec"].update(values)
+
+    return change
 
 
-def no_target(desk: Desk) -> None:
-    desk.manifest["targets"] = []
+def setting(name: str, value: str) -> Callable[[PackagingHarness], None]:
+    return lambda harness: harness.environ.update({name: value})
 
 
-def no_manifest_file(desk: Desk) -> None:
-    desk.manifest = {}
+def no_target(harness: PackagingHarness) -> None:
+    harness.manifest["targets"] = []
 
 
-def truncated_zip(desk: Desk) -> None:
-    whole = zip_folder(desk.model, desk.folder / "whole.zip").read_bytes()
-    shutil.rmtree(desk.model)
-    desk.model.write_bytes(whole[: len(whole) // 2])
+def no_manifest_file(harness: PackagingHarness) -> None:
+    harness.manifest = {}
+
+
+def truncated_zip(harness: PackagingHarness) -> None:
+    whole = zip_folder(harness.model, harness.folder / "whole.zip").read_bytes()
+    shutil.rmtree(harness.model)
+    harness.model.write_bytes(whole[: len(whole) // 2])
 
 
 MANIFEST = "odahuflow.project.yaml"
-BAD_INPUTS: dict[str, tuple[Callable[[Desk], None], int, str, str]] = {
+BAD_INPUTS: dict[str, tuple[Callable[[PackagingHarness], None], int, str, str]] = {
     "truncated zip": (truncated_zip, 10, "artifact", "is truncated"),
     "no manifest": (remove(MANIFEST), 11, "manifest", "odahuflow.project.yaml"),
     "manifest not YAML": (edit(MANIFEST, "binaries:", "binaries: ["), 11, "manifest", "YAML"),
@@ -402,16 +418,16 @@ BAD_INPUTS: dict[str, tuple[Callable[[Desk], None], int, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_a_bad_input_is_one_clear_error_and_leaves_nothing(desk: Desk, name: str) -> None:
+def test_a_bad_input_is_one_clear_error_and_leaves_nothing(harness: PackagingHarness, name: str) -> None:
     change, code, word, message = BAD_INPUTS[name]
-    path = desk.environ["PATH"]
-    change(desk)
-    (desk.folder / "result.json").write_text("an earlier run's")
-    ran = desk.run()
-    desk.environ["PATH"] = path
+    path = harness.environ["PATH"]
+    change(harness)
+    (harness.folder / "result.json").write_text("an earlier run's")
+    ran = harness.run()
+    harness.environ["PATH"] = path
     assert ran.code == code, ran.err
     assert ran.out == ""
-    told = json.loads(desk.termination_log.read_text())["error"] if code != 2 else None
+    told = json.loads(harness.termination_log.read_text())["error"] if code != 2 else None
     assert message in ran.err
     assert "Traceback" not in ran.err
     assert PASSWORD not in ran.err
@@ -421,7 +437,7 @@ def test_a_bad_input_is_one_clear_error_and_leaves_nothing(desk: Desk, name: str
         assert message in told["message"]
         assert told["hint"]
     if code != 2:
-        desk.assert_nothing_left()
+        harness.assert_nothing_left()
 
 
 @pytest.fixture
@@ -433,26 +449,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_under_the_work_folder_is_told(desk: Desk, small_disk: Path) -> None:
-    desk.environ["PACKAGER_WORK_DIR"] = str(small_disk)
-    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(30 << 20))
-    ran = desk.run()
+def test_a_full_disk_under_the_work_folder_is_told(harness: PackagingHarness, small_disk: Path) -> None:
+    harness.environ["PACKAGER_WORK_DIR"] = str(small_disk)
+    (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(30 << 20))
+    ran = harness.run()
     assert ran.code == 50, ran.err
     assert "PACKAGER_WORK_DIR" in ran.err
     assert list(small_disk.iterdir()) == []
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()
 
 
-def test_a_registry_out_of_space_is_told(desk: Desk, small_disk: Path) -> None:
-    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(60 << 20))
-    with serve_registry(desk.folder / "full", storage=small_disk) as registry:
-        desk.put_manifest(registry)
-        ran = desk.run()
+def test_a_registry_out_of_space_is_told(harness: PackagingHarness, small_disk: Path) -> None:
+    (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(60 << 20))
+    with serve_registry(harness.folder / "full", storage=small_disk) as registry:
+        harness.put_manifest(registry)
+        ran = harness.run()
         assert ran.code == 30, ran.err
         assert registry.digest("models/wine", "1.0") is None
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()
 
 
+AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL")
 STAGES = [
     "Reading the model",
     "Looking into the base image",
@@ -467,30 +484,43 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("stage", STAGES)
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
+ENDINGS = [
+    pytest.param(stage, number, prefix, id=f"{stage}-{number.name}-{place}")
+    for index, stage in enumerate(STAGES)
+    for place, prefix, numbers in (("child", (), SIGNALS), ("process 1", AS_PROCESS_1, [SIGNALS[index % 3]]))
+    for number in numbers
+]
+
+
+@pytest.mark.parametrize(("stage", "number", "prefix"), ENDINGS)
 def test_a_signal_at_any_stage_leaves_nothing(
-    desk: Desk, password_registry: Registry, stage: str, number: signal.Signals
+    harness: PackagingHarness, password_registry: Registry, stage: str, number: signal.Signals, prefix: tuple[str, ...]
 ) -> None:
     name = f"stopped-{STAGES.index(stage)}"
-    (desk.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(64 << 20))
+    (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(64 << 20))
     with serve_front(password_registry) as front:
         front.stalled.set()  # so that no push ends before its signal comes
-        desk.put_manifest(replace(password_registry, host=front.host), imageName=f"{name}:{number.name}")
-        process = desk.start(*desk.arguments(), "--verbose")
+        harness.put_manifest(replace(password_registry, host=front.host), imageName=f"{name}:{number.name}")
+        process = harness.start(*harness.arguments(), "--verbose", prefix=prefix)
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
             lines.append(line)
             if f" {stage}" in line and "done in" not in line:
-                process.send_signal(number)
+                outer = children_of(process.pid)[0] if prefix else process.pid
+                worker = next(pid for pid in children_of(outer) if os.getsid(pid) == pid)
+                os.kill(worker if number == signal.SIGKILL else outer, number)
                 break
         out, err = process.communicate(timeout=60)
         assert process.returncode == 128 + number, "".join(lines) + err
         assert out == ""
-        assert json.loads(desk.termination_log.read_text())["error"]["code"] == "interrupted"
+        error = json.loads(harness.termination_log.read_text())["error"]
+        assert error["code"] == ("killed" if number == signal.SIGKILL else "interrupted")
         front.stalled.clear()
-        desk.assert_nothing_left()  # that could push on
+        if number == signal.SIGKILL:
+            harness.buildah("rm", "--all")  # else the next run does it (tests/integration/test_buildah.py)
+        harness.assert_nothing_left()  # that could push on
     assert password_registry.digest(f"models/{name}", number.name) is None
 
 
@@ -503,9 +533,9 @@ def test_a_signal_at_any_stage_leaves_nothing(
     ids=["render", "build"],
 )
 def test_a_stop_comes_too_late_once_the_output_is_there(
-    desk: Desk, words: tuple[str, ...], stage: str, made: str
+    harness: PackagingHarness, words: tuple[str, ...], stage: str, made: str
 ) -> None:
-    process = desk.start(words[0], str(desk.model), "-a", f"dockerfileBaseImage={desk.base}", *words[1:])
+    process = harness.start(words[0], str(harness.model), "-a", f"dockerfileBaseImage={harness.base}", *words[1:])
     assert process.stderr is not None
     for line in process.stderr:
         if f" {stage}" in line and "done in" in line:
@@ -513,5 +543,5 @@ def test_a_stop_comes_too_late_once_the_output_is_there(
             break
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 0, err
-    assert (desk.folder / "out" / made).is_file()
-    desk.assert_clean()
+    assert (harness.folder / "out" / made).is_file()
+    harness.assert_clean()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.remote_base import inspect_remote_base
+from packager.engines.base_inspection import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.trust import Trust
 from packager.settings import Settings
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 def reach(name: str, folder: Path, connection: Connection | None = None) -> Iterator[RegistryAccess]:
     trust = Trust(retry_seconds=1)
     with auth_file(connection, None, folder) as auth:
-        plain_hosts = find_plain_hosts([Reference.parse(name)], trust)
-        yield RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust)
+        yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
 
 
 def inspect(name: str, folder: Path, connection: Connection | None = None) -> BaseImage:

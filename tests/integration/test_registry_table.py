@@ -20,8 +20,8 @@ import pytest
 from packager.errors import PackagerError, RegistryAuthError, RegistryError
 from packager.models.reference import Destination, Reference
 from tests.integration import registry_fakes as fakes
-from tests.integration.front import Front, serve_front
-from tests.integration.oci import HOME, Bench
+from tests.integration.front import FaultProxy, serve_front
+from tests.integration.oci import HOME, OciHarness
 from tests.integration.registry import Registry, serve_crane_registry, serve_registry
 
 if TYPE_CHECKING:
@@ -122,14 +122,14 @@ class PushHarness:
 
     row: TableRow
     registry: Registry
-    front: Front
-    bench: Bench
+    front: FaultProxy
+    harness: OciHarness
     base: str
     pushed: dict[str, Pushed] = field(default_factory=dict)
 
     def push(self, path: str, files: dict[str, bytes], *, tag: str | None = "1", base: str | None = None) -> BuiltImage:
         reference = Reference(host=self.registry.host, path=path, tag=tag)
-        built = self.bench.build(base or self.base, Destination(reference=reference), {**files})
+        built = self.harness.build(base or self.base, Destination(reference=reference), {**files})
         self.pushed[path] = Pushed(path=path, tag=tag, digest=built.digest, files=files)
         return built
 
@@ -148,8 +148,8 @@ def open_harness(row: TableRow, folder: Path, base: str) -> Iterator[PushHarness
     with row.serve(folder / "registry") as behind, serve_front(behind) as front:
         registry = replace(behind, host=front.host)
         connection = registry.connection() if registry.username else None
-        bench = Bench(folder / "engine", connection=connection)
-        yield PushHarness(row=row, registry=registry, front=front, bench=bench, base=base)
+        harness = OciHarness(folder / "engine", connection=connection)
+        yield PushHarness(row=row, registry=registry, front=front, harness=harness, base=base)
 
 
 def push_new(harness: PushHarness) -> None:
@@ -178,7 +178,7 @@ def push_resumed(harness: PushHarness) -> None:
     harness.front.forget()
     harness.front.cuts = [CUT]
     harness.push("team/resumed", {"model": os.urandom(LARGE)})
-    assert harness.front.cuts == []
+    assert harness.front.count("PATCH", "/team/resumed/") >= 3  # what is cut off, what goes on, and the config
     if harness.row.resumes is not None:
         assert harness.row.resumes == (harness.front.sent < LARGE + CUT // 2), harness.front.sent
 
@@ -350,7 +350,7 @@ def test_a_registry_that_takes_no_oci_manifest_names_the_setting_that_helps(base
         with pytest.raises(RegistryError) as caught:
             harness.push("team/wine", {"model": b"model"})
         assert "PACKAGER_IMAGE_FORMAT=docker" in f"{caught.value.message} {caught.value.hint}"
-        harness.bench.settings["image_format"] = "docker"
+        harness.harness.settings["image_format"] = "docker"
         harness.push("team/wine", {"model": b"model"})
         read_by_skopeo(harness, tmp_path)
 
@@ -358,7 +358,7 @@ def test_a_registry_that_takes_no_oci_manifest_names_the_setting_that_helps(base
 @pytest.mark.parametrize("row", parameters(FAKES))
 def test_a_wrong_password_is_named_as_such(row: TableRow, base_layout: str, tmp_path: Path) -> None:
     with open_harness(row, tmp_path, base_layout) as harness:
-        harness.bench.connection = harness.registry.connection(password="wr0ng")
+        harness.harness.connection = harness.registry.connection(password="wr0ng")
         with pytest.raises(RegistryAuthError, match=r"credentials of user 'packager'") as caught:
             harness.push("team/wine", {"model": b"model"})
         assert "wr0ng" not in f"{caught.value.message} {caught.value.hint}"

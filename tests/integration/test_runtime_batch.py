@@ -54,7 +54,7 @@ def info():
 """
 
 
-class Desk(NamedTuple):
+class BatchHarness(NamedTuple):
     python: str
     folder: Path
 
@@ -85,63 +85,63 @@ class Desk(NamedTuple):
         return [int(word) for word in (self.folder / "calls").read_text().split()]
 
 
-def make_desk(folder: Path, python: str) -> Desk:
+def make_desk(folder: Path, python: str) -> BatchHarness:
     (folder / "model").mkdir()
     (folder / "model" / "batchy.py").write_text(MODEL, encoding="utf-8")
-    return Desk(python, folder)
+    return BatchHarness(python, folder)
 
 
 @pytest.fixture(params=PYTHONS)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Desk:
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> BatchHarness:
     return make_desk(tmp_path, PYTHONS[request.param])
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Desk:
+def own(tmp_path: Path) -> BatchHarness:
     """With this Python, for which there is a pyarrow."""
     return make_desk(tmp_path, sys.executable)
 
 
-def test_tables_of_any_kind_become_tables_of_any_kind(desk: Desk) -> None:
-    (desk.folder / "in.csv").write_text("n,s\n1,007\n2,b\n3,c\n")
-    done = desk.run("predict", "in.csv", ".", "--chunk-rows", 2)
+def test_tables_of_any_kind_become_tables_of_any_kind(harness: BatchHarness) -> None:
+    (harness.folder / "in.csv").write_text("n,s\n1,007\n2,b\n3,c\n")
+    done = harness.run("predict", "in.csv", ".", "--chunk-rows", 2)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "Prediction is successful. Result file: ./result.csv\n"
-    assert desk.calls == [2, 1]
-    assert (desk.folder / "result.csv").read_text("utf-8") == "first,second,third\n1,007,ü\n2,b,ü\n3,c,ü\n"
+    assert harness.calls == [2, 1]
+    assert (harness.folder / "result.csv").read_text("utf-8") == "first,second,third\n1,007,ü\n2,b,ü\n3,c,ü\n"
 
-    assert desk.run("predict", "in.csv", "out.jsonl").returncode == 0
-    rows = [json.loads(line) for line in (desk.folder / "out.jsonl").read_text("utf-8").splitlines()]
+    assert harness.run("predict", "in.csv", "out.jsonl").returncode == 0
+    rows = [json.loads(line) for line in (harness.folder / "out.jsonl").read_text("utf-8").splitlines()]
     assert rows[0] == {"first": 1, "second": "007", "third": "ü"}
 
-    (desk.folder / "in.jsonl").write_text('{"s": "x", "n": 4}\n{"n": 5, "s": "y"}\n')
-    assert desk.run("predict", "in.jsonl", "out.tsv").returncode == 0
-    assert (desk.folder / "out.tsv").read_text("utf-8") == "first\tsecond\tthird\n4\tx\tü\n5\ty\tü\n"
+    (harness.folder / "in.jsonl").write_text('{"s": "x", "n": 4}\n{"n": 5, "s": "y"}\n')
+    assert harness.run("predict", "in.jsonl", "out.tsv").returncode == 0
+    assert (harness.folder / "out.tsv").read_text("utf-8") == "first\tsecond\tthird\n4\tx\tü\n5\ty\tü\n"
 
-    (desk.folder / "rows.txt").write_text('{"columns": ["n", "s"], "data": [[1, "x"], [2, "y"]]}')
-    done = desk.run("predict", "rows.txt", "-", "--chunk-rows", 1, "--output-format", "csv")
+    (harness.folder / "rows.txt").write_text('{"columns": ["n", "s"], "data": [[1, "x"], [2, "y"]]}')
+    done = harness.run("predict", "rows.txt", "-", "--chunk-rows", 1, "--output-format", "csv")
     assert (done.returncode, done.stdout) == (0, "first,second,third\n1,x,ü\n2,y,ü\n")
-    assert desk.names == {"in.csv", "result.csv", "out.jsonl", "in.jsonl", "out.tsv", "rows.txt"}
+    assert harness.names == {"in.csv", "result.csv", "out.jsonl", "in.jsonl", "out.tsv", "rows.txt"}
 
 
-def test_a_pipe(desk: Desk) -> None:
-    done = desk.run("predict", "-", "-", "--input-format", "csv", "--delimiter", ";", given="n;s\n1;x\n")
+def test_a_pipe(harness: BatchHarness) -> None:
+    done = harness.run("predict", "-", "-", "--input-format", "csv", "--delimiter", ";", given="n;s\n1;x\n")
     assert (done.returncode, done.stdout) == (0, "first;second;third\n1;x;ü\n")
     with Path("/dev/full").open("w") as full:
-        words = desk.command("predict", "-", "-", "--input-format", "csv")
+        words = harness.command("predict", "-", "-", "--input-format", "csv")
         ended = subprocess.run(
             words,
-            env=desk.environ(),
-            cwd=desk.folder,
+            env=harness.environ(),
+            cwd=harness.folder,
             input=b"n,s\n1,x\n",
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
         )
     assert (ended.returncode, b"Error: Standard output can't be written: No space left" in ended.stderr) == (5, True)
-    done = desk.run("predict", "-", "-", given='{"data": [[1, "x"]]}')
+    done = harness.run("predict", "-", "-", given='{"data": [[1, "x"]]}')
     assert json.loads(done.stdout)["prediction"] == [[1, "x", "ü"]]
-    assert desk.names == set()
+    assert harness.names == set()
 
 
 @pytest.mark.parametrize(
@@ -158,44 +158,44 @@ def test_a_pipe(desk: Desk) -> None:
     ],
 )
 def test_what_is_wrong_is_said_and_leaves_nothing(
-    desk: Desk, name: str, text: str, words: list[str], more: dict[str, str], code: int, said: str
+    harness: BatchHarness, name: str, text: str, words: list[str], more: dict[str, str], code: int, said: str
 ) -> None:
-    (desk.folder / name).write_text(text)
-    (desk.folder / "result.csv").write_text("of last week")
-    done = desk.run("predict", name, ".", "--chunk-rows", "2", *words, **more)
+    (harness.folder / name).write_text(text)
+    (harness.folder / "result.csv").write_text("of last week")
+    done = harness.run("predict", name, ".", "--chunk-rows", "2", *words, **more)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert said in done.stderr
-    assert desk.names == {name, "result.csv"}
-    assert (desk.folder / "result.csv").read_text() == "of last week"
+    assert harness.names == {name, "result.csv"}
+    assert (harness.folder / "result.csv").read_text() == "of last week"
 
 
-def test_the_rows_that_the_model_fails_on_are_named(desk: Desk) -> None:
-    (desk.folder / "in.jsonl").write_text('["fail", "me"]\n')
+def test_the_rows_that_the_model_fails_on_are_named(harness: BatchHarness) -> None:
+    (harness.folder / "in.jsonl").write_text('["fail", "me"]\n')
     more = {"MODEL_LOCATION": str(MODELS / "moody" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
-    done = desk.run("predict", "in.jsonl", ".", **more)
+    done = harness.run("predict", "in.jsonl", ".", **more)
     assert done.returncode == 4
     assert "Error: in.jsonl: rows 1-1: Exception during prediction: ValueError: me" in done.stderr
     assert "Traceback" in done.stderr
-    assert desk.names == {"in.jsonl"}
+    assert harness.names == {"in.jsonl"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_nothing(desk: Desk, number: signal.Signals) -> None:
-    (desk.folder / "in.csv").write_text("n,s\n1,a\n2,b\n")
-    words = desk.command("predict", "in.csv", ".", "--chunk-rows", "1")
-    with subprocess.Popen(words, env=desk.environ({"MOOD": "slow"}), cwd=desk.folder) as process:
+def test_a_signal_leaves_nothing(harness: BatchHarness, number: signal.Signals) -> None:
+    (harness.folder / "in.csv").write_text("n,s\n1,a\n2,b\n")
+    words = harness.command("predict", "in.csv", ".", "--chunk-rows", "1")
+    with subprocess.Popen(words, env=harness.environ({"MOOD": "slow"}), cwd=harness.folder) as process:
         deadline = time.monotonic() + 60
-        while not (desk.folder / "waits").exists():
+        while not (harness.folder / "waits").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert any(name.endswith(".part") for name in desk.names)
+        assert any(name.endswith(".part") for name in harness.names)
         process.send_signal(number)
         assert process.wait(30) == 128 + number
-    assert desk.names == {"in.csv", "waits"}
+    assert harness.names == {"in.csv", "waits"}
 
 
-def test_parquet(own: Desk) -> None:
+def test_parquet(own: BatchHarness) -> None:
     pq.write_table(pa.table({"n": [1, 2, 3], "s": ["a", "b", "c"]}), own.folder / "in.parquet")
     done = own.run("predict", "in.parquet", ".", "--chunk-rows", 2, **HAS_PYARROW)
     assert done.returncode == 0, done.stderr
@@ -211,7 +211,7 @@ def test_parquet(own: Desk) -> None:
     assert (done.returncode, "can't be written to standard output" in done.stderr) == (5, True)
 
 
-def test_the_index_that_pandas_writes_is_no_column(own: Desk) -> None:
+def test_the_index_that_pandas_writes_is_no_column(own: BatchHarness) -> None:
     frame = pd.DataFrame({"n": [1, 2], "s": ["a", "b"]}, index=[5, 7])
     frame.to_parquet(own.folder / "in.parquet")
     assert "__index_level_0__" in pq.read_schema(own.folder / "in.parquet").names
@@ -220,7 +220,7 @@ def test_the_index_that_pandas_writes_is_no_column(own: Desk) -> None:
     assert pq.read_table(own.folder / "out.parquet")["second"].to_pylist() == ["a", "b"]
 
 
-def test_parquet_that_is_given_up_ends_with_a_sentence(own: Desk) -> None:
+def test_parquet_that_is_given_up_ends_with_a_sentence(own: BatchHarness) -> None:
     pq.write_table(pa.table({"n": [1, 2], "s": ["a", None]}), own.folder / "in.parquet")
     done = own.run("predict", "in.parquet", ".", "--chunk-rows", 1, **HAS_PYARROW, MOOD="renames")
     assert done.returncode == 4
@@ -229,8 +229,8 @@ def test_parquet_that_is_given_up_ends_with_a_sentence(own: Desk) -> None:
     assert own.names == {"in.parquet"}
 
 
-def test_memory_is_bounded_by_the_chunk(desk: Desk) -> None:
-    with (desk.folder / "in.csv").open("w") as stream:
+def test_memory_is_bounded_by_the_chunk(harness: BatchHarness) -> None:
+    with (harness.folder / "in.csv").open("w") as stream:
         stream.write("n,s\n")
         stream.writelines(f"{number},{'x' * 6000}\n" for number in range(20_000))
     code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY}, {_MEMORY}))"
@@ -238,25 +238,25 @@ def test_memory_is_bounded_by_the_chunk(desk: Desk) -> None:
         sys.executable,
         "-c",
         f"import os, sys; {code}; os.execv(sys.argv[1], sys.argv[1:])",
-        *desk.command("predict", "in.csv", ".", "--chunk-rows", "1000"),
+        *harness.command("predict", "in.csv", ".", "--chunk-rows", "1000"),
     ]
-    subprocess.run(limited, env=desk.environ(), cwd=desk.folder, check=True, capture_output=True, timeout=200)
-    assert desk.calls == [1000] * 20
-    with (desk.folder / "result.csv").open(encoding="utf-8") as lines:
+    subprocess.run(limited, env=harness.environ(), cwd=harness.folder, check=True, capture_output=True, timeout=200)
+    assert harness.calls == [1000] * 20
+    with (harness.folder / "result.csv").open(encoding="utf-8") as lines:
         assert sum(1 for _ in lines) == 20_001
 
 
-def test_a_terminal_sees_how_far_it_is(desk: Desk) -> None:
-    (desk.folder / "in.csv").write_text("n,s\n" + "1,a\n" * 5)
+def test_a_terminal_sees_how_far_it_is(harness: BatchHarness) -> None:
+    (harness.folder / "in.csv").write_text("n,s\n" + "1,a\n" * 5)
     shown = {}
     for words in ((), ("--no-progress",)):
         ours, theirs = pty.openpty()
         try:
-            command = desk.command("predict", "in.csv", ".", "--chunk-rows", "2", *words)
+            command = harness.command("predict", "in.csv", ".", "--chunk-rows", "2", *words)
             done = subprocess.run(
                 command,
-                env=desk.environ({"TERM": "xterm"}),
-                cwd=desk.folder,
+                env=harness.environ({"TERM": "xterm"}),
+                cwd=harness.folder,
                 stdout=subprocess.PIPE,
                 stderr=theirs,
                 check=True,
@@ -274,8 +274,8 @@ def test_a_terminal_sees_how_far_it_is(desk: Desk) -> None:
     assert shown[("--no-progress",)] == "<end>"
 
 
-def test_self_check_says_that_the_model_serves(desk: Desk) -> None:
-    done = desk.run("self-check", "--format", "json", ODAHU_MODEL_NAME="wine")
+def test_self_check_says_that_the_model_serves(harness: BatchHarness) -> None:
+    done = harness.run("self-check", "--format", "json", ODAHU_MODEL_NAME="wine")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report.pop("seconds")) == {"load", "info", "predict"}
@@ -289,37 +289,37 @@ def test_self_check_says_that_the_model_serves(desk: Desk) -> None:
         "outputs": 0,
         "sample": "predicted",
     }
-    assert desk.run("self-check").stdout.startswith("the model on Python 3.")
-    assert desk.calls == [1, 1]
+    assert harness.run("self-check").stdout.startswith("the model on Python 3.")
+    assert harness.calls == [1, 1]
 
 
-def test_what_the_model_prints_as_its_process_ends_is_no_answer(desk: Desk) -> None:
-    done = desk.run("self-check", "--format", "json", MOOD="polite")
+def test_what_the_model_prints_as_its_process_ends_is_no_answer(harness: BatchHarness) -> None:
+    done = harness.run("self-check", "--format", "json", MOOD="polite")
     assert json.loads(done.stdout)["status"] == "ok"
     assert done.stderr == "goodbye\n"
-    done = desk.run("predict", "--input-format", "csv", "-", "-", given="n,s\n1,a\n", MOOD="polite")
+    done = harness.run("predict", "--input-format", "csv", "-", "-", given="n,s\n1,a\n", MOOD="polite")
     assert (done.stdout, done.stderr) == ("first,second,third\n1,a,ü\n", "goodbye\n")
 
 
-def test_standard_input_that_is_closed(desk: Desk) -> None:
-    words = desk.command("predict", "--input-format", "csv", "-", "-")
+def test_standard_input_that_is_closed(harness: BatchHarness) -> None:
+    words = harness.command("predict", "--input-format", "csv", "-", "-")
     shell = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
-    done = subprocess.run(shell, env=desk.environ(), capture_output=True, check=False, timeout=120)
+    done = subprocess.run(shell, env=harness.environ(), capture_output=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (3, b"Error: Standard input is closed: there is nothing to read\n")
 
 
 @pytest.mark.parametrize("closing", [">&-", "", ">&- 2>&-"])  # without: a pipe whose reader is gone
 @pytest.mark.parametrize("words", [("info",), ("self-check",), ("predict", "--input-format", "csv", "-", "-")])
-def test_standard_output_that_nobody_reads(desk: Desk, words: tuple[str, ...], closing: str) -> None:
+def test_standard_output_that_nobody_reads(harness: BatchHarness, words: tuple[str, ...], closing: str) -> None:
     program = f'{{ "$@"; echo $? >code; }} {closing}'
-    shell = ["sh", "-c", program, "sh", *desk.command(*words)]
+    shell = ["sh", "-c", program, "sh", *harness.command(*words)]
     reader, writer = os.pipe()
     os.close(reader)
     try:
         done = subprocess.run(
             shell,
-            env=desk.environ(),
-            cwd=desk.folder,
+            env=harness.environ(),
+            cwd=harness.folder,
             input="n,s\n1,a\n",
             stdout=writer,
             stderr=subprocess.PIPE,
@@ -329,15 +329,15 @@ def test_standard_output_that_nobody_reads(desk: Desk, words: tuple[str, ...], c
         )
     finally:
         os.close(writer)
-    assert (desk.folder / "code").read_text() == "5\n", done.stderr
+    assert (harness.folder / "code").read_text() == "5\n", done.stderr
     if "2>" not in closing:
         assert done.stderr.splitlines()[-1].startswith("Error: Standard output can't be written: "), done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_self_check_says_why_the_model_does_not_serve(desk: Desk) -> None:
+def test_self_check_says_why_the_model_does_not_serve(harness: BatchHarness) -> None:
     more = {"MODEL_LOCATION": str(MODELS / "broken-init" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
-    done = desk.run("self-check", "--format", "json", **more)
+    done = harness.run("self-check", "--format", "json", **more)
     assert done.returncode == 4
     assert "in read_weights" in done.stderr
     report = json.loads(done.stdout)
@@ -346,9 +346,9 @@ def test_self_check_says_why_the_model_does_not_serve(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("model", "why"), [("no-info", "no info()"), ("objects", "no info()")])
-def test_self_check_without_an_example(desk: Desk, model: str, why: str) -> None:
+def test_self_check_without_an_example(harness: BatchHarness, model: str, why: str) -> None:
     more = {"MODEL_LOCATION": str(MODELS / model / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
-    done = desk.run("self-check", **more)
+    done = harness.run("self-check", **more)
     assert done.returncode == 0, done.stderr
     assert "not predicted: " in done.stdout
     assert why in done.stdout

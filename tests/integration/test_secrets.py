@@ -25,7 +25,7 @@ from tests.integration.bases import plain_channel
 from tests.integration.conftest import container_storage, write_root
 from tests.integration.fronts import serve_front
 from tests.integration.markers import STEM, Watch, found_below, found_in, marked
-from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, Desk, Ran, zip_folder
+from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, PackagingHarness, Ran, zip_folder
 from tests.integration.registry import serve_registry
 from tests.integration.storage_servers import REGION, S3, Thing, WebStore, serve_s3
 from tests.integration.test_environment import make_channel, wheel
@@ -201,11 +201,11 @@ def target(name: str, host: str, password: str) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
-class Bench:
+class SecretsHarness:
     """One run of the program in that world, watched."""
 
     world: World
-    desk: Desk
+    harness: PackagingHarness
     name: str
     host: str = ""
     model: str = ""
@@ -215,32 +215,38 @@ class Bench:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch = Watch(folders=(self.desk.work, *self.places), private=PRIVATE)
+        self.watch = Watch(folders=(self.harness.work, *self.places), private=PRIVATE)
 
     @property
     def places(self) -> tuple[Path, ...]:
         return (self.world.folder / "home", self.world.folder / "tmp")
 
     def words(self, *more: str) -> list[str]:
-        self.desk.put_manifest(None, imageName=f"{self.name}:1")
+        self.harness.put_manifest(None, imageName=f"{self.name}:1")
         pull = target("docker-pull", self.world.pull.host, PULL)
         pull["connection"]["spec"]["uri"] = f"{self.world.pull.host}/bases"
-        self.desk.manifest |= {
+        self.harness.manifest |= {
             "targets": [target("docker-push", self.host or self.world.push.host, self.password), pull],
             "modelHolder": self.holder and {"id": "store", "spec": self.holder},
             "trainingZipName": "wine.zip" if self.holder else "",
         }
-        (self.desk.folder / "mp.json").write_text(json.dumps(self.desk.manifest))
+        (self.harness.folder / "mp.json").write_text(json.dumps(self.harness.manifest))
         words = ["run", *([self.model] if self.model else []), "mp.json", "--verbose", *more]
-        return [*words, "--results-dir", str(self.desk.results), "--termination-log", str(self.desk.termination_log)]
+        return [
+            *words,
+            "--results-dir",
+            str(self.harness.results),
+            "--termination-log",
+            str(self.harness.termination_log),
+        ]
 
     def run(self, *more: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None) -> Ran:
-        self.desk.work.mkdir(exist_ok=True)
+        self.harness.work.mkdir(exist_ok=True)
         with self.watch:
             process = subprocess.Popen(
                 [sys.executable, *self.program, *self.words(*more)],
-                cwd=self.desk.folder,
-                env=self.desk.environ,
+                cwd=self.harness.folder,
+                env=self.harness.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -256,7 +262,7 @@ class Bench:
         """Everything that holds a planted secret and must not."""
         folder = self.world.folder
         places = {
-            self.desk.folder: (self.desk.folder / "mp.json",),
+            self.harness.folder: (self.harness.folder / "mp.json",),
             **dict.fromkeys((*self.places, folder / "cache", folder / "storage"), ()),
             folder / "push" / "data": (),
             folder / "pull" / "data": (),
@@ -268,13 +274,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+def harness(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> SecretsHarness:
     environ = {**world.environ, "PACKAGER_WORK_DIR": str(tmp_path / "desk" / "work")}
     (tmp_path / "desk").mkdir()
-    desk = Desk(folder=tmp_path / "desk", environ=environ, base=world.base)
-    desk.put_model(conda_file=world.conda_file)
+    harness = PackagingHarness(folder=tmp_path / "desk", environ=environ, base=world.base)
+    harness.put_model(conda_file=world.conda_file)
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower()).strip("-")
-    return Bench(world=world, desk=desk, name=f"a{hash(name) % 10**9}", model=str(desk.model))
+    return SecretsHarness(world=world, harness=harness, name=f"a{hash(name) % 10**9}", model=str(harness.model))
 
 
 @pytest.mark.parametrize(
@@ -282,39 +288,39 @@ def bench(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Bench
     [("buildah", "s3", "json"), ("oci", "https", "plain"), ("buildah", "https", "plain"), ("oci", "s3", "json")],
 )
 def test_no_secret_is_anywhere_after_and_while_an_image_is_made(
-    bench: Bench, engine: str, source: str, log_format: str
+    harness: SecretsHarness, engine: str, source: str, log_format: str
 ) -> None:
-    world = bench.world
+    world = harness.world
     if source == "s3":
         world.s3.client.put_object(Bucket="models", Key="out/wine.zip", Body=world.archive)
-        bench.model = ""
-        bench.holder = {"type": "s3", "uri": "s3://models/out", "region": REGION}
-        bench.holder |= {"keyID": KEY_ID, "keySecret": KEY_SECRET}
+        harness.model = ""
+        harness.holder = {"type": "s3", "uri": "s3://models/out", "region": REGION}
+        harness.holder |= {"keyID": KEY_ID, "keySecret": KEY_SECRET}
     else:
         world.web.things["/models/wine.zip"] = Thing(body=world.archive)
-        bench.model = f"{world.web.url}/models/wine.zip?{urlencode({'X-Amz-Signature': SIGNATURE, 'se': '2030'})}"
-    ran = bench.run("--engine", engine, "--log-format", log_format, "--refresh-environment")
+        harness.model = f"{world.web.url}/models/wine.zip?{urlencode({'X-Amz-Signature': SIGNATURE, 'se': '2030'})}"
+    ran = harness.run("--engine", engine, "--log-format", log_format, "--refresh-environment")
     assert ran.code == 0, ran.err
-    assert bench.findings(ran) == []
-    assert bench.watch.rounds > 20
-    assert {"uv", "buildah"} - ({"buildah"} if engine == "oci" else set()) <= bench.watch.commands
-    assert {"config.json", "auth.json", "uv.toml"} <= bench.watch.held
-    assert ran.out.strip().endswith(str(world.push.digest(f"models/{bench.name}", "1")))
-    bench.desk.assert_clean()
+    assert harness.findings(ran) == []
+    assert harness.watch.rounds > 20
+    assert {"uv", "buildah"} - ({"buildah"} if engine == "oci" else set()) <= harness.watch.commands
+    assert {"config.json", "auth.json", "uv.toml"} <= harness.watch.held
+    assert ran.out.strip().endswith(str(world.push.digest(f"models/{harness.name}", "1")))
+    harness.harness.assert_clean()
     # What was looked through is what was made.
     if engine == "buildah":
-        assert bench.desk.buildah("images", "--noheading", "--all")
+        assert harness.harness.buildah("images", "--noheading", "--all")
 
 
 @pytest.mark.parametrize("engine", ["buildah", "oci"])
-def test_a_wrong_password_is_not_shown_even_by_a_registry_that_repeats_it(bench: Bench, engine: str) -> None:
-    bench.password = marked("wrong", NASTY)
+def test_a_wrong_password_is_not_shown_even_by_a_registry_that_repeats_it(harness: SecretsHarness, engine: str) -> None:
+    harness.password = marked("wrong", NASTY)
     with serve_parrot() as host:
-        bench.host = host
-        ran = bench.run("--engine", engine)
+        harness.host = host
+        ran = harness.run("--engine", engine)
     assert ran.code == 31, ran.err
     assert "*****" in ran.err
-    assert bench.findings(ran) == []
+    assert harness.findings(ran) == []
 
 
 @contextmanager
@@ -365,46 +371,46 @@ def serve_parrot() -> Iterator[str]:
     ids=["channel-refuses", "no-index", "unsolvable", "no-package"],
 )
 def test_no_secret_is_shown_when_dependencies_cant_be_had(
-    bench: Bench, engine: str, variable: str, value: str, conda_file: str, code: int
+    harness: SecretsHarness, engine: str, variable: str, value: str, conda_file: str, code: int
 ) -> None:
     if variable:
-        bench.desk.environ[variable] = value.format(quote(marked("wrong", "/+:@"), safe=""))
+        harness.harness.environ[variable] = value.format(quote(marked("wrong", "/+:@"), safe=""))
     if conda_file:
-        bench.desk.put_model(conda_file=conda_file)
-    ran = bench.run("--engine", engine, "--refresh-environment")
+        harness.harness.put_model(conda_file=conda_file)
+    ran = harness.run("--engine", engine, "--refresh-environment")
     assert ran.code == code, ran.err
-    assert bench.findings(ran) == []
-    assert json.loads(bench.desk.termination_log.read_text())["error"]["code"]
-    bench.desk.assert_nothing_left()
+    assert harness.findings(ran) == []
+    assert json.loads(harness.harness.termination_log.read_text())["error"]["code"]
+    harness.harness.assert_nothing_left()
 
 
 @pytest.mark.parametrize("engine", ["buildah", "oci"])
-def test_no_secret_is_shown_when_the_push_fails(bench: Bench, engine: str) -> None:
+def test_no_secret_is_shown_when_the_push_fails(harness: SecretsHarness, engine: str) -> None:
     def judge(handler: http.server.BaseHTTPRequestHandler) -> str:
         return "503" if handler.command == "PUT" and "/manifests/" in handler.path else "passed on"
 
-    with serve_front(bench.world.push, judge) as front:
-        bench.host = front.host
-        ran = bench.run("--engine", engine)
+    with serve_front(harness.world.push, judge) as front:
+        harness.host = front.host
+        ran = harness.run("--engine", engine)
     assert ran.code in (30, 32), ran.err
-    assert bench.findings(ran) == []
-    bench.desk.assert_nothing_left()
+    assert harness.findings(ran) == []
+    harness.harness.assert_nothing_left()
 
 
 @pytest.mark.parametrize("engine", ["buildah", "oci"])
-def test_no_secret_is_left_when_it_is_stopped(bench: Bench, engine: str) -> None:
+def test_no_secret_is_left_when_it_is_stopped(harness: SecretsHarness, engine: str) -> None:
     def stop(process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + 120
-        while not list(bench.desk.work.glob("packager-*/uv/uv.toml")):
+        while not list(harness.harness.work.glob("packager-*/uv/uv.toml")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
 
-    ran = bench.run("--engine", engine, "--refresh-environment", meanwhile=stop)
+    ran = harness.run("--engine", engine, "--refresh-environment", meanwhile=stop)
     assert ran.code == 143, ran.err
-    assert bench.findings(ran) == []
-    bench.desk.assert_nothing_left()
+    assert harness.findings(ran) == []
+    harness.harness.assert_nothing_left()
 
 
 @pytest.mark.parametrize(
@@ -423,19 +429,19 @@ def test_no_secret_is_left_when_it_is_stopped(bench: Bench, engine: str) -> None
         ("layer", "/push/data/"),
     ],
 )
-def test_a_planted_leak_is_found(bench: Bench, leak: str, told: str, tmp_path: Path) -> None:
-    before = snapshot(bench.world.folder)
-    bench.program = [str(Path(__file__).with_name("leaky.py"))]
-    bench.desk.environ |= {"LEAK": leak, "SEEN": str(tmp_path / "seen")}
-    bench.desk.environ["PACKAGER_CACHE_REPO"] = f"{bench.world.push.host}/models/leaky-cache"
+def test_a_planted_leak_is_found(harness: SecretsHarness, leak: str, told: str, tmp_path: Path) -> None:
+    before = snapshot(harness.world.folder)
+    harness.program = [str(Path(__file__).with_name("leaky.py"))]
+    harness.harness.environ |= {"LEAK": leak, "SEEN": str(tmp_path / "seen")}
+    harness.harness.environ["PACKAGER_CACHE_REPO"] = f"{harness.world.push.host}/models/leaky-cache"
     try:
-        with made_when_told(tmp_path / "seen", bench.watch, told):
-            ran = bench.run("--engine", "oci")
+        with made_when_told(tmp_path / "seen", harness.watch, told):
+            ran = harness.run("--engine", "oci")
         assert ran.code == 0, ran.err
-        findings = bench.findings(ran)
+        findings = harness.findings(ran)
         assert [finding for finding in findings if told in finding], findings
     finally:
-        remove_new(bench.world.folder, before)
+        remove_new(harness.world.folder, before)
 
 
 @contextmanager

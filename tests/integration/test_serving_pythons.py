@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import find_python
 from tests.integration.bases import make_base, user_environ
-from tests.integration.packaging import PODMAN, RUN_WORDS, Desk, wait_until_serving
+from tests.integration.packaging import PODMAN, RUN_WORDS, PackagingHarness, wait_until_serving
 from tests.integration.registry import free_port
 from tests.integration.serving import make_venv
 from tests.integration.test_environment import CACHE, make_channel
@@ -83,12 +83,12 @@ def test_an_image_serves_as_any_user_with_a_read_only_root(
     tmp_path: Path, storage: dict[str, str], base: str, pythons_channel: Path, version: str
 ) -> None:
     environ = {**user_environ(storage, pythons_channel), "PACKAGER_WORK_DIR": str(tmp_path / "work")}
-    desk = Desk(folder=tmp_path, environ=environ, base=base)
-    desk.put_model(conda_file=f"name: wine\nchannels: [conda-forge]\ndependencies: ['python={version}']\n")
+    harness = PackagingHarness(folder=tmp_path, environ=environ, base=base)
+    harness.put_model(conda_file=f"name: wine\nchannels: [conda-forge]\ndependencies: ['python={version}']\n")
     port = free_port()
     output = tmp_path / "wine.tar"
-    words = ("-a", f"dockerfileBaseImage={desk.base}", "-a", "imageName=wine:1", "-a", f"port={port}")
-    ran = desk.packager("build", str(desk.model), *words, "--output", f"oci-archive:{output}")
+    words = ("-a", f"dockerfileBaseImage={harness.base}", "-a", "imageName=wine:1", "-a", f"port={port}")
+    ran = harness.packager("build", str(harness.model), *words, "--output", f"oci-archive:{output}")
     assert ran.code == 0, ran.err
     name = f"packager-test-{port}"
     rights = ("--read-only", "--read-only-tmpfs=false", "--user", "54321:0", "--cap-drop", "all")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.integration.bases import plain_channel
-from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, Desk, Ran, zip_folder
+from tests.integration.packaging import CONDA_FORGE, MODELS, ROOT, PackagingHarness, Ran, zip_folder
 from tests.integration.storage_servers import (
     KEY_ID,
     KEY_SECRET,
@@ -435,7 +435,7 @@ def test_the_whole_program_takes_the_model_from_its_holder(
     tmp_path: Path,
 ) -> None:
     channel = plain_channel()
-    desk = Desk(
+    harness = PackagingHarness(
         folder=tmp_path,
         environ={
             **environ,
@@ -447,16 +447,16 @@ def test_the_whole_program_takes_the_model_from_its_holder(
         },
         base=tiny_base,
     )
-    desk.put_model()
-    for file in desk.model.rglob("*"):  # a zip tells even seconds only, and the newest is the image's time
+    harness.put_model()
+    for file in harness.model.rglob("*"):  # a zip tells even seconds only, and the newest is the image's time
         os.utime(file, (1_700_000_000, 1_700_000_000))
-    body = zip_folder(desk.model, tmp_path / "local.zip").read_bytes()
+    body = zip_folder(harness.model, tmp_path / "local.zip").read_bytes()
     s3.client.put_object(Bucket="models", Key="trained/wine-1.zip", Body=body)
-    desk.put_manifest(registry)
+    harness.put_manifest(registry)
     holder = {"type": "s3", "uri": "s3://models/trained", "region": REGION, "keyID": KEY_ID, "keySecret": KEY_SECRET}
-    desk.manifest |= {"modelHolder": {"id": "store", "spec": holder}, "trainingZipName": "wine-1.zip"}
-    local = [word for word in desk.arguments() if word != str(desk.model)]
-    ran = desk.packager(*local)
+    harness.manifest |= {"modelHolder": {"id": "store", "spec": holder}, "trainingZipName": "wine-1.zip"}
+    local = [word for word in harness.arguments() if word != str(harness.model)]
+    ran = harness.packager(*local)
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "result.json").read_text())["imageDigest"] == ran.out.splitlines()[-1]
     assert "checked by" in ran.err
@@ -464,6 +464,6 @@ def test_the_whole_program_takes_the_model_from_its_holder(
     fetched = ran.out.splitlines()[-1]
 
     # The same model from this machine gives the same image.
-    again = desk.run()
+    again = harness.run()
     assert again.code == 0, again.err
     assert again.out.splitlines()[-1] == fetched

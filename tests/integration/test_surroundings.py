@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.bases import make_base, user_environ
 from tests.integration.oci import push
-from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, Desk
+from tests.integration.packaging import CONDA_FILE, PODMAN, RUN_WORDS, PackagingHarness
 from tests.integration.registry import free_port
 from tests.integration.test_packaging import ask
 
@@ -167,7 +167,7 @@ def base(registry: Registry, storage: dict[str, str]) -> str:
     return f"{registry.host}/surroundings/base:1"
 
 
-class PodHarness(Desk):
+class PodHarness(PackagingHarness):
     """Checks models, and starts images with a model of the test's in place of their own."""
 
     def put(self, code: str) -> None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from packager.engines.base_inspection import inspect_remote_base
 from packager.engines.buildah import BuildahEngine
-from packager.engines.remote_base import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.connection import Connection
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_file
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
@@ -30,7 +30,7 @@ from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.bases import plain_channel
 from tests.integration.fronts import READER, may_only_read, serve_front, serve_proxy
-from tests.integration.packaging import CONDA_FORGE, ROOT, Desk
+from tests.integration.packaging import CONDA_FORGE, ROOT, PackagingHarness
 from tests.integration.registry import PASSWORD, ServerTls, free_port, serve_registry
 from tests.integration.test_buildah import CREATED
 from tests.integration.test_environment import CACHE
@@ -97,7 +97,7 @@ def tls_registry(authority: Authority, tmp_path_factory: pytest.TempPathFactory)
 
 
 @dataclass
-class Bench:
+class TrustHarness:
     """Both ways to a registry, Buildah's and our own, with some settings and an environment."""
 
     folder: Path
@@ -115,8 +115,8 @@ class Bench:
     ) -> Iterator[RegistryAccess]:
         trust = Trust.from_settings(settings)
         with auth_file(push, pull, self.folder) as auth:
-            plain_hosts = find_plain_hosts([Reference.parse(name) for name in names], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+            insecure_hosts = find_insecure_hosts([Reference.parse(name) for name in names], trust)
+            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
 
     def engine(self, settings: Settings) -> BuildahEngine:
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
@@ -141,37 +141,39 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, storage: dict[str, str], tiny_base: str) -> Iterator[Bench]:
+def trust(tmp_path: Path, storage: dict[str, str], tiny_base: str) -> Iterator[TrustHarness]:
     assert tiny_base == BASE
     (tmp_path / "work").mkdir()
-    yield Bench(tmp_path, storage)
+    yield TrustHarness(tmp_path, storage)
     assert list((tmp_path / "work").iterdir()) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("auth-")] == []
 
 
-def test_with_the_authority_both_push_and_pull(bench: Bench, authority: Authority, tls_registry: Registry) -> None:
-    settings = bench.settings(ca_file=authority.file)
-    base = bench.push_base(tls_registry, "team/base:1")
+def test_with_the_authority_both_push_and_pull(
+    trust: TrustHarness, authority: Authority, tls_registry: Registry
+) -> None:
+    settings = trust.settings(ca_file=authority.file)
+    base = trust.push_base(tls_registry, "team/base:1")
     to = f"{tls_registry.host}/team/wine:1"
-    with bench.access(settings, base, to, push=tls_registry.connection()) as access:
-        assert access.plain_hosts == frozenset()
+    with trust.access(settings, base, to, push=tls_registry.connection()) as access:
+        assert access.insecure_hosts == frozenset()
         check_push(Reference.parse(to), access)
         ours = inspect_remote_base(Reference.parse(base), access, settings)
-        theirs = bench.engine(settings).inspect_base(Reference.parse(base), access)
+        theirs = trust.engine(settings).inspect_base(Reference.parse(base), access)
         assert ours.digest == theirs.digest == tls_registry.digest("team/base", "1")
         assert ours.python == theirs.python == "3.11"
-        built = bench.build(settings, access, to, base)
+        built = trust.build(settings, access, to, base)
     assert built.digest == tls_registry.digest("team/wine", "1")
 
 
-def told(bench: Bench, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
+def told(trust: TrustHarness, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
     """What our question before a push, and Buildah's push and pull, say of a registry."""
     errors = []
-    with bench.access(settings, to, push=connection) as access:
+    with trust.access(settings, to, push=connection) as access:
         for ask in (
             partial(check_push, Reference.parse(to), access),
-            partial(bench.build, settings, access, to),
-            partial(bench.engine(settings).inspect_base, Reference.parse(to), access),
+            partial(trust.build, settings, access, to),
+            partial(trust.engine(settings).inspect_base, Reference.parse(to), access),
             partial(inspect_remote_base, Reference.parse(to), access, settings),
         ):
             with pytest.raises(PackagerError) as caught:
@@ -180,9 +182,9 @@ def told(bench: Bench, settings: Settings, to: str, connection: Connection | Non
     return errors
 
 
-def test_an_unknown_authority(bench: Bench, stranger: Authority, tls_registry: Registry) -> None:
-    for settings in (bench.settings(), bench.settings(ca_file=stranger.file)):
-        for error in told(bench, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
+def test_an_unknown_authority(trust: TrustHarness, stranger: Authority, tls_registry: Registry) -> None:
+    for settings in (trust.settings(), trust.settings(ca_file=stranger.file)):
+        for error in told(trust, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {tls_registry.host} can't be trusted" in error.message
             assert "PACKAGER_CA_FILE" in error.hint
@@ -198,125 +200,127 @@ def test_an_unknown_authority(bench: Bench, stranger: Authority, tls_registry: R
     ],
 )
 def test_certificates_that_are_refused(
-    bench: Bench, authority: Authority, name: str, days: int, words: str, hint: str
+    trust: TrustHarness, authority: Authority, name: str, days: int, words: str, hint: str
 ) -> None:
-    settings = bench.settings(ca_file=authority.file)
-    with serve_registry(bench.folder / "registry", tls=authority.server(name, days=days)) as registry:
-        for error in told(bench, settings, f"{registry.host}/team/wine:1", None):
+    settings = trust.settings(ca_file=authority.file)
+    with serve_registry(trust.folder / "registry", tls=authority.server(name, days=days)) as registry:
+        for error in told(trust, settings, f"{registry.host}/team/wine:1", None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {registry.host} {words}" in error.message
             assert hint in error.hint
         assert registry.digest("team/wine", "1") is None
 
 
-def test_a_wrong_password(bench: Bench, authority: Authority, tls_registry: Registry) -> None:
-    settings, to = bench.settings(ca_file=authority.file), f"{tls_registry.host}/team/wine:3"
-    for error in told(bench, settings, to, tls_registry.connection(password="wr0ng-one")):
+def test_a_wrong_password(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
+    settings, to = trust.settings(ca_file=authority.file), f"{tls_registry.host}/team/wine:3"
+    for error in told(trust, settings, to, tls_registry.connection(password="wr0ng-one")):
         assert isinstance(error, RegistryAuthError)
         assert "refused the credentials" in error.message
         assert PASSWORD not in error.message
         assert "wr0ng-one" not in error.message
-    for error in told(bench, settings, to, None):
+    for error in told(trust, settings, to, None):
         assert isinstance(error, RegistryAuthError)
 
 
-def test_a_user_who_may_only_read(bench: Bench, password_registry: Registry) -> None:
-    bench.push_base(password_registry, "team/base:1")
+def test_a_user_who_may_only_read(trust: TrustHarness, password_registry: Registry) -> None:
+    trust.push_base(password_registry, "team/base:1")
     with serve_front(password_registry, may_only_read) as front:
         spec = {"type": "docker", "uri": front.host, "username": READER[0], "password": READER[1]}
         reader = Connection.model_validate({"id": "reader", "spec": spec})
         base, to = f"{front.host}/team/base:1", f"{front.host}/team/refused:1"
-        settings = bench.settings()
-        with bench.access(settings, to, push=reader) as access:
+        settings = trust.settings()
+        with trust.access(settings, to, push=reader) as access:
             assert inspect_remote_base(Reference.parse(base), access, settings).python == "3.11"
             with pytest.raises(RegistryAuthError) as caught:
                 check_push(Reference.parse(to), access)
             assert "refused the credentials of user 'reader' for this: DENIED" in caught.value.message
             assert f"let this user push at {front.host}/team/refused" in caught.value.hint
             with pytest.raises(RegistryAuthError, match="refused the credentials"):
-                bench.build(settings, access, to)
+                trust.build(settings, access, to)
     assert password_registry.digest("team/refused", "1") is None
 
 
-def test_client_certificates(bench: Bench, authority: Authority, stranger: Authority) -> None:
+def test_client_certificates(trust: TrustHarness, authority: Authority, stranger: Authority) -> None:
     tls = authority.server(clients=authority)
-    with serve_registry(bench.folder / "registry", tls=tls) as registry:
+    with serve_registry(trust.folder / "registry", tls=tls) as registry:
         (certificate, key), (other, other_key) = authority.issue("us"), stranger.issue("us")
         to = f"{registry.host}/team/wine:1"
         for shown in ({}, {"client_certificates": f"{registry.host}={other}:{other_key}"}):
-            errors = told(bench, bench.settings(ca_file=authority.file, **shown), to, None)
+            errors = told(trust, trust.settings(ca_file=authority.file, **shown), to, None)
             for error in errors:
                 assert isinstance(error, RegistryUnreachableError)
                 assert f"the registry {registry.host} didn't accept our TLS connection" in error.message, error.message
                 assert f"PACKAGER_CLIENT_CERTIFICATES={registry.host}=" in error.hint
-        settings = bench.settings(ca_file=authority.file, client_certificates=f"{registry.host}={certificate}:{key}")
-        with bench.access(settings, to) as access:
+        settings = trust.settings(ca_file=authority.file, client_certificates=f"{registry.host}={certificate}:{key}")
+        with trust.access(settings, to) as access:
             check_push(Reference.parse(to), access)
-            assert bench.build(settings, access, to).digest == registry.digest("team/wine", "1")
+            assert trust.build(settings, access, to).digest == registry.digest("team/wine", "1")
             assert inspect_remote_base(Reference.parse(to), access, settings).python == "3.11"
-            assert bench.engine(settings).inspect_base(Reference.parse(to), access).python == "3.11"
+            assert trust.engine(settings).inspect_base(Reference.parse(to), access).python == "3.11"
 
 
-def test_a_base_image_from_a_mirror(bench: Bench, authority: Authority, tls_registry: Registry) -> None:
+def test_a_base_image_from_a_mirror(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
     """The host itself is down; the mirror is spoken to in TLS with a password, another one isn't there."""
-    bench.push_base(tls_registry, "hub/library/mirrored:1")
+    trust.push_base(tls_registry, "hub/library/mirrored:1")
     down = f"127.0.0.1:{free_port()}"
-    settings = bench.settings(
+    settings = trust.settings(
         ca_file=authority.file, registry_mirrors=f"{down}=127.0.0.1:{free_port()} {down}={tls_registry.host}/hub"
     )
     base = Reference.parse(f"{down}/library/mirrored:1")
-    with bench.access(settings, str(base), pull=tls_registry.connection()) as access:
+    with trust.access(settings, str(base), pull=tls_registry.connection()) as access:
         ours = inspect_remote_base(base, access, settings)
-        theirs = bench.engine(settings).inspect_base(base, access)
+        theirs = trust.engine(settings).inspect_base(base, access)
         assert ours.digest == theirs.digest == tls_registry.digest("hub/library/mirrored", "1")
         assert ours.reference == theirs.reference == base
         missing = Reference.parse(f"{down}/library/missing:1")
         with pytest.raises(RegistryUnreachableError, match=f"{down} can't be reached"):
             inspect_remote_base(missing, access, settings)
         with pytest.raises((RegistryUnreachableError, ImageNotFoundError)):
-            bench.engine(settings).inspect_base(missing, access)
+            trust.engine(settings).inspect_base(missing, access)
 
 
-def test_a_plain_mirror_of_a_host_that_speaks_tls(bench: Bench, tls_registry: Registry, registry: Registry) -> None:
+def test_a_plain_mirror_of_a_host_that_speaks_tls(
+    trust: TrustHarness, tls_registry: Registry, registry: Registry
+) -> None:
     """The mirror's plain HTTP is no reason to trust the host's certificate, nor the other way round."""
-    bench.push_base(registry, "plain/base:1")
-    settings = bench.settings(registry_mirrors=f"{tls_registry.host}={registry.host}/plain")
-    with bench.access(settings, f"{tls_registry.host}/base:1") as access:
-        assert access.plain_hosts == {registry.host}
+    trust.push_base(registry, "plain/base:1")
+    settings = trust.settings(registry_mirrors=f"{tls_registry.host}={registry.host}/plain")
+    with trust.access(settings, f"{tls_registry.host}/base:1") as access:
+        assert access.insecure_hosts == {registry.host}
         base = Reference.parse(f"{tls_registry.host}/base:1")
-        assert bench.engine(settings).inspect_base(base, access).python == "3.11"
+        assert trust.engine(settings).inspect_base(base, access).python == "3.11"
         with pytest.raises(PackagerError, match="certificate"):
-            bench.engine(settings).inspect_base(Reference.parse(f"{tls_registry.host}/team/none:1"), access)
+            trust.engine(settings).inspect_base(Reference.parse(f"{tls_registry.host}/team/none:1"), access)
 
 
-def test_plain_http_only_by_the_list(bench: Bench, tmp_path: Path) -> None:
+def test_plain_http_only_by_the_list(trust: TrustHarness, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "plain", address="127.0.0.2") as plain:
         to = f"{plain.host}/team/wine:1"
-        for error in told(bench, bench.settings(), to, None):
+        for error in told(trust, trust.settings(), to, None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the registry {plain.host} speaks plain HTTP" in error.message
             assert f"PACKAGER_INSECURE_REGISTRIES={plain.host}" in error.hint
-        settings = bench.settings(insecure_registries=plain.host)
-        with bench.access(settings, to) as access:
-            assert access.plain_hosts == {plain.host}
+        settings = trust.settings(insecure_registries=plain.host)
+        with trust.access(settings, to) as access:
+            assert access.insecure_hosts == {plain.host}
             check_push(Reference.parse(to), access)
-            assert bench.build(settings, access, to).digest == plain.digest("team/wine", "1")
+            assert trust.build(settings, access, to).digest == plain.digest("team/wine", "1")
             assert inspect_remote_base(Reference.parse(to), access, settings).python == "3.11"
 
 
-def test_a_proxy(bench: Bench, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy(trust: TrustHarness, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the proxy knows where the registry's name leads to."""
     with serve_registry(tmp_path / "far", tls=authority.server("registry.test")) as registry:
         to = "registry.test/team/wine:1"
         with serve_proxy({"registry.test:443": registry.host}) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.host}")
-            bench.environ = {**bench.environ, "HTTPS_PROXY": f"http://{proxy.host}"}
-            settings = bench.settings(ca_file=authority.file)
-            with bench.access(settings, to) as access:
+            trust.environ = {**trust.environ, "HTTPS_PROXY": f"http://{proxy.host}"}
+            settings = trust.settings(ca_file=authority.file)
+            with trust.access(settings, to) as access:
                 check_push(Reference.parse(to), access)
                 ours = len(proxy.seen)
                 assert ours > 0
-                built = bench.build(settings, access, to)
+                built = trust.build(settings, access, to)
                 assert built.digest == registry.digest("team/wine", "1")
                 assert len(proxy.seen) > ours, "Buildah didn't go through the proxy"
                 assert inspect_remote_base(Reference.parse(to), access, settings).python == "3.11"
@@ -352,7 +356,7 @@ CASES = {
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: Authority) -> Desk:
+def harness(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: Authority) -> PackagingHarness:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PACKAGER_", "STRICT"))}
     environ = {
         **inherited,
@@ -363,18 +367,18 @@ def desk(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: Aut
         "PACKAGER_CA_FILE": str(authority.file),
         "PYTHONPATH": str(ROOT),
     }
-    made = Desk(folder=tmp_path, environ=environ, base=tiny_base)
+    made = PackagingHarness(folder=tmp_path, environ=environ, base=tiny_base)
     made.put_model()
     made.results.mkdir()
     return made
 
 
 def test_the_program_pushes_over_tls_and_takes_its_base_from_there(
-    desk: Desk, bench: Bench, tls_registry: Registry
+    harness: PackagingHarness, trust: TrustHarness, tls_registry: Registry
 ) -> None:
-    desk.base = bench.push_base(tls_registry, "models/base:1")
-    desk.put_manifest(tls_registry)
-    ran = desk.run()
+    harness.base = trust.push_base(tls_registry, "models/base:1")
+    harness.put_manifest(tls_registry)
+    ran = harness.run()
     assert ran.code == 0, ran.err
     digest = tls_registry.digest("models/wine", "1.0")
     assert ran.out.splitlines() == [f"{tls_registry.host}/models/wine@{digest}"]
@@ -383,16 +387,16 @@ def test_the_program_pushes_over_tls_and_takes_its_base_from_there(
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_each_refusal_has_its_own_message_and_comes_before_the_work(
-    desk: Desk, authority: Authority, case: Case
+    harness: PackagingHarness, authority: Authority, case: Case
 ) -> None:
     tls = authority.server(case.name, days=case.days)
-    with serve_registry(desk.folder / "registry", with_password=True, tls=tls) as registry:
-        desk.put_manifest(registry)
+    with serve_registry(harness.folder / "registry", with_password=True, tls=tls) as registry:
+        harness.put_manifest(registry)
         if case.password:
-            desk.manifest["targets"][0]["connection"]["spec"]["password"] = case.password
+            harness.manifest["targets"][0]["connection"]["spec"]["password"] = case.password
         if not case.trusted:
-            del desk.environ["PACKAGER_CA_FILE"]
-        ran = desk.run()
+            del harness.environ["PACKAGER_CA_FILE"]
+        ran = harness.run()
         text = " ".join(ran.err.split())
         assert ran.code == case.code, ran.err
         assert case.words in text
@@ -403,29 +407,31 @@ def test_each_refusal_has_its_own_message_and_comes_before_the_work(
         assert "Looking into the base image" not in text
         assert PASSWORD not in text
         assert registry.digest("models/wine", "1.0") is None
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()
 
 
-def test_a_context_is_rendered_without_the_right_to_push(desk: Desk, password_registry: Registry) -> None:
-    desk.put_manifest(password_registry)
-    packaging, (target,) = desk.manifest["modelPackaging"], desk.manifest["targets"]
+def test_a_context_is_rendered_without_the_right_to_push(
+    harness: PackagingHarness, password_registry: Registry
+) -> None:
+    harness.put_manifest(password_registry)
+    packaging, (target,) = harness.manifest["modelPackaging"], harness.manifest["targets"]
     target["connection"]["spec"]["password"] = base64.b64encode(b"wrong-one").decode()
     packaging["spec"]["targets"] = [{"name": target["name"], "connectionName": "registry"}]
     documents = [{"kind": "ModelPackaging", **packaging}, {"kind": "Connection", **target["connection"]}]
-    file = desk.folder / "documents.yaml"
+    file = harness.folder / "documents.yaml"
     file.write_text("\n---\n".join(map(json.dumps, documents)))
-    ran = desk.packager("render", str(desk.model), "-f", str(file), "--context", str(desk.folder / "context"))
+    ran = harness.packager("render", str(harness.model), "-f", str(file), "--context", str(harness.folder / "context"))
     assert ran.code == 0, ran.err
-    assert (desk.folder / "context" / "Dockerfile").exists()
-    refused = desk.packager("build", str(desk.model), "-f", str(file))
+    assert (harness.folder / "context" / "Dockerfile").exists()
+    refused = harness.packager("build", str(harness.model), "-f", str(file))
     assert refused.code == 31, refused.err
 
 
-def test_a_setting_that_cannot_be_used_comes_first(desk: Desk, registry: Registry) -> None:
-    desk.put_manifest(registry)
-    desk.environ["PACKAGER_CA_FILE"] = str(desk.folder / "no-such.pem")
-    ran = desk.run()
+def test_a_setting_that_cannot_be_used_comes_first(harness: PackagingHarness, registry: Registry) -> None:
+    harness.put_manifest(registry)
+    harness.environ["PACKAGER_CA_FILE"] = str(harness.folder / "no-such.pem")
+    ran = harness.run()
     assert ran.code == 2
     assert "PACKAGER_CA_FILE" in ran.err
     assert "No such file" in " ".join(ran.err.split())
-    desk.assert_nothing_left()
+    harness.assert_nothing_left()

@@ -111,4 +111,4 @@ def serve(patch: pytest.MonkeyPatch, registry: MemoryRegistry) -> None:
 def access_to(folder: Path) -> RegistryAccess:
     auth = folder / "config.json"
     auth.write_bytes(auth_config(()))
-    return RegistryAccess(auth_file=auth, plain_hosts=frozenset({HOST}))
+    return RegistryAccess(auth_file=auth, insecure_hosts=frozenset({HOST}))

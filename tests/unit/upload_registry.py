@@ -69,7 +69,7 @@ class Unread(httpx.BaseTransport):
 
 
 @dataclass
-class Asked:
+class RequestContext:
     method: str
     path: str
     query: dict[str, str]
@@ -92,12 +92,12 @@ class UploadRegistry:
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
     open: dict[str, bytearray] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RequestContext] = field(default_factory=list)
     counts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     uploads: int = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        asked = Asked(request.method, request.url.path, dict(request.url.params), request.headers)
+        asked = RequestContext(request.method, request.url.path, dict(request.url.params), request.headers)
         self.asked.append(asked)
         if request.url.host == "auth.io":
             return self.reply(200, b'{"token": "%s"}' % self.token.encode())
@@ -108,7 +108,7 @@ class UploadRegistry:
         trouble = (self.plan.get(asked.method) or [None] * (number + 1))[number:][:1]
         return self.answer(request, asked, trouble[0] if trouble else None)
 
-    def answer(self, request: httpx.Request, asked: Asked, trouble: Any) -> httpx.Response:
+    def answer(self, request: httpx.Request, asked: RequestContext, trouble: Any) -> httpx.Response:
         if callable(trouble):
             trouble = trouble()
         if isinstance(trouble, int | Refused):
@@ -135,10 +135,10 @@ class UploadRegistry:
         assert isinstance(request.stream, httpx.SyncByteStream)
         yield from request.stream
 
-    def head(self, asked: Asked) -> httpx.Response:
+    def head(self, asked: RequestContext) -> httpx.Response:
         return self.reply(200 if asked.path.rpartition("/")[2] in self.blobs else 404)
 
-    def post(self, asked: Asked) -> httpx.Response:
+    def post(self, asked: RequestContext) -> httpx.Response:
         if self.mounts and asked.query.get("mount") in self.blobs:
             return self.reply(201, Docker_Content_Digest=self.stored_as or asked.query["mount"])
         if self.location is not None:
@@ -148,7 +148,7 @@ class UploadRegistry:
         self.open[path] = bytearray()
         return self.reply(202, Location=f"{path}?_state={QUOTED}", Range="0-0")
 
-    def get(self, asked: Asked) -> httpx.Response:
+    def get(self, asked: RequestContext) -> httpx.Response:
         if "/manifests/" in asked.path:
             stored = self.manifests.get(asked.path.rpartition("/")[2])
             return self.reply(404) if stored is None else self.reply(200, stored)
@@ -157,7 +157,7 @@ class UploadRegistry:
         size = len(self.open[asked.path])
         return self.reply(204, Location=f"{asked.path}?_state={QUOTED}&n={size}", Range=f"0-{max(0, size - 1)}")
 
-    def patch(self, asked: Asked) -> httpx.Response:
+    def patch(self, asked: RequestContext) -> httpx.Response:
         if not self.takes_parts:
             return self.reply(405)
         if asked.path not in self.open:
@@ -173,7 +173,7 @@ class UploadRegistry:
             answer.headers["Location"] = f"{asked.path}?_state={QUOTED}&n={len(had)}"
         return answer
 
-    def put(self, asked: Asked) -> httpx.Response:
+    def put(self, asked: RequestContext) -> httpx.Response:
         name = asked.path.rpartition("/")[2]
         if "/manifests/" in asked.path:
             self.manifests[name] = asked.body
@@ -188,7 +188,7 @@ class UploadRegistry:
         self.blobs[digest_of(data)] = data
         return self.reply(201, Docker_Content_Digest=self.stored_as or digest_of(data))
 
-    def delete(self, asked: Asked) -> httpx.Response:
+    def delete(self, asked: RequestContext) -> httpx.Response:
         return self.reply(404 if self.open.pop(asked.path, None) is None else 204)
 
     def reply(self, status: int, content: bytes = b"", **headers: str) -> httpx.Response:

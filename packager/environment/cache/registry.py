@@ -23,7 +23,7 @@ from packager.errors import RegistryError, RegistryUnreachableError
 from packager.image.plan import StoredLayer
 from packager.image.planner import ENVIRONMENT_LAYER, Dependencies
 from packager.models.image import checked_digest
-from packager.registry.artifacts import Note, Notes
+from packager.registry.artifacts import ArtifactStore, RegistryArtifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,17 +134,17 @@ class EnvironmentStore:
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
         """Return the dependencies that were kept under a key, when they are whole and young enough."""
         try:
-            note = self._notes().read(f"environment-{key}")
+            artifact = self._notes().read(f"environment-{key}")
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
                 self._given_up.set()
             log.warning("the environments kept in %s can't be read, and are not used: %s", self._place(), error.message)
             return None
-        if note is None:
+        if artifact is None:
             return None
         try:
-            found = self._read(key, note)
-            age = _age(note.document["solvedAt"], now or datetime.now(timezone.utc))
+            found = self._read(key, artifact)
+            age = _age(artifact.document["solvedAt"], now or datetime.now(timezone.utc))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
             return None
@@ -175,16 +175,16 @@ class EnvironmentStore:
             "diffId": layer.diff_id,
         }
         try:
-            note = Note(document=document, blobs=(layer.descriptor,))
-            self._notes().write(f"environment-{key}", note, source=layer.repository)
+            artifact = RegistryArtifact(document=document, blobs=(layer.descriptor,))
+            self._notes().write(f"environment-{key}", artifact, source=layer.repository)
         except RegistryError as error:
             log.warning("the environment can't be kept for the next run: %s", error.message)
 
-    def _read(self, key: str, note: Note) -> Dependencies:
-        document = note.document
+    def _read(self, key: str, artifact: RegistryArtifact) -> Dependencies:
+        document = artifact.document
         if document["form"] != _FORM or document["key"] != key:
             raise ValueError("it was kept for something else")
-        (descriptor,) = note.blobs
+        (descriptor,) = artifact.blobs
         if not descriptor.size or descriptor.media_type not in _LAYERS:
             raise ValueError("its layer is none")
         packages, python = document["packages"], str(document["python"])
@@ -209,8 +209,8 @@ class EnvironmentStore:
             lock_digest=str(document["lockDigest"]),
         )
 
-    def _notes(self) -> Notes:
-        return Notes(repository=self.repository, access=self.access, kind=KIND)
+    def _notes(self) -> ArtifactStore:
+        return ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
 
     def _place(self) -> str:
         return self.repository.repository

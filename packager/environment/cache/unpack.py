@@ -12,7 +12,7 @@ import zstandard
 
 from packager.errors import RegistryError
 from packager.registry.client import Repository
-from packager.registry.remote_blob import CopiedBlob
+from packager.registry.remote_blob import RemoteBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAcces
     """
     folder.mkdir()
     with closing(Repository(layer.repository, access)) as repository:
-        chunks = CopiedBlob(source=repository, known=layer.descriptor).stream()
+        chunks = RemoteBlob(source=repository, known=layer.descriptor).stream()
         packed = cast("BinaryIO", _Chunks(chunks))
         if layer.descriptor.media_type.endswith("zstd"):
             packed = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(packed))

@@ -11,7 +11,7 @@ from obstore.store import AzureStore
 
 from packager.errors import RequestError
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.objects import ONCE, OpenedStore, Surroundings, read_failure, signed_headers
+from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore, read_failure, signed_headers
 from packager.sources.stores.store_errors import Access
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Account:
     key: str = field(default="", repr=False)
 
 
-def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
+def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStore:
     """Open the container of a model with the connection's SAS URL or account key, else with AZURE_* variables.
 
     Raises:
@@ -68,7 +68,7 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         store = AzureStore(
             model.bucket,
             config=options,
-            client_options=surroundings.client_options(account.endpoint),
+            client_options=environment.client_options(account.endpoint),
             retry_config=ONCE,
         )
     except (BaseError, ValueError) as error:
@@ -79,7 +79,7 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         if account.sas:
             base = account.endpoint or f"https://{account.name}.blob.core.windows.net"
             url = f"{base}/{model.bucket}/{quote(model.key)}?{account.sas}"
-        return signed_headers(store, model.key, etag, surroundings, url=url)
+        return signed_headers(store, model.key, etag, environment, url=url)
 
     return OpenedStore(store=store, access=access, checksums=checksums)
 

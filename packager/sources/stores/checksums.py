@@ -108,7 +108,7 @@ def user_checksum(sha256: str | None) -> list[Checksum]:
     return [Checksum(algorithm="sha256", value=bytes.fromhex(sha256), source="the digest in the location")]
 
 
-def strongest(found: Iterable[Checksum]) -> list[Checksum]:
+def best_checksum(found: Iterable[Checksum]) -> list[Checksum]:
     """Return the one that tells the most, in a list; an empty one, if there is none."""
     return sorted(found, key=lambda each: _ORDER.index(each.algorithm))[:1]
 

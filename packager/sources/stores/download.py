@@ -14,7 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from packager.errors import ArtifactError, DiskFullError, is_disk_full
 from packager.sources.stores.checksums import Verifier, user_checksum
-from packager.sources.stores.store_errors import TransientError, changed
+from packager.sources.stores.store_errors import RetryableError, changed
 from packager.sources.stores.tls import authorities, ssl_context
 
 if TYPE_CHECKING:
@@ -85,16 +85,16 @@ def open_source(
         with closing(web):
             yield web
         return
-    from packager.sources.stores.objects import ObjectSource, Surroundings  # noqa: PLC0415
+    from packager.sources.stores.objects import ClientEnvironment, ObjectSource  # noqa: PLC0415
 
-    surroundings = Surroundings(environ=environ, authorities=pem, workspace=workspace)
+    client_environment = ClientEnvironment(environ=environ, authorities=pem, workspace=workspace)
     if model.scheme == "s3":
         from packager.sources.stores.s3 import open_store  # noqa: PLC0415
     elif model.scheme == "gs":
         from packager.sources.stores.gcs import open_store  # noqa: PLC0415
     else:
         from packager.sources.stores.azure import open_store  # noqa: PLC0415
-    with closing(ObjectSource(open_store(model, surroundings), model.key)) as source:
+    with closing(ObjectSource(open_store(model, client_environment), model.key)) as source:
         yield source
 
 
@@ -137,7 +137,7 @@ class Transfer:
 
     def _retrying(self) -> Retrying:
         return Retrying(
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception_type(RetryableError),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=_wait,
             before_sleep=self._log_attempt,
@@ -153,7 +153,7 @@ class Transfer:
                 self._begin(opened, file, task)
                 for chunk in opened.chunks:
                     self._keep(chunk, file, task)
-        except TransientError as failure:
+        except RetryableError as failure:
             if self.done - begun < _PROGRESS or not self._validator:
                 raise
             log.warning("%s; going on from byte %d", failure.error.message, self.done)
@@ -218,20 +218,20 @@ class Transfer:
 
     def _log_attempt(self, state: RetryCallState) -> None:
         failure = state.outcome.exception() if state.outcome else None
-        what = failure.error.message if isinstance(failure, TransientError) else ""
+        what = failure.error.message if isinstance(failure, RetryableError) else ""
         wait = state.next_action.sleep if state.next_action else 0
         log.warning("attempt %d of %d: %s; again in %.1f s", state.attempt_number, _ATTEMPTS, what, wait)
 
 
 def _wait(state: RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
-    asked = failure.wait if isinstance(failure, TransientError) else None
+    asked = failure.wait if isinstance(failure, RetryableError) else None
     return min(max(_backoff(state), asked or 0.0), _LONGEST_WAIT)
 
 
 def _give_up(state: RetryCallState) -> None:
     failure = state.outcome.exception() if state.outcome else None
-    if isinstance(failure, TransientError):
+    if isinstance(failure, RetryableError):
         raise failure.error from failure
     raise AssertionError(failure)
 

@@ -11,7 +11,7 @@ from obstore.store import GCSStore
 
 from packager.errors import RequestError
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.objects import ONCE, OpenedStore, Surroundings, read_failure, signed_headers
+from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore, read_failure, signed_headers
 from packager.sources.stores.store_errors import Access
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from packager.sources.stores.location import RemoteModel
 
 
-def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
+def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStore:
     """Open the bucket of a model with the connection's service account, else with the environment's credentials.
 
     Those are Google's own: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
@@ -42,14 +42,14 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
     try:
         store = GCSStore(
             model.bucket,
-            client_options=surroundings.client_options(endpoint),
+            client_options=environment.client_options(endpoint),
             retry_config=ONCE,
             config={"service_account_key": account} if account else None,
         )
     except (BaseError, ValueError, OSError) as error:
         raise read_failure(error if isinstance(error, BaseError) else BaseError(str(error)), access) from error
     return OpenedStore(
-        store=store, access=access, checksums=lambda etag: signed_headers(store, model.key, etag, surroundings)
+        store=store, access=access, checksums=lambda etag: signed_headers(store, model.key, etag, environment)
     )
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from packager.errors import StorageError
-from packager.sources.stores.checksums import Checksum, from_headers, strongest
+from packager.sources.stores.checksums import Checksum, best_checksum, from_headers
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
 from packager.sources.stores.store_errors import (
     Access,
     Answer,
-    TransientError,
+    RetryableError,
     changed,
     is_untrusted,
     refused,
@@ -102,11 +102,11 @@ class WebSource:
             failure = unreachable(replace(self.access, store=self._asked), cause)
             if is_untrusted(cause) or isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
                 raise failure from error
-            raise TransientError(failure) from error
+            raise RetryableError(failure) from error
         except httpx.TooManyRedirects as error:
             raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
         except httpx.InvalidURL as error:
-            raise self._astray() from error
+            raise self._bad_redirect() from error
 
     def _ask(self, headers: Mapping[str, str]) -> httpx.Response:
         """Send the request and those that redirects lead to; the body is still to come."""
@@ -114,13 +114,13 @@ class WebSource:
         try:
             return self._client.send(self._client.build_request("GET", self._url, headers=headers), stream=True)
         except UnicodeError as error:  # of IDNA: a host that MODEL names was checked, so it's one that was led to
-            raise self._astray() from error
+            raise self._bad_redirect() from error
         except httpx.RemoteProtocolError as error:
             if "location header" in str(error):  # httpx has no class of its own for it
-                raise self._astray() from error
+                raise self._bad_redirect() from error
             raise
 
-    def _astray(self) -> StorageError:
+    def _bad_redirect(self) -> StorageError:
         return StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL")
 
     def _check_request(self, request: httpx.Request) -> None:
@@ -146,8 +146,8 @@ class WebSource:
         if not answer.code:
             answer = Answer(status=response.status_code, message=response.reason_phrase)
         error = refused(self.access, answer)
-        if answer.is_transient:
-            raise TransientError(error, wait=_seconds(response.headers.get("retry-after", "")))
+        if answer.is_retryable:
+            raise RetryableError(error, wait=_seconds(response.headers.get("retry-after", "")))
         raise error
 
     def _opened(self, response: httpx.Response, offset: int) -> Opened:
@@ -161,7 +161,7 @@ class WebSource:
                 raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
             start, size = offset, None if match[2] == "*" else int(match[2])
         else:
-            self._checksums = strongest(from_headers({name.lower(): value for name, value in headers.items()}))
+            self._checksums = best_checksum(from_headers({name.lower(): value for name, value in headers.items()}))
         return Opened(start=start, size=size, validator=_validator(headers), chunks=response.iter_raw())
 
 

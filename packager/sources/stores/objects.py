@@ -21,13 +21,13 @@ from obstore.exceptions import (
 )
 
 from packager.errors import StorageAuthError, StorageError
-from packager.sources.stores.checksums import Checksum, from_headers, strongest
+from packager.sources.stores.checksums import Checksum, best_checksum, from_headers
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
 from packager.sources.stores.store_errors import (
     Access,
     Answer,
-    TransientError,
+    RetryableError,
     is_untrusted,
     refused,
     unreachable,
@@ -65,7 +65,7 @@ _STATUSES: dict[type[Exception], int] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class ClientEnvironment:
     """What opening a store takes from around it.
 
     Attributes:
@@ -132,7 +132,7 @@ class ObjectSource:
     def checksums(self) -> list[Checksum]:
         """Return what the store says of the object; nothing and a line in the log, if it can't be asked."""
         try:
-            return strongest(self._opened.checksums(self._etag))
+            return best_checksum(self._opened.checksums(self._etag))
         except Exception as error:  # noqa: BLE001  (boto3's, httpx' and obstore's; the size is still checked)
             log.debug("no checksum of %s can be had: %s", self.access.location, without_queries(first_line(error)))
             return []
@@ -178,7 +178,7 @@ async def _next(stream: BytesStream) -> bytes | None:
 def read_failure(error: Exception, access: Access) -> Exception:
     """Read what obstore's error means; its own text holds the whole URL and is never shown.
 
-    A `TransientError` is worth another try. obstore doesn't tell how long the store asks to wait.
+    A `RetryableError` is worth another try. obstore doesn't tell how long the store asks to wait.
     """
     text, _, details = str(error).partition("Debug source:")
     found = _STATUS.search(text)
@@ -191,12 +191,12 @@ def read_failure(error: Exception, access: Access) -> Exception:
     if status:
         answer = Answer.from_text(status, text)
         failure = refused(access, answer)
-        return TransientError(failure) if answer.is_transient else failure
+        return RetryableError(failure) if answer.is_retryable else failure
     cause = first_line(error)
     if "HttpError" in details:
         reason = _reason(cause, details)
         failure = unreachable(access, reason)
-        return failure if is_untrusted(reason) else TransientError(failure)
+        return failure if is_untrusted(reason) else RetryableError(failure)
     return _no_credentials(error, access, Answer(status=0))
 
 
@@ -206,7 +206,7 @@ def _no_credentials(error: Exception, access: Access, answer: Answer) -> Excepti
         f"{without_queries(first_line(error))}",
         hint="check the connection, or the environment's credentials for this store",
     )
-    return TransientError(failure) if answer.is_transient else failure
+    return RetryableError(failure) if answer.is_retryable else failure
 
 
 def _reason(cause: str, details: str) -> str:
@@ -226,7 +226,7 @@ def first_line(error: Exception) -> str:
 
 
 def signed_headers(
-    store: GCSStore | AzureStore, key: str, etag: str, surroundings: Surroundings, *, url: str | None = None
+    store: GCSStore | AzureStore, key: str, etag: str, environment: ClientEnvironment, *, url: str | None = None
 ) -> list[Checksum]:
     """Ask for an object's headers by a signed URL, or by `url`: obstore tells only some of them.
 
@@ -234,7 +234,7 @@ def signed_headers(
         Exception: The store can't sign (it takes a key that signs), or doesn't answer.
     """
     address = url or obstore.sign(store, "HEAD", key, expires_in=timedelta(minutes=5))
-    transport = ProxyTransport(ssl_context(surroundings.authorities))
+    transport = ProxyTransport(ssl_context(environment.authorities))
     with httpx.Client(transport=transport, trust_env=False, timeout=READ_SECONDS) as client:
         answer = client.head(address, headers={"Accept-Encoding": "identity"}).raise_for_status()
     if etag and answer.headers.get("etag") != etag:

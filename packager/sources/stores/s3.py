@@ -15,7 +15,7 @@ from obstore.store import S3Store
 from packager.errors import RequestError, StorageAuthError, StorageUnreachableError
 from packager.sources.stores.checksums import Checksum, from_headers, from_s3_etag
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.objects import ONCE, OpenedStore, Surroundings
+from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS
 from packager.sources.stores.store_errors import Access, Answer, without_queries
 from packager.sources.stores.tls import write_bundle
@@ -33,7 +33,7 @@ _SESSION_NAME = "packager"
 _EARLY = timedelta(minutes=6)  # before they expire, a role's credentials are renewed; obstore asks five minutes before
 
 
-def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
+def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStore:
     """Open the bucket of a model; the endpoint is AWS_ENDPOINT_URL_S3's or AWS_ENDPOINT_URL's, if they are set.
 
     Raises:
@@ -42,14 +42,14 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         StorageUnreachableError: The service that gives out credentials can't be reached.
     """
     spec = model.connection.spec if model.connection else None
-    session = _session(model, surroundings)
+    session = _session(model, environment)
     access = Access(
         location=str(model),
         store=model.bucket,
         credential=_credential(model),
         permission=f"s3:GetObject on {model.bucket}",
     )
-    bundle = write_bundle(surroundings.authorities, surroundings.workspace)
+    bundle = write_bundle(environment.authorities, environment.workspace)
     client = _client(session, "s3", bundle)
     provider: Boto3CredentialProvider | StsCredentialProvider
     try:
@@ -77,7 +77,7 @@ def open_store(model: RemoteModel, surroundings: Surroundings) -> OpenedStore:
         endpoint=endpoint,
         region=session.region_name or _REGION,
         virtual_hosted_style_request=False,
-        client_options=surroundings.client_options(endpoint),
+        client_options=environment.client_options(endpoint),
         retry_config=ONCE,
         credential_provider=provider,
     )
@@ -127,8 +127,8 @@ class _Checksums:
         return [*from_headers(headers), *from_s3_etag(etag, headers, self._model.bucket)]
 
 
-def _session(model: RemoteModel, surroundings: Surroundings) -> boto3.Session:
-    environ = surroundings.environ
+def _session(model: RemoteModel, environment: ClientEnvironment) -> boto3.Session:
+    environ = environment.environ
     spec = model.connection.spec if model.connection else None
     region = (spec.region if spec else "") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
     key, secret = (spec.key_id.get_secret_value(), spec.key_secret.get_secret_value()) if spec else ("", "")

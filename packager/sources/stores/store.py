@@ -42,7 +42,7 @@ class Source(Protocol):
         """Ask for the bytes from `offset` on, of that version if a validator is given.
 
         Raises:
-            TransientError: Asking again may help; also while the bytes come.
+            RetryableError: Asking again may help; also while the bytes come.
             ArtifactError: There is no such object, or it was changed.
             StorageError: The store refuses.
         """

@@ -60,7 +60,7 @@ class Answer:
         return cls(status=status, code=found.get("Code", ""), message=found.get("Message", ""))
 
     @property
-    def is_transient(self) -> bool:
+    def is_retryable(self) -> bool:
         """Tell whether the same request may well succeed a moment later."""
         if self.code in _BUSY or self.status in _BUSY_STATUS:
             return True
@@ -71,7 +71,7 @@ class Answer:
         return without_queries(" ".join(word for word in (str(self.status), self.code, self.message) if word))
 
 
-class TransientError(Exception):
+class RetryableError(Exception):
     """Something that may well succeed when it's tried again, with the error to raise when it doesn't.
 
     Attributes:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.check import confinement, model_check
-from packager.check.memory import available_memory
-from packager.check.model_check import USER_ID, ModelCheck, choose_mode
-from packager.check.sandbox import guarded, lay_out
+from packager.check.model_check import USER_ID, ModelCheck, available_memory, choose_mode
+from packager.check.sandbox import stage, watch_changes
 from packager.environment.cache import unpack
-from packager.environment.cache.unpacked import LocalEnvironments
+from packager.environment.cache.local import LocalEnvironments
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
-from packager.image.planner import Dependencies, Prepared, make_plan
+from packager.image.planner import Dependencies, PlanInputs, make_plan
 from packager.logs.progress import SilentReporter
 from packager.models.image import Descriptor
 from packager.registry.access import RegistryAccess
@@ -40,7 +39,7 @@ SERVES = Completed(argv=(), returncode=0, output="", stdout='{"status": "ok", "s
 
 
 @dataclass
-class Desk:
+class CheckHarness:
     """A workspace with an environment and a model, and a runner that answers what the test says."""
 
     folder: Path
@@ -50,7 +49,7 @@ class Desk:
     environ: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
-    withheld: bool = False
+    hidden: bool = False
     uid: int = USER_ID
     limit: int = 1 << 20  # bytes of the environments on this machine
 
@@ -70,7 +69,7 @@ class Desk:
             return Completed(
                 argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
             )
-        assert self.withheld
+        assert self.hidden
         self.calls.append((list(argv), dict(env)))
         self.during()
         if isinstance(self.answer, Exception):
@@ -80,11 +79,11 @@ class Desk:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        self.withheld = True
+        self.hidden = True
         yield
-        self.withheld = False
+        self.hidden = False
 
-    def check(self, ready: Prepared | None = None, mode: CheckMode = "auto") -> str:
+    def check(self, ready: PlanInputs | None = None, mode: CheckMode = "auto") -> str:
         ready = ready or prepared(self.folder)
         platforms = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
         values = {"platform": platforms[platform.machine()], **self.settings}
@@ -93,8 +92,8 @@ class Desk:
             environ=self.environ,
             reporter=SilentReporter(),
             workspace=self.folder,
-            access=RegistryAccess(auth_file=self.folder / "none", trust=Trust(), plain_hosts=frozenset()),
-            withheld=self.hold,
+            access=RegistryAccess(auth_file=self.folder / "none", trust=Trust(), insecure_hosts=frozenset()),
+            hidden=self.hold,
             mode=mode,
             environments=self.environments,
             run=self.run,
@@ -104,11 +103,11 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def harness(tmp_path: Path) -> CheckHarness:
+    return CheckHarness(tmp_path)
 
 
-def pip(folder: Path, version: str = OWN) -> Prepared:
+def pip(folder: Path, version: str = OWN) -> PlanInputs:
     dependencies = Dependencies(
         python="python3",
         python_version=version,
@@ -124,8 +123,8 @@ def failed(error: str, **more: Any) -> Completed:
     return replace(Completed(argv=(), returncode=4, output="Traceback\nSomeError", stdout=f"{report}\n"), **more)
 
 
-def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(desk: Desk) -> None:
-    desk.environ = {
+def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(harness: CheckHarness) -> None:
+    harness.environ = {
         "HTTPS_PROXY": "http://proxy:8080",
         "HTTP_PROXY": "http://me:word@proxy:8080",
         "PACKAGER_PIP_INDEX_URL": "https://word@index/",
@@ -141,10 +140,10 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
             ("MODEL_MODE", "fast"),
         )
     )
-    ready = prepared(desk.folder, base=image)
-    desk.check(replace(ready, dependencies=replace(ready.dependencies, variables=(("OMP_NUM_THREADS", "1"),))))
-    [(argv, env)] = desk.calls
-    assert argv[0] == f"{desk.folder}/environment/bin/python"
+    ready = prepared(harness.folder, base=image)
+    harness.check(replace(ready, dependencies=replace(ready.dependencies, variables=(("OMP_NUM_THREADS", "1"),))))
+    [(argv, env)] = harness.calls
+    assert argv[0] == f"{harness.folder}/environment/bin/python"
     assert argv[-16:] == [
         *("cli", "self-check", "--format", "json", "--for", "rest"),
         *("--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--threads", "4", "--timeout", "60"),
@@ -152,7 +151,7 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
     assert "word" not in str(env)
     model = env["MODEL_LOCATION"].removesuffix("/wine")
     scratch = f"{model.removesuffix('image/model')}tmp"
-    assert model.startswith(f"{desk.folder}/check-")
+    assert model.startswith(f"{harness.folder}/check-")
     assert env == {
         "PYTHONOPTIMIZE": "1",
         "MODEL_MODE": "fast",
@@ -162,17 +161,17 @@ def test_the_environments_python_gets_what_the_image_will_have_and_no_secret(des
         "ODAHU_MODEL_VERSION": "1.0",
         "MODEL_LOCATION": f"{model}/wine",
         "MODEL_ENTRYPOINT": "entrypoint",
-        "PATH": f"{desk.folder}/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{harness.folder}/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/nonexistent",
         "TMPDIR": scratch,
     }
 
 
-def test_pip_packages_run_on_a_python_without_packages_of_its_own(desk: Desk) -> None:
-    desk.check(pip(desk.folder))
-    [(argv, env)] = desk.calls
+def test_pip_packages_run_on_a_python_without_packages_of_its_own(harness: CheckHarness) -> None:
+    harness.check(pip(harness.folder))
+    [(argv, env)] = harness.calls
     assert argv[:4] == [sys.executable, "-B", "-I", "-S"]
-    assert env["ODAHU_PACKAGES"] == f"{desk.folder}/environment"
+    assert env["ODAHU_PACKAGES"] == f"{harness.folder}/environment"
 
 
 @pytest.mark.parametrize(
@@ -188,25 +187,25 @@ def test_pip_packages_run_on_a_python_without_packages_of_its_own(desk: Desk) ->
 )
 @pytest.mark.parametrize("mode", ["auto", "always"])
 def test_what_can_not_serve(
-    desk: Desk, answer: Completed | Exception, said: str, mode: CheckMode, caplog: pytest.LogCaptureFixture
+    harness: CheckHarness, answer: Completed | Exception, said: str, mode: CheckMode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk.answer = answer
+    harness.answer = answer
     with pytest.raises(ModelCheckError) as error:
-        desk.check(mode=mode)
+        harness.check(mode=mode)
     assert said in error.value.message
     assert "--no-check" in error.value.hint
     if isinstance(answer, Exception):
         assert "its last words" in caplog.text
 
 
-def test_the_models_own_traceback_is_in_the_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    desk.answer = failed("no", output=f'File "{desk.folder}/environment/lib/x.py", line 1')
+def test_the_models_own_traceback_is_in_the_log(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness.answer = failed("no", output=f'File "{harness.folder}/environment/lib/x.py", line 1')
     with pytest.raises(ModelCheckError):
-        desk.check()
+        harness.check()
     assert 'File "/opt/conda/envs/wine/lib/x.py", line 1' in caplog.text
 
 
-def stored(folder: Path, size: int = 1) -> Prepared:
+def stored(folder: Path, size: int = 1) -> PlanInputs:
     ready = prepared(folder)
     layer = StoredLayer(
         name="environment",
@@ -217,7 +216,7 @@ def stored(folder: Path, size: int = 1) -> Prepared:
     return replace(ready, dependencies=replace(ready.dependencies, root=None, stored=layer))
 
 
-def of_the_base(folder: Path) -> Prepared:
+def of_the_base(folder: Path) -> PlanInputs:
     return prepared(folder, dependencies=Dependencies(python="/opt/conda/envs/x/bin/python", conda_file="x"))
 
 
@@ -238,43 +237,43 @@ def of_the_base(folder: Path) -> Prepared:
     ],
 )
 def test_what_can_not_be_told_is_the_outcome_or_an_error_where_asked_for(
-    desk: Desk,
+    harness: CheckHarness,
     changes: dict[str, Any],
-    make: Callable[[Path], Prepared],
+    make: Callable[[Path], PlanInputs],
     said: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     for name, value in changes.items():
-        setattr(desk, name, value)
-    outcome = desk.check(make(desk.folder))
+        setattr(harness, name, value)
+    outcome = harness.check(make(harness.folder))
     assert outcome.startswith("skipped: ")
     assert said in outcome
     assert f"the model is not checked: {outcome.removeprefix('skipped: ')}" in caplog.text
     with pytest.raises(ModelCheckError) as error:
-        desk.check(make(desk.folder), mode="always")
+        harness.check(make(harness.folder), mode="always")
     assert said in error.value.message
     assert "can't be checked here" in error.value.message
 
 
-def test_a_missing_module_of_a_conda_environment_is_the_models_fault(desk: Desk) -> None:
-    desk.answer = failed("ModuleNotFoundError: No module named 'torch'")
+def test_a_missing_module_of_a_conda_environment_is_the_models_fault(harness: CheckHarness) -> None:
+    harness.answer = failed("ModuleNotFoundError: No module named 'torch'")
     with pytest.raises(ModelCheckError, match="No module named 'torch'"):
-        desk.check()
+        harness.check()
 
 
-def test_another_platform(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    desk.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
-    desk.check()
+def test_another_platform(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
+    harness.check()
     assert "its image is for linux-" in caplog.text
-    assert desk.calls == []
+    assert harness.calls == []
 
 
-def test_nothing_is_run_where_nobody_wants_it(desk: Desk) -> None:
-    assert desk.check(mode="never") == "skipped: left out (check: never)"
-    assert desk.check(stored(desk.folder), mode="never") == "skipped: left out (check: never)"
-    assert desk.calls == []
+def test_nothing_is_run_where_nobody_wants_it(harness: CheckHarness) -> None:
+    assert harness.check(mode="never") == "skipped: left out (check: never)"
+    assert harness.check(stored(harness.folder), mode="never") == "skipped: left out (check: never)"
+    assert harness.calls == []
 
 
 @pytest.mark.parametrize("setting", ["auto", "always", "never"])
@@ -312,61 +311,63 @@ def fetching(monkeypatch: pytest.MonkeyPatch) -> Fetching:
 
 @pytest.mark.parametrize("mode", ["auto", "always"])
 def test_a_known_environment_is_fetched_once_and_then_on_this_machine(
-    desk: Desk, fetching: Fetching, mode: CheckMode
+    harness: CheckHarness, fetching: Fetching, mode: CheckMode
 ) -> None:
-    desk.answer = failed("No module named 'torch'")
+    harness.answer = failed("No module named 'torch'")
     for _ in range(2):
         with pytest.raises(ModelCheckError, match="No module named 'torch'"):
-            desk.check(stored(desk.folder), mode=mode)
-    desk.answer = SERVES
-    assert desk.check(stored(desk.folder), mode=mode) == "passed"
+            harness.check(stored(harness.folder), mode=mode)
+    harness.answer = SERVES
+    assert harness.check(stored(harness.folder), mode=mode) == "passed"
     assert fetching.times == 1
-    assert {argv[0].startswith(str(desk.folder / "cache")) for argv, _ in desk.calls} == {True}
+    assert {argv[0].startswith(str(harness.folder / "cache")) for argv, _ in harness.calls} == {True}
 
 
-def test_a_known_environment_where_none_is_kept(desk: Desk, fetching: Fetching) -> None:
-    desk.limit = 0
-    assert [desk.check(stored(desk.folder)) for _ in range(2)] == ["passed", "passed"]
+def test_a_known_environment_where_none_is_kept(harness: CheckHarness, fetching: Fetching) -> None:
+    harness.limit = 0
+    assert [harness.check(stored(harness.folder)) for _ in range(2)] == ["passed", "passed"]
     assert fetching.times == 2
-    assert not (desk.folder / "cache").exists()
+    assert not (harness.folder / "cache").exists()
 
 
-def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(desk: Desk, fetching: Fetching) -> None:
-    desk.settings = {"check_fetch_max_bytes": 900_000_000}
-    ready = stored(desk.folder, size=1_234_000_000)
-    assert desk.check(ready) == (
+def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(
+    harness: CheckHarness, fetching: Fetching
+) -> None:
+    harness.settings = {"check_fetch_max_bytes": 900_000_000}
+    ready = stored(harness.folder, size=1_234_000_000)
+    assert harness.check(ready) == (
         "skipped: its environment is kept in the registry and has 1,234 MB packed, more than "
         "PACKAGER_CHECK_FETCH_MAX_BYTES (900 MB)"
     )
     assert fetching.times == 0
-    assert desk.check(ready, mode="always") == "passed"
-    assert desk.check(ready) == "passed"  # it lies on this machine now
+    assert harness.check(ready, mode="always") == "passed"
+    assert harness.check(ready) == "passed"  # it lies on this machine now
     assert fetching.times == 1
 
 
-def test_an_environment_that_can_not_be_fetched(desk: Desk, fetching: Fetching) -> None:
+def test_an_environment_that_can_not_be_fetched(harness: CheckHarness, fetching: Fetching) -> None:
     fetching.fails = RegistryUnreachableError("the registry r.io can't be reached")
-    outcome = desk.check(stored(desk.folder))
+    outcome = harness.check(stored(harness.folder))
     assert outcome == "skipped: its environment can't be fetched: the registry r.io can't be reached"
     with pytest.raises(RegistryUnreachableError):
-        desk.check(stored(desk.folder), mode="always")
+        harness.check(stored(harness.folder), mode="always")
 
 
 def test_nothing_is_fetched_that_can_not_be_run(
-    desk: Desk, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+    harness: CheckHarness, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    of_pip = replace(stored(desk.folder).dependencies, packages=PurePosixPath("/packages"), python_version="3.6")
-    assert "Python 3.6 is not on this machine" in desk.check(replace(prepared(desk.folder), dependencies=of_pip))
-    desk.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
-    assert "its image is for linux-" in desk.check(stored(desk.folder))
+    of_pip = replace(stored(harness.folder).dependencies, packages=PurePosixPath("/packages"), python_version="3.6")
+    assert "Python 3.6 is not on this machine" in harness.check(replace(prepared(harness.folder), dependencies=of_pip))
+    harness.settings = {"platform": "linux-aarch64" if platform.machine() == "x86_64" else "linux-64"}
+    assert "its image is for linux-" in harness.check(stored(harness.folder))
     assert fetching.times == 0
 
 
-def test_a_model_that_does_not_fit_into_memory(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    desk.check(prepared(desk.folder, sizes={"weights": 1 << 60}))
+def test_a_model_that_does_not_fit_into_memory(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness.check(prepared(harness.folder, sizes={"weights": 1 << 60}))
     assert "its files have 1,152,921,504,607 MB, and there are" in caplog.text
-    assert desk.calls == []
+    assert harness.calls == []
 
 
 def test_memory_is_what_the_container_may_take(tmp_path: Path) -> None:
@@ -381,25 +382,27 @@ def test_memory_is_what_the_container_may_take(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == 1 << 20
 
 
-def test_no_room_for_a_copy(desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_copy(
+    harness: CheckHarness, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_words: object, **_more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_check, "lay_out", full)
-    desk.check()
+    monkeypatch.setattr(model_check, "stage", full)
+    harness.check()
     assert "there is no room for its files" in caplog.text
 
 
 def test_what_can_not_be_forbidden_is_in_the_log(
-    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    harness: CheckHarness, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(confinement, "_has_name", lambda _uid: True)
-    desk.check()
+    harness.check()
     assert "the check" not in caplog.text
     monkeypatch.setattr(confinement, "_make_ruleset", lambda _folders: None)
-    desk.uid = 0
-    desk.check()
+    harness.uid = 0
+    harness.check()
     assert (
         "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
         in caplog.text
@@ -407,44 +410,44 @@ def test_what_can_not_be_forbidden_is_in_the_log(
     assert "the check runs the model as this machine's user" in caplog.text
 
 
-def test_a_model_that_can_not_write_is_advised_where_it_can(desk: Desk) -> None:
-    desk.answer = failed(
+def test_a_model_that_can_not_write_is_advised_where_it_can(harness: CheckHarness) -> None:
+    harness.answer = failed(
         "init() of the model failed: PermissionError: [Errno 13] Permission denied: '/opt/odahu/model/x'"
     )
     with pytest.raises(ModelCheckError) as error:
-        desk.check()
+        harness.check()
     assert "let the model write to the temporary folder" in error.value.hint
 
 
 def test_nothing_can_be_added_to_a_read_only_folder(tmp_path: Path) -> None:
     (tmp_path / "folder/deep").mkdir(parents=True)
     before = {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))}
-    with guarded([tmp_path], read_only=[tmp_path]):
+    with watch_changes([tmp_path], read_only=[tmp_path]):
         assert all(path.stat().st_mode & 0o222 == 0 for path in before)
         (tmp_path / "folder/deep").chmod(0o755)
         (tmp_path / "folder/deep/file").write_text("x")
     assert {path: path.stat().st_mode for path in (tmp_path, *tmp_path.rglob("*"))} == before
 
 
-def test_a_model_that_changes_its_files(desk: Desk) -> None:
-    desk.during = lambda: (desk.folder / "artifact/wine/entrypoint.py").write_text("eval")
+def test_a_model_that_changes_its_files(harness: CheckHarness) -> None:
+    harness.during = lambda: (harness.folder / "artifact/wine/entrypoint.py").write_text("eval")
     with pytest.raises(ModelCheckError, match=r"changes files of its image when it starts: wine/entrypoint\.py"):
-        desk.check()
+        harness.check()
 
 
 def test_what_is_new_goes_and_what_is_changed_is_told(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old/a").write_text("a")
-    with guarded([tmp_path]):
+    with watch_changes([tmp_path]):
         (tmp_path / "new/deep").mkdir(parents=True)
         (tmp_path / "new/deep/file").write_text("x")
         (tmp_path / "old/link").symlink_to("a")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "old"]
-    with pytest.raises(ModelCheckError, match="old/a"), guarded([tmp_path]):
+    with pytest.raises(ModelCheckError, match="old/a"), watch_changes([tmp_path]):
         (tmp_path / "old/a").unlink()
-    with pytest.raises(ModelCheckError, match=r"starts: old$"), guarded([tmp_path]):
+    with pytest.raises(ModelCheckError, match=r"starts: old$"), watch_changes([tmp_path]):
         (tmp_path / "old").chmod(0o700)
-    with pytest.raises(ZeroDivisionError), guarded([tmp_path]):
+    with pytest.raises(ZeroDivisionError), watch_changes([tmp_path]):
         (tmp_path / "more").write_text("x")
         raise ZeroDivisionError
     assert not (tmp_path / "more").exists()
@@ -458,7 +461,7 @@ def test_a_copy_has_links_and_modes(tmp_path: Path) -> None:
     (model / "link").symlink_to("tool")
     for linked in (True, False):
         target = tmp_path / str(linked)
-        lay_out(model, {}, target, linked=linked)
+        stage(model, {}, target, linked=linked)
         assert (target / "link").readlink().name == "tool"
         assert (target / "tool").stat().st_mode & 0o777 == 0o555
         assert (target / "tool").samefile(model / "tool") == linked

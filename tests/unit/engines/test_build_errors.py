@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packager.engines.build_errors import Attempt, Stage, failure, may_be_full, may_pass
+from packager.engines.build_errors import Attempt, Stage, failure, is_retryable, may_be_full
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -366,4 +366,4 @@ def test_a_long_output_is_cut() -> None:
 def test_what_may_pass(told: str, passing: bool) -> None:
     done = Completed(argv=("buildah",), returncode=125, output=f"{PUSHING}{told}")
     error = failure(Attempt(stage="push", subject="r.io/a/b:1", host="r.io"), done)
-    assert may_pass(error, done) is passing
+    assert is_retryable(error, done) is passing

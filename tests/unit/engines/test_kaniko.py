@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines import Engine
-from packager.engines.cache_repository import cache_repository
-from packager.engines.kaniko import KanikoEngine
-from packager.engines.kaniko_command import KanikoBuild, build_words, read_line, scrubbed
-from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
+from packager.engines import Engine, cache_repository
+from packager.engines.kaniko import KanikoEngine, check_destinations, own_paths, read_mounts
+from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
 from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryAuthError, UsageError
 from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 DIGEST = "sha256:" + "a" * 64
 ACCESS = RegistryAccess(
     auth_file=Path("/job/auth/config.json"),
-    plain_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000", "localhost:5001"}),
+    insecure_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000", "localhost:5001"}),
 )
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST), steps=(), config=ImageConfig()
@@ -92,7 +90,7 @@ def kaniko_build(base: str = "r.io/base:1", to: str = "r.io/models/wine:1") -> K
 
 
 def words(*, base: str = "r.io/base:1", to: str = "r.io/models/wine:1", **settings: Any) -> list[str]:
-    return build_words(kaniko_build(base, to), Settings(cache_dir=Path("/cache"), **settings), ACCESS)
+    return build_args(kaniko_build(base, to), Settings(cache_dir=Path("/cache"), **settings), ACCESS)
 
 
 def values(argv: list[str], option: str) -> list[str]:
@@ -104,7 +102,7 @@ def test_it_is_an_engine(tmp_path: Path) -> None:
     assert made.name == "kaniko"
 
 
-def test_build_words() -> None:
+def test_build_args_for_a_plan() -> None:
     assert words() == [
         "--context", "dir:///job/context", "--dockerfile", "/job/context/Dockerfile",
         "--destination", "r.io/models/wine:1", "--digest-file", "/job/digest", "--custom-platform", "linux/amd64",

@@ -151,11 +151,11 @@ def test_a_login_does_not_show_its_password() -> None:
 def test_the_file_is_away_for_a_while_and_comes_back(tmp_path: Path) -> None:
     with open_auth_file(connection("r.io", "u", "p"), None, tmp_path) as file:
         before = file.path.read_bytes()
-        with file.withheld():
+        with file.hidden():
             assert list(file.path.parent.iterdir()) == []
         assert file.path.read_bytes() == before
         assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
-        with pytest.raises(ZeroDivisionError), file.withheld():
+        with pytest.raises(ZeroDivisionError), file.hidden():
             raise ZeroDivisionError
         assert file.path.read_bytes() == before
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from packager.registry.challenge import Challenge, ChallengeAuth, parse_challeng
 from packager.registry.credentials import Credential
 from packager.registry.preflight import check_push
 from packager.registry.retries import Retries
-from tests.unit.registry.test_trouble import ASKED, NAME
+from tests.unit.registry.test_trouble import CONTEXT, NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
 
     refusals: list[httpx.Response] = []
     door = Door([BEARER], "Bearer t0ken")
-    auth = ChallengeAuth(lambda: ANN, "https://r.io", ASKED)
+    auth = ChallengeAuth(lambda: ANN, "https://r.io", CONTEXT)
     with httpx.Client(transport=httpx.MockTransport(answer), auth=auth) as client:
         assert client.get("https://r.io/v2/").status_code == 202
         refusals.append(reply(401, headers=[("WWW-Authenticate", BEARER)]))
@@ -145,7 +145,7 @@ def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
 )  # fmt: skip
 def test_every_scope_is_a_parameter_of_its_own(scope: str, expected: list[str]) -> None:
     door = Door([f'{BEARER},scope="{scope}"' if scope else BEARER], "Bearer t0ken")
-    auth = ChallengeAuth(lambda: ANN, "https://r.io", ASKED)
+    auth = ChallengeAuth(lambda: ANN, "https://r.io", CONTEXT)
     with httpx.Client(transport=httpx.MockTransport(door), auth=auth) as client:
         assert client.get("https://r.io/v2/").status_code == 202
     assert door.asked[0].url.params.get_list("scope") == expected

@@ -22,7 +22,7 @@ from packager.errors import (
     RegistryUnreachableError,
 )
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_config, login_for
 from packager.registry.client import Repository
 from packager.registry.credentials import Credential
@@ -93,7 +93,7 @@ def registry(**changes: Any) -> FakeRegistry:
 
 
 @dataclass
-class Desk:
+class ClientHarness:
     folder: Path
     logins: tuple[Credential, ...] = ()
 
@@ -101,20 +101,20 @@ class Desk:
         auth = self.folder / "config.json"
         auth.write_bytes(auth_config(self.logins))
         trust, transport = Trust(**options), httpx.MockTransport(handler)
-        plain_hosts = find_plain_hosts([Reference.parse(name)], trust, transport=transport)
-        access = RegistryAccess(auth_file=auth, trust=trust, plain_hosts=plain_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust, transport=transport)
+        access = RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
         retries = Retries(seconds=1, sleep=lambda _seconds: None)
         return Repository(Reference.parse(name), access, transport=transport, retries=retries)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def harness(tmp_path: Path) -> ClientHarness:
+    return ClientHarness(tmp_path)
 
 
-def test_an_image_by_tag(desk: Desk) -> None:
+def test_an_image_by_tag(harness: ClientHarness) -> None:
     fake = registry()
-    with closing(desk.repository(fake)) as repository:
+    with closing(harness.repository(fake)) as repository:
         image = repository.image("amd64")
         assert image.digest == digest_of(MANIFEST)
         assert image.config["config"] == {"Env": ["A=b"]}
@@ -125,54 +125,54 @@ def test_an_image_by_tag(desk: Desk) -> None:
     assert {request.headers["Accept"] for request in fake.asked if "/blobs/" in request.url.path} == {"*/*"}
 
 
-def test_an_image_by_digest(desk: Desk) -> None:
+def test_an_image_by_digest(harness: ClientHarness) -> None:
     name = f"r.io/team/base@{digest_of(MANIFEST)}"
-    assert desk.repository(registry(), name).image("amd64").digest == digest_of(MANIFEST)
+    assert harness.repository(registry(), name).image("amd64").digest == digest_of(MANIFEST)
 
 
-def test_an_index_leads_to_the_platform(desk: Desk) -> None:
+def test_an_index_leads_to_the_platform(harness: ClientHarness) -> None:
     fake = registry()
     platforms = [("arm64", "sha256:" + "0" * 64), ("amd64", digest_of(MANIFEST))]
     entries = [{"digest": digest, "platform": {"os": "linux", "architecture": name}} for name, digest in platforms]
     fake.documents["/v2/team/base/manifests/1"] = json.dumps({"mediaType": INDEX, "manifests": entries}).encode()
-    repository = desk.repository(fake)
+    repository = harness.repository(fake)
     assert repository.image("amd64").digest == digest_of(MANIFEST)
     with pytest.raises(ImageNotFoundError, match="for linux/riscv64"):
         repository.image("riscv64")
 
 
-def test_docker_hub_answers_elsewhere(desk: Desk) -> None:
+def test_docker_hub_answers_elsewhere(harness: ClientHarness) -> None:
     fake = FakeRegistry()
     with pytest.raises(ImageNotFoundError, match=r"docker\.io has no image docker.io/library/python:3"):
-        desk.repository(fake, "python:3").image("amd64")
+        harness.repository(fake, "python:3").image("amd64")
     assert str(fake.asked[0].url) == "https://registry-1.docker.io/v2/library/python/manifests/3"
 
 
-def test_a_password_is_sent_when_it_is_asked_for(desk: Desk) -> None:
+def test_a_password_is_sent_when_it_is_asked_for(harness: ClientHarness) -> None:
     fake = registry(challenge='Basic realm="here"', accepts=BASIC)
-    desk.logins = (ANN,)
-    assert desk.repository(fake).image("amd64").layers
+    harness.logins = (ANN,)
+    assert harness.repository(fake).image("amd64").layers
     assert [request.headers.get("Authorization") for request in fake.asked] == [None, BASIC, BASIC]
 
 
 @pytest.mark.parametrize("logins", [(), (ANN,)])
-def test_a_token_is_fetched(desk: Desk, logins: tuple[Credential, ...]) -> None:
+def test_a_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ...]) -> None:
     challenge = 'Bearer realm="https://auth.io/token?x=1",service="r.io",scope="repository:team/base:pull"'
     fake = registry(challenge=challenge, accepts="Bearer t0ken")
-    desk.logins = logins
-    assert desk.repository(fake).image("amd64").layers
+    harness.logins = logins
+    assert harness.repository(fake).image("amd64").layers
     (asked,) = [request for request in fake.asked if request.url.host == "auth.io"]
     assert dict(asked.url.params) == {"x": "1", "service": "r.io", "scope": "repository:team/base:pull"}
     assert asked.headers.get("Authorization") == (BASIC if logins else None)
 
 
-def test_a_registry_token_is_sent_as_it_is(desk: Desk) -> None:
-    desk.logins = (Credential(host="r.io", registry_token="given-0"),)
+def test_a_registry_token_is_sent_as_it_is(harness: ClientHarness) -> None:
+    harness.logins = (Credential(host="r.io", registry_token="given-0"),)
     fake = registry(challenge='Bearer realm="https://auth.io/token"', accepts="Bearer given-0")
-    assert desk.repository(fake).image("amd64").layers
+    assert harness.repository(fake).image("amd64").layers
     assert not [request for request in fake.asked if request.url.host == "auth.io"]
     with pytest.raises(RegistryAuthError):
-        desk.repository(registry(challenge="Bearer realm=x", accepts="Bearer another")).image("amd64")
+        harness.repository(registry(challenge="Bearer realm=x", accepts="Bearer another")).image("amd64")
 
 
 @pytest.mark.parametrize(
@@ -184,16 +184,16 @@ def test_a_registry_token_is_sent_as_it_is(desk: Desk) -> None:
         'Bearer realm="nowhere"',
     ],
 )
-def test_a_refusal_ends_it(desk: Desk, challenge: str) -> None:
-    desk.logins = (Credential(host="r.io", username="ann", password="wrong-one"),)
+def test_a_refusal_ends_it(harness: ClientHarness, challenge: str) -> None:
+    harness.logins = (Credential(host="r.io", username="ann", password="wrong-one"),)
     fake = registry(challenge=challenge, accepts="Bearer another")
     with pytest.raises(RegistryAuthError, match=r"refused the credentials.*: UNAUTHORIZED") as caught:
-        desk.repository(fake).image("amd64")
+        harness.repository(fake).image("amd64")
     assert "wrong-one" not in caught.value.message
     assert not [request for request in fake.asked if request.url.scheme == "http"]
 
 
-def test_a_password_stays_with_the_registry(desk: Desk) -> None:
+def test_a_password_stays_with_the_registry(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "store.io":
             seen.append(request.headers.get("Authorization"))
@@ -201,9 +201,9 @@ def test_a_password_stays_with_the_registry(desk: Desk) -> None:
         return reply(307, Location="https://store.io/blob")
 
     seen: list[str | None] = []
-    desk.logins = (ANN,)
+    harness.logins = (ANN,)
     with pytest.raises(RegistryAuthError):
-        desk.repository(answer).image("amd64")
+        harness.repository(answer).image("amd64")
     assert seen == [None]
 
 
@@ -216,12 +216,12 @@ def test_a_password_stays_with_the_registry(desk: Desk) -> None:
         (f"manifests/{digest_of(MANIFEST)}", b"x" * (5 << 20)),
     ],
 )
-def test_what_is_not_what_its_digest_says_is_refused(desk: Desk, path: str, content: bytes) -> None:
+def test_what_is_not_what_its_digest_says_is_refused(harness: ClientHarness, path: str, content: bytes) -> None:
     fake = registry()
     fake.documents[f"/v2/team/base/{path}"] = content
 
     def pull() -> None:
-        repository = desk.repository(fake, f"r.io/team/base@{digest_of(MANIFEST)}")
+        repository = harness.repository(fake, f"r.io/team/base@{digest_of(MANIFEST)}")
         with repository.layer(repository.image("amd64").layers[0]):
             pass
 
@@ -230,11 +230,11 @@ def test_what_is_not_what_its_digest_says_is_refused(desk: Desk, path: str, cont
 
 
 @pytest.mark.parametrize("document", [b"<html>", b"[]", b'{"schemaVersion": 1, "fsLayers": []}', b'{"manifests": 3}'])
-def test_manifests_that_are_none(desk: Desk, document: bytes) -> None:
+def test_manifests_that_are_none(harness: ClientHarness, document: bytes) -> None:
     fake = registry()
     fake.documents["/v2/team/base/manifests/1"] = document
     with pytest.raises(RegistryError):
-        desk.repository(fake).image("amd64")
+        harness.repository(fake).image("amd64")
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_manifests_that_are_none(desk: Desk, document: bytes) -> None:
         (503, RegistryError, "answered 503"),
     ],
 )
-def test_statuses(desk: Desk, status: int, expected: type[PackagerError], words: str) -> None:
+def test_statuses(harness: ClientHarness, status: int, expected: type[PackagerError], words: str) -> None:
     with pytest.raises(expected, match=words) as caught:
-        desk.repository(lambda _request: reply(status)).image("amd64")
+        harness.repository(lambda _request: reply(status)).image("amd64")
     assert type(caught.value) is expected
     assert caught.value.hint
 
@@ -264,19 +264,19 @@ def test_statuses(desk: Desk, status: int, expected: type[PackagerError], words:
         (httpx.ReadError("[SSL: UNEXPECTED_EOF_WHILE_READING]"), "can't be reached", True),
     ],
 )
-def test_silence(desk: Desk, error: httpx.TransportError, words: str, again: bool) -> None:
+def test_silence(harness: ClientHarness, error: httpx.TransportError, words: str, again: bool) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         asked.append(request)
         raise error
 
     asked: list[httpx.Request] = []
     with pytest.raises(RegistryUnreachableError) as caught:
-        desk.repository(fail).image("amd64")
+        harness.repository(fail).image("amd64")
     assert re.search(words, f"{caught.value.message} {caught.value.hint}")
     assert (1 < len(asked) < 50) if again else len(asked) == 1
 
 
-def test_one_lost_answer_is_asked_for_again(desk: Desk) -> None:
+def test_one_lost_answer_is_asked_for_again(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if not lost:
             lost.append(request)
@@ -285,7 +285,7 @@ def test_one_lost_answer_is_asked_for_again(desk: Desk) -> None:
 
     lost: list[httpx.Request] = []
     fake = registry()
-    assert desk.repository(answer).image("amd64").layers
+    assert harness.repository(answer).image("amd64").layers
 
 
 @pytest.mark.parametrize(
@@ -296,24 +296,26 @@ def test_one_lost_answer_is_asked_for_again(desk: Desk) -> None:
         ("r.io/team/base:1", ("plain.io",), "https"),
     ],
 )
-def test_plain_http_only_where_it_may(desk: Desk, name: str, insecure: tuple[str, ...], scheme: str) -> None:
+def test_plain_http_only_where_it_may(
+    harness: ClientHarness, name: str, insecure: tuple[str, ...], scheme: str
+) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.scheme == "https" and scheme == "http":
             raise httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER]")
         return fake(request)
 
     fake = registry()
-    assert desk.repository(answer, name, insecure_hosts=frozenset(insecure)).image("amd64").layers
+    assert harness.repository(answer, name, insecure_hosts=frozenset(insecure)).image("amd64").layers
     assert {request.url.scheme for request in fake.asked} == {scheme}
 
 
-def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(desk: Desk) -> None:
+def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: ClientHarness) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         assert request.url.scheme == "https"
         raise httpx.ConnectError("x") from ssl.SSLCertVerificationError("self-signed")
 
     with pytest.raises(RegistryUnreachableError, match="can't be trusted"):
-        desk.repository(fail, "localhost:5000/team/base:1").image("amd64")
+        harness.repository(fail, "localhost:5000/team/base:1").image("amd64")
 
 
 @pytest.mark.parametrize(

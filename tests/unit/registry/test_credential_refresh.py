@@ -10,13 +10,13 @@ import pytest
 
 from packager.errors import RegistryAuthError
 from packager.registry import credential_refresh
-from packager.registry.credential_refresh import Clock, Renewal, Source
+from packager.registry.credential_refresh import Clock, CredentialRefresher, Source
 from packager.registry.credentials import Credential
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-class Desk:
+class RefresherHarness:
     """A registry whose logins last `lifetime`; `failures` is what asking for one raises, in order."""
 
     def __init__(self, lifetime: timedelta | None = timedelta(hours=12)) -> None:
@@ -45,10 +45,10 @@ class Desk:
         self.now += timedelta(seconds=seconds)
         return self.on_wait()
 
-    def renewal(self) -> Renewal:
+    def renewal(self) -> CredentialRefresher:
         nobody = Source(name="nobody", fetch=lambda: None)
         sources = [Source(name="it", fetch=self.fetch), nobody]
-        return Renewal(sources, self.publish, Clock(now=lambda: self.now, wait=self.wait))
+        return CredentialRefresher(sources, self.publish, Clock(now=lambda: self.now, wait=self.wait))
 
 
 @pytest.mark.parametrize(
@@ -62,107 +62,107 @@ class Desk:
     ],
 )
 def test_when_it_is_due(lifetime: timedelta, due: timedelta) -> None:
-    desk = Desk(lifetime)
-    logins = desk.renewal()
-    assert desk.published == [["token-1", ""]]
-    desk.now = START + due - timedelta(seconds=1)
+    harness = RefresherHarness(lifetime)
+    logins = harness.renewal()
+    assert harness.published == [["token-1", ""]]
+    harness.now = START + due - timedelta(seconds=1)
     logins.refresh()
-    assert desk.fetched == 1
-    desk.now = START + due
+    assert harness.fetched == 1
+    harness.now = START + due
     logins.refresh()
-    assert desk.published == [["token-1", ""], ["token-2", ""]]
+    assert harness.published == [["token-1", ""], ["token-2", ""]]
 
 
 def test_a_login_that_lasts_needs_no_thread() -> None:
-    desk = Desk(None)
-    with desk.renewal().running():
+    harness = RefresherHarness(None)
+    with harness.renewal().running():
         assert "login-renewal" not in {thread.name for thread in threading.enumerate()}
-        assert desk.fetched == 1
-    assert desk.waits == []
+        assert harness.fetched == 1
+    assert harness.waits == []
 
 
 def test_the_thread_renews_and_ends_with_the_block() -> None:
-    desk = Desk()
+    harness = RefresherHarness()
     renewed = threading.Event()
 
     def on_wait() -> bool:
-        if desk.fetched == 3:
+        if harness.fetched == 3:
             renewed.set()
         return renewed.is_set()
 
-    desk.on_wait = on_wait
-    with desk.renewal().running():
+    harness.on_wait = on_wait
+    with harness.renewal().running():
         assert renewed.wait(30)
-    assert desk.published == [["token-1", ""], ["token-2", ""], ["token-3", ""]]
-    assert max(desk.waits) == 60  # it looks at the clock often: a machine may have slept meanwhile
+    assert harness.published == [["token-1", ""], ["token-2", ""], ["token-3", ""]]
+    assert max(harness.waits) == 60  # it looks at the clock often: a machine may have slept meanwhile
     assert "login-renewal" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_thread_outlives_whatever_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:
-    desk = Desk()
+    harness = RefresherHarness()
     done = threading.Event()
 
     def on_wait() -> bool:
-        if len(desk.published) == 2:
+        if len(harness.published) == 2:
             done.set()
         return done.is_set()
 
-    desk.on_wait = on_wait
-    logins = desk.renewal()
-    desk.failures = [ValueError("a bug"), RegistryAuthError("denied")]
-    desk.full_disks = 2
+    harness.on_wait = on_wait
+    logins = harness.renewal()
+    harness.failures = [ValueError("a bug"), RegistryAuthError("denied")]
+    harness.full_disks = 2
     with logins.running():
         assert done.wait(30)
-    assert desk.published == [["token-1", ""], ["token-2", ""]]  # asked for once, written when that was possible
+    assert harness.published == [["token-1", ""], ["token-2", ""]]  # asked for once, written when that was possible
     assert "renewing the logins failed: ValueError: a bug" in caplog.text
     assert "can't be renewed, and is tried again: denied" in caplog.text
     assert caplog.text.count("No space left") == 2
 
 
 def test_a_refresh_tells_only_of_what_has_expired(caplog: pytest.LogCaptureFixture) -> None:
-    desk = Desk()
-    logins = desk.renewal()
-    desk.failures = [RegistryAuthError("denied")] * 2
-    desk.now = START + timedelta(hours=11)
+    harness = RefresherHarness()
+    logins = harness.renewal()
+    harness.failures = [RegistryAuthError("denied")] * 2
+    harness.now = START + timedelta(hours=11)
     logins.refresh()
     assert "tried again: denied" in caplog.text
-    desk.now = START + timedelta(hours=12)
+    harness.now = START + timedelta(hours=12)
     with pytest.raises(RegistryAuthError, match="denied"):
         logins.refresh()
-    assert desk.published == [["token-1", ""]]
+    assert harness.published == [["token-1", ""]]
 
 
 def test_nothing_is_published_after_the_block() -> None:
-    desk = Desk()
-    logins = desk.renewal()
+    harness = RefresherHarness()
+    logins = harness.renewal()
     with logins.running():
         pass
-    desk.now = START + timedelta(hours=12)
+    harness.now = START + timedelta(hours=12)
     logins.refresh()
-    assert desk.published == [["token-1", ""]]
+    assert harness.published == [["token-1", ""]]
 
 
 def test_a_renewal_that_hangs_holds_nobody_up_and_publishes_nothing_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credential_refresh, "_JOIN_SECONDS", 0.01)
-    desk = Desk()
+    harness = RefresherHarness()
     asked, answered = threading.Event(), threading.Event()
-    desk.on_wait = lambda: False
-    first = desk.fetch
+    harness.on_wait = lambda: False
+    first = harness.fetch
 
     def fetch() -> Credential:
-        if desk.fetched:
+        if harness.fetched:
             asked.set()
             assert answered.wait(30)
         return first()
 
-    monkeypatch.setattr(desk, "fetch", fetch)
-    with desk.renewal().running():
+    monkeypatch.setattr(harness, "fetch", fetch)
+    with harness.renewal().running():
         assert asked.wait(30)
         thread = next(thread for thread in threading.enumerate() if thread.name == "login-renewal")
     assert thread.is_alive()
-    desk.on_wait = lambda: True
+    harness.on_wait = lambda: True
     answered.set()
     thread.join(30)
     assert not thread.is_alive()
-    assert desk.fetched == 2
-    assert desk.published == [["token-1", ""]]
+    assert harness.fetched == 2
+    assert harness.published == [["token-1", ""]]

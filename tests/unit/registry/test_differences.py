@@ -19,10 +19,10 @@ from packager.registry.retries import Retries
 from packager.registry.uploads import BytesBlob, Uploads
 from tests.unit.upload_registry import (
     QUOTED,
-    Asked,
     Cut,
     Lost,
     Refused,
+    RequestContext,
     Unread,
     UploadRegistry,
     descriptor_of,
@@ -100,7 +100,7 @@ class FirstPartOnly(UploadRegistry):
 
     tells: bool = True
 
-    def patch(self, asked: Asked) -> httpx.Response:
+    def patch(self, asked: RequestContext) -> httpx.Response:
         if not self.open[asked.path]:
             return super().patch(asked)
         location = f"{asked.path}?_state={QUOTED}&again"

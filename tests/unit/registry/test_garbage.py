@@ -11,7 +11,7 @@ import pytest
 from packager.errors import RegistryError, RegistryUnreachableError
 from packager.models.reference import Reference
 from packager.registry import errors as registry_errors
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.authfile import auth_config
 from packager.registry.client import Repository, find_image
 from packager.registry.docker_config import DockerConfig
@@ -136,7 +136,7 @@ def test_an_address_of_a_token_service_without_an_encoding(access: RegistryAcces
 
 
 def test_an_error_that_is_nested_deeply() -> None:
-    asked = registry_errors.Asked(verb="pull", reference=NAME)
+    asked = registry_errors.RequestContext(verb="pull", reference=NAME)
     assert "400" in registry_errors.refusal(asked, httpx.Response(400), DEEP).message
 
 
@@ -194,5 +194,5 @@ def test_a_flood_is_cut(access: RegistryAccess) -> None:
 def test_the_question_for_plain_http_reads_nothing() -> None:
     flood = Endless([0.0], b" ")
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, stream=flood))
-    assert find_plain_hosts([Reference.parse("localhost/a")], Trust(), transport=transport) == frozenset()
+    assert find_insecure_hosts([Reference.parse("localhost/a")], Trust(), transport=transport) == frozenset()
     assert flood.given == 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = Reference.parse("r.io/team/base:1")
-ASKED = registry_errors.Asked(verb="push", reference=NAME, user="ann")
+CONTEXT = registry_errors.RequestContext(verb="push", reference=NAME, user="ann")
 
 
 @dataclass
@@ -188,7 +188,7 @@ def test_an_identity_token_is_exchanged() -> None:
 
     forms: list[dict[str, list[str]]] = []
     login = Credential(host="r.io", username="<token>", password="", identity_token="id+t0ken")
-    auth = ChallengeAuth(lambda: login, "https://r.io", ASKED)
+    auth = ChallengeAuth(lambda: login, "https://r.io", CONTEXT)
     with httpx.Client(transport=httpx.MockTransport(answer), auth=auth) as client:
         assert client.get("https://r.io/v2/").status_code == 200
         assert client.get("https://r.io/v2/").status_code == 200
@@ -206,7 +206,7 @@ def test_an_identity_token_is_exchanged() -> None:
 def test_a_login_that_was_renewed_is_sent() -> None:
     fake = registry(challenge='Basic realm="x"')
     transport, found = httpx.MockTransport(fake), [ANN]
-    with httpx.Client(transport=transport, auth=ChallengeAuth(lambda: found[-1], "https://r.io", ASKED)) as client:
+    with httpx.Client(transport=transport, auth=ChallengeAuth(lambda: found[-1], "https://r.io", CONTEXT)) as client:
         url = "https://r.io/v2/team/base/manifests/1"
         for password in ("first", "second"):
             found.append(Credential(host="r.io", username="u", password=password))
@@ -230,7 +230,7 @@ def test_certificates(code: int, words: str, hint: str) -> None:
     cause.verify_code, cause.verify_message = code, "Hostname mismatch, certificate is not valid for 'r.io'."
     error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]")
     error.__cause__ = cause
-    told = registry_errors.silence(ASKED, error)
+    told = registry_errors.silence(CONTEXT, error)
     assert isinstance(told, RegistryUnreachableError)
     assert words in told.message
     assert hint in told.hint
@@ -239,7 +239,7 @@ def test_certificates(code: int, words: str, hint: str) -> None:
 
 def test_what_a_registry_says_is_cut_and_made_harmless() -> None:
     body = errors("X", "\x1b[31mred\n" + "long " * 1000)
-    told = registry_errors.refusal(ASKED, httpx.Response(400), body).message
+    told = registry_errors.refusal(CONTEXT, httpx.Response(400), body).message
     assert "\x1b" not in told
     assert "\n" not in told
     assert len(told) < 500

@@ -13,11 +13,11 @@ import trustme
 
 from packager.engines.buildah_commands import access_words
 from packager.engines.kaniko_command import KanikoBuild
-from packager.engines.kaniko_command import build_words as kaniko_words
+from packager.engines.kaniko_command import build_args as kaniko_words
 from packager.engines.registry_files import certificate_folder, registries_conf
 from packager.errors import UsageError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_plain_hosts
+from packager.registry.access import RegistryAccess, find_insecure_hosts
 from packager.registry.trust import ClientCertificate, Trust
 from packager.settings import Settings
 
@@ -128,7 +128,7 @@ def test_the_systems_authorities_stay_trusted(pem: Mapping[str, Path], monkeypat
     ],
 )
 def test_places(name: str, places: list[str]) -> None:
-    assert [str(place) for place in Trust(mirrors=MIRRORS).places(Reference.parse(name))] == places
+    assert [str(place) for place in Trust(mirrors=MIRRORS).endpoints(Reference.parse(name))] == places
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_who_speaks_plain_http(https: Any, http: Any, plain: bool) -> None:
     asked: list[str] = []
     trust = Trust(insecure_hosts=frozenset({"plain.io"}), mirrors=(("far.io", "plain.io/far"),))
     names = ["far.io/a", "localhost/base:1", "127.0.0.2:5000/a", "far.io/b"]
-    found = find_plain_hosts(map(Reference.parse, names), trust, transport=httpx.MockTransport(answer))
+    found = find_insecure_hosts(map(Reference.parse, names), trust, transport=httpx.MockTransport(answer))
     assert found == ({"plain.io"} if plain else set())
     assert set(asked) <= {"https://plain.io/v2/", "http://plain.io/v2/"}, "a host was asked that may not be plain"
     assert ("http://plain.io/v2/" in asked) == (http is not None)
 
 
 def access_of(trust: Trust, *plain: str) -> RegistryAccess:
-    return RegistryAccess(auth_file=Path("/private/config.json"), trust=trust, plain_hosts=frozenset(plain))
+    return RegistryAccess(auth_file=Path("/private/config.json"), trust=trust, insecure_hosts=frozenset(plain))
 
 
 def test_certificates_for_buildah(pem: Mapping[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess
 from packager.registry.authfile import auth_config
 from packager.registry.credentials import Credential
-from packager.registry.retries import Retries, TransientStatusError
+from packager.registry.retries import Retries, RetryableStatusError
 from packager.registry.uploads import BytesBlob, Uploads
 from tests.unit.upload_registry import (
     BASIC,
@@ -59,7 +59,7 @@ class Chunks:
 
 
 @dataclass
-class Desk:
+class UploadHarness:
     folder: Path
     slept: list[float] = field(default_factory=list)
 
@@ -75,14 +75,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def harness(tmp_path: Path) -> UploadHarness:
+    return UploadHarness(tmp_path)
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_blob_goes_in_one_part(desk: Desk, late: bool) -> None:
+def test_a_blob_goes_in_one_part(harness: UploadHarness, late: bool) -> None:
     registry, blob = UploadRegistry(), Chunks(late=late)
-    assert desk.send(registry, blob) == descriptor_of(DATA)
+    assert harness.send(registry, blob) == descriptor_of(DATA)
     assert registry.methods() == ["POST", "PATCH", "PUT"]
     assert registry.blobs == {digest_of(DATA): DATA}
     assert registry.open == {}
@@ -90,23 +90,23 @@ def test_a_blob_goes_in_one_part(desk: Desk, late: bool) -> None:
     patch = registry.asked[1].headers
     assert "Content-Range" not in patch
     assert patch.get("Content-Length") == (None if late else str(len(DATA)))
-    assert desk.slept == []
+    assert harness.slept == []
 
 
-def test_a_blob_of_no_bytes(desk: Desk) -> None:
+def test_a_blob_of_no_bytes(harness: UploadHarness) -> None:
     registry = UploadRegistry()
-    desk.send(registry, BytesBlob(data=b"", known=descriptor_of(b"")))
+    harness.send(registry, BytesBlob(data=b"", known=descriptor_of(b"")))
     assert registry.blobs == {digest_of(b""): b""}
 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("after", [1000, 1001, 2500, 9999])
 def test_only_the_rest_is_sent_after_a_cut(
-    desk: Desk, caplog: pytest.LogCaptureFixture, late: bool, after: int
+    harness: UploadHarness, caplog: pytest.LogCaptureFixture, late: bool, after: int
 ) -> None:
     caplog.set_level("DEBUG", "packager")
     registry = UploadRegistry(plan={"PATCH": [Cut(after)]})
-    assert desk.send(registry, Chunks(late=late)) == descriptor_of(DATA)
+    assert harness.send(registry, Chunks(late=late)) == descriptor_of(DATA)
     assert registry.bodies() == [DATA[:after], DATA[after:]]
     assert registry.methods() == ["POST", "PATCH", "GET", "PATCH", "PUT"]
     assert registry.blobs == {digest_of(DATA): DATA}
@@ -115,16 +115,16 @@ def test_only_the_rest_is_sent_after_a_cut(
     assert "st4te" not in caplog.text
 
 
-def test_cut_again_and_again(desk: Desk) -> None:
+def test_cut_again_and_again(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000), Cut(3000), 503, Cut(3000), 429]})
-    desk.send(registry)
+    harness.send(registry)
     assert registry.bodies() == [DATA[:3000], DATA[3000:6000], DATA[6000:9000], DATA[9000:]]
-    assert len(desk.slept) == 5
+    assert len(harness.slept) == 5
 
 
-def test_a_registry_that_forgets_a_cut_upload_gets_it_whole_again(desk: Desk) -> None:
+def test_a_registry_that_forgets_a_cut_upload_gets_it_whole_again(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000)]}, keeps_parts=False)
-    desk.send(registry)
+    harness.send(registry)
     assert registry.bodies()[-1] == DATA
 
 
@@ -138,60 +138,60 @@ def test_a_registry_that_forgets_a_cut_upload_gets_it_whole_again(desk: Desk) ->
         {"PATCH": [Cut(3000)], "GET": [Lost()]},
     ],
 )
-def test_a_lost_upload_begins_anew(desk: Desk, plan: dict[str, list[Any]]) -> None:
+def test_a_lost_upload_begins_anew(harness: UploadHarness, plan: dict[str, list[Any]]) -> None:
     registry = UploadRegistry(plan=plan)
-    desk.send(registry)
+    harness.send(registry)
     assert registry.bodies()[-1] == DATA
     assert registry.counts["POST"] == 2
     assert registry.open == {}, "the first upload was left open"
 
 
-def test_an_upload_that_is_always_lost(desk: Desk) -> None:
+def test_an_upload_that_is_always_lost(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000), *[404] * 100]})
     with pytest.raises(RegistryError, match=r"has lost an upload 5 times: 404"):
-        desk.send(registry)
+        harness.send(registry)
     assert registry.counts["POST"] == 5
     assert registry.open == {}
 
 
-def test_a_registry_that_takes_no_parts(desk: Desk) -> None:
+def test_a_registry_that_takes_no_parts(harness: UploadHarness) -> None:
     registry = UploadRegistry(takes_parts=False)
-    desk.send(registry, Chunks(late=True))
+    harness.send(registry, Chunks(late=True))
     assert registry.blobs == {digest_of(DATA): DATA}
     assert registry.methods() == ["POST", "PATCH", "POST", "PUT", "DELETE"]
     assert registry.open == {}
     cut = UploadRegistry(takes_parts=False, plan={"PUT": [Cut(50), 500]})
-    desk.send(cut)
+    harness.send(cut)
     assert cut.blobs == {digest_of(DATA): DATA}
     assert cut.open == {}
 
 
 @pytest.mark.parametrize("takes_parts", [True, False])
-def test_an_answer_that_was_lost_is_no_reason_to_send_again(desk: Desk, takes_parts: bool) -> None:
+def test_an_answer_that_was_lost_is_no_reason_to_send_again(harness: UploadHarness, takes_parts: bool) -> None:
     registry = UploadRegistry(plan={"PUT": [Lost()]}, takes_parts=takes_parts)
-    assert desk.send(registry) == descriptor_of(DATA)
+    assert harness.send(registry) == descriptor_of(DATA)
     assert registry.counts["HEAD"] == 1
     assert registry.counts["PUT"] == 1
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_the_last_bytes_were_taken_but_not_acknowledged(desk: Desk, late: bool) -> None:
+def test_the_last_bytes_were_taken_but_not_acknowledged(harness: UploadHarness, late: bool) -> None:
     registry = UploadRegistry(plan={"PATCH": [Lost()]})
-    desk.send(registry, Chunks(late=late))
+    harness.send(registry, Chunks(late=late))
     assert registry.methods() == ["POST", "PATCH", "GET", "PUT"]
 
 
-def test_what_arrived_differently_is_refused(desk: Desk) -> None:
+def test_what_arrived_differently_is_refused(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [400]})
     with pytest.raises(RegistryError, match=f"r.io doesn't accept the blob {digest_of(DATA)}: 400"):
-        desk.send(registry)
+        harness.send(registry)
     assert registry.open == {}
 
 
 @pytest.mark.parametrize("what", ["blob", "manifest", "mount"])
-def test_what_is_stored_as_something_else_is_refused(desk: Desk, what: str) -> None:
+def test_what_is_stored_as_something_else_is_refused(harness: UploadHarness, what: str) -> None:
     registry = UploadRegistry(stored_as=digest_of(b"other"))
-    uploads = desk.uploads(registry)
+    uploads = harness.uploads(registry)
     tries: dict[str, Callable[[], object]] = {
         "blob": partial(uploads.send, Chunks()),
         "manifest": partial(uploads.put_manifest, "1", b"{}", "application/json"),
@@ -203,31 +203,31 @@ def test_what_is_stored_as_something_else_is_refused(desk: Desk, what: str) -> N
         tries[what]()
 
 
-def test_a_manifest(desk: Desk) -> None:
+def test_a_manifest(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [503, Lost()]})
-    uploads = desk.uploads(registry)
+    uploads = harness.uploads(registry)
     assert uploads.put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
     assert registry.manifests == {"1": b"{}"}
     assert registry.asked[-1].headers["Content-Type"] == "application/json"
 
 
-def test_a_manifest_whose_blobs_are_just_sent_by_another_is_put_again(desk: Desk) -> None:
+def test_a_manifest_whose_blobs_are_just_sent_by_another_is_put_again(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [Refused("DIGEST_INVALID")] * 2})
-    assert desk.uploads(registry).put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
+    assert harness.uploads(registry).put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
     assert registry.manifests == {"1": b"{}"}
 
 
 @pytest.mark.parametrize(("name", "code"), [("1", "MANIFEST_INVALID"), (digest_of(b"{}"), "DIGEST_INVALID")])
-def test_a_manifest_that_is_refused_for_good_is_put_once(desk: Desk, name: str, code: str) -> None:
+def test_a_manifest_that_is_refused_for_good_is_put_once(harness: UploadHarness, name: str, code: str) -> None:
     registry = UploadRegistry(plan={"PUT": [Refused(code)]})
     with pytest.raises(RegistryError, match=code):
-        desk.uploads(registry).put_manifest(name, b"{}", "application/json")
+        harness.uploads(registry).put_manifest(name, b"{}", "application/json")
     assert registry.counts["PUT"] == 1
 
 
-def test_a_mount(desk: Desk) -> None:
+def test_a_mount(harness: UploadHarness) -> None:
     registry = UploadRegistry(blobs={digest_of(DATA): DATA})
-    uploads = desk.uploads(registry)
+    uploads = harness.uploads(registry)
     assert uploads.has(digest_of(DATA))
     assert not uploads.has(digest_of(b"other"))
     assert uploads.mount(digest_of(DATA), Reference.parse("r.io/team/base:1"))
@@ -236,14 +236,14 @@ def test_a_mount(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 405])
-def test_a_registry_that_mounts_nothing(desk: Desk, status: int | None) -> None:
+def test_a_registry_that_mounts_nothing(harness: UploadHarness, status: int | None) -> None:
     registry = UploadRegistry(mounts=False, plan={"POST": [status]})
-    assert desk.uploads(registry).mount(digest_of(DATA), Reference.parse("r.io/team/base:1")) is False
+    assert harness.uploads(registry).mount(digest_of(DATA), Reference.parse("r.io/team/base:1")) is False
     assert registry.open == {}
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "GET", "HEAD"])
-def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(desk: Desk, method: str) -> None:
+def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(harness: UploadHarness, method: str) -> None:
     def expire() -> int:
         registry.token = "new"
         return 401
@@ -260,7 +260,7 @@ def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(desk: Des
     if method == "HEAD":
         plan = {"PUT": [Lost()], "HEAD": [None, expire]}
     registry = UploadRegistry(plan=plan, token="old")
-    uploads = desk.uploads(answer)
+    uploads = harness.uploads(answer)
     assert not uploads.has(digest_of(DATA))
     uploads.send(Chunks(late=True))
     assert registry.blobs == {digest_of(DATA): DATA}
@@ -270,37 +270,37 @@ def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(desk: Des
         assert registry.bodies() == [DATA[:3000], DATA[3000:]]
 
 
-def test_a_login_that_is_refused_in_the_middle_ends_it(desk: Desk) -> None:
+def test_a_login_that_is_refused_in_the_middle_ends_it(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [401] * 9})
     with pytest.raises(RegistryAuthError, match="'ann'"):
-        desk.send(registry)
+        harness.send(registry)
     assert registry.counts["PATCH"] == 1
     assert registry.open == {}
-    assert desk.slept == []
+    assert harness.slept == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 413])
-def test_what_stays_is_not_tried_again(desk: Desk, status: int) -> None:
+def test_what_stays_is_not_tried_again(harness: UploadHarness, status: int) -> None:
     registry = UploadRegistry(plan={"POST": [status] * 9})
     with pytest.raises(RegistryError):
-        desk.send(registry)
+        harness.send(registry)
     assert registry.counts["POST"] == 1
-    assert desk.slept == []
+    assert harness.slept == []
 
 
-def test_as_long_as_the_registry_asks(desk: Desk) -> None:
+def test_as_long_as_the_registry_asks(harness: UploadHarness) -> None:
     registry = UploadRegistry(
         plan={"POST": [429, 503]}, answers={429: {"Retry-After": "7"}, 503: {"Retry-After": "soon"}}
     )
-    desk.send(registry)
-    assert desk.slept[0] == 7
-    assert 0.25 <= desk.slept[1] < 7
+    harness.send(registry)
+    assert harness.slept[0] == 7
+    assert 0.25 <= harness.slept[1] < 7
 
 
 @pytest.mark.parametrize(("header", "seconds"), [(b"3", 3), (b"\xb2", 0), (b"9" * 400, 120), (b"-1", 0), (b"", 0)])
 def test_what_a_registry_may_ask(header: bytes, seconds: float) -> None:
     response = httpx.Response(429, headers=[(b"Retry-After", header)])
-    assert TransientStatusError(response, b"").retry_after == seconds
+    assert RetryableStatusError(response, b"").retry_after == seconds
 
 
 @pytest.mark.parametrize(
@@ -318,24 +318,24 @@ def test_what_a_registry_may_ask(header: bytes, seconds: float) -> None:
 )
 def test_retry_after_may_be_a_date(retry_after: str, date: str, seconds: float) -> None:
     response = httpx.Response(429, headers={"Retry-After": retry_after, "Date": date})
-    assert TransientStatusError(response, b"").retry_after == seconds
+    assert RetryableStatusError(response, b"").retry_after == seconds
 
 
-def test_no_longer_than_the_bound(desk: Desk) -> None:
+def test_no_longer_than_the_bound(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"POST": [429]}, answers={429: {"Retry-After": "21"}})
     with pytest.raises(RegistryError, match="limits the rate"):
-        desk.send(registry)
-    assert desk.slept == []
+        harness.send(registry)
+    assert harness.slept == []
     for seconds, handler in (
         (0, UploadRegistry(plan={"PATCH": [Cut(3000)]})),
         (0, UploadRegistry(plan={"PUT": [500]})),
     ):
         with pytest.raises(PackagerError):
-            desk.send(handler, seconds=seconds)
+            harness.send(handler, seconds=seconds)
         assert handler.open == {}, "it was left open"
 
 
-def test_nobody_there(desk: Desk) -> None:
+def test_nobody_there(harness: UploadHarness) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         asked.append(request)
         raise httpx.ConnectError("[Errno 111] Connection refused")
@@ -344,15 +344,15 @@ def test_nobody_there(desk: Desk) -> None:
     with pytest.raises(
         RegistryUnreachableError, match=r"push of r\.io/team/wine:1: the registry r.io can't be reached"
     ):
-        desk.send(refuse)
+        harness.send(refuse)
     assert len(asked) == 3
 
 
-def test_no_state_in_any_message(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_state_in_any_message(harness: UploadHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "packager")
     registry = UploadRegistry(plan={"PATCH": [Cut(10), 500, 403], "DELETE": [500]})
     with pytest.raises(RegistryAuthError) as caught:
-        desk.send(registry)
+        harness.send(registry)
     assert caplog.text
     for text in (caplog.text, str(caught.value), caught.value.hint):
         assert "st4te" not in text
@@ -368,14 +368,14 @@ def test_no_state_in_any_message(desk: Desk, caplog: pytest.LogCaptureFixture) -
         ("https://r.io:port/1", "no address"),
     ],
 )
-def test_uploads_that_lead_astray(desk: Desk, location: str, words: str) -> None:
+def test_uploads_that_lead_astray(harness: UploadHarness, location: str, words: str) -> None:
     registry = UploadRegistry(location=location)
     with pytest.raises(RegistryError, match=words):
-        desk.send(registry)
+        harness.send(registry)
     assert registry.counts["PATCH"] == 0
 
 
-def test_an_upload_to_another_server_goes_there_without_the_login(desk: Desk) -> None:
+def test_an_upload_to_another_server_goes_there_without_the_login(harness: UploadHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append((request.url.host, request.headers.get("Authorization")))
         if request.url.host == "store.io":
@@ -385,6 +385,6 @@ def test_an_upload_to_another_server_goes_there_without_the_login(desk: Desk) ->
     seen: list[tuple[str, str | None]] = []
     registry = UploadRegistry(token="t", location="https://store.io/1?sig=x")
     with pytest.raises(RegistryAuthError):
-        desk.send(answer)
+        harness.send(answer)
     assert {login for host, login in seen if host == "store.io"} == {None}
     assert ("r.io", "Bearer t") in seen

@@ -11,8 +11,8 @@ from packager.models.connection import Connection
 from packager.sources.stores import gcs, s3
 from packager.sources.stores.azure import Account, read_account
 from packager.sources.stores.location import RemoteModel
-from packager.sources.stores.objects import Surroundings, read_failure
-from packager.sources.stores.store_errors import TransientError
+from packager.sources.stores.objects import ClientEnvironment, read_failure
+from packager.sources.stores.store_errors import RetryableError
 from packager.sources.stores.tls import authorities
 
 SAS = "sv=2019-02-02&sp=r&sig=5167%2Fa7ure"
@@ -65,8 +65,8 @@ def test_a_wrong_azure_secret_is_told_without_it(secret: str, named: str, said: 
     assert "5167" not in f"{caught.value.message}{caught.value.hint}"
 
 
-def around(folder: Path) -> Surroundings:
-    return Surroundings(environ={}, authorities=None, workspace=folder)
+def around(folder: Path) -> ClientEnvironment:
+    return ClientEnvironment(environ={}, authorities=None, workspace=folder)
 
 
 @pytest.mark.parametrize("secret", ["nonsense", "[]", "{}", json.dumps({"private_key": "5167a7ure"})])
@@ -98,7 +98,7 @@ def test_an_unsent_request_for_credentials_is_an_auth_error() -> None:
     assert isinstance(refused, StorageAuthError)
     assert "no credentials can be had from connection 'st'" in refused.message
     assert "169.254" not in refused.message
-    assert isinstance(read_failure(Exception(report.format(status="503 Busy")), access), TransientError)
+    assert isinstance(read_failure(Exception(report.format(status="503 Busy")), access), RetryableError)
 
 
 KEYED = connection(

@@ -7,7 +7,14 @@ import zlib
 import pytest
 
 from packager.errors import ArtifactError
-from packager.sources.stores.checksums import Checksum, Verifier, from_headers, from_s3_etag, strongest, user_checksum
+from packager.sources.stores.checksums import (
+    Checksum,
+    Verifier,
+    best_checksum,
+    from_headers,
+    from_s3_etag,
+    user_checksum,
+)
 
 BODY = b"123456789"
 MD5 = base64.b64encode(hashlib.md5(BODY, usedforsecurity=False).digest()).decode()
@@ -32,7 +39,7 @@ CRC64NVME = base64.b64encode(bytes.fromhex("ae8b14860a799888")).decode()
     ],
 )
 def test_the_strongest_checksum_of_the_headers_is_checked(headers: dict[str, str], algorithm: str) -> None:
-    found = strongest(from_headers(headers))
+    found = best_checksum(from_headers(headers))
     assert [each.algorithm for each in found] == [algorithm]
     right, wrong = Verifier(found), Verifier(found)
     for part in (BODY[:4], BODY[4:]):

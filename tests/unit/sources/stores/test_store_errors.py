@@ -61,7 +61,7 @@ def test_a_denial_names_the_permission() -> None:
     ],
 )
 def test_only_what_passes_is_tried_again(status: int, code: str, again: bool) -> None:
-    assert Answer(status=status, code=code).is_transient is again
+    assert Answer(status=status, code=code).is_retryable is again
 
 
 def test_a_certificate_has_its_own_message() -> None:

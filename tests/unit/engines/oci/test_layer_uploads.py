@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.engines.oci.destinations import RegistrySink
-from packager.engines.oci.layer_fingerprints import LARGE, LayerFingerprints, fingerprint
-from packager.engines.oci.layer_uploads import LayerUploader, PlanBlob
+from packager.engines.oci.layer_uploads import LARGE, LayerFingerprints, LayerUploader, PlanBlob, fingerprint
 from packager.engines.oci.workers import Workers
 from packager.errors import BuildError, RegistryUnreachableError
 from packager.image.layers.blob import LayerBlob
@@ -18,7 +17,7 @@ from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Laye
 from packager.models.image import Descriptor
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess
-from packager.registry.artifacts import Notes
+from packager.registry.artifacts import ArtifactStore
 from packager.registry.uploads import Uploads
 from packager.sources.file_list import Kind
 from packager.sources.zip_member import ZipMember
@@ -114,12 +113,12 @@ def test_a_cache_that_does_not_answer_is_asked_once(
 ) -> None:
     asked = []
 
-    def read(_notes: Notes, tag: str) -> None:
+    def read(_notes: ArtifactStore, tag: str) -> None:
         asked.append(tag)
         raise RegistryUnreachableError("gone")
 
-    monkeypatch.setattr(Notes, "read", read)
-    monkeypatch.setattr(Notes, "write", lambda *words, **_more: asked.append(words))
+    monkeypatch.setattr(ArtifactStore, "read", read)
+    monkeypatch.setattr(ArtifactStore, "write", lambda *words, **_more: asked.append(words))
     hints, large = LayerFingerprints(repository=CACHE, access=access), blob(weights(tmp_path))
     assert hints.of(large).may_be_there()
     assert hints.of(large).may_be_there()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-from packager.engines.kaniko_errors import kaniko_failure
+from packager.engines.kaniko_command import kaniko_failure
 from packager.errors import (
     BuildError,
     BuildStepError,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.environment.cache.unpacked import LocalEnvironments
+from packager.environment.cache.local import LocalEnvironments
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.models.reference import Reference

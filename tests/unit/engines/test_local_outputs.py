@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.layout import check_layout_target, publish_layout, staging_beside
+from packager.engines.local_outputs import check_layout_target, publish_layout, staging_beside
 from packager.errors import BuildError
 
 if TYPE_CHECKING:
