@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from packager.cli.options import LogOptions, Verbose, with_options
+from packager.cli.options import Format, Verbose
+from packager.cli.session import open_session
+from packager.errors import Interrupted, UsageError
+from packager.logs.console import LogFormat
+from packager.logs.redaction import secrets_of_url
+from packager.settings import API_PREFIX, describe_settings
+
+log = logging.getLogger(__name__)
 
 api = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -85,7 +92,7 @@ def settings() -> None:
     from packager.api.config import ApiSettings
     from packager.settings import API_PREFIX, describe_settings
 
-    typer.echo(describe_settings(ApiSettings, {}, API_PREFIX))
+    typer.echo(describe_settings(ApiSettings, ApiSettings.GROUPS, API_PREFIX))
 
 
 def _check_installed() -> None:

@@ -65,7 +65,7 @@ def _argo_step(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
         "volumes": _volumes(settings, f"{{{{inputs.parameters.{_SECRET}}}}}"),
         "container": {
             **_step(settings, engine, str(_ARGO_RESULTS)),
-            "resources": container_resources({}, settings),
+            "resources": container_resources(None, settings),
             "securityContext": contexts.container,
         },
     }
@@ -95,7 +95,7 @@ def _tekton_task(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
                     **_step(settings, engine, _TEKTON_RESULTS),
                     "name": "package",
                     "timeout": f"{settings.active_deadline_seconds}s",
-                    "computeResources": container_resources({}, settings),
+                    "computeResources": container_resources(None, settings),
                     "securityContext": {**own, **contexts.container},
                 }
             ],
