@@ -8,14 +8,7 @@ from typing import Annotated
 
 import typer
 
-from packager.cli.options import Format, Verbose
-from packager.cli.session import open_session
-from packager.errors import Interrupted, UsageError
-from packager.logs.console import LogFormat
-from packager.logs.redaction import secrets_of_url
-from packager.settings import API_PREFIX, describe_settings
-
-log = logging.getLogger(__name__)
+from packager.cli.options import LogOptions, Verbose, with_options
 
 api = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 

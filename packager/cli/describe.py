@@ -8,16 +8,6 @@ import typer
 
 from packager import __version__
 from packager.cli.options import Model, TextFormat, TextOutput, Verbose
-import yaml
-
-from packager import __version__
-from packager.cli.options import Model, TextFormat, Verbose
-from packager.cli.session import open_session
-from packager.logs.console import LogFormat
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
-from packager.settings import PREFIX, Settings, describe_settings
-from packager.sources.model import opened_model
 
 if TYPE_CHECKING:
     from packager.sources.artifact import Artifact
@@ -69,22 +59,6 @@ def integrations(
 
 def settings() -> None:
     """List every setting: environment variable, default and meaning."""
+    from packager.settings import PREFIX, Settings, describe_settings
+
     typer.echo(describe_settings(Settings, Settings.GROUPS, PREFIX))
-
-
-def _print(value: object, output: TextFormat) -> None:
-    if output is TextFormat.json:
-        typer.echo(json.dumps(value, indent=2))
-    else:
-        typer.echo(yaml.dump(value, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
-
-
-class _BlockDumper(yaml.SafeDumper):
-    """Writes multi-line text as a block scalar."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_BlockDumper.add_representer(str, _represent_text)

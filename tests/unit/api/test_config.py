@@ -45,7 +45,7 @@ def test_other_address_without_authentication_is_refused(listen: str) -> None:
     [
         ("LISTEN", "8080", "PACKAGER_API_LISTEN: is not HOST:PORT"),
         ("LISTEN", "127.0.0.1:99999", "is not HOST:PORT"),
-        ("COLOUR", "red", "PACKAGER_API_COLOUR: Extra inputs"),
+        ("COLOUR", "red", "PACKAGER_API_COLOUR"),
         ("OIDC_ISSUER", "https://x", "PACKAGER_API_OIDC_ISSUER and OIDC_AUDIENCE: set both"),
         ("OIDC_ISSUER", "http://example.org/x", "is not an https:// URL"),
         ("OIDC_WRITE_CLAIM", "groups", "PACKAGER_API_OIDC_WRITE_CLAIM"),
