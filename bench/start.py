@@ -29,12 +29,14 @@ COMMANDS = {
 }
 
 
-def seconds(words: tuple[str, ...], folder: str) -> float:
-    """Run a command and return how long the whole process took."""
+def cost(words: tuple[str, ...], folder: str) -> tuple[float, float]:
+    """Run a command; return the whole process's milliseconds, and its processor time, children's included."""
     environ = {**os.environ, "PACKAGER_WORK_DIR": folder}
     begin = time.perf_counter()
-    subprocess.run(words, env=environ, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return (time.perf_counter() - begin) * 1000, (used.ru_utime + used.ru_stime) * 1000
 
 
 def main() -> None:
@@ -43,13 +45,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="rounds that count; one before them doesn't")
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        rounds = [{name: seconds(words, folder) for name, words in COMMANDS.items()} for _ in range(runs + 1)][1:]
-    print(f"{'':20} {'median, ms':>12} {'ms more':>10} {'times an empty Python':>22}")
+        rounds = [{name: cost(words, folder) for name, words in COMMANDS.items()} for _ in range(runs + 1)][1:]
+    print(f"{'medians':20} {'ms':>8} {'ms more':>8} {'ratio':>8} {'CPU ms':>8} {'CPU ms more':>12} {'CPU ratio':>10}")
     for name in COMMANDS:
-        taken = [each[name] for each in rounds]
-        more = statistics.median(each[name] - each["empty Python"] for each in rounds)
-        ratio = statistics.median(each[name] / each["empty Python"] for each in rounds)
-        print(f"{name:20} {statistics.median(taken) * 1000:12.0f} {more * 1000:10.0f} {ratio:22.1f}")
+        row = f"{name:20}"
+        for which, widths in ((0, (8, 8, 8)), (1, (8, 12, 10))):
+            taken = [(each[name][which], each["empty Python"][which]) for each in rounds]
+            middle = statistics.median(mine for mine, _ in taken)
+            more = statistics.median(mine - empty for mine, empty in taken)
+            ratio = statistics.median(mine / empty for mine, empty in taken)
+            row += f" {middle:{widths[0]}.0f} {more:{widths[1]}.0f} {ratio:{widths[2]}.1f}"
+        print(row)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import tempfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python, resolve
@@ -243,7 +242,7 @@ def _facts(
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
-        with TemporaryDirectory(prefix="base-", dir=settings.work_dir) as folder:
+        with tempfile.TemporaryDirectory(prefix="base-", dir=settings.work_dir, ignore_cleanup_errors=True) as folder:
             facts = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -149,7 +149,9 @@ class BuildahEngine:
         below = self._settings.work_dir
         with ExitStack() as stack:
             with files_at(below or Path(gettempdir())):
-                folder = Path(stack.enter_context(TemporaryDirectory(prefix="buildah-", dir=below)))
+                folder = Path(
+                    stack.enter_context(TemporaryDirectory(prefix="buildah-", dir=below, ignore_cleanup_errors=True))
+                )
                 env = scrubbed(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)

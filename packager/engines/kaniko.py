@@ -142,7 +142,7 @@ class KanikoEngine:
         if self._settings.kaniko_cache:
             cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
             log.info("layers are cached in %s", cache)
-        with TemporaryDirectory(prefix="kaniko-", dir=context.parent) as folder:
+        with TemporaryDirectory(prefix="kaniko-", dir=context.parent, ignore_cleanup_errors=True) as folder:
             digest_file = Path(folder, "digest")
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file

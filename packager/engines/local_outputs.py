@@ -52,7 +52,7 @@ _BROKEN = "mend the layout, or name a new folder"
 def staging_beside(target: Path) -> Iterator[Path]:
     """Give a private folder on the file system of `target`, whose parents are made; it is removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name[:100]}-", dir=target.parent) as folder:
+    with TemporaryDirectory(prefix=f".{target.name[:100]}-", dir=target.parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -90,7 +90,7 @@ def open_auth_file(
     context.learn(user.secrets())
     _report_broken_entries(user, set(context.hosts) - connected)
     sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
-    with TemporaryDirectory(prefix="auth-", dir=workspace) as folder:
+    with TemporaryDirectory(prefix="auth-", dir=workspace, ignore_cleanup_errors=True) as folder:
         path = Path(folder, "config.json")
 
         def publish(logins: Sequence[Credential | None]) -> None:

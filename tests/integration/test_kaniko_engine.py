@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from packager.engines.kaniko import KanikoEngine
-from packager.errors import BuildStepError, RegistryUnreachableError, ToolMissingError
+from packager.errors import RegistryUnreachableError, ToolMissingError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.reference import Destination, Reference
 from packager.registry.access import RegistryAccess
@@ -70,16 +70,6 @@ def test_a_push_that_failed(tmp_path: Path) -> None:
     engine, context, access = make(tmp_path, f"echo '{verdict}' >&2; exit 1\n")
     with pytest.raises(RegistryUnreachableError):
         engine.build(PLAN, context, TO, access)
-
-
-def test_what_a_failed_step_leaves_behind_is_ended(tmp_path: Path) -> None:
-    mark = "98765.1"
-    verdict = "error building image: failed to execute command: waiting for process to exit: exit status 42"
-    script = f"setsid sleep {mark} &\necho '{verdict}' >&2; exit 42\n"
-    engine, context, access = make(tmp_path, script)
-    with pytest.raises(BuildStepError, match="exit code 42"):
-        engine.build(PLAN, context, TO, access)
-    assert with_argument(mark) == []
 
 
 def test_an_executor_that_is_not_there(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from packager.runtime.odahu_runtime import process_environment
-from packager.runtime.odahu_runtime.process_environment import complete
+from packager.runtime.odahu_runtime import process
+from packager.runtime.odahu_runtime.process import complete_environment
 
 NOT_WRITABLE = "/proc/self"  # by any user
 
@@ -16,7 +16,7 @@ NOT_WRITABLE = "/proc/self"  # by any user
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only temporary folder that there is."""
-    monkeypatch.setattr(process_environment, "_TEMPORARY_FOLDERS", (NOT_WRITABLE, str(tmp_path)))
+    monkeypatch.setattr(process, "TEMPORARY_FOLDERS", (NOT_WRITABLE, str(tmp_path)))
     return tmp_path
 
 
@@ -32,7 +32,7 @@ def no_name(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent"])
 def test_missing_or_unusable_variables_are_set(temporary: Path, home: str | None) -> None:
     environ = {} if home is None else {"HOME": home, "TMPDIR": home, "XDG_CACHE_HOME": NOT_WRITABLE}
-    assert complete(environ) == ""
+    assert complete_environment(environ) == ""
     folder = f"{temporary}/home-{os.geteuid()}"
     assert environ == {
         "TMPDIR": str(temporary),
@@ -43,7 +43,7 @@ def test_missing_or_unusable_variables_are_set(temporary: Path, home: str | None
     }
     assert Path(folder).stat().st_mode & 0o777 == 0o700
     again: dict[str, str] = {}
-    complete(again)
+    complete_environment(again)
     assert again == environ
 
 
@@ -52,7 +52,7 @@ def test_usable_variables_are_kept(temporary: Path, tmp_path: Path) -> None:
     for name in ("t", "h"):
         (tmp_path / name).mkdir()
     environ = {**before, "LOGNAME": "ann"}
-    assert complete(environ) == ""
+    assert complete_environment(environ) == ""
     assert environ == {**before, "LOGNAME": "ann", "USER": "ann"}
     assert sorted(path.name for path in temporary.iterdir()) == ["h", "new", "t"]
 
@@ -60,7 +60,7 @@ def test_usable_variables_are_kept(temporary: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("temporary")
 def test_the_name_in_passwd_is_the_users() -> None:
     environ: dict[str, str] = {}
-    complete(environ)
+    complete_environment(environ)
     assert environ["USER"] == environ["LOGNAME"] == pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -68,25 +68,28 @@ def test_a_home_in_a_shared_folder_is_never_somebody_elses(temporary: Path, tmp_
     (tmp_path / "theirs").mkdir()
     (temporary / f"home-{os.geteuid()}").symlink_to(tmp_path / "theirs")
     environ: dict[str, str] = {}
-    complete(environ)
+    complete_environment(environ)
     assert Path(environ["HOME"]).parent == temporary
     assert not Path(environ["HOME"]).is_symlink()
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
 def test_memory_as_the_last_resort_is_a_warning(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_environment, "_IN_MEMORY", str(temporary))
+    monkeypatch.setattr(process, "MEMORY_FOLDER", str(temporary))
     environ: dict[str, str] = {}
-    assert "kept in memory (/dev/shm), as /tmp can't be written; mount a writable volume at /tmp" in complete(environ)
+    assert (
+        "kept in memory (/dev/shm), as /tmp can't be written; mount a writable volume at /tmp"
+        in complete_environment(environ)
+    )
     assert environ["TMPDIR"] == str(temporary)
 
 
 @pytest.mark.parametrize("home", ["", "/opt/home"])
 def test_nothing_writable_is_a_warning(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_environment, "_TEMPORARY_FOLDERS", (NOT_WRITABLE,))
-    monkeypatch.setattr(process_environment, "_is_writable", lambda _folder: False)
+    monkeypatch.setattr(process, "TEMPORARY_FOLDERS", (NOT_WRITABLE,))
+    monkeypatch.setattr(process, "_is_writable", lambda _folder: False)
     environ = {"HOME": home}
-    assert complete(environ).startswith("No folder can be written, not even /tmp or /dev/shm")
+    assert complete_environment(environ).startswith("No folder can be written, not even /tmp or /dev/shm")
     assert environ["HOME"] == (home or "/")
     assert "TMPDIR" not in environ
     monkeypatch.setattr(os, "environ", environ)
