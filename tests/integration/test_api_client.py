@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from packager.api.config import ApiSettings
-from packager.api.server import _listening
+from packager.api.server import open_listener
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
 from tests.integration.api_service import KEY, serve_api
@@ -102,7 +102,7 @@ def rows(table: str) -> int:
 
 def test_response_does_not_wait_for_an_acknowledgement() -> None:
     with (
-        _listening(ApiSettings(listen="127.0.0.1:0")) as listener,
+        open_listener(ApiSettings(listen="127.0.0.1:0")) as listener,
         socket.create_connection(listener.getsockname()) as ours,
         listener.accept()[0] as theirs,
     ):

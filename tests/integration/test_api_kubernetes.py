@@ -74,10 +74,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def make_executor(server: ApiServer, folder: Path) -> KubernetesExecutor:
+    folder.mkdir(exist_ok=True)
+    access = Access(kubeconfig=server.kubeconfig(folder / "kubeconfig"))
+    return KubernetesExecutor(connect(access, {}, pause=0.01), folder / "logs")
+
+
 @pytest.fixture
 def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
-    access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
-    made = KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+    made = make_executor(server, tmp_path)
     yield made
     made.close()
 
@@ -315,7 +320,7 @@ def test_replica_takes_over_without_a_second_start(
     create(store)
     with supervisor(store, executor, owner="one"):
         wait_until(lambda: status_of(store).state == "running")
-    other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
+    other = make_executor(server, tmp_path / "other")
     with supervisor(store, other, owner="two"):
         wait_until(lambda: store.runs.get("wine").owner == "two")
         job = server.objects["jobs", "wine"]

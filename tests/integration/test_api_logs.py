@@ -60,16 +60,16 @@ class WrittenRun:
         if not node.exists():
             node.write_text("0123456789ab")
         store.packagings.create(packaging(packaging_id, "r.io/base:1"))
-        self._claim: Lease
-        (self._claim,) = store.runs.claim("a test", 1, timedelta(hours=1))
-        name = f"{packaging_id}.{self._claim.generation}.1"
-        assert store.runs.attach(self._claim, f"local/{node.read_text()}/{name}")
-        assert store.runs.record(self._claim, PackagingStatus(state="running"))
+        self._lease: Lease
+        (self._lease,) = store.runs.claim("a test", 1, timedelta(hours=1))
+        name = f"{packaging_id}.{self._lease.generation}.1"
+        assert store.runs.attach(self._lease, f"local/{node.read_text()}/{name}")
+        assert store.runs.record(self._lease, PackagingStatus(state="running"))
         self.writer = LogWriter(place.folder / name / "log", most_bytes=log_bytes)
 
     def end(self) -> None:
         self.writer.close()
-        assert self._store.runs.record(self._claim, PackagingStatus(state="succeeded"))
+        assert self._store.runs.record(self._lease, PackagingStatus(state="succeeded"))
 
 
 def memory(process: subprocess.Popen[bytes], name: str = "VmRSS") -> int:
@@ -189,7 +189,7 @@ def test_stop_disconnects_clients_that_do_not_read(place: Place, store: Store) -
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         service.terminate()
         assert service.wait(60) == 0
-    assert "has not read it all before the stop and is dropped" in place.log()
+    assert "at the stop: it has not read everything" in place.log()
     assert "Traceback" not in place.log()
 
 

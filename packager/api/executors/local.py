@@ -116,7 +116,9 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Unlock the folder; runs continue."""
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def start(self, lease: Lease, /) -> str:
         """Start a packaging, or find its run if it was started before, and return the handle.

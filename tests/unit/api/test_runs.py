@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -168,7 +167,6 @@ def test_folder_of_runs_cannot_be_shared(local: LocalExecutor, tmp_path: Path) -
     again = LocalExecutor(LocalSettings(folder=tmp_path / "runs", environ={}))
     assert again.node == node
     again.close()
-    local._lock = os.open(tmp_path, os.O_RDONLY)  # noqa: SLF001  (for the fixture to close)
 
 
 def test_packaging_without_a_model_store_is_refused(local: LocalExecutor, store: Store) -> None:
@@ -424,8 +422,8 @@ def test_final_start_error_fails_the_packaging(store: Store, memory: Memory, sup
 
 def test_retryable_start_error_is_retried(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
-    memory.failures = [ClusterUnreachableError("nobody answers") for _ in range(2)]
-    go_on(supervisor, lambda: status_of(store).message == "nobody answers")
+    memory.failures = [ClusterUnreachableError("no answer") for _ in range(2)]
+    go_on(supervisor, lambda: status_of(store).message == "no answer")
     assert status_of(store).state == "scheduling"
     go_on(supervisor, lambda: status_of(store).state == "running")
     assert status_of(store).message == ""
