@@ -93,7 +93,7 @@ def serve(service: Service) -> None:
         UsageError: The address is unusable, or the executor's settings are.
     """
     settings = service.settings
-    with _listening(settings) as listener:
+    with open_listener(settings) as listener:
         runner = Runner.from_settings(settings, service.store.runs, os.environ)
         host, port = listener.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
@@ -118,7 +118,12 @@ def _configuration(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
+def open_listener(settings: ApiSettings) -> Iterator[socket.socket]:
+    """Open the listening socket.
+
+    Raises:
+        UsageError: The address is unusable.
+    """
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)

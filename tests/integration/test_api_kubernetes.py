@@ -75,12 +75,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def make_executor(server: ApiServer, folder: Path) -> KubernetesExecutor:
+    folder.mkdir(exist_ok=True)
+    access = Access(kubeconfig=server.kubeconfig(folder / "kubeconfig"))
+    return KubernetesExecutor(connect(access, {}, pause=0.01), folder / "logs")
+
+
 @pytest.fixture
 def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
-    access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
-    made = KubernetesExecutor(
-        connect(access, {}, retries=RetryPolicy(attempts=4, sleep=lambda _seconds: None)), tmp_path / "logs"
-    )
+    made = make_executor(server, tmp_path)
     yield made
     made.close()
 
@@ -121,7 +124,9 @@ def succeeds(server: ApiServer, job: dict[str, Any]) -> None:
     server.finish(job, "Complete")
 
 
-def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_ended_job_has_its_status_and_log_recorded(
+    server: ApiServer, store: Store, executor: KubernetesExecutor
+) -> None:
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):
@@ -141,7 +146,7 @@ def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store
     assert status_of(store) == status, "what has ended stays as it ended"
 
 
-def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_failed_job_has_the_reason(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     def fails(server: ApiServer, job: dict[str, Any]) -> None:
         runs(server, job)
         error = {"code": "registry-auth", "message": "the registry refuses", "hint": "check the password"}
@@ -157,7 +162,7 @@ def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: Ku
     assert status.message == "the registry refuses\nhint: check the password"
 
 
-def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_watch_reports_changes_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.longest_watch = 60
     executor.resync_seconds = 3600
     server.scene = runs
@@ -170,7 +175,7 @@ def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: Kubern
         wait_until(lambda: has_ended(store), 50)
 
 
-def test_a_watch_outlives_what_nobody_foresaw(
+def test_watch_survives_unexpected_errors(
     server: ApiServer, store: Store, executor: KubernetesExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("packager.api.executors.kubernetes._PAUSE_SECONDS", 0.05)
@@ -190,7 +195,7 @@ def test_a_watch_outlives_what_nobody_foresaw(
     assert {*told} == {"wine"}
 
 
-def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_deletion_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
@@ -203,7 +208,7 @@ def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: Kub
     assert list(executor.runs()) == []
 
 
-def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_edit_replaces_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
@@ -219,7 +224,7 @@ def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: Kub
     assert status_of(store).state == "succeeded"
 
 
-def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_removed_job_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor):
@@ -230,7 +235,7 @@ def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, 
     assert len(server.requests("POST", "jobs")) == 1
 
 
-def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_foreign_job_is_left_alone(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     labels = {"packager.odahu.org/entity": "packaging"}
     server.put("jobs", {"metadata": {"name": "wine", "labels": labels}, "spec": {"template": {"spec": {}}}})
     create(store)
@@ -240,7 +245,7 @@ def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor
     assert server.names("jobs") == ["wine"]
 
 
-def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_job_refused_by_the_cluster_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.refuse("POST", "jobs", 422, 'Job "wine" is invalid: spec: no', "Invalid")
     create(store)
     with supervisor(store, executor):
@@ -248,7 +253,7 @@ def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, ex
     assert "spec: no" in status_of(store).message
 
 
-def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_unreachable_cluster_is_retried(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = succeeds
     server.refuse("POST", "jobs", 500, "etcd has no leader")
     create(store)
@@ -260,9 +265,7 @@ def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, e
     assert (status_of(store).state, status_of(store).message) == ("succeeded", "")
 
 
-def test_a_start_that_was_cut_off_is_found_or_made_good(
-    server: ApiServer, store: Store, executor: KubernetesExecutor
-) -> None:
+def test_interrupted_start_is_found_or_repeated(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     create(store)
     (claim,) = store.runs.claim("one", 1, timedelta(seconds=1))
     handle = executor.start(claim)  # killed before the handle was noted
@@ -280,7 +283,7 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
     assert store.runs.get("wine").handle == again
 
 
-def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
+def test_stop_does_not_wait_for_the_cluster(
     server: ApiServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
@@ -311,14 +314,14 @@ def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
         place.close()
 
 
-def test_a_replica_takes_over_and_starts_nothing_twice(
+def test_replica_takes_over_without_a_second_start(
     server: ApiServer, store: Store, executor: KubernetesExecutor, tmp_path: Path
 ) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor, owner="one"):
         wait_until(lambda: status_of(store).state == "running")
-    other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
+    other = make_executor(server, tmp_path / "other")
     with supervisor(store, other, owner="two"):
         wait_until(lambda: store.runs.get("wine").owner == "two")
         job = server.objects["jobs", "wine"]
@@ -328,7 +331,7 @@ def test_a_replica_takes_over_and_starts_nothing_twice(
     assert len(server.requests("POST", "jobs")) == 1
 
 
-def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_log_is_downloaded_once_for_all_readers(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor):
@@ -349,7 +352,7 @@ def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executo
         assert read_log(folder, 0, limit=1000).data == b"reading the model\nbuilding\npushed\n"
 
 
-def test_no_secret_stands_in_a_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_job_contains_no_secret(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):

@@ -120,7 +120,7 @@ def open_lab(page: Page, lab: Lab, file: str = "") -> None:
     expect(page.locator("#packager-panel")).to_contain_text("docker-rest")
 
 
-def test_templates_submission_log_and_deletion(page: Page, lab: Lab, site: Site, tmp_path: Path) -> None:
+def test_file_is_submitted_shown_with_its_log_and_deleted(page: Page, lab: Lab, site: Site, tmp_path: Path) -> None:
     (lab.folder / "wine.yaml").write_text(site.packaging("lab-wine"))
     open_lab(page, lab, "wine.yaml")
     panel = page.locator("#packager-panel")

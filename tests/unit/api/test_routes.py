@@ -33,8 +33,8 @@ PACKAGING, INTEGRATION, CONNECTION = "/api/v1/model/packaging", "/api/v1/packagi
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
-    with make_client(make_service(tmp_path)) as ours:
-        yield ours
+    with make_client(make_service(tmp_path)) as client:
+        yield client
 
 
 @pytest.mark.parametrize(

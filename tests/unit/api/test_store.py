@@ -28,11 +28,11 @@ OVER = timedelta(seconds=-1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    ours = make_store(tmp_path)
-    ours.integrations.create(NewIntegration.model_validate(DOCKER_REST))
-    ours.connections.create(Connection.model_validate(connection(password="s3cret-marker")))
-    yield ours
-    ours.close()
+    opened = make_store(tmp_path)
+    opened.integrations.create(NewIntegration.model_validate(DOCKER_REST))
+    opened.connections.create(Connection.model_validate(connection(password="s3cret-marker")))
+    yield opened
+    opened.close()
 
 
 def create(store: Store, packaging_id: str = "wine") -> StoredPackaging:

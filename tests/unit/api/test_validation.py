@@ -20,8 +20,8 @@ PACKAGING, INTEGRATION = "/api/v1/model/packaging", "/api/v1/packaging/integrati
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with make_client(make_service(tmp_path_factory.mktemp("service"))) as ours:
-        yield furnish(ours)
+    with make_client(make_service(tmp_path_factory.mktemp("service"))) as client:
+        yield furnish(client)
 
 
 PUSH = {"name": "docker-push", "connectionName": "registry"}

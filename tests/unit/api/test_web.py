@@ -29,16 +29,16 @@ FORMS = ("/ui/new", "/ui/check", "/ui/delete/connection/registry")
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
     """Where everyone may do everything."""
-    with make_client(make_service(tmp_path)) as ours:
-        yield furnish(ours)
+    with make_client(make_service(tmp_path)) as client:
+        yield furnish(client)
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[httpx.Client, str, str]]:
     """Where tokens are asked for; with one that may write and one that may not."""
     path, writing, reading = token_file(tmp_path)
-    with make_client(make_service(tmp_path, tokens_file=path)) as ours:
-        yield ours, writing, reading
+    with make_client(make_service(tmp_path, tokens_file=path)) as client:
+        yield client, writing, reading
 
 
 def test_argument_without_a_type_is_shown(client: httpx.Client) -> None:
