@@ -372,7 +372,7 @@ def describe_settings(model: type[BaseModel], groups: Mapping[str, str], prefix:
 def _readable(value: object) -> str:
     """Return a default as a user would write it."""
     if isinstance(value, ByteSize):
-        return value.human_readable(separator=" ").replace(".0 ", " ")
+        return value.human_readable(decimal=value % 1000 == 0, separator=" ").replace(".0 ", " ")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

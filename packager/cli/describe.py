@@ -61,31 +61,4 @@ def settings() -> None:
     """List every setting: environment variable, default and meaning."""
     from packager.settings import PREFIX, Settings, describe_settings
 
-
-def _readable(value: object) -> str:
-    """Return a default as a user would write it."""
-    if isinstance(value, ByteSize):
-        return value.human_readable(decimal=value % 1000 == 0, separator=" ").replace(".0 ", " ")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _print(value: object, output: TextFormat) -> None:
-    if output is TextFormat.json:
-        typer.echo(json.dumps(value, indent=2))
-    else:
-        typer.echo(yaml.dump(value, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
-
-
-class _BlockDumper(yaml.SafeDumper):
-    """Writes multi-line text as a block scalar."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_BlockDumper.add_representer(str, _represent_text)
+    typer.echo(describe_settings(Settings, Settings.GROUPS, PREFIX))

@@ -78,7 +78,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def make_executor(server: ApiServer, folder: Path) -> KubernetesExecutor:
     folder.mkdir(exist_ok=True)
     access = Access(kubeconfig=server.kubeconfig(folder / "kubeconfig"))
-    return KubernetesExecutor(connect(access, {}, pause=0.01), folder / "logs")
+    quick = RetryPolicy(attempts=4, sleep=lambda _seconds: None)
+    return KubernetesExecutor(connect(access, {}, retries=quick), folder / "logs")
 
 
 @pytest.fixture
