@@ -20,11 +20,10 @@ from packager.image.plan import LAYER_TIME
 from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
 from packager.image.runtime_layer import runtime_contents
 from packager.models.reference import LOCAL_STORAGE
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import LoginContext, open_auth_file
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
 from packager.registry.docker_config import read_user_config
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
+from packager.registry.keychain import Keychain, LoginContext
+from packager.registry.uploads import check_push
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.sources.model import opened_model, workspace
@@ -157,11 +156,11 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             user=read_user_config(tools.environ),
             hosts=_hosts(request, engine, trust),
             environ=tools.environ,
-            learn=tools.learn,
+            register_secrets=tools.learn,
         )
-        auth = stack.enter_context(open_auth_file(request.push, request.pull, work, logins))
+        keychain = Keychain.open(request.push, request.pull, logins)
         log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
-        access = _reach_registries(request, engine, auth.path, trust)
+        access = _reach_registries(request, engine, keychain, trust)
         if pushes:
             _prepare_push(request, engine, access, tools)
         with reporter.stage(f"Looking into the base image {request.base}"):
@@ -196,12 +195,10 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
                 reporter=reporter,
                 workspace=work,
                 access=access,
-                hidden=auth.hidden,
                 mode=mode,
                 environments=environments,
                 in_image=engine.checks_model,
             ).check(plan, prepared)
-        auth.refresh()
         yield _PreparedJob(
             request=request,
             engine=engine,
@@ -231,11 +228,11 @@ def _hosts(request: PackagingRequest, engine: Engine, trust: Trust) -> tuple[str
     return tuple(dict.fromkeys(place.host for place in places if place.host != LOCAL_STORAGE))
 
 
-def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, trust: Trust) -> RegistryAccess:
+def _reach_registries(request: PackagingRequest, engine: Engine, keychain: Keychain, trust: Trust) -> RegistryAccess:
     """Find out how the registries are spoken to."""
     repositories = engine.repositories(request.destination)
     insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
-    return RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+    return RegistryAccess(keychain=keychain, trust=trust, insecure_hosts=insecure_hosts)
 
 
 def _prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, tools: Tools) -> None:

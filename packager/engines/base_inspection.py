@@ -16,7 +16,7 @@ from packager.engines.rootfs import resolve
 from packager.image.plan import BaseFolder
 
 if TYPE_CHECKING:
-    from packager.registry.client import LayerStream
+    from packager.registry.blobs import LayerStream
 
 _WHITEOUT = ".wh."  # github.com/opencontainers/image-spec, layer.md
 _OPAQUE = ".wh..wh..opq"

@@ -21,6 +21,7 @@ from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, ow
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
+from packager.registry.authfile import auth_file
 from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ class KanikoEngine:
         if self._settings.kaniko_cache:
             cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
             log.info("layers are cached in %s", cache)
-        with private_folder("kaniko-", context.parent) as folder:
+        with private_folder("kaniko-", context.parent) as folder, auth_file(access.keychain, folder) as logins:
             digest_file = folder / "digest"
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )
             words = build_args(build, self._settings, access)
-            done = self._run([self._executor(), *words], env=scrubbed(self._environ, access), on_line=_log_line)
+            done = self._run([self._executor(), *words], env=scrubbed(self._environ, logins), on_line=_log_line)
             if done.returncode != 0:
                 output = "\n".join(read_line(line)[1] for line in done.output.splitlines())
                 raise kaniko_failure(plan.base.reference, destination.reference, replace(done, output=output))

@@ -20,10 +20,11 @@ import pytest
 from packager.errors import RegistryAuthError, RegistryError, RegistryUnreachableError
 from packager.models.connection import Connection
 from packager.models.reference import Reference
-from packager.registry.authfile import LoginContext, auth_file, login_for, open_auth_file
-from packager.registry.credential_refresh import Clock
+from packager.registry.authfile import auth_file
+from packager.registry.docker_config import DockerConfig
 from packager.registry.ecr import Ecr
 from packager.registry.ecr_repositories import ensure_repositories
+from packager.registry.keychain import Clock, Keychain, LoginContext
 from packager.settings import Settings
 from tests.integration.aws import ACCOUNT, KEY_ID, KEY_SECRET, Aws, AwsProxy, refusal, serve_aws, serve_front, token
 from tests.integration.bases import plain_channel
@@ -73,7 +74,7 @@ def connection(uri: str = f"{HOST}/team", *, keys: bool = True, **spec: str) -> 
 
 
 def ignore(_secrets: object) -> None:
-    """Learn nothing."""
+    """Register no secret."""
 
 
 def repositories(aws: Aws, region: str = REGION) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def test_who_may_only_push_is_not_stopped(front: AwsProxy, caplog: pytest.LogCap
     for operation in ("DescribeRepositories", "CreateRepository"):
         front.plan(operation, refusal("AccessDeniedException", DENIED))
     ensure()
-    assert "can't tell whether the ECR repository is there" in caplog.text
+    assert "can't check whether the ECR repository exists" in caplog.text
 
 
 def test_a_throttled_call_is_retried_and_each_retry_is_logged_once(
@@ -274,11 +275,11 @@ def test_a_token_is_renewed_before_it_ends(front: AwsProxy, tmp_path: Path) -> N
     ends = [clock.time + timedelta(hours=hours) for hours in (12, 24, 36)]
     front.plan("GetAuthorizationToken", *(token(f"token-{n}", expires=end.timestamp()) for n, end in enumerate(ends)))
     known: set[str] = set()
-    context = LoginContext(learn=known.update, clock=Clock(now=lambda: clock.time, wait=clock.wait))
-    with auth_file(connection(), None, tmp_path, context) as path:
+    context = LoginContext(register_secrets=known.update, clock=Clock(now=lambda: clock.time, wait=clock.wait))
+    with auth_file(Keychain.open(connection(), None, context), tmp_path) as path:
         for number, hours in enumerate((0, 11, 23)):
             clock.pass_to(ends[0] - timedelta(hours=12 - hours))
-            login = login_for(IMAGE, path)
+            login = DockerConfig.from_bytes(path.read_bytes()).login_for(IMAGE)
             assert login is not None
             assert login.password == f"token-{number}"
             assert path.stat().st_mode & 0o777 == 0o600
@@ -289,7 +290,7 @@ def test_a_token_is_renewed_before_it_ends(front: AwsProxy, tmp_path: Path) -> N
 
 
 def test_a_renewal_that_fails_is_tried_again_and_tells_when_the_token_is_over(
-    front: AwsProxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    front: AwsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Time()
     end = clock.time + timedelta(hours=12)
@@ -297,19 +298,19 @@ def test_a_renewal_that_fails_is_tried_again_and_tells_when_the_token_is_over(
     expired = refusal("ExpiredTokenException", "The security token included in the request is expired")
     front.plan("GetAuthorizationToken", *[expired] * 2, token("second", expires=end.timestamp() + 43200))
     context = LoginContext(clock=Clock(now=lambda: clock.time, wait=clock.wait))
-    with open_auth_file(connection(), None, tmp_path, context) as file:
-        clock.pass_to(end - timedelta(hours=1))
-        assert caplog.text.count("the login of connection 'my-ecr' can't be renewed, and is tried again") == 1
-        file.refresh()  # not due again yet
-        assert front.operations == ["GetAuthorizationToken"] * 2
-        clock.time = end
-        with pytest.raises(RegistryAuthError, match="have expired"):
-            file.refresh()
-        clock.time += timedelta(minutes=1)
-        file.refresh()
-        login = login_for(IMAGE, file.path)
-        assert login is not None
-        assert login.password == "second"
+    keychain = Keychain.open(connection(), None, context)
+    clock.time = end - timedelta(hours=1)
+    for _ in range(2):  # the second time it isn't due again
+        assert keychain.login_for(IMAGE) is not None
+    assert caplog.text.count("the login of connection 'my-ecr' can't be renewed, and is tried again") == 1
+    assert front.operations == ["GetAuthorizationToken"] * 2
+    clock.time = end
+    with pytest.raises(RegistryAuthError, match="have expired"):
+        keychain.login_for(IMAGE)
+    clock.time += timedelta(minutes=1)
+    login = keychain.login_for(IMAGE)
+    assert login is not None
+    assert login.password == "second"
 
 
 # --- with real registries under ECR's own names ---
@@ -339,7 +340,7 @@ def test_buildah_pushes_with_a_renewed_token_only(
         environ = {**storage, **hosts.environ}
         return subprocess.run(words, env=environ, check=False, capture_output=True, text=True)
 
-    with auth_file(connection(), None, tmp_path, context) as path:
+    with auth_file(Keychain.open(connection(), None, context), tmp_path) as path:
         refused = push(path)
         assert refused.returncode != 0
         assert "unauthorized" in refused.stderr
@@ -404,7 +405,7 @@ def test_no_key_and_no_token_is_anywhere(
     for target in harness.manifest["targets"]:
         target["connection"]["spec"] |= {"keyID": marked("AKIA"), "keySecret": marked("key", "/+=")}
     words = harness.arguments()
-    watch = Watch(folders=(harness.work,), private=("packager-*/auth-*/config.json*",))
+    watch = Watch(folders=(harness.work,), private=("auth-*/config.json*",))
     with watch, harness.start(*words, "--verbose", "--engine", engine) as process:
         watch.of(process.pid)
         out, err = process.communicate()
@@ -412,8 +413,7 @@ def test_no_key_and_no_token_is_anywhere(
     assert hosts.digest(HOST, "team/wine", "1") is not None
     assert found_in(out + err) == []
     assert watch.findings == []
-    assert "config.json" in watch.held
-    assert watch.held <= {"config.json", "config.json.new"}  # which becomes the former in one step
+    assert watch.held <= ({"config.json", "config.json.new"} if engine == "buildah" else set())
     assert found_below(harness.folder, given=(harness.folder / "mp.json",)) == []
     for host in (HOST, OTHER_HOST):
         assert found_below(harness.folder.parent / "hosts" / host / "data") == []
@@ -440,7 +440,6 @@ def test_a_stopped_program_leaves_no_token_behind(front: AwsProxy, harness: Pack
         for line in process.stderr:
             if "Looking into the base image" in line:
                 break
-        assert len(list(harness.work.glob("packager-*/auth-*/config.json"))) == 1
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 143

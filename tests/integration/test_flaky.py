@@ -19,13 +19,10 @@ from packager.errors import RegistryError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.image import Descriptor
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.blobs import FileBlob
 from packager.registry.client import find_image
-from packager.registry.layout_push import FileBlob
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
-from packager.registry.uploads import Uploads
+from packager.registry.uploads import Uploads, check_push
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.fronts import FailingProxy, Flaky, HalfWritten, serve_front
@@ -53,9 +50,8 @@ class FlakyRegistryHarness:
     @contextmanager
     def access(self, front: FailingProxy, seconds: float) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=seconds)
-        with auth_file(None, None, self.folder) as auth:
-            insecure_hosts = find_insecure_hosts([Reference.parse(f"{front.host}/any")], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(f"{front.host}/any")], trust)
+        yield RegistryAccess(trust=trust, insecure_hosts=insecure_hosts)
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ import pytest
 
 from packager.engines.host import scrubbed
 from packager.models.connection import Connection
-from packager.registry.authfile import LoginContext, auth_file
+from packager.registry.authfile import auth_file
 from packager.registry.docker_config import read_user_config
+from packager.registry.keychain import Keychain, LoginContext
 from tests.integration.registry import Registry, free_port
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_a_login_of_the_users_own_file(
     other = Connection.model_validate(
         {"id": "other", "spec": {"type": "docker", "uri": f"127.0.0.1:{free_port()}", "username": "u", "password": "p"}}
     )
-    with auth_file(other, None, tmp_path, context) as auth:
+    with auth_file(Keychain.open(other, None, context), tmp_path) as auth:
         done = push(tiny_base, f"{password_registry.host}/own/image:1", auth, storage)
         assert done.returncode == 0, done.stderr
     assert password_registry.digest("own/image", "1") is not None
@@ -58,10 +59,10 @@ def test_the_connections_login_wins_over_the_users(
     document = {"auths": {host: wrong, f"{host}/won/deep": wrong}, "credHelpers": {host: "no-such-helper"}}
     (tmp_path / "config.json").write_text(json.dumps(document))
     context = LoginContext(user=read_user_config({"DOCKER_CONFIG": str(tmp_path)}))
-    with auth_file(password_registry.connection("won"), None, tmp_path, context) as auth:
+    with auth_file(Keychain.open(password_registry.connection("won"), None, context), tmp_path) as auth:
         done = push(tiny_base, f"{host}/won/deep/image:1", auth, storage)
         assert done.returncode == 0, done.stderr
-    with auth_file(None, None, tmp_path, context) as auth:  # the helper would have been asked
+    with auth_file(Keychain.open(None, None, context), tmp_path) as auth:  # the helper would have been asked
         assert "no-such-helper" in push(tiny_base, f"{host}/won/deep/image:1", auth, storage).stderr
 
 
@@ -81,7 +82,7 @@ def test_a_credential_helper_is_found_in_buildahs_scrubbed_environment(
     user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
     for hosts in ((), (password_registry.host,)):  # Buildah asks the helper; or we have asked it, and Buildah needn't
         context = LoginContext(user=user, hosts=hosts, environ=environ)
-        with auth_file(None, None, tmp_path, context) as auth:
+        with auth_file(Keychain.open(None, None, context), tmp_path) as auth:
             assert ("credHelpers" in auth.read_text()) is not bool(hosts)
             if hosts:
                 helper.unlink()
@@ -155,7 +156,7 @@ def challenger(scheme: str) -> Iterator[Challenger]:
 
 def pull(registry: Challenger, username: str, password: str, environ: dict[str, str], folder: Path) -> None:
     spec = {"type": "docker", "uri": f"{registry.host}/team", "username": username, "password": password}
-    with auth_file(None, Connection.model_validate({"id": "c", "spec": spec}), folder) as auth:
+    with auth_file(Keychain.open(None, Connection.model_validate({"id": "c", "spec": spec})), folder) as auth:
         name = f"docker://{registry.host}/team/image:1"
         words = ["buildah", "pull", "--authfile", str(auth), "--tls-verify=false", name]
         done = subprocess.run(words, env=environ, check=False, capture_output=True, text=True)

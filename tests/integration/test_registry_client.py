@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +11,12 @@ import pytest
 from packager.engines.remote_base import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
 from packager.settings import Settings
 from tests.integration.registry import PASSWORD, Registry, free_port, serve_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from packager.image.plan import BaseImage
@@ -28,18 +25,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
 
-@contextmanager
-def reach(name: str, folder: Path, connection: Connection | None = None) -> Iterator[RegistryAccess]:
+def reach(name: str, connection: Connection | None = None) -> RegistryAccess:
     trust = Trust(retry_seconds=1)
-    with auth_file(connection, None, folder) as auth:
-        insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust)
-        yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+    insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust)
+    return RegistryAccess(keychain=Keychain.open(connection, None), trust=trust, insecure_hosts=insecure_hosts)
 
 
 def inspect(name: str, folder: Path, connection: Connection | None = None) -> BaseImage:
     settings = Settings(work_dir=folder, cache_dir=folder / "cache")
-    with reach(name, folder, connection) as access:
-        return inspect_remote_base(Reference.parse(name), access, settings)
+    return inspect_remote_base(Reference.parse(name), reach(name, connection), settings)
 
 
 def buildah(environ: dict[str, str], *words: str) -> None:

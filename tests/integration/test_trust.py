@@ -22,10 +22,9 @@ from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.connection import Connection
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
+from packager.registry.uploads import check_push
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.bases import plain_channel
@@ -114,9 +113,8 @@ class TrustHarness:
         self, settings: Settings, *names: str, push: Connection | None = None, pull: Connection | None = None
     ) -> Iterator[RegistryAccess]:
         trust = Trust.from_settings(settings)
-        with auth_file(push, pull, self.folder) as auth:
-            insecure_hosts = find_insecure_hosts([Reference.parse(name) for name in names], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(name) for name in names], trust)
+        yield RegistryAccess(keychain=Keychain.open(push, pull), trust=trust, insecure_hosts=insecure_hosts)
 
     def engine(self, settings: Settings) -> BuildahEngine:
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)

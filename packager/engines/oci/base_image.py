@@ -14,14 +14,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from packager.errors import BuildError, ImageNotFoundError
 from packager.models.image import OCI_MANIFEST, REF_NAME, Descriptor, RemoteImage, blob_path, digest_of
-from packager.registry.client import LayerStream, find_image
+from packager.registry.blobs import LayerStream
+from packager.registry.client import find_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.remote_blob import LayerSource
+    from packager.registry.blobs import LayerSource
 
 _MOST_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20

@@ -12,8 +12,8 @@ from packager.engines.oci.image import LayerOnTop
 from packager.errors import BuildError, ImageNotFoundError, RegistryError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
+from packager.registry.blobs import RemoteBlob
 from packager.registry.client import Repository
-from packager.registry.remote_blob import RemoteBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -7,8 +7,6 @@ import netrc
 import re
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,8 +17,7 @@ from packager.sources.stores.location import is_loopback
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
 from packager.sources.stores.store_errors import (
     Access,
-    Answer,
-    RetryableError,
+    ErrorResponse,
     changed,
     is_untrusted,
     refused,
@@ -28,6 +25,7 @@ from packager.sources.stores.store_errors import (
     without_queries,
 )
 from packager.system.proxies import ProxyTransport
+from packager.system.retries import RetryableError, read_retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -55,7 +53,7 @@ class WebSource:
         insecure_hosts: Iterable[str] = (),
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Name the archive; `transport` is what stands for the network in tests."""
+        """Name the archive; tests give another `transport` than the network."""
         auth, credential = _login(environ)
         self.access = Access(
             location=str(model),
@@ -142,12 +140,12 @@ class WebSource:
         if response.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             return
         body = next(response.iter_raw(1 << 14), b"").decode(errors="replace")
-        answer = Answer.from_text(response.status_code, body)
+        answer = ErrorResponse.from_text(response.status_code, body)
         if not answer.code:
-            answer = Answer(status=response.status_code, message=response.reason_phrase)
+            answer = ErrorResponse(status=response.status_code, message=response.reason_phrase)
         error = refused(self.access, answer)
         if answer.is_retryable:
-            raise RetryableError(error, wait=_seconds(response.headers.get("retry-after", "")))
+            raise RetryableError(error, retry_after=read_retry_after(response.headers))
         raise error
 
     def _opened(self, response: httpx.Response, offset: int) -> Opened:
@@ -176,16 +174,6 @@ def _conditions(offset: int, validator: str) -> dict[str, str]:
     if validator:
         headers["If-Match" if validator.startswith('"') else "If-Unmodified-Since"] = validator
     return headers
-
-
-def _seconds(text: str) -> float | None:
-    """Read Retry-After: seconds or a date."""
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:

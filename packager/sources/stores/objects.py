@@ -26,8 +26,7 @@ from packager.sources.stores.location import is_loopback
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
 from packager.sources.stores.store_errors import (
     Access,
-    Answer,
-    RetryableError,
+    ErrorResponse,
     is_untrusted,
     refused,
     unreachable,
@@ -36,6 +35,7 @@ from packager.sources.stores.store_errors import (
 from packager.sources.stores.tls import ssl_context
 from packager.system.event_loop import FutureLoop
 from packager.system.proxies import ProxyTransport
+from packager.system.retries import RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -187,9 +187,9 @@ def read_failure(error: Exception, access: Access) -> Exception:
         return StorageError(f"{access.location} has a key that can't be asked for", hint="rename the object")
     by_store = found or not isinstance(error, UnauthenticatedError | PermissionDeniedError)
     if not by_store or re.search(r"\b(TokenRequest|TokenResponseBody|ManagedIdentity|Credential) \{", details):
-        return _no_credentials(error, access, Answer.from_text(status, text))
+        return _no_credentials(error, access, ErrorResponse.from_text(status, text))
     if status:
-        answer = Answer.from_text(status, text)
+        answer = ErrorResponse.from_text(status, text)
         failure = refused(access, answer)
         return RetryableError(failure) if answer.is_retryable else failure
     cause = first_line(error)
@@ -197,10 +197,10 @@ def read_failure(error: Exception, access: Access) -> Exception:
         reason = _reason(cause, details)
         failure = unreachable(access, reason)
         return failure if is_untrusted(reason) else RetryableError(failure)
-    return _no_credentials(error, access, Answer(status=0))
+    return _no_credentials(error, access, ErrorResponse(status=0))
 
 
-def _no_credentials(error: Exception, access: Access, answer: Answer) -> Exception:
+def _no_credentials(error: Exception, access: Access, answer: ErrorResponse) -> Exception:
     failure = StorageAuthError(
         f"{access.location} can't be asked for: no credentials can be had from {access.credential}: "
         f"{without_queries(first_line(error))}",

@@ -17,7 +17,7 @@ from packager.sources.stores.checksums import Checksum, from_headers, from_s3_et
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore
 from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS
-from packager.sources.stores.store_errors import Access, Answer, without_queries
+from packager.sources.stores.store_errors import Access, ErrorResponse, without_queries
 from packager.sources.stores.tls import write_bundle
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _credential(model: RemoteModel) -> str:
 def _refused_role(error: ClientError, access: Access, spec: ConnectionSpec | None) -> Exception:
     found = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    answer = Answer(status=status, code=str(found.get("Code", "")), message=str(found.get("Message", "")))
+    answer = ErrorResponse(status=status, code=str(found.get("Code", "")), message=str(found.get("Message", "")))
     if spec is None or not spec.role:
         return StorageAuthError(
             f"no credentials can be had from {access.credential}: {answer}",

@@ -1,4 +1,4 @@
-"""What a store's answer, or its silence, means: one of our errors, and whether to ask again."""
+"""The error that a store's response, or a missing response, means, and whether it is retryable."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _REGION = (
 )
 _BUSY = ("SlowDown", "RequestTimeout", "InternalError", "ServerBusy", "Throttling", "ThrottlingException")
 _BUSY_STATUS = (408, 425, 429)
-_NEVER_AGAIN = (501, 505)
+_PERMANENT = (501, 505)
 _NOT_FOUND, _UNAUTHORIZED, _FORBIDDEN, _PRECONDITION, _SERVER_ERROR = 404, 401, 403, 412, 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who asks for what, for messages; nothing secret in it.
+    """The object and the credential of a request, for messages; it holds no secret.
 
     Attributes:
-        location: The object as it may be shown.
+        location: The object, without a query.
         store: The bucket, container or host.
-        credential: What is asked with, e.g. `connection 'models'`.
-        permission: What that credential must be allowed to do.
+        credential: The credential's name, e.g. `connection 'models'`.
+        permission: The permission that the credential needs.
     """
 
     location: str
@@ -46,51 +46,36 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a store answered other than the object; `code` and `message` as its document has them."""
+class ErrorResponse:
+    """A store's response other than the object, with `code` and `message` of its error document."""
 
     status: int
     code: str = ""
     message: str = ""
 
     @classmethod
-    def from_text(cls, status: int, text: str) -> Answer:
+    def from_text(cls, status: int, text: str) -> ErrorResponse:
         """Read the `<Code>` and `<Message>` of S3's, Google's and Azure's error documents."""
         found = {name: match[1] for name, tag in _TAG.items() if (match := tag.search(text))}
         return cls(status=status, code=found.get("Code", ""), message=found.get("Message", ""))
 
     @property
     def is_retryable(self) -> bool:
-        """Tell whether the same request may well succeed a moment later."""
+        """Tell whether the same request may succeed a moment later."""
         if self.code in _BUSY or self.status in _BUSY_STATUS:
             return True
-        return self.status >= _SERVER_ERROR and self.status not in _NEVER_AGAIN
+        return self.status >= _SERVER_ERROR and self.status not in _PERMANENT
 
     def __str__(self) -> str:
-        """Return it as it may be shown."""
+        """Return it for messages."""
         return without_queries(" ".join(word for word in (str(self.status), self.code, self.message) if word))
 
 
-class RetryableError(Exception):
-    """Something that may well succeed when it's tried again, with the error to raise when it doesn't.
-
-    Attributes:
-        error: What to raise after the last try.
-        wait: Seconds that the store asks to wait, if it said so.
-    """
-
-    def __init__(self, error: PackagerError, *, wait: float | None = None) -> None:
-        """Keep the error."""
-        super().__init__(error.message)
-        self.error = error
-        self.wait = wait
-
-
-def refused(access: Access, answer: Answer) -> PackagerError:
-    """Say what an answer other than the object means."""
+def refused(access: Access, answer: ErrorResponse) -> PackagerError:
+    """Return the error for a response other than the object."""
     if answer.code in _NO_BUCKET:
         return ArtifactError(
-            f"there is no bucket {access.store!r}, which the model {access.location} should lie in",
+            f"there is no bucket {access.store!r} for the model {access.location}",
             hint="check the bucket's name, the connection's uri, and the account or region",
         )
     if answer.status == _NOT_FOUND:
@@ -111,7 +96,7 @@ def refused(access: Access, answer: Answer) -> PackagerError:
     )
 
 
-def _denied(access: Access, answer: Answer) -> StorageAuthError | None:
+def _denied(access: Access, answer: ErrorResponse) -> StorageAuthError | None:
     if answer.code in _EXPIRED:
         return StorageAuthError(
             f"{access.store!r} refused {access.credential} for {access.location}: it has expired ({answer})",
@@ -131,14 +116,14 @@ def _denied(access: Access, answer: Answer) -> StorageAuthError | None:
 
 
 def changed(access: Access) -> ArtifactError:
-    """Say that the object is another one than at the download's beginning."""
+    """Return the error for an object that was replaced since the download began."""
     return ArtifactError(
         f"{access.location} was changed while it was fetched", hint="run it again, when nobody writes to it"
     )
 
 
 def unreachable(access: Access, cause: str) -> StorageUnreachableError:
-    """Say why no answer came, or not all of it."""
+    """Return the error for a missing or broken response."""
     if is_untrusted(cause):
         return StorageUnreachableError(
             f"the certificate of the store {access.store!r} can't be trusted: {without_queries(cause)}",
@@ -151,10 +136,10 @@ def unreachable(access: Access, cause: str) -> StorageUnreachableError:
 
 
 def is_untrusted(cause: str) -> bool:
-    """Tell whether a certificate was refused, which no second try mends."""
+    """Tell whether a certificate was refused, which is not retryable."""
     return re.search(r"certificate|CERTIFICATE_VERIFY", cause) is not None
 
 
 def without_queries(text: str) -> str:
-    """Return a text from outside as one short line, without the queries of its URLs: they hold signatures."""
+    """Sanitize a text from outside, and remove the queries of its URLs: they hold signatures."""
     return sanitize(_QUERY.sub(r"\1", text))

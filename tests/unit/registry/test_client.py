@@ -9,7 +9,7 @@ import re
 import ssl
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -22,15 +22,11 @@ from packager.errors import (
     RegistryUnreachableError,
 )
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_config, login_for
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
 from packager.registry.client import Repository
 from packager.registry.credentials import Credential
-from packager.registry.retries import Retries
-from packager.registry.trust import Trust
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from packager.system.retries import RetryPolicy
+from tests.unit.memory_registry import keychain_of
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -94,22 +90,19 @@ def registry(**changes: Any) -> FakeRegistry:
 
 @dataclass
 class ClientHarness:
-    folder: Path
     logins: tuple[Credential, ...] = ()
 
     def repository(self, handler: Any, name: str = "r.io/team/base:1", **options: Any) -> Repository:
-        auth = self.folder / "config.json"
-        auth.write_bytes(auth_config(self.logins))
         trust, transport = Trust(**options), httpx.MockTransport(handler)
         insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust, transport=transport)
-        access = RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
-        retries = Retries(seconds=1, sleep=lambda _seconds: None)
+        access = RegistryAccess(keychain=keychain_of(*self.logins), trust=trust, insecure_hosts=insecure_hosts)
+        retries = RetryPolicy(seconds=1, sleep=lambda _seconds: None)
         return Repository(Reference.parse(name), access, transport=transport, retries=retries)
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> ClientHarness:
-    return ClientHarness(tmp_path)
+def harness() -> ClientHarness:
+    return ClientHarness()
 
 
 def test_an_image_by_tag(harness: ClientHarness) -> None:
@@ -328,11 +321,9 @@ def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: Clie
         ("other.io/x:1", None),
     ],
 )
-def test_the_login_with_the_longest_path_is_taken(tmp_path: Path, name: str, username: str | None) -> None:
+def test_the_login_with_the_longest_path_is_taken(name: str, username: str | None) -> None:
     places = [("r.io", "", "host"), ("r.io", "team", "team"), ("r.io", "team/models", "deep"), ("docker.io", "", "hub")]
     logins = [Credential(host=host, path=path, username=user, password="a:b") for host, path, user in places]
-    file = tmp_path / "config.json"
-    file.write_bytes(auth_config(logins))
-    login = login_for(Reference.parse(name), file)
+    login = keychain_of(*logins).login_for(Reference.parse(name))
     assert (login.username if login else None) == username
     assert login is None or login.password == "a:b"

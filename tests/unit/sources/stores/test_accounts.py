@@ -12,8 +12,8 @@ from packager.sources.stores import gcs, s3
 from packager.sources.stores.azure import Account, read_account
 from packager.sources.stores.location import RemoteModel
 from packager.sources.stores.objects import ClientEnvironment, read_failure
-from packager.sources.stores.store_errors import RetryableError
 from packager.sources.stores.tls import authorities
+from packager.system.retries import RetryableError
 
 SAS = "sv=2019-02-02&sp=r&sig=5167%2Fa7ure"
 

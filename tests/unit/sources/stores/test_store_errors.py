@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from packager.errors import ArtifactError, PackagerError, StorageAuthError, StorageError, StorageUnreachableError
-from packager.sources.stores.store_errors import Access, Answer, refused, unreachable, without_queries
+from packager.sources.stores.store_errors import Access, ErrorResponse, refused, unreachable, without_queries
 
 ACCESS = Access(
     location="s3://models/a/wine.zip", store="models", credential="connection 'st'", permission="s3:GetObject"
@@ -32,14 +32,14 @@ ACCESS = Access(
     ],
 )
 def test_every_answer_has_its_error(status: int, code: str, kind: type[PackagerError], said: str) -> None:
-    error = refused(ACCESS, Answer.from_text(status, f"<Error><Code>{code}</Code><Message>so</Message></Error>"))
+    error = refused(ACCESS, ErrorResponse.from_text(status, f"<Error><Code>{code}</Code><Message>so</Message></Error>"))
     assert type(error) is kind
     assert said in error.message
     assert error.hint
 
 
 def test_a_denial_names_the_permission() -> None:
-    assert "s3:GetObject" in refused(ACCESS, Answer(status=403)).hint
+    assert "s3:GetObject" in refused(ACCESS, ErrorResponse(status=403)).hint
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_denial_names_the_permission() -> None:
     ],
 )
 def test_only_what_passes_is_tried_again(status: int, code: str, again: bool) -> None:
-    assert Answer(status=status, code=code).is_retryable is again
+    assert ErrorResponse(status=status, code=code).is_retryable is again
 
 
 def test_a_certificate_has_its_own_message() -> None:

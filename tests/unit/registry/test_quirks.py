@@ -1,4 +1,4 @@
-"""What registries do differently, by their public reports, and what a push makes of it."""
+"""How registries differ, by their public reports, and how a push deals with it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from packager.errors import RegistryError
 from packager.models.image import DOCKER_MANIFEST, OCI_MANIFEST
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess
-from packager.registry.authfile import auth_config
-from packager.registry.preflight import check_push
-from packager.registry.retries import Retries
-from packager.registry.uploads import BytesBlob, Uploads
+from packager.registry.blobs import BytesBlob
+from packager.registry.uploads import Uploads, check_push
+from packager.system.retries import RetryPolicy
 from tests.unit.upload_registry import (
     QUOTED,
     Cut,
@@ -30,7 +29,7 @@ from tests.unit.upload_registry import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 NAME = Reference.parse("r.io/team/wine:1")
 DATA = bytes(range(256)) * 40
@@ -40,16 +39,13 @@ BASE = Reference.parse("r.io/team/base:1")
 
 @dataclass
 class PushHarness:
-    folder: Path
     slept: list[float] = field(default_factory=list)
 
     def access(self) -> RegistryAccess:
-        auth = self.folder / "config.json"
-        auth.write_bytes(auth_config([]))
-        return RegistryAccess(auth_file=auth)
+        return RegistryAccess()
 
     def uploads(self, handler: Any) -> Uploads:
-        retries = Retries(seconds=20, sleep=self.slept.append)
+        retries = RetryPolicy(seconds=20, sleep=self.slept.append)
         return Uploads(NAME, self.access(), transport=Unread(handler), retries=retries)
 
     def send(self, handler: Any) -> None:
@@ -62,8 +58,8 @@ class PushHarness:
 
 
 @pytest.fixture
-def push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PushHarness:
-    harness = PushHarness(tmp_path)
+def push(monkeypatch: pytest.MonkeyPatch) -> PushHarness:
+    harness = PushHarness()
     monkeypatch.setattr("tenacity.time.monotonic", lambda: sum(harness.slept))
     return harness
 
@@ -96,7 +92,7 @@ def test_any_success_is_one(push: PushHarness, method: str, status: int) -> None
 
 @dataclass
 class FirstPartOnly(UploadRegistry):
-    """Takes every part of a blob and keeps the first: Amazon ECR by aws/containers-roadmap#2831."""
+    """Accepts every part of a blob and keeps the first; its PATCH answers have the range, or don't."""
 
     tells: bool = True
 
@@ -114,8 +110,31 @@ def test_cut_upload_starts_over_where_only_its_first_part_is_kept(push: PushHarn
     push.send(registry)
     assert registry.blobs == {digest_of(DATA): DATA}
     assert registry.counts["POST"] == 2
-    assert registry.counts["PUT"] == (1 if tells else 2)
+    assert registry.counts["PUT"] == 2
     assert registry.open == {}
+
+
+@dataclass
+class StuckRange(UploadRegistry):
+    """Keeps all parts of a blob, and reports the range of the first: Amazon ECR, aws/containers-roadmap#2831."""
+
+    first: int = 0
+
+    def patch(self, asked: RequestContext) -> httpx.Response:
+        self.first = self.first or len(self.open[asked.path])
+        response = super().patch(asked)
+        if self.first:
+            response.headers["Range"] = f"0-{self.first - 1}"
+        return response
+
+
+def test_cut_upload_is_resumed_where_the_range_is_stuck_at_its_first_part(push: PushHarness) -> None:
+    registry = StuckRange(plan={"PATCH": [Cut(3000)]})
+    push.send(registry)
+    assert registry.first == 3000
+    assert registry.blobs == {digest_of(DATA): DATA}
+    assert registry.bodies() == [DATA[:3000], DATA[3000:]]
+    assert registry.counts["POST"] == registry.counts["PUT"] == 1
 
 
 def test_upload_goes_on_at_its_url_when_the_registry_names_no_other(push: PushHarness) -> None:

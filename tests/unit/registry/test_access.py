@@ -17,14 +17,14 @@ from packager.engines.kaniko_command import build_args as kaniko_words
 from packager.engines.registry_files import certificate_folder, registries_conf
 from packager.errors import UsageError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.trust import ClientCertificate, Trust
+from packager.registry.access import ClientCertificate, RegistryAccess, Trust, find_insecure_hosts
 from packager.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HUB = Reference.parse("python:3")
+LOGINS = Path("/private/config.json")
 MIRRORS = (("docker.io", "one.io/hub"), ("docker.io", "two.io:5000"), ("r.io", "one.io/r"))
 
 
@@ -162,7 +162,7 @@ def test_who_speaks_plain_http(https: Any, http: Any, plain: bool) -> None:
 
 
 def access_of(trust: Trust, *plain: str) -> RegistryAccess:
-    return RegistryAccess(auth_file=Path("/private/config.json"), trust=trust, insecure_hosts=frozenset(plain))
+    return RegistryAccess(trust=trust, insecure_hosts=frozenset(plain))
 
 
 def test_certificates_for_buildah(pem: Mapping[str, Path], tmp_path: Path) -> None:
@@ -192,9 +192,11 @@ def test_mirrors_for_buildah() -> None:
     )
     assert registries_conf(access_of(Trust())) == ""
     login = ["--authfile", "/private/config.json"]
-    assert access_words(Reference.parse("r.io/a"), access) == login, "a flag would count for the mirrors as well"
-    assert access_words(Reference.parse("one.io/a"), access) == [*login, "--tls-verify=true"]
-    assert access_words(Reference.parse("two.io:5000/a"), access) == [*login, "--tls-verify=false"]
+    assert access_words(Reference.parse("r.io/a"), access, LOGINS) == login, (
+        "a flag would count for the mirrors as well"
+    )
+    assert access_words(Reference.parse("one.io/a"), access, LOGINS) == [*login, "--tls-verify=true"]
+    assert access_words(Reference.parse("two.io:5000/a"), access, LOGINS) == [*login, "--tls-verify=false"]
 
 
 def test_kanikos_words(pem: Mapping[str, Path]) -> None:
