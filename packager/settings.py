@@ -121,7 +121,9 @@ class Settings(BaseModel):
         "stop_grace": "Other",
     }
 
-    work_dir: Path | None = Field(default=None, description="Folder for temporary files. Default: TMPDIR.")
+    work_dir: Path | None = Field(
+        default=None, description="Folder for temporary files. Default: TMPDIR, else /var/tmp."
+    )
     cache_dir: Path = Field(
         default_factory=_default_cache,
         description="Folder that keeps downloads between runs. Default: packager in the user's cache folder.",

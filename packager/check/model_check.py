@@ -12,12 +12,13 @@ import platform
 import re
 import shutil
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager.check.confinement import confinement
-from packager.check.memory import available_memory
 from packager.check.report import UnavailableError, judge, report_words, show
 from packager.check.sandbox import stage, watch_changes
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
@@ -25,24 +26,42 @@ from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
 from packager.logs.sanitize import sanitize
 from packager.models.integrations import docker_rest
-from packager.system.process import OutOfBoundsError, run_command
-from packager.system.process_tree import unreadable
-from packager.system.signals import private_folder
+from packager.system.orphans import nothing_left
+from packager.system.process import OutOfBoundsError, run_command, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
     from packager.check.confinement import Confinement
-    from packager.environment.cache.unpacked import LocalEnvironments
+    from packager.environment.cache.local import LocalEnvironments
     from packager.image.plan import ImagePlan, StoredLayer
-    from packager.image.planner import Dependencies, Prepared
+    from packager.image.planner import Dependencies, PlanInputs
     from packager.logs.progress import Reporter
     from packager.registry.access import RegistryAccess
     from packager.settings import CheckMode, Settings
     from packager.system.process import Completed
 
 log = logging.getLogger(__name__)
+
+# docs.kernel.org: cgroup-v2, "memory.max"; cgroup-v1/memory, "memory.limit_in_bytes".
+_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+_AVAILABLE = re.compile(r"^MemAvailable: +(\d+) kB$", re.MULTILINE)
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes that the machine can give and our container may take; None where nothing tells.
+
+    `root` is where `proc` and `sys` lie.
+    """
+    found = []
+    with suppress(OSError):
+        found += [1024 * int(number) for number in _AVAILABLE.findall((root / "proc/meminfo").read_text())]
+    for name in _LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no number
+            found.append(int((root / name).read_text()))
+    return min(found, default=None)
+
 
 PASSED, SKIPPED = "passed", "skipped: "
 _MOST_BYTES = 1 << 20  # of the report
@@ -96,7 +115,7 @@ class ModelCheck:
     in_image: bool = False
     run: Callable[..., Completed] = run_command
 
-    def check(self, plan: ImagePlan, prepared: Prepared) -> str:
+    def check(self, plan: ImagePlan, prepared: PlanInputs) -> str:
         """See that the model can serve, where that can be done; return `passed`, or `skipped: ` and why.
 
         Raises:
@@ -111,13 +130,19 @@ class ModelCheck:
         try:
             _check_memory(sum(prepared.sizes.values()))
             self._check_platform()
-            with private_folder("check-", self.workspace) as folder, self._with_files(prepared, folder) as whole:
+            with ExitStack() as stack:
+                folder = Path(
+                    stack.enter_context(
+                        TemporaryDirectory(prefix="check-", dir=self.workspace, ignore_cleanup_errors=True)
+                    )
+                )
+                whole = stack.enter_context(self._with_files(prepared, folder))
                 scratch = folder / "tmp"
                 scratch.mkdir()
-                with confinement([scratch], USER_ID) as confined:
-                    python = self._python(whole.dependencies, confined)
-                    with self.reporter.stage("Checking that the model serves"):
-                        self._check(python, plan, whole, folder, confined)
+                confined = stack.enter_context(confinement([scratch], USER_ID))
+                python = self._python(whole.dependencies, confined)
+                with self.reporter.stage("Checking that the model serves"):
+                    self._check(python, plan, whole, folder, confined)
         except UnavailableError as error:
             if self.mode == "always":
                 raise ModelCheckError(
@@ -157,7 +182,7 @@ class ModelCheck:
         return command
 
     def _check(
-        self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path, confined: Confinement
+        self, python: list[str], plan: ImagePlan, prepared: PlanInputs, folder: Path, confined: Confinement
     ) -> None:
         ours = self.workspace.resolve() in prepared.model.resolve().parents
         home, scratch = folder / "image", folder / "tmp"
@@ -171,12 +196,12 @@ class ModelCheck:
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, and other runs may use it.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
-        with watch_changes([*roots, prepared.model], read_only=locked), unreadable():
+        with watch_changes([*roots, prepared.model], read_only=locked), unreadable(), nothing_left():
             done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 
     @contextmanager
-    def _with_files(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
+    def _with_files(self, prepared: PlanInputs, folder: Path) -> Iterator[PlanInputs]:
         """Give the files of an environment that lies in a registry: from the cache folder, else fetched."""
         dependencies = prepared.dependencies
         stored, prefix = dependencies.stored, dependencies.prefix
@@ -251,7 +276,7 @@ class ModelCheck:
                 hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
             ) from error
 
-    def _environment(self, plan: ImagePlan, prepared: Prepared, moved: _Moved, scratch: Path) -> dict[str, str]:
+    def _environment(self, plan: ImagePlan, prepared: PlanInputs, moved: _Moved, scratch: Path) -> dict[str, str]:
         """Everything that the model gets to see: what its image will have, and nothing of ours that is secret."""
         ours = {
             name: value

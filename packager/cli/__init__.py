@@ -63,16 +63,17 @@ for _group, _name, *_others in (
 app.add_typer(api, name="api")
 
 
-def main() -> None:
-    """Run `packager`."""
-    _exit_after(partial(app, prog_name="packager"))
+def main(application: str | None, *, folder: str | None) -> None:
+    """Run `packager`, or the platform's entry point for an application, and end the process.
 
-
-def pack_to(name: str) -> None:
-    """Run the entry point of the platform for one packager."""
-    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    program.command(cls=RunCommand)(make_run(name))
-    _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
+    `folder` is the private folder that a command may make; the outer process removes it.
+    """
+    program, name = app, "packager"
+    if application is not None:
+        program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        program.command(cls=RunCommand)(make_run(application))
+        name = APPLICATIONS[application].entry_point
+    _exit_after(partial(program, prog_name=name, obj=folder))
 
 
 def _report(failed: threading.ExceptHookArgs) -> None:

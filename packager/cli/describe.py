@@ -17,7 +17,7 @@ from packager.logs.console import LogFormat
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
 from packager.settings import PREFIX, Settings
-from packager.sources.model import opened_model, workspace
+from packager.sources.model import opened_model
 
 if TYPE_CHECKING:
     from packager.sources.artifact import Artifact
@@ -26,13 +26,14 @@ DEFAULT_JOB_IMAGE = f"packager:{__version__}"
 
 
 def inspect(
+    ctx: typer.Context,
     model: Model,
     output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
     verbose: Verbose = False,
 ) -> None:
     """Validate MODEL and show its manifest, dependencies and size."""
-    with open_session(LogFormat.auto, verbose=verbose) as session, workspace(session.settings) as work:
-        settings, found = session.settings, session.locate(model)
+    with open_session(LogFormat.auto, verbose=verbose, working=ctx) as session:
+        settings, work, found = session.settings, session.work, session.locate(model)
         with opened_model(
             found, work, settings=settings, environ=os.environ, reporter=session.reporter, lazy=False
         ) as artifact:

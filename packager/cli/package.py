@@ -31,7 +31,7 @@ from packager.engines.selection import EngineName
 from packager.errors import UsageError
 from packager.logs.console import LogFormat
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
-from packager.pipeline import Job, package, render_context
+from packager.pipeline import PackagingInput, package, render_context
 from packager.request import Overrides, parse_argument, pick_application
 from packager.result import Outputs, default_termination_log
 from packager.sources.stores.location import held_model
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from packager.cli.session import Session
-    from packager.pipeline import Tools
+    from packager.pipeline import PipelineContext
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,15 @@ class Choices:
         """Return what the options say as the packager's arguments."""
         return {} if self.check is None else {"check": "always" if self.check else "never"}
 
-    def tools(self, session: Session) -> Tools:
+    def context(self, session: Session) -> PipelineContext:
         """Set up what the pipeline works with."""
-        return session.tools(self.engine, platform=self.platform, refresh=self.refresh, check=self.check)
+        return session.pipeline_context(self.engine, platform=self.platform, refresh=self.refresh, check=self.check)
 
 
-def _package(job: Job, choices: Choices, session: Session, outputs: Outputs) -> None:
-    overrides = replace(job.overrides, arguments={**(job.overrides.arguments or {}), **choices.arguments()})
-    result = package(replace(job, overrides=overrides), choices.tools(session))
+def _package(packaging: PackagingInput, choices: Choices, session: Session, outputs: Outputs) -> None:
+    arguments = {**(packaging.overrides.arguments or {}), **choices.arguments()}
+    packaging = replace(packaging, overrides=replace(packaging.overrides, arguments=arguments))
+    result = package(packaging, choices.context(session))
     result = replace(result, model_check=session.redactor.clean(result.model_check))
     outputs.write(result)
     for name, value in result.to_dict().items():
@@ -73,27 +74,18 @@ def _package(job: Job, choices: Choices, session: Session, outputs: Outputs) -> 
     typer.echo(result.image_digest)
 
 
-def _run(
-    words: list[str],
-    application: str | None,
-    outputs: Outputs,
-    *,
-    choices: Choices,
-    log_format: LogFormat,
-    verbose: bool,
-) -> None:
-    with open_session(log_format, verbose=verbose, outputs=outputs) as session:
-        *before, resource_file = words
-        _check_words(before, resource_file)
-        manifest = read_packaging_manifest(Path(resource_file))
-        session.redactor.add(manifest.secrets())
-        if before:
-            model = session.locate(before[0], [manifest.model_holder] if manifest.model_holder else [])
-        else:
-            model = held_model(manifest)
-            session.redactor.add(model.secrets())
-        job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
-        _package(job, choices, session, outputs)
+def _run(session: Session, words: list[str], application: str | None, choices: Choices, outputs: Outputs) -> None:
+    *before, resource_file = words
+    _check_words(before, resource_file)
+    manifest = read_packaging_manifest(Path(resource_file))
+    session.redactor.add(manifest.secrets())
+    if before:
+        model = session.locate(before[0], [manifest.model_holder] if manifest.model_holder else [])
+    else:
+        model = held_model(manifest)
+        session.redactor.add(model.secrets())
+    packaging = PackagingInput(model=model, manifest=manifest, overrides=Overrides(application=application))
+    _package(packaging, choices, session, outputs)
 
 
 def _check_words(before: list[str], resource_file: str) -> None:
@@ -121,6 +113,7 @@ def make_run(application: str | None) -> Callable[..., None]:
     """Make the command `run`, for one packager or for the one that the packaging's integration names."""
 
     def run(
+        ctx: typer.Context,
         words: RunWords,
         engine: EngineOption = EngineName.auto,
         platform: PlatformOption = None,
@@ -142,12 +135,14 @@ def make_run(application: str | None) -> Callable[..., None]:
             termination_log=termination_log or default_termination_log(),
         )
         choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
-        _run(words, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
+        with open_session(log_format, verbose=verbose, outputs=outputs, working=ctx) as session:
+            _run(session, words, application, choices, outputs)
 
     return run
 
 
 def build(
+    ctx: typer.Context,
     model: Model,
     packager: Packager = None,
     files: Files = None,
@@ -177,13 +172,14 @@ def build(
     outputs = Outputs(
         result_file=result_file, results_dir=results_dir, termination_log=termination_log or default_termination_log()
     )
-    with open_session(log_format, verbose=verbose, outputs=outputs) as session:
-        job = _make_job(session, model, packager, files, packaging_id, arguments, output)
+    with open_session(log_format, verbose=verbose, outputs=outputs, working=ctx) as session:
+        packaging = _read_input(session, model, packager, files, packaging_id, arguments, output)
         choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
-        _package(job, choices, session, outputs)
+        _package(packaging, choices, session, outputs)
 
 
 def render(
+    ctx: typer.Context,
     model: Model,
     context: Annotated[Path, typer.Option(help="Folder to write. It must not exist.")],
     packager: Packager = None,
@@ -199,15 +195,15 @@ def render(
 
     The last line on stdout is the path of the Dockerfile.
     """
-    with open_session(log_format, verbose=verbose) as session:
+    with open_session(log_format, verbose=verbose, working=ctx) as session:
         if context.exists():
             raise UsageError(f"{context} exists already", hint="name a new folder for --context")
-        job = _make_job(session, model, packager, files, packaging_id, arguments, output=None)
-        render_context(job, session.tools(engine, platform=platform), context)
+        packaging = _read_input(session, model, packager, files, packaging_id, arguments, output=None)
+        render_context(packaging, session.pipeline_context(engine, platform=platform), context)
         typer.echo(context / "Dockerfile")
 
 
-def _make_job(
+def _read_input(
     session: Session,
     model: str,
     packager: str | None,
@@ -215,7 +211,7 @@ def _make_job(
     packaging_id: str | None,
     arguments: list[str] | None,
     output: str | None,
-) -> Job:
+) -> PackagingInput:
     documents = read_documents(files) if files else Documents()
     for connection in documents.connections.values():
         session.redactor.add(connection.spec.secrets())
@@ -229,4 +225,4 @@ def _make_job(
         name = located.resolve().name if isinstance(located, Path) else located.name
         output = f"oci-archive:{name.removesuffix('.zip')}.oci.tar"
     overrides = Overrides(application=application.name, arguments=values, output=output)
-    return Job(model=located, manifest=manifest, overrides=overrides)
+    return PackagingInput(model=located, manifest=manifest, overrides=overrides)

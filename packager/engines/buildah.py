@@ -12,25 +12,29 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
-from packager.engines.archives import add_docker_manifest
+from packager.engines.base_inspection import ARCHITECTURES
 from packager.engines.buildah_commands import Session, access_words
 from packager.engines.host import Machine, choose_isolation, scrubbed
 from packager.engines.layer_cache import UseLock, cache_name
-from packager.engines.layout import check_layout_target, publish_layout, staging_beside
-from packager.engines.output_files import files_at
+from packager.engines.local_outputs import (
+    add_docker_manifest,
+    check_layout_target,
+    files_at,
+    publish_layout,
+    staging_beside,
+)
 from packager.engines.registry_files import registries_conf
-from packager.engines.remote_base import ARCHITECTURES
 from packager.engines.rootfs import DEFAULT_PATH
-from packager.engines.session_folder import PREFIX, leftovers, locked
+from packager.engines.session_record import killed_sessions, recorded
 from packager.errors import BuildError
 from packager.image.plan import BaseImage
 from packager.registry.authfile import auth_file
 from packager.registry.uploads import push_layout
 from packager.system.retries import RetryableError
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,12 +145,14 @@ class BuildahEngine:
     def _session(self, access: RegistryAccess) -> Iterator[Session]:
         """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left.
 
-        What an earlier session left that was killed is removed first.
+        The working containers of sessions that were killed are removed first.
         """
-        below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
+        below = self._settings.work_dir
         with ExitStack() as stack:
-            with files_at(below):
-                folder = stack.enter_context(private_folder(PREFIX, below))
+            with files_at(below or Path(gettempdir())):
+                folder = Path(
+                    stack.enter_context(TemporaryDirectory(prefix="buildah-", dir=below, ignore_cleanup_errors=True))
+                )
                 env = scrubbed(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)
@@ -155,10 +161,10 @@ class BuildahEngine:
             self._storage = self._storage or session.find_storage()
             if self._storage is not None:
                 session = replace(session, storage=self._storage)
-                stack.enter_context(locked(folder, mark=session.mark, storage=self._storage))
-                for leftover in leftovers(below, storage=self._storage):
-                    if session.remove_containers(leftover.mark):
-                        leftover.remove()
+                stack.enter_context(recorded(self._storage, session.mark))
+                for killed in killed_sessions(self._storage):
+                    if session.remove_containers(killed.mark):
+                        killed.forget()
             try:
                 yield session
             except BaseException:

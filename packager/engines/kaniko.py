@@ -1,8 +1,8 @@
 """The Kaniko engine: builds in this process's own root file system and pushes, all in one command.
 
-Kaniko unpacks the base image over the root of whatever it runs in and deletes what was there, so it's only started
-inside the packager's Job image. It has no way to set the times that a plan asks for: links, folders and the image
-itself get the time of the build, so equal plans give equal layers where the cache has them, and not equal digests.
+Kaniko unpacks the base image over the root of the container that it runs in and deletes what was there, so it is only
+started inside the packager's Job image. It can't set the times that a plan asks for: links, folders and the image
+itself get the time of the build, so equal plans give equal layers where the cache has them, but not equal digests.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from packager.engines import BuiltImage
-from packager.engines.cache_repository import cache_repository, check_cache_repository
-from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
-from packager.engines.kaniko_errors import kaniko_failure
-from packager.engines.kaniko_paths import JOB_IMAGE_MARK, check_destinations, own_paths, read_mounts
-from packager.engines.remote_base import inspect_remote_base
+from packager.engines import BuiltImage, cache_repository, check_cache_repository
+from packager.engines.base_inspection import inspect_remote_base
+from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, scrubbed
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
 from packager.registry.authfile import auth_file
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from packager.image.plan import BaseImage, ImagePlan
     from packager.models.reference import Destination, Reference
@@ -34,6 +31,43 @@ if TYPE_CHECKING:
     from packager.system.process import Runner
 
 log = logging.getLogger(__name__)
+
+JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
+_ALWAYS = ("/kaniko", "/var/run", "/etc/mtab")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MOUNT_POINT = 4  # the field of a line of /proc/PID/mountinfo (proc(5))
+
+
+def own_paths(context: Path, settings: Settings) -> list[PurePosixPath]:
+    """Return Kaniko's own paths, and ours that it is told to leave alone."""
+    return [PurePosixPath(path) for path in (*_ALWAYS, context.parent, settings.cache_dir)]
+
+
+def read_mounts(mountinfo: str) -> list[PurePosixPath]:
+    """Return the mount points of a `/proc/PID/mountinfo`, the root left out."""
+    fields = (line.split(" ") for line in mountinfo.splitlines())
+    points = [row[_MOUNT_POINT] for row in fields if len(row) > _MOUNT_POINT]
+    return [PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), point)) for point in points if point != "/"]
+
+
+def check_destinations(plan: ImagePlan, left_alone: Iterable[PurePosixPath]) -> None:
+    """Refuse a plan that puts files where Kaniko leaves everything as it is.
+
+    Raises:
+        BuildError: It does; names the layer and the path.
+    """
+    paths = list(left_alone)
+    for layer in plan.layers:
+        for content in layer.contents:
+            hidden = next((path for path in paths if content.destination.is_relative_to(path)), None)
+            if hidden is not None:
+                raise BuildError(
+                    f"the layer {layer.name!r} goes to {content.destination}, and Kaniko leaves {hidden} as it is: "
+                    "the image would not have it",
+                    hint="choose another dockerfileCondaEnvsLocation, mount nothing there in the Job, or use another "
+                    "engine",
+                )
+
 
 EXECUTOR = Path("/kaniko/executor")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -109,8 +143,11 @@ class KanikoEngine:
         if self._settings.kaniko_cache:
             cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
             log.info("layers are cached in %s", cache)
-        with private_folder("kaniko-", context.parent) as folder, auth_file(access.keychain, folder) as logins:
-            digest_file = folder / "digest"
+        with (
+            TemporaryDirectory(prefix="kaniko-", dir=context.parent, ignore_cleanup_errors=True) as folder,
+            auth_file(access.keychain, Path(folder)) as logins,
+        ):
+            digest_file = Path(folder, "digest")
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )

@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import shutil
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -61,9 +60,6 @@ _BUILDS_HINT = (
     "the conda file names builds, as a full `conda env export` does, and those are one platform's: "
     "take `conda env export --from-history`, or leave the builds out"
 )
-_SETTLE = 0.1  # seconds between two looks
-_SETTLED = 2  # looks in a row that must find nothing new
-_LONGEST_SETTLING = 5.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,38 +121,8 @@ def link_environment(linking: Linking) -> Linked:
         raise DependenciesError(
             "the conda file leaves no channel to ask", hint="`nodefaults` takes the default channels away: name another"
         )
-    with _rattler_config(credentials, linking.workspace) as config:
-        settled = False
-        try:
-            with future_loop() as loop:
-                linked = loop.run_until_complete(_solve_and_link(linking, sources, config))
-            settled = True
-        finally:
-            if not settled:
-                # rattler's threads go on a moment after its futures have ended: they write into the folder that is to
-                # be removed, and an interpreter that exits before they let go of its objects is aborted by them.
-                _wait_until_quiet(linking.staging)
-    return linked
-
-
-def _wait_until_quiet(folder: Path) -> None:
-    """Wait until nothing is written into a folder any more, a few seconds at most."""
-    deadline, before, equal = time.monotonic() + _LONGEST_SETTLING, _extent(folder), 0
-    while equal < _SETTLED and time.monotonic() < deadline:
-        time.sleep(_SETTLE)
-        extent = _extent(folder)
-        before, equal = extent, equal + 1 if extent == before else 0
-
-
-def _extent(folder: Path) -> tuple[int, int]:
-    """Count what lies below a folder, and its bytes."""
-    count = size = 0
-    for place, folders, names in os.walk(folder):
-        count += len(folders) + len(names)
-        for name in names:
-            with suppress(OSError):
-                size += os.lstat(f"{place}/{name}").st_size
-    return count, size
+    with _rattler_config(credentials, linking.workspace) as config, future_loop() as loop:
+        return loop.run_until_complete(_solve_and_link(linking, sources, config))
 
 
 async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:

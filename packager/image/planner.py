@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.errors import DependenciesError
-from packager.image.layers.split import group_large_files
 from packager.image.plan import LAYER_TIME, BaseImage, Content, ImageConfig, ImagePlan, Layer, RunStep, StoredLayer
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
 LOCK_LABEL = "org.odahu.packager.environment"
 VERSION_LABEL = "org.odahu.packager.version"
 SERVER_LABEL = "org.odahu.packager.server"
+LARGE_FILE = 32 << 20  # bytes; sending them takes longer than the requests for a layer of their own
+MAX_MODEL_LAYERS = 48  # an image may have 127 (docker), fewer on some overlay file systems; the base needs some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Dependencies:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PlanInputs:
     """What lies ready for the image.
 
     Attributes:
@@ -113,11 +115,11 @@ def base_conda(
     return Dependencies(python=str(envs_location / name / "bin" / "python"), conda_file=conda_file, variables=variables)
 
 
-def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
+def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
     """Say what the image is: base, then environment, runtime and model, so that what changes least lies lowest."""
-    dependencies, model = prepared.dependencies, prepared.manifest.model
+    dependencies, model = inputs.dependencies, inputs.manifest.model
     command = request.application.command(request.arguments)
-    runtime = Layer(name="runtime", contents=prepared.runtime)
+    runtime = Layer(name="runtime", contents=inputs.runtime)
     env = [
         *dependencies.variables,
         ("ODAHU_MODEL_NAME", model.name),
@@ -128,38 +130,38 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
     ]
     if dependencies.python.startswith("/"):
         # The environment's programs are found first, as after `conda activate`.
-        path = dict(prepared.base.env).get("PATH", DEFAULT_PATH)
+        path = dict(inputs.base.env).get("PATH", DEFAULT_PATH)
         env.append(("PATH", f"{PurePosixPath(dependencies.python).parent}:{path}"))
     if dependencies.packages:
         env.append(("ODAHU_PACKAGES", str(dependencies.packages)))
     install = _install(dependencies)
     user = command.user
-    if user is None and prepared.base.user and any(isinstance(step, RunStep) for step in install):
-        user = prepared.base.user  # a RUN step made root of it, so it's said again
+    if user is None and inputs.base.user and any(isinstance(step, RunStep) for step in install):
+        user = inputs.base.user  # a RUN step made root of it, so it's said again
     return ImagePlan(
-        base=prepared.base,
-        steps=(*install, runtime, *_model_layers(prepared)),
+        base=inputs.base,
+        steps=(*install, runtime, *_model_layers(inputs)),
         config=ImageConfig(
             env=tuple(env),
             entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),
             cmd=command.options,
-            labels=_labels(prepared),
+            labels=_labels(inputs),
             exposed_port=command.port,
             user=user,
             working_dir=str(MODEL_FOLDER),
         ),
-        timestamp=prepared.timestamp,
+        timestamp=inputs.timestamp,
     )
 
 
-def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
+def _model_layers(inputs: PlanInputs) -> tuple[Layer, ...]:
     """Put large files into layers of their own, below the layer with the rest, which is the one that always changes."""
 
     def content(path: str) -> Content:
-        source = prepared.packed.get(path, prepared.model / path)
+        source = inputs.packed.get(path, inputs.model / path)
         return Content(source=source, destination=MODEL_FOLDER / path, is_file=True)
 
-    groups = group_large_files(prepared.sizes)
+    groups = group_large_files(inputs.sizes)
     large = frozenset(path for group in groups for path in group)
     return (
         *(
@@ -169,11 +171,28 @@ def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
         Layer(
             name="model",
             contents=(
-                Content(source=prepared.model, destination=MODEL_FOLDER, exclude=large - prepared.packed.keys()),
-                *(content(path) for path in sorted(prepared.packed.keys() - large)),
+                Content(source=inputs.model, destination=MODEL_FOLDER, exclude=large - inputs.packed.keys()),
+                *(content(path) for path in sorted(inputs.packed.keys() - large)),
             ),
         ),
     )
+
+
+def group_large_files(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Group the paths of the large files, one group for each layer.
+
+    Up to `MAX_MODEL_LAYERS` files each get their own group, in the order of their paths. More files are spread over
+    that many groups by a hash of the path, so that a file's group doesn't depend on the other files, and a changed,
+    added or removed file changes one layer.
+    """
+    large = sorted(path for path, size in sizes.items() if size >= LARGE_FILE)
+    if len(large) <= MAX_MODEL_LAYERS:
+        return [[path] for path in large]
+    groups: dict[int, list[str]] = {}
+    for path in large:
+        number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % MAX_MODEL_LAYERS
+        groups.setdefault(number, []).append(path)
+    return [groups[number] for number in sorted(groups)]
 
 
 def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep, ...]:
@@ -192,20 +211,20 @@ def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep,
     )
 
 
-def _labels(prepared: Prepared) -> tuple[tuple[str, str], ...]:
+def _labels(inputs: PlanInputs) -> tuple[tuple[str, str], ...]:
     """OCI's annotation keys: github.com/opencontainers/image-spec/blob/main/annotations.md."""
-    model, base = prepared.manifest.model, prepared.base
+    model, base = inputs.manifest.model, inputs.base
     labels = [
         ("org.opencontainers.image.title", model.name),
         ("org.opencontainers.image.version", model.version),
-        ("org.opencontainers.image.created", prepared.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("org.opencontainers.image.created", inputs.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
     ]
     if not base.reference.layout:  # the path of a file on this machine is no name
         labels.append(("org.opencontainers.image.base.name", str(base.reference)))
     if base.digest:
         labels.append(("org.opencontainers.image.base.digest", base.digest))
-    if prepared.dependencies.lock_digest:
-        labels.append((LOCK_LABEL, prepared.dependencies.lock_digest))
-    if prepared.server:
-        labels.append((SERVER_LABEL, prepared.server))
-    return (*labels, (VERSION_LABEL, prepared.packager_version))
+    if inputs.dependencies.lock_digest:
+        labels.append((LOCK_LABEL, inputs.dependencies.lock_digest))
+    if inputs.server:
+        labels.append((SERVER_LABEL, inputs.server))
+    return (*labels, (VERSION_LABEL, inputs.packager_version))

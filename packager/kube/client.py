@@ -31,7 +31,6 @@ from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_ret
 from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
 from packager.logs.sanitize import sanitize
-from packager.system.process_tree import ending_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -82,8 +81,7 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
             own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
         else:
             path = os.pathsep.join(str(Path(part).expanduser()) for part in path.split(os.pathsep))
-            with ending_children():  # a login may be a program (`users[].user.exec`)
-                untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
+            untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
             own = _namespace_of(path, access.context)
     except _WRONG as error:
         raise ClusterUnreachableError(

@@ -1,15 +1,13 @@
-"""The folder that a run works in, and the model in it."""
+"""The model of a run, fetched where that is needed, and opened."""
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.errors import ArtifactError, DiskFullError, UsageError, is_disk_full
+from packager.errors import ArtifactError
 from packager.sources.artifact import Artifact, ArtifactLimits, open_artifact
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,27 +73,3 @@ def _named(model: RemoteModel, path: Path) -> Iterator[None]:
         raise ArtifactError(
             message, hint=f"check that the zip of a trained model is there, and whole: {what}"
         ) from error
-
-
-@contextmanager
-def workspace(settings: Settings) -> Iterator[Path]:
-    """Make a private temporary folder, and take it away at the end whatever happens.
-
-    Raises:
-        DiskFullError: There is no space for it.
-        UsageError: The folder that it should lie in can't be used.
-    """
-    below = settings.work_dir or Path(tempfile.gettempdir())
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(private_folder("packager-", below))
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFullError(
-                    f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR"
-                ) from error
-            raise UsageError(
-                f"no temporary folder can be made in {below}: {error.strerror}",
-                hint="name a writable folder in PACKAGER_WORK_DIR",
-            ) from error
-        yield folder

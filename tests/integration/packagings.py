@@ -17,7 +17,6 @@ import httpx
 
 from packager.api.entities import NewIntegration, NewPackaging
 from packager.api.executors.local import LocalExecutor, LocalSettings
-from packager.api.executors.run_processes import MARK
 from packager.api.store.database import open_store
 from packager.api.store.encryption import make_key_file, read_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
@@ -128,8 +127,8 @@ class Place:
             time.sleep(0.05)
 
     def processes(self, part: str = "") -> list[int]:
-        """The processes of this place's runs, by the mark in their environment."""
-        return processes_with("environ", f"{MARK}={self.folder.absolute()}/{part}".encode())
+        """The processes of this place's runs, by their work folder in their environment."""
+        return processes_with("environ", f"PACKAGER_WORK_DIR={self.folder.absolute()}/{part}".encode())
 
 
 def put_entities(store: Store, registry: Connection) -> None:

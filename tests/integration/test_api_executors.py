@@ -22,7 +22,7 @@ from tests.integration.packagings import (
     supervisor,
     wait_until,
 )
-from tests.integration.proc import processes_with
+from tests.integration.proc import processes, processes_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,9 @@ def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
     assert most == 2
 
 
-def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, front: FaultProxy, base: str) -> None:
+def test_a_run_whose_processes_are_killed_is_tried_again(
+    place: Place, store: Store, front: FaultProxy, base: str
+) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
@@ -164,8 +166,9 @@ def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, front:
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
         assert front.reached.wait(120)
-        (packager,) = {*place.processes()} & {*processes_with("cmdline", b"\0-m\0packager\0run\0")}
-        os.kill(packager, signal.SIGKILL)
+        run = {*place.processes()} & {*processes_with("cmdline", b"executors.shim")}
+        (worker,) = [pid for pid in run if processes()[pid].parent in run]
+        os.kill(worker, signal.SIGKILL)
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     status = store.packagings.get("wine").status
     assert (status.state, status.exit_code, status.reason) == ("failed", 137, "Killed")

@@ -34,7 +34,7 @@ Row = tuple[str, int, int, int, str, str]  # type, mode, uid, gid, link's target
 
 def staged_plan(work: Path, monkeypatch: pytest.MonkeyPatch) -> ImagePlan:
     """A plan with every kind of content: odd names and modes, links, large files in and out of the zip."""
-    monkeypatch.setattr("packager.image.layers.split.LARGE", 5 << 20)
+    monkeypatch.setattr("packager.image.planner.LARGE_FILE", 5 << 20)
     environment = work / "environment"
     (environment / "bin").mkdir(parents=True)
     (environment / "bin/python").write_text("#!")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.remote_base import inspect_remote_base
+from packager.engines.base_inspection import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts

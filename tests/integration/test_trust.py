@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from packager.engines.base_inspection import inspect_remote_base
 from packager.engines.buildah import BuildahEngine
-from packager.engines.remote_base import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.connection import Connection

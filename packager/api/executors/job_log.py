@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packager.api.log_files import LogWriter
 from packager.errors import EntityNotFoundError, PackagerError
 from packager.kube.log_follower import Follower
-from packager.system.signals import remove_folder
+from packager.system.folders import remove_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

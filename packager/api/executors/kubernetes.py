@@ -18,7 +18,7 @@ from packager.kube.names import DOMAIN, ENTITY, JOBS, PACKAGING_ID, PODS, SECRET
 from packager.kube.packagings import find_job, keep_results, observe, read_cluster_settings
 from packager.kube.status import status_of
 from packager.kube.submission import submit, wait_until_gone
-from packager.system.signals import remove_folder
+from packager.system.folders import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

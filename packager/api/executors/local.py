@@ -1,7 +1,7 @@
 """Packagings on this machine: a `packager run` each, which lives on when the service ends and is found again.
 
-A run is a folder and its keeper, a process that holds the folder's lock as long as it lives. Everything that tells
-what a run is doing is in the folder, and nothing in this process's memory.
+A run is a folder and an outer process with its worker, which hold the folder's lock as long as they live. Everything
+that tells what a run is doing is in the folder, and nothing in this process's memory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 from packager.api.entities import NamedValue, PackagingStatus, with_hint
 from packager.api.executors.base import LeftoverRun
 from packager.api.executors.run_folder import RunFolder
-from packager.api.executors.run_processes import MARK, end_processes
 from packager.errors import BuildError, DiskFullError, PackagerError, RequestError, UsageError, is_disk_full
 from packager.kube.job import plain
+from packager.system.folders import remove_folder
 from packager.system.process import start_detached
-from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KEEPER = "packager.api.executors.shim"
+_SHIM = "packager.api.executors.shim"
 _OWN_SETTINGS = "PACKAGER_API_"  # the service's; a packaging must not see them
 _KIND = "local"
 _KILLED = 137
@@ -146,21 +145,20 @@ class LocalExecutor:
 
     def _prepare_and_start(self, manifest: PackagingManifest, folder: RunFolder) -> None:
         model = self._model(manifest)
-        words = [*([str(model)] if model else []), folder.manifest.name, "--engine", self._settings.engine]
+        words = ["run", *([str(model)] if model else []), folder.manifest.name, "--engine", self._settings.engine]
         words += ["--termination-log", str(folder.termination_log), "--log-format", "plain"]
-        argv = [sys.executable, "-m", "packager", "run", *words]
-        end_processes(folder.path, self._settings.grace, self._reap)  # of a keeper that was killed as it began
+        folder.end_run(self._settings.grace, self._reap)  # of an outer process that was killed as it began
         try:
             folder.make()
             _write(folder.manifest, json.dumps(plain(manifest)))
-            _write(folder.order, json.dumps({"argv": argv, "logBytes": self._settings.log_bytes}))
+            _write(folder.order, json.dumps({"words": words, "logBytes": self._settings.log_bytes}))
             held = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                keeper = [sys.executable, "-m", _KEEPER, str(folder.path)]
-                pid = start_detached(keeper, env=self._environ(folder), held=held, errors=folder.errors)
+                shim = [sys.executable, "-m", _SHIM, str(folder.path)]
+                pid = start_detached(shim, env=self._environ(folder), held=held, errors=folder.errors)
             finally:
-                os.close(held)  # the keeper has it as well
+                os.close(held)  # the run has it as well
         except OSError as error:
             with suppress(OSError):
                 remove_folder(folder.path)
@@ -186,11 +184,11 @@ class LocalExecutor:
 
     def _environ(self, folder: RunFolder) -> dict[str, str]:
         kept = {name: value for name, value in self._settings.environ.items() if not name.startswith(_OWN_SETTINGS)}
-        places = {"PACKAGER_WORK_DIR": str(folder.work), "TMPDIR": str(folder.work), MARK: str(folder.path)}
+        places = {"PACKAGER_WORK_DIR": str(folder.work), "TMPDIR": str(folder.work)}
         return {**kept, **places}
 
     def observe(self, handle: str) -> PackagingStatus | None:
-        """Tell what has become of a run; None when it is not of this machine, or its keeper was killed."""
+        """Tell what has become of a run; None when it is not of this machine, or was killed."""
         self._reap()
         name = self._name(handle)
         if name is None:
@@ -199,9 +197,7 @@ class LocalExecutor:
         if folder.is_held():
             return PackagingStatus(state="running")
         status = _status(folder)
-        if status is None:  # killed: whatever it left goes, so that the next attempt is alone
-            end_processes(folder.path, self._settings.grace, self._reap)
-            status = _status(folder)
+        if status is None:
             folder.take_secrets_away()
         return status
 
@@ -209,13 +205,13 @@ class LocalExecutor:
         """End a run and return when nothing of it runs any more; no error when there is nothing to end.
 
         Raises:
-            PackagerError: Some of its processes don't die.
+            PackagerError: It doesn't end.
         """
         name = self._name(handle)
         if name is None:
             return
         folder = self._folder(name)
-        end_processes(folder.path, self._settings.grace, self._reap)
+        folder.end_run(self._settings.grace, self._reap)
         if folder.path.exists():
             folder.take_secrets_away()
 
@@ -269,7 +265,7 @@ class LocalExecutor:
         return RunFolder(self._settings.folder.absolute() / str(name))
 
     def _reap(self) -> None:
-        """Let the keepers that have ended leave the process table; nobody needs their exit codes."""
+        """Let the outer processes that have ended leave the process table; nobody needs their exit codes."""
         with self._reaping:
             for pid in list(self._started):
                 try:
@@ -288,12 +284,12 @@ def _status(folder: RunFolder) -> PackagingStatus | None:
         return PackagingStatus(state="succeeded", exit_code=0, results=values)
     if code is None or code in _STOPPED:
         return None
-    if error := folder.error():
-        message = with_hint(error.get("message", ""), error.get("hint", ""))
-        return PackagingStatus(state="failed", exit_code=code, reason=error.get("code", "error"), message=message)
     if code == _KILLED:
         message = "it was killed by SIGKILL, as the kernel does where memory is short; its log ends there"
         return PackagingStatus(state="failed", exit_code=code, reason="Killed", message=message)
+    if error := folder.error():
+        message = with_hint(error.get("message", ""), error.get("hint", ""))
+        return PackagingStatus(state="failed", exit_code=code, reason=error.get("code", "error"), message=message)
     message = f"it ended with exit code {code} and no word; its log may say more"
     return PackagingStatus(state="failed", exit_code=code, reason="Error", message=message)
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.system.signals import remove_folder
+from packager.errors import PackagerError
+from packager.system.folders import remove_folder
+from packager.system.process import HELD
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-_SIGNALS = 128
+_STUCK_SECONDS = 10.0  # how long processes may take to die of SIGKILL
+_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,12 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Is locked (flock(2)) as long as the run's keeper lives."""
+        """Is locked (flock(2)) as long as the run's outer process or its worker lives."""
         return self.path / "lock"
 
     @property
     def order(self) -> Path:
-        """What the keeper is to do: `argv`, `logBytes`."""
+        """What the run is to do: `words`, the arguments of `packager`, and `logBytes`."""
         return self.path / "order.json"
 
     @property
@@ -55,8 +61,8 @@ class RunFolder:
 
     @property
     def errors(self) -> Path:
-        """What the keeper itself had to say."""
-        return self.path / "keeper.txt"
+        """What the outer process itself had to say."""
+        return self.path / "shim.txt"
 
     @property
     def log(self) -> Path:
@@ -79,7 +85,7 @@ class RunFolder:
         self.work.mkdir(mode=0o700)
 
     def is_held(self) -> bool:
-        """Tell whether its keeper lives."""
+        """Tell whether it is at work."""
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -92,17 +98,50 @@ class RunFolder:
             os.close(descriptor)
         return False
 
+    def end_run(self, grace: float, reap: Callable[[], object]) -> None:
+        """End the run: SIGTERM, and SIGKILL after `grace` seconds; return when nothing of it is at work.
+
+        Raises:
+            PackagerError: It doesn't end.
+        """
+        kill_at = time.monotonic() + grace
+        asked: set[int] = set()
+        while self.is_held():
+            now = time.monotonic()
+            if now > kill_at + _STUCK_SECONDS:
+                raise PackagerError(
+                    f"processes of {self.path.name} don't die of SIGKILL: {self._holders()}",
+                    hint="they wait for the kernel, mostly for a disk or a network file system",
+                )
+            for pid in self._holders():
+                if now > kill_at or pid not in asked:
+                    asked.add(pid)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL if now > kill_at else signal.SIGTERM)
+            time.sleep(_PAUSE_SECONDS)
+            reap()
+
+    def _holders(self) -> list[int]:
+        """Return the processes that were given the lock: the outer process and its worker."""
+        found = []
+        for name in os.listdir("/proc"):  # noqa: PTH208  (names, nothing else)
+            if name.isdigit() and int(name) != os.getpid():
+                with suppress(OSError):  # it has just ended, or is another user's
+                    if Path("/proc", name, "fd", str(HELD)).samefile(self.lock):
+                        found.append(int(name))
+        return found
+
     def write_exit_code(self, code: int) -> None:
-        """Note how the run ended, as the shell counts: 128 and the signal's number for a signal."""
+        """Note how the run ended."""
         temporary = self.path / "exit.json.new"
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"exitCode": code if code >= 0 else _SIGNALS - code}, file)
+            json.dump({"exitCode": code}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._exit)
 
     def exit_code(self) -> int | None:
-        """Return how the run ended; None where its keeper could not say."""
+        """Return how the run ended, as the shell counts; None where its outer process was killed."""
         code = _read_object(self._exit).get("exitCode")
         return code if isinstance(code, int) else None
 

@@ -12,19 +12,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from packager.engines import BuiltImage
-from packager.engines.archives import add_docker_manifest, write_docker_archive, write_oci_archive
-from packager.engines.cache_repository import cache_repository, check_cache_repository
-from packager.engines.layout import check_layout_target, publish_layout, staging_beside
-from packager.engines.oci.base_image import open_base
+from packager.engines import BuiltImage, cache_repository, check_cache_repository
+from packager.engines.base_inspection import ARCHITECTURES, inspect_image
+from packager.engines.local_outputs import (
+    add_docker_manifest,
+    check_layout_target,
+    files_at,
+    publish_layout,
+    staging_beside,
+    write_docker_archive,
+    write_oci_archive,
+)
+from packager.engines.oci.base_image import folder_entries, follow_links, open_base
 from packager.engines.oci.destinations import LayoutSink, RegistrySink
-from packager.engines.oci.folders import folder_entries, follow_links
 from packager.engines.oci.image import check_base, make_config, make_manifest
-from packager.engines.oci.layer_fingerprints import LayerFingerprints
-from packager.engines.oci.layer_uploads import LayerUploader
+from packager.engines.oci.layer_uploads import LayerFingerprints, LayerUploader
 from packager.engines.oci.workers import Workers
-from packager.engines.output_files import files_at
-from packager.engines.remote_base import ARCHITECTURES, inspect_image
 from packager.errors import BuildError, ImageNotFoundError
 from packager.image.layers.blob import plan_blobs
 from packager.image.plan import StoredLayer

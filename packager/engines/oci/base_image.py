@@ -1,4 +1,4 @@
-"""Where the base image's documents and layers are: in a registry, or in an OCI layout on this machine.
+"""The base image: its documents and layers, in a registry or an OCI layout, and its folders.
 
 The layout's format: github.com/opencontainers/image-spec, image-layout.md.
 """
@@ -9,17 +9,22 @@ import json
 import tarfile
 import zlib
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from packager.errors import BuildError, ImageNotFoundError
+from packager.image.layers.entries import LayerEntry
+from packager.image.plan import Layer
 from packager.models.image import OCI_MANIFEST, REF_NAME, Descriptor, RemoteImage, blob_path, digest_of
 from packager.registry.blobs import LayerStream
 from packager.registry.client import find_image
+from packager.sources.file_list import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from packager.image.plan import BaseFolder, ImagePlan
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.registry.blobs import LayerSource
@@ -182,3 +187,55 @@ def _open_layout(name: str) -> _Layout:
             f"the base image {name} can't be opened: {reason}", hint="name a folder or file that is an OCI layout"
         ) from error
     return _Layout(name)
+
+
+_MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+
+
+def folder_entries(folders: Iterable[BaseFolder]) -> list[LayerEntry]:
+    """Return the base's folders as layers have them."""
+    return [
+        LayerEntry(path=folder.path, kind=Kind.FOLDER, mode=folder.mode, uid=folder.uid, gid=folder.gid)
+        for folder in folders
+        if not folder.target
+    ]
+
+
+def follow_links(plan: ImagePlan) -> ImagePlan:
+    """Return the plan with each file where the base's symbolic links lead."""
+    links = {folder.path: folder.target for folder in plan.base.folders if folder.target}
+    if not links:
+        return plan
+    steps = tuple(_moved(step, links) if isinstance(step, Layer) else step for step in plan.steps)
+    return replace(plan, steps=steps)
+
+
+def _moved(layer: Layer, links: Mapping[str, str]) -> Layer:
+    contents = tuple(
+        replace(content, destination=_followed(content.destination.parent, links) / content.destination.name)
+        if content.is_file or not isinstance(content.source, Path)
+        else replace(content, destination=_followed(content.destination, links))
+        for content in layer.contents
+    )
+    return layer if contents == layer.contents else replace(layer, contents=contents)
+
+
+def _followed(path: PurePosixPath, links: Mapping[str, str]) -> PurePosixPath:
+    """Follow the links that are known; a circle of them is left to whoever unpacks it."""
+    done: list[str] = []
+    waiting = list(reversed(path.parts[1:]))
+    followed = 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        target = links.get("/".join([*done, part]))
+        if target is None or followed == _MOST_LINKS:
+            done.append(part)
+            continue
+        followed += 1
+        if target.startswith("/"):
+            done = []
+        waiting += [word for word in reversed(target.split("/")) if word not in {"", "."}]
+    return PurePosixPath("/", *done)

@@ -1,14 +1,33 @@
-"""The folder that keeps downloads and bytecode between runs."""
+"""The cache folder of this machine: its subfolders, and the unpacked environments of recent runs.
+
+An unpacked environment is a folder with its files, a digest of all their metadata, and a lock that a run holds while it
+uses them, so that the check of the next model needn't fetch it. Only one run at a time changes the cache, and an
+incomplete entry has another name.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import logging
 import os
+import shutil
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packager.errors import UsageError, is_disk_full
+from packager.system.file_states import file_states
+from packager.system.folders import remove_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path, PurePosixPath
+
+    from packager.image.plan import StoredLayer
     from packager.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def check_cache(settings: Settings, *names: str) -> None:
@@ -34,3 +53,127 @@ def _unusable(settings: Settings, reason: str) -> UsageError:
         f"the cache folder {settings.cache_dir} can't be used: {reason}",
         hint="name a folder that can be written in PACKAGER_CACHE_DIR",
     )
+
+
+_FILES, _LOCK, _FACTS, _SIZE = "environment", "lock", "facts", "size"
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEnvironments:
+    """The environments that are kept on this machine.
+
+    Attributes:
+        folder: Where they lie.
+        max_bytes: Of all of them together; they also leave at least as much of the disk free as they take.
+    """
+
+    folder: Path
+    max_bytes: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LocalEnvironments:
+        """Take the folder and the limit from the settings."""
+        limit = 0 if settings.check == "never" else settings.check_cache_max_bytes
+        return cls(folder=settings.cache_dir / "environments", max_bytes=limit)
+
+    @contextmanager
+    def use(self, layer: StoredLayer, prefix: PurePosixPath) -> Iterator[Path | None]:
+        """Give an environment's folder, which nobody removes meanwhile; None where it isn't there, or isn't whole."""
+        entry = self.folder / _name(layer, prefix)
+        with ExitStack() as stack:
+            found = None
+            try:
+                if self.max_bytes and stack.enter_context(_locked(entry / _LOCK, fcntl.LOCK_SH)):
+                    os.utime(entry)
+                    if _digest(entry / _FILES) == (entry / _FACTS).read_text():
+                        found = entry / _FILES
+                    else:
+                        log.warning("the environment in %s was changed, and is not used", entry)
+                        (entry / _FACTS).unlink()  # so that `keep` replaces it
+            except OSError as error:
+                log.debug("no environment in %s: %s", entry, error)
+            yield found
+
+    def keep(self, layer: StoredLayer, prefix: PurePosixPath, files: Path) -> None:
+        """Take the files of an environment over, and remove those that weren't used for longest; no failure if not."""
+        if not self.max_bytes:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / _LOCK).touch()
+            with _locked(self.folder / _LOCK, fcntl.LOCK_EX) as alone:
+                if alone:
+                    self._keep(self.folder / _name(layer, prefix), files)
+        except OSError as error:
+            log.info("the environment is not kept unpacked in %s: %s", self.folder, error)
+
+    def _keep(self, entry: Path, files: Path) -> None:
+        unfinished = self.folder / _UNFINISHED
+        remove_folder(unfinished)  # of a run that was killed
+        size = sum(path.lstat().st_blocks * 512 for path in files.rglob("*"))
+        if (entry / _FACTS).exists() or not self._make_room(size, entry):
+            return
+        try:
+            unfinished.mkdir()
+            (unfinished / _LOCK).touch()
+            (unfinished / _SIZE).write_text(str(size))
+            shutil.move(files, unfinished / _FILES)
+            (unfinished / _FACTS).write_text(_digest(unfinished / _FILES))
+            unfinished.rename(entry)
+        except OSError:
+            remove_folder(unfinished)
+            raise
+        log.debug("the environment is kept unpacked in %s", entry)
+
+    def _make_room(self, size: int, new: Path) -> bool:
+        """Remove the environment that the new one replaces, and as many others as must go; tell whether it fits."""
+        kept = {path.parent: int(path.read_text() or 0) for path in self.folder.glob(f"*/{_SIZE}")}
+        if new in kept and not self._remove(new):
+            return False
+        taken = sum(kept.values()) - kept.pop(new, 0)
+        limit = min(self.max_bytes, (shutil.disk_usage(self.folder).free + taken) // 2)
+        for old in sorted(kept, key=lambda path: path.stat().st_mtime):
+            if taken + size <= limit or size > limit:
+                break
+            if self._remove(old):
+                taken -= kept[old]
+        return taken + size <= limit
+
+    def _remove(self, entry: Path) -> bool:
+        """Remove an environment, unless a run uses it."""
+        with _locked(entry / _LOCK, fcntl.LOCK_EX) as alone:
+            if alone:
+                entry.rename(self.folder / _UNFINISHED)
+                remove_folder(self.folder / _UNFINISHED)
+            return alone
+
+
+def _name(layer: StoredLayer, prefix: PurePosixPath) -> str:
+    return hashlib.sha256(f"{layer.descriptor.digest} {prefix}".encode()).hexdigest()
+
+
+def _digest(folder: Path) -> str:
+    facts = file_states(folder)
+    start = len(str(folder))
+    lines = (f"{path[start:]} {facts[path]}\n".encode(errors="surrogateescape") for path in sorted(facts))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[bool]:
+    """Lock a file for the block, and tell whether that was possible at once; also not when it was moved meanwhile.
+
+    Raises:
+        OSError: It isn't there, or its file system has no locks.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            locked = os.path.samestat(os.fstat(handle), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)

@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from packager.errors import BuildError
-from packager.image.layers.compression import Compression, choose_compression, compress
+from packager.image.layers.compression import (
+    Compression,
+    Sha256,
+    choose_compression,
+    compress,
+    read_ahead,
+    thread_count,
+)
 from packager.image.layers.entries import plan_entries
-from packager.image.layers.overlap import Sha256, read_ahead, thread_count
 from packager.image.layers.tar import tar_chunks, tar_size
 
 if TYPE_CHECKING:

@@ -13,14 +13,13 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from . import arrow_sizes
 from .http import TOO_LARGE
 from .inputs import LARGEST_INTEGER, LEAST_INTEGER, Batch, InputError
 
 if TYPE_CHECKING:
-    from typing import Any, List, Sequence
+    from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
-    from .request_validation import Intake
+    from .request_validation import RequestValidator
 
 STREAM = "application/vnd.apache.arrow.stream"
 FILE = "application/vnd.apache.arrow.file"
@@ -39,6 +38,11 @@ _FORMATS = {
     "double": "d",
 }
 INDEX = re.compile(r"__index_level_\d+__")  # how pandas names the index of a frame, which it takes back as one
+_HEADER_TYPE, _HEADER = 1, 2  # fields of a Message
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # what a header may be
+_DICTIONARY_DATA = 1  # field of a DictionaryBatch: a RecordBatch
+_BUFFERS, _COMPRESSION = 2, 3  # fields of a RecordBatch
+_BUFFER = struct.Struct("<qq")  # offset and length
 _LONGEST = 300  # characters of what Arrow or a client says, in a message
 
 
@@ -59,18 +63,18 @@ def library(status: int) -> Any:
     return pa
 
 
-def read(body: bytes, intake: Intake) -> Batch:
+def read(body: bytes, validator: RequestValidator) -> Batch:
     """The rows of a stream or a file, and the names of its columns.
 
     Raises:
         InputError: It is neither, or holds more than the service takes, or columns that aren't flat.
     """
     pa = library(415)
-    most = intake.limits.max_body
+    most = validator.limits.max_body
     if body.startswith(_MAGIC):  # noqa: FURB188  (3.8 has no `removeprefix`)
         body = body[len(_MAGIC) :]  # a file is a stream with a table of contents after it
     try:
-        arrow_sizes.check(pa.ipc.MessageReader.open_stream(body), most)
+        check_sizes(pa.ipc.MessageReader.open_stream(body), most)
         stream = pa.ipc.open_stream(body)
         places = [place for place, name in enumerate(stream.schema.names) if not INDEX.fullmatch(name)]
         _check_types(pa, stream.schema, places)
@@ -80,7 +84,7 @@ def read(body: bytes, intake: Intake) -> Batch:
         for batch in stream:
             batch.validate()  # as far as is quick, so that there are columns to look at
             rows += batch.num_rows
-            intake.check_count(rows)
+            validator.check_row_count(rows)
             cells += sum(map(_cells, batch.columns))
             if cells > most:  # nulls take no room in a body, and a dictionary comes back with every batch
                 raise InputError(TOO_LARGE.format(most), 413)
@@ -238,3 +242,58 @@ def _times(pa: Any, column: Any) -> List[Any]:
         # Without its name no library of time zones is asked for.
         column = column.cast(pa.timestamp("us", kind.tz), safe=kind.unit != "ns").cast(pa.timestamp("us"))
     return [None if value is None else value.isoformat() + zone for value in column.to_pylist()]
+
+
+def check_sizes(messages: Iterable[Any], limit: int) -> None:
+    """Refuse messages whose buffers hold more than `limit` bytes in all; several may name the same bytes.
+
+    Raises:
+        InputError: They do.
+        ValueError, struct.error: A buffer has no length, or lies outside of its message.
+    """
+    total = 0
+    for message in messages:
+        for size in _sizes(message.metadata.to_pybytes(), message.body):
+            total += size
+            if total > limit:
+                raise InputError(TOO_LARGE.format(limit), 413)
+
+
+def _sizes(data: bytes, body: Any) -> Iterator[int]:
+    root = _read_int(data, 0)
+    kind, header = _field(data, root, _HEADER_TYPE), _field(data, root, _HEADER)
+    if kind is None or header is None or data[kind] not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+        return
+    batch: Optional[int] = header + _read_int(data, header)
+    if data[kind] == _DICTIONARY_BATCH:
+        batch = _table_at(data, batch, _DICTIONARY_DATA)
+    buffers = _table_at(data, batch, _BUFFERS)
+    if batch is None or buffers is None:
+        return
+    packed = _field(data, batch, _COMPRESSION) is not None
+    for number in range(_read_int(data, buffers)):
+        offset, length = _BUFFER.unpack_from(data, buffers + 4 + number * _BUFFER.size)
+        if length < 0:
+            raise ValueError("a buffer of negative length")
+        unpacked = -1
+        if packed and length:
+            (unpacked,) = struct.unpack("<q", bytes(body[offset : offset + 8]))
+        yield length if unpacked < 0 else unpacked  # -1: this one isn't packed
+
+
+def _read_int(data: bytes, place: int) -> int:
+    return int(struct.unpack_from("<i", data, place)[0])
+
+
+def _table_at(data: bytes, table: Optional[int], number: int) -> Optional[int]:
+    """Where what a field of a table refers to lies."""
+    field = None if table is None else _field(data, table, number)
+    return None if field is None else field + _read_int(data, field)
+
+
+def _field(data: bytes, table: int, number: int) -> Optional[int]:
+    """Where a field of a table lies; None where it has none."""
+    slots = table - _read_int(data, table)
+    size, slot = struct.unpack_from("<H", data, slots)[0], 4 + 2 * number
+    offset = struct.unpack_from("<H", data, slots + slot)[0] if slot < size else 0
+    return table + offset if offset else None

@@ -11,16 +11,15 @@ from . import batch_input, batch_output, inputs, outputs, parquet, progress_bar
 from .batch_input import Source
 from .batch_output import OutputError
 from .inputs import InputError
-from .limits import Limits
 from .model import Model, ModelError
-from .request_validation import Intake
+from .request_validation import RequestLimits, RequestValidator
 
 if TYPE_CHECKING:
     from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
 
     from .batch_input import Chunk, Progress
     from .inputs import Batch
-    from .schema_validation import Checks
+    from .schema_validation import SchemaValidator
 
 OK, BAD_INPUT, MODEL_FAILED, NOT_WRITTEN = 0, 3, 4, 5
 CHUNK_ROWS = 10_000
@@ -125,7 +124,7 @@ def _predict(options: Options, stdout: int) -> str:
         text = _text(stream, source) if form == "json" else ""
         batch = _batch(text, source) if whole else None
         model = Model.from_env(os.environ)
-        checks = Intake.of_model(model, limits, _say).checks
+        checks = RequestValidator.of_model(model, limits, _say).schema_validator
         if batch is not None:
             batch = _suiting(checks, batch, source.name)
             result = model.predict(batch, indent=2).encode() + b"\n"
@@ -145,14 +144,14 @@ def _predict(options: Options, stdout: int) -> str:
     return "" if target.path == _STDOUT else f"Prediction is successful. Result file: {target.path}"
 
 
-def _limits() -> Limits:
+def _limits() -> RequestLimits:
     try:
-        return Limits.from_env(os.environ)
+        return RequestLimits.from_env(os.environ)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _suiting(checks: Checks, batch: Batch, name: str, first: int = 0) -> Batch:
+def _suiting(checks: SchemaValidator, batch: Batch, name: str, first: int = 0) -> Batch:
     """The rows as the model takes them; `first` is the number of the first one.
 
     Raises:
@@ -164,7 +163,7 @@ def _suiting(checks: Checks, batch: Batch, name: str, first: int = 0) -> Batch:
         raise InputError(f"{name}: {error}") from error
 
 
-def _all_suiting(checks: Checks, chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
+def _all_suiting(checks: SchemaValidator, chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
     for chunk in chunks:
         yield chunk._replace(batch=_suiting(checks, chunk.batch, source.name, chunk.first))
 
@@ -215,7 +214,7 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
     options: Options,
 ) -> None:
     """Predict chunk by chunk, so that no more than one is in memory."""
-    line = progress_bar.Meter(position, shown=options.progress and progress_bar.on_terminal())
+    line = progress_bar.ProgressBar(position, shown=options.progress and progress_bar.on_terminal())
     try:
         with _opened(target, stdout) as out:
             writer = _writer(out, target)
@@ -231,7 +230,7 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
 
 
 def _copy(
-    model: Model, chunks: Iterator[Chunk], source: Source, writer: batch_output.Writer, line: progress_bar.Meter
+    model: Model, chunks: Iterator[Chunk], source: Source, writer: batch_output.Writer, line: progress_bar.ProgressBar
 ) -> int:
     columns: Optional[List[Any]] = None
     rows = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .csv_values import Reader
     from .http import Reply, Request
-    from .request_validation import Intake
+    from .request_validation import RequestValidator
 
 _WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
 _LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
@@ -59,7 +59,7 @@ def packed(request: Request, reply: Reply) -> Reply:
     return reply._replace(headers=headers, body=body)
 
 
-def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
+def read_rows(request: Request, body: bytes, validator: RequestValidator) -> Batch:
     """The rows of a body: Arrow, or CSV with a line of names, where its type says so, else JSON.
 
     Raises:
@@ -69,9 +69,9 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
     if kind != JSON:
         kind = kind.partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
-        return arrow.read(body, intake)
+        return arrow.read(body, validator)
     if kind == CSV:
-        return _read_csv(_text_of(body), intake)
+        return _read_csv(_text_of(body), validator)
     try:
         document = fast_json.loads(body)
     except fast_json.Refused:
@@ -122,7 +122,7 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def _read_csv(text: str, intake: Intake) -> Batch:
+def _read_csv(text: str, validator: RequestValidator) -> Batch:
     csv.field_size_limit(_LONGEST_CELL)  # the model may have set another
     reader = csv.reader(io.StringIO(text), strict=True)
     columns: Optional[Any] = None
@@ -134,13 +134,13 @@ def _read_csv(text: str, intake: Intake) -> Batch:
                 continue
             if columns is None:
                 columns = line
-                readers = csv_values.readers(columns, intake.checks.names)
+                readers = csv_values.readers(columns, validator.schema_validator.names)
             elif len(line) != len(columns):
                 raise InputError(
                     f"CSV line {reader.line_num} has {len(line)} cells, and there are {len(columns)} columns", 422
                 )
             else:
-                intake.check_count(len(data) + 1)
+                validator.check_row_count(len(data) + 1)
                 data.append(_row(line, readers))
     except csv.Error as error:
         raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error

@@ -16,14 +16,11 @@ from . import (
     batching,
     fast_json,
     isolation,
-    limits,
     log,
-    native_modules,
-    process_environment,
-    process_exit,
+    process,
+    request_validation,
     selfcheck,
 )
-from .rlimits import open_standard
 
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Sequence, Tuple
@@ -46,12 +43,12 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         SystemExit: 0 after `--help`, 2 for wrong arguments.
     """
-    open_standard()
+    process.open_standard_files()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "rest":
         try:
-            limits.Limits.from_env(os.environ)
+            request_validation.RequestLimits.from_env(os.environ)
         except ValueError as error:
             parser.error(str(error))
         style = os.environ.get("ODAHU_LOG_FORMAT") or "text"
@@ -60,7 +57,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
         log.use_json(use=style == "json")
         _complete_environment()
         server, core = _import_server()
-        batches = batching.Limits(options.batch_max_size, options.batch_max_latency_ms / 1000)
+        batches = batching.BatchLimits(options.batch_max_size, options.batch_max_latency_ms / 1000)
         settings = server.Settings(
             options.host, options.port, options.workers, options.threads, options.timeout, core, batches
         )
@@ -71,7 +68,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     if options.action == "predict":
         return _until_done(partial(batch.predict, _batch_options(parser, options)))
     if options.action == "self-check":
-        return _until_done(partial(selfcheck.self_check, options.format, options.command_line))
+        return _until_done(partial(selfcheck.self_check, options.format, options.command_line), process.exit_now)
     return _until_done(batch.info)
 
 
@@ -152,7 +149,7 @@ def _number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def _complete_environment() -> None:
-    warning = process_environment.complete(os.environ)
+    warning = process.complete_environment(os.environ)
     if warning:
         log.write("WARNING", warning)
 
@@ -162,22 +159,24 @@ def _import_server() -> Tuple[Any, Any]:
     try:
         with isolation.private("gunicorn", _VENDOR, absent=_OPTIONAL), isolation.private("granian", _VENDOR):
             with isolation.private("orjson", _VENDOR):
-                fast_json.use(native_modules.orjson(_VENDOR))
-            return importlib.import_module(".server", __package__), native_modules.granian(_VENDOR)
+                fast_json.use(isolation.load_orjson(_VENDOR))
+            return importlib.import_module(".server", __package__), isolation.load_granian(_VENDOR)
     finally:
         if concurrency is not None:
             os.environ["WEB_CONCURRENCY"] = concurrency
 
 
-def _until_done(action: Callable[[], int]) -> Callable[[], int]:
+def _until_done(
+    action: Callable[[], int], end: Callable[[int], NoReturn] = process.exit_after_hooks
+) -> Callable[[], int]:
     def run() -> NoReturn:
         code = action()
         os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
-        process_exit.finish(code)
+        end(code)
 
     return run
 
 
 def _stop(number: int, _frame: Any) -> NoReturn:
     batch_output.remove_parts()
-    process_exit.leave(128 + number)
+    process.exit_now(128 + number)

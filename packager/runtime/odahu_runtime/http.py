@@ -12,8 +12,6 @@ from . import outputs
 if TYPE_CHECKING:
     from typing import Any, Dict, Sequence
 
-    from .prediction import Prediction
-
     Environ = Dict[str, Any]
 
 NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
@@ -53,18 +51,6 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Job(NamedTuple):
-    """What is left to do for a request: it takes the model, and the body where it `reads` one.
-
-    Where it is a prediction, that has the steps of it; one that `shares` may have its call of the model with others.
-    """
-
-    reads: bool
-    run: Callable[[Request, bytes], Reply]
-    prediction: Optional[Prediction] = None
-    shares: bool = False
-
-
 def json_reply(status: int, text: Union[str, bytes], headers: Sequence[Tuple[str, str]] = ()) -> Reply:
     """An answer of JSON text."""
     body = text.encode() if isinstance(text, str) else text
@@ -92,7 +78,7 @@ def too_large(limit: int) -> Reply:
     return error_reply(413, TOO_LARGE.format(limit))
 
 
-def in_terms_of(request: Request, reply: Reply) -> Reply:
+def in_protocol_form(request: Request, reply: Reply) -> Reply:
     """An answer as the request's protocol has it: the Open Inference Protocol's errors are `{"error": ...}`."""
     start, ours = b'{"message":', b'{"error":'
     if reply.status < HTTPStatus.BAD_REQUEST or not request.path.startswith("/v2") or not reply.body.startswith(start):

@@ -6,17 +6,19 @@ entries leave `sys.modules` before the model is imported. The modules live on, h
 
 from __future__ import annotations
 
+import glob
+import importlib.util
+import os
 import sys
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any, Iterator, List, Optional, Sequence
 
-_kept: List[ModuleType] = []
+_kept: List[Any] = []  # our modules, which no name holds: orjson without its module ends the process with a SIGSEGV
 
 
 class _Finder:
@@ -57,3 +59,36 @@ def private(package: str, folder: str, absent: Sequence[str] = ()) -> Iterator[N
 
 def _belongs(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
+
+
+def load_granian(vendor: str) -> Optional[Any]:
+    """Granian's Rust core that lies in `vendor` for this Python, or None: then gunicorn serves alone.
+
+    Its Python files are left out: they start processes and read configuration, which is gunicorn's part here.
+
+    Raises:
+        ImportError: It is there, and this machine can't load it.
+    """
+    return _load(vendor, "granian", "_granian")
+
+
+def load_orjson(vendor: str) -> Optional[Any]:
+    """orjson, or None: then the standard library reads and writes JSON.
+
+    Raises:
+        ImportError: It is there, and this machine can't load it.
+    """
+    return _load(vendor, "orjson", "orjson")
+
+
+def _load(vendor: str, package: str, module: str) -> Optional[Any]:
+    for path in sorted(glob.glob(os.path.join(glob.escape(vendor), package, f"{module}.*"))):
+        if path.endswith(tuple(EXTENSION_SUFFIXES)):
+            spec = importlib.util.spec_from_file_location(f"{package}.{module}", path)
+            assert spec is not None  # noqa: S101  (it ends as an extension does)
+            assert spec.loader is not None  # noqa: S101
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+            _kept.append(loaded)
+            return loaded
+    return None

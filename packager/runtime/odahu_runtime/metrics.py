@@ -47,7 +47,7 @@ _PLACES = {
 _OTHER = _PLACES["other"]
 
 
-class Shared:
+class SharedMetrics:
     """The memory, made by the master: slots for `workers` processes at once, and who has which."""
 
     def __init__(self, workers: int) -> None:
@@ -55,7 +55,7 @@ class Shared:
         self._cells = memoryview(mmap.mmap(-1, workers * _SIZE * 8)).cast("d")
         self._free = list(range(workers))
 
-    def take(self) -> Metrics:
+    def acquire(self) -> Metrics:
         """A slot for a worker that is about to start, or a private one where more start than there are slots."""
         if not self._free:
             return Metrics(self._cells, memoryview(bytearray(_SIZE * 8)).cast("d"), -1)
@@ -64,7 +64,7 @@ class Shared:
         own[_IN_FLIGHT] = 0
         return Metrics(self._cells, own, slot)
 
-    def give_back(self, metrics: Metrics) -> None:
+    def release(self, metrics: Metrics) -> None:
         """The worker is dead: its slot may go on with another, and nothing is in flight in it."""
         if metrics.slot >= 0:
             metrics.in_flight(0)
@@ -87,7 +87,7 @@ class Metrics:
     @classmethod
     def alone(cls) -> Metrics:
         """For a process that is the only one."""
-        return Shared(1).take()
+        return SharedMetrics(1).acquire()
 
     def name_routes(self, names: Dict[str, str]) -> None:
         """Say what the paths are called here; those without a name are `other`."""
@@ -97,7 +97,7 @@ class Metrics:
         """Count an answer; unless it is the `last` for now, it may be counted together with some others."""
         self._answers.append((path, status, seconds))
         if last or len(self._answers) >= _MOST_PENDING:
-            self.settle()
+            self.flush()
 
     def asked(self, rows: int) -> None:
         """Note the rows of a request, to be counted with its answer."""
@@ -107,7 +107,7 @@ class Metrics:
         """Note the rows that the model is called with at once, to be counted with an answer."""
         self._rows.append((_CALLS, rows))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count what is only noted yet."""
         own, routes = self._own, self._routes
         with self._lock:
@@ -129,7 +129,7 @@ class Metrics:
 
     def text(self, name: str, version: str) -> str:
         """Everything, summed over the workers."""
-        self.settle()
+        self.flush()
         total = [sum(self._all[index::_SIZE]) for index in range(_SIZE)]
         if self.slot < 0:
             total = [mine + theirs for mine, theirs in zip(self._own, total)]  # noqa: B905  (of one length)

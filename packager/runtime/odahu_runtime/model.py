@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import outputs, process_exit, schema
+from . import outputs, process, schema
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _guarded(what: str) -> Iterator[None]:
 
     A process that the model forked and let come back here ends: it has no answer to give.
     """
-    process = os.getpid()
+    pid = os.getpid()
     try:
         yield
     except ModelError:
@@ -226,13 +226,13 @@ def _guarded(what: str) -> Iterator[None]:
     except BaseException as error:
         raise _failed(error, what) from error
     finally:
-        if os.getpid() != process:
-            process_exit.leave(0)
+        if os.getpid() != pid:
+            process.exit_now(0)
 
 
 def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _Made:
     """What a call of the model's gives: as `_guarded` has it, without what a context manager takes."""
-    process = os.getpid()
+    pid = os.getpid()
     try:
         return call(first, second)
     except ModelError:
@@ -240,8 +240,8 @@ def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _M
     except BaseException as error:
         raise _failed(error) from error
     finally:
-        if os.getpid() != process:
-            process_exit.leave(0)
+        if os.getpid() != pid:
+            process.exit_now(0)
 
 
 def _failed(error: BaseException, what: str = "Exception during prediction") -> ModelError:

@@ -16,7 +16,7 @@ _PAUSE = 0.1  # seconds between two looks of the line
 _WIDTH = 30
 
 
-class Meter:
+class ProgressBar:
     """Counts rows; writes nothing where stderr is no terminal."""
 
     def __init__(self, position: Callable[[], Progress], *, shown: bool) -> None:

@@ -76,7 +76,7 @@ class _Match(NamedTuple):
     types: List[_Type]
 
 
-class Checks:
+class SchemaValidator:
     """The columns that a model takes, and what may stand in them.
 
     A null is a missing value, which any column may have. A whole number may be written 3.0, a truth value 0 or 1, and

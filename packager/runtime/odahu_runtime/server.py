@@ -26,9 +26,9 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 from gunicorn.workers.workertmp import WorkerTmp
 
-from . import granian_worker, log, outputs, process_exit, rlimits, threaded_worker
-from .batching import Limits
-from .metrics import Shared
+from . import granian_worker, log, outputs, process, threaded_worker
+from .batching import BatchLimits
+from .metrics import SharedMetrics
 from .model import Model, ModelError
 from .wsgi import Application
 
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     threads: int
     timeout: int
     core: Any = None
-    batches: Limits = Limits()
+    batches: BatchLimits = BatchLimits()
 
 
 def serve(settings: Settings) -> int:
@@ -66,7 +66,7 @@ def serve(settings: Settings) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    rlimits.raise_limit()
+    process.raise_file_limit()
     util.write_error = _write_error  # gunicorn's own answers are HTML
     if hasattr(os, "memfd_create"):
         base.WorkerTmp = _Heartbeat
@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
 class _Service(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.shared = Shared(settings.workers + _SPARE_WORKERS)
+        self.shared = SharedMetrics(settings.workers + _SPARE_WORKERS)
         self.metrics: Any = None
         self.started: Any = None
         super().__init__()
@@ -94,7 +94,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads + threaded_worker.SPARE_THREADS,
-            "worker_connections": rlimits.connections(_CONNECTIONS),
+            "worker_connections": process.max_connections(_CONNECTIONS),
             # The worker itself watches the model; the master waits for it a little longer.
             "timeout": settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0,
             "worker_class": _known_when_started(worker),
@@ -124,7 +124,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
                 sys.stderr.write(error.details + "\n")
             log.write("CRITICAL", str(error))
             self.started[0] = _FAILED
-            process_exit.leave(MODEL_FAILED)
+            process.exit_now(MODEL_FAILED)
 
         return application
 
@@ -143,7 +143,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         except SystemExit as error:
             if os.getpid() == self.pid:
                 raise
-            process_exit.finish(error.code if isinstance(error.code, int) else 0)  # the worker is done
+            process.exit_after_hooks(error.code if isinstance(error.code, int) else 0)  # the worker is done
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
         """Stop the workers; those that still load the model have no request to finish, and may not listen."""
@@ -185,7 +185,7 @@ def _known_when_started(worker_class: Any) -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.started = mmap.mmap(-1, 1)  # shared with the master
-            self.metrics = self.app.shared.take()
+            self.metrics = self.app.shared.acquire()
 
         def load_wsgi(self) -> None:
             self.app.metrics = self.metrics
@@ -220,11 +220,11 @@ def _check_it_had_started(server: Any, worker: Any) -> None:
         reason = "the model can't be loaded" if told else "a worker died while it loaded the model; out of memory?"
         raise HaltServer(reason, MODEL_FAILED)
     worker.started.close()
-    server.app.shared.give_back(worker.metrics)
+    server.app.shared.release(worker.metrics)
 
 
 def _leave(_signal: int, _frame: Any) -> NoReturn:
-    process_exit.leave(0)
+    process.exit_now(0)
 
 
 def _write_error(sock: Any, status: int, reason: str, message: str) -> None:

@@ -77,7 +77,7 @@ def folder_of(local: LocalExecutor, tmp_path: Path, name: str = "wine.7.1") -> t
     return folder, f"local/{local.node}/{name}"
 
 
-def test_a_run_is_at_work_as_long_as_its_keeper_holds_the_lock(local: LocalExecutor, tmp_path: Path) -> None:
+def test_a_run_is_at_work_as_long_as_its_lock_is_held(local: LocalExecutor, tmp_path: Path) -> None:
     folder, handle = folder_of(local, tmp_path)
     with folder.lock.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -96,11 +96,11 @@ def test_a_run_is_at_work_as_long_as_its_keeper_holds_the_lock(local: LocalExecu
             {"termination.json": {"error": {"code": "registry-auth", "message": "no", "hint": "log in"}}},
             ("failed", 31, "registry-auth", "no\nhint: log in"),
         ),
-        (-9, {}, ("failed", 137, "Killed", "it was killed by SIGKILL")),
+        (137, {}, ("failed", 137, "Killed", "it was killed by SIGKILL")),
         (1, {"termination.json": "half of it"}, ("failed", 1, "Error", "it ended with exit code 1")),
         (1, {"termination.json": {"error": "a word"}}, ("failed", 1, "Error", "it ended with exit code 1")),
         (143, {"termination.json": {"error": {"code": "interrupted", "message": "by SIGTERM"}}}, None),
-        (-15, {}, None),
+        (143, {}, None),
         (None, {}, None),
     ],
 )

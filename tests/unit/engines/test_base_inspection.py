@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.base_inspection import RootSkeleton
-from packager.engines.remote_base import inspect_image
+from packager.engines.base_inspection import RootSkeleton, inspect_image
 from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
 from packager.image.plan import BaseFolder

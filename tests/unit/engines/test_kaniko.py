@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines import Engine
-from packager.engines.cache_repository import cache_repository
-from packager.engines.kaniko import KanikoEngine
+from packager.engines import Engine, cache_repository
+from packager.engines.kaniko import KanikoEngine, check_destinations, own_paths, read_mounts
 from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
-from packager.engines.kaniko_paths import check_destinations, own_paths, read_mounts
 from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryAuthError, UsageError
 from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference

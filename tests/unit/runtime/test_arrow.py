@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from packager.runtime.odahu_runtime import arrow, arrow_sizes
+from packager.runtime.odahu_runtime import arrow
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
-from packager.runtime.odahu_runtime.request_validation import Intake
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.request_validation import RequestLimits, RequestValidator
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 NUMBERS = [{"name": name, "type": "number"} for name in "abc"]
@@ -31,7 +30,7 @@ def written(table: Any, kind: str = arrow.STREAM, *, rows: int | None = None, **
 
 
 def read(body: bytes, **limits: Any) -> Batch:
-    return arrow.read(body, Intake(Limits(**limits), (), Checks(())))
+    return arrow.read(body, RequestValidator(RequestLimits(**limits), (), SchemaValidator(())))
 
 
 def refused(body: bytes, **limits: Any) -> tuple[int, str]:
@@ -226,8 +225,8 @@ def test_buffers_that_name_the_same_bytes_are_added_up() -> None:
     place = bytes(body).index(struct.pack("<qqqq", 16, 0, 16, 16), start) + 16
     body[place : place + 16] = struct.pack("<qq", 0, 32)
     with pytest.raises(InputError):
-        arrow_sizes.check(pa.ipc.MessageReader.open_stream(bytes(body)), 47)
-    arrow_sizes.check(pa.ipc.MessageReader.open_stream(bytes(body)), 48)
+        arrow.check_sizes(pa.ipc.MessageReader.open_stream(bytes(body)), 47)
+    arrow.check_sizes(pa.ipc.MessageReader.open_stream(bytes(body)), 48)
     body[place : place + 16] = struct.pack("<qq", 0, -32)
     assert refused(bytes(body)) == (400, "The body is not an Arrow stream or file: a buffer of negative length")
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from packager.models.integrations import APPLICATIONS
-from packager.runtime.odahu_runtime.batching import Limits, collect
-from packager.runtime.odahu_runtime.http import Job, Request
-from packager.runtime.odahu_runtime.prediction import Part
-from packager.runtime.odahu_runtime.router import Surface
+from packager.runtime.odahu_runtime.batching import BatchLimits, collect
+from packager.runtime.odahu_runtime.http import Request
+from packager.runtime.odahu_runtime.prediction import Job
+from packager.runtime.odahu_runtime.router import Router
 from tests.unit.runtime.test_wsgi import INVOKE, make_model
 
 INFER = "/v2/models/model/infer"
@@ -34,19 +34,15 @@ class Model:
 
 def ask(model: Model, *documents: Any, rows: int = 100, path: str = INVOKE) -> list[tuple[int, Any]]:
     made = make_model(predict_on_matrix=model.predict)
-    surface = Surface(made, {}, lambda _: None, batches=Limits(rows, 0))
-    steps = []
+    surface = Router(made, {}, lambda _: None, batches=BatchLimits(rows, 0))
+    requests = []
     for document in documents:
         request = Request("POST", path, "-", lambda _: None)
         job = surface.begin(request)
         assert isinstance(job, Job)
-        assert job.shares
-        assert job.prediction is not None
-        steps.append(job.prediction.read(request, json.dumps(document).encode()))
-    parts = [step for step in steps if isinstance(step, Part)]
-    replies = iter(surface.predict_together(parts))
-    answers = [next(replies) if isinstance(step, Part) else step for step in steps]
-    return [(answer.status, json.loads(answer.body)) for answer in answers]
+        assert job.batchable
+        requests.append((request, job, json.dumps(document).encode()))
+    return [(reply.status, json.loads(reply.body)) for reply in surface.predict_batch(requests)]
 
 
 def data(*cells: float, **more: Any) -> dict[str, Any]:
@@ -120,19 +116,19 @@ def test_tensors_share_a_call_too() -> None:
     assert model.calls == [2]
 
 
-def test_off_means_that_nobody_joins() -> None:
-    surface = Surface(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
+def test_requests_share_no_call_by_default() -> None:
+    surface = Router(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
     job = surface.begin(Request("POST", INVOKE, "-", lambda _: None))
     assert isinstance(job, Job)
-    assert not job.shares
+    assert not job.batchable
 
 
-def test_what_is_in_the_line_is_collected() -> None:
-    line: SimpleQueue[Any] = SimpleQueue()
+def test_collect_takes_queued_items_up_to_the_limit() -> None:
+    queue: SimpleQueue[Any] = SimpleQueue()
     for number in range(5):
-        line.put(number)
-    assert collect(line, "first", Limits(3, 0)) == ["first", 0, 1]
-    assert collect(line, "first", Limits(9, 0.001)) == ["first", 2, 3, 4]
+        queue.put(number)
+    assert collect(queue, "first", BatchLimits(3, 0)) == ["first", 0, 1]
+    assert collect(queue, "first", BatchLimits(9, 0.001)) == ["first", 2, 3, 4]
 
 
 @pytest.mark.parametrize(

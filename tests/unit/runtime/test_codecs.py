@@ -8,12 +8,11 @@ import pytest
 from packager.runtime.odahu_runtime import arrow, codecs
 from packager.runtime.odahu_runtime.http import Request, text_reply
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
-from packager.runtime.odahu_runtime.request_validation import Intake
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.request_validation import RequestLimits, RequestValidator
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
-ANY = Intake(Limits(), (), Checks(()))
+ANY = RequestValidator(RequestLimits(), (), SchemaValidator(()))
 PACKED = gzip.compress(b'{"data": [[1, 2]]}', mtime=0)
 
 

@@ -19,7 +19,7 @@ from packager.runtime.odahu_runtime import arrow, batch_input
 from packager.runtime.odahu_runtime.column_names import ColumnNames
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
 from packager.runtime.odahu_runtime.schema import columns
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, make_model
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_without_checks_names_are_the_models_too(form: Callable[[Client, list[An
 def test_names_of_any_type_in_another_order_are_put_into_the_models(kind: str) -> None:
     names = NAMES[kind]
     described = columns([{"name": name, "type": "number"} for name in names])
-    checks = Checks(described)
+    checks = SchemaValidator(described)
     for _ in range(2):  # the second time from memory
         batch = checks.apply(Batch([[2, 1]], [str(name) for name in reversed(names)]))
         assert batch.data == [[1, 2]]
@@ -154,7 +154,7 @@ def test_names_of_any_type_in_another_order_are_put_into_the_models(kind: str) -
     ],
 )
 def test_the_type_of_a_name_decides_before_its_text(own: list[Any], given: list[Any], wanted: list[Any]) -> None:
-    checks = Checks(columns([{"name": name} for name in own]))
+    checks = SchemaValidator(columns([{"name": name} for name in own]))
     batch = checks.apply(Batch([list(range(len(given)))], given))
     assert batch.columns is not None
     assert same(batch.columns, wanted)
@@ -170,7 +170,7 @@ def test_the_type_of_a_name_decides_before_its_text(own: list[Any], given: list[
 )
 def test_a_text_that_several_columns_have_is_ambiguous(own: list[Any], given: list[str]) -> None:
     with pytest.raises(InputError, match="ambiguous") as error:
-        Checks(columns([{"name": name} for name in own])).apply(Batch([[0] * len(own)], given))
+        SchemaValidator(columns([{"name": name} for name in own])).apply(Batch([[0] * len(own)], given))
     assert error.value.status == 422
     assert repr(own[0]) in str(error.value)
     assert repr(own[1]) in str(error.value)
@@ -186,11 +186,11 @@ def test_one_tensor_named_like_the_only_column_is_this_column() -> None:
 
 
 def test_keys_of_objects_become_the_models_names() -> None:
-    checks = Checks(columns([{"name": 0, "type": "number"}, {"name": "b", "type": "integer"}]), objects=True)
+    checks = SchemaValidator(columns([{"name": 0, "type": "number"}, {"name": "b", "type": "integer"}]), objects=True)
     assert checks.apply(Batch([{"0": 1, "b": 2.0, "more": 3}])).data == [{0: 1, "b": 2, "more": 3}]
     with pytest.raises(InputError, match="row 0: missing: 0"):
         checks.apply(Batch([{"1": 1, "b": 2}]))
-    floats = Checks(columns([{"name": 1.0}]), objects=True)
+    floats = SchemaValidator(columns([{"name": 1.0}]), objects=True)
     with pytest.raises(InputError, match="two names stand for the same column"):
         floats.apply(Batch([{"1": 1, "1.0": 2}]))
 
@@ -206,7 +206,7 @@ def test_the_index_of_a_frame_is_refused(form: str, first: str) -> None:
         described = columns([{"name": name, "type": "number"} for name in "ab"])
         [chunk] = batch_input.read_csv(io.BytesIO(text), source, described)
         with pytest.raises(InputError, match=r"index of a pandas frame; leave it out, .* to_csv\(index=False\)"):
-            Checks(described).apply(chunk.batch)
+            SchemaValidator(described).apply(chunk.batch)
         return
     if form == "csv":
         answer = client.ask("POST", INVOKE, text, CONTENT_TYPE="text/csv")

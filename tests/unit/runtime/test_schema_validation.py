@@ -9,9 +9,9 @@ import pytest
 from packager.models.integrations import APPLICATIONS
 from packager.runtime.odahu_runtime import fast_json
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
+from packager.runtime.odahu_runtime.request_validation import RequestLimits
 from packager.runtime.odahu_runtime.schema import columns
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 INFER = "/v2/models/wine/infer"
@@ -29,7 +29,7 @@ OPTIONAL = [{"name": "a", "type": "number"}, {"name": "b", "type": "number", "re
 
 
 def check(described: Any, rows: list[Any], names: list[Any] | None = None, *, objects: bool = False) -> Batch:
-    return Checks(columns(described), objects=objects).apply(Batch(rows, names))
+    return SchemaValidator(columns(described), objects=objects).apply(Batch(rows, names))
 
 
 def refused(*arguments: Any, **options: Any) -> str:
@@ -181,7 +181,7 @@ def test_whole_numbers_beyond_64_bits_are_refused_in_every_column(kind: str, num
 
 
 def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
-    checks = Checks(columns(MIXED))
+    checks = SchemaValidator(columns(MIXED))
     for value, fits in ((1, True), (2, True), ("x", False), (1.0, True), (1.5, False), (None, True)):
         batch = Batch([[0, value, True, "s", 0, 0]], None)
         if fits:
@@ -189,7 +189,7 @@ def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
         else:
             with pytest.raises(InputError, match="not a whole number"):
                 checks.apply(batch)
-    checks = Checks(columns(NUMBERS))
+    checks = SchemaValidator(columns(NUMBERS))
     for number in range(200):
         names = ["c", "b", "a"] if number % 2 else ["a", "b", "c", f"more{number}"]
         row = [3, 2, 1] if number % 2 else [1, 2, 3, 4]
@@ -312,13 +312,16 @@ def test_the_checks_can_be_turned_off() -> None:
 @pytest.mark.parametrize(
     ("environ", "limits"),
     [
-        ({}, Limits(64 * 1024 * 1024, 1_000_000, check_input=True)),
-        ({"ODAHU_MAX_ROWS": "", "ODAHU_CHECK_INPUT": "", "ODAHU_MAX_BODY_BYTES": ""}, Limits()),
-        ({"ODAHU_MAX_ROWS": "5", "ODAHU_CHECK_INPUT": "False", "ODAHU_MAX_BODY_BYTES": "7"}, Limits(7, 5, False)),  # noqa: FBT003
+        ({}, RequestLimits(64 * 1024 * 1024, 1_000_000, check_input=True)),
+        ({"ODAHU_MAX_ROWS": "", "ODAHU_CHECK_INPUT": "", "ODAHU_MAX_BODY_BYTES": ""}, RequestLimits()),
+        (
+            {"ODAHU_MAX_ROWS": "5", "ODAHU_CHECK_INPUT": "False", "ODAHU_MAX_BODY_BYTES": "7"},
+            RequestLimits(7, 5, check_input=False),
+        ),
     ],
 )
-def test_limits_come_from_the_environment(environ: dict[str, str], limits: Limits) -> None:
-    assert Limits.from_env(environ) == limits
+def test_limits_come_from_the_environment(environ: dict[str, str], limits: RequestLimits) -> None:
+    assert RequestLimits.from_env(environ) == limits
 
 
 @pytest.mark.parametrize(
@@ -333,7 +336,7 @@ def test_limits_come_from_the_environment(environ: dict[str, str], limits: Limit
 )
 def test_limits_that_are_none(name: str, value: str, said: str) -> None:
     with pytest.raises(ValueError, match="must be") as error:
-        Limits.from_env({name: value})
+        RequestLimits.from_env({name: value})
     assert said in str(error.value)
 
 
@@ -345,6 +348,6 @@ def test_the_arguments_are_the_limits_and_reach_the_image() -> None:
 
     assert variables() == {}
     changed = {"maxBodyBytes": 10_000, "maxRows": 50, "checkInput": False}
-    assert Limits.from_env(variables(**changed)) == Limits(10_000, 50, check_input=False)
+    assert RequestLimits.from_env(variables(**changed)) == RequestLimits(10_000, 50, check_input=False)
     defaults = rest.arguments.model_validate({}).model_dump()
-    assert Limits(defaults["max_body_bytes"], defaults["max_rows"], defaults["check_input"]) == Limits()
+    assert RequestLimits(defaults["max_body_bytes"], defaults["max_rows"], defaults["check_input"]) == RequestLimits()

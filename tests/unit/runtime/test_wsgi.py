@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.runtime.odahu_runtime.limits import max_body_bytes
 from packager.runtime.odahu_runtime.model import Model, ModelError
+from packager.runtime.odahu_runtime.request_validation import max_body_bytes
 from packager.runtime.odahu_runtime.wsgi import CLOSE, Application
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.engines.archives import add_docker_manifest, write_docker_archive, write_oci_archive
+from packager.engines.local_outputs import add_docker_manifest, write_docker_archive, write_oci_archive
 from packager.engines.oci.destinations import LayoutSink
 from packager.engines.oci.image import Document
 from packager.errors import BuildError

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from packager.engines.oci.folders import folder_entries, follow_links
+from packager.engines.oci.base_image import folder_entries, follow_links
 from packager.image.layers.entries import plan_entries
 from packager.image.plan import BaseFolder, Content, ImagePlan, Layer
 from packager.image.planner import make_plan
