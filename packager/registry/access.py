@@ -26,7 +26,7 @@ _PROBE_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCertificate:
-    """A certificate that we show, and its key: two PEM files."""
+    """A client certificate and its key: two PEM files."""
 
     certificate: Path
     key: Path
@@ -34,14 +34,14 @@ class ClientCertificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """The same rules for every registry and every engine.
+    """Certificates, mirrors and plain HTTP: the same rules for every registry and every engine.
 
     Attributes:
         ca_file: A PEM file of authorities trusted besides the system's.
-        client_certificates: What is shown to which host.
-        insecure_hosts: Hosts that may be spoken to in plain HTTP; loopback hosts always may.
-        mirrors: Pairs of a host and a `host/path` at which its images are looked for first, in order.
-        retry_seconds: How long a request is tried again that fails for the moment.
+        client_certificates: The client certificate for each host that asks for one.
+        insecure_hosts: Hosts that may be reached in plain HTTP; loopback hosts always may.
+        mirrors: Pairs of a host and the `host/path` of a mirror, in the order in which they are asked.
+        retry_seconds: How long a request that fails with a retryable error is retried.
     """
 
     ca_file: Path | None = None
@@ -53,7 +53,7 @@ class Trust:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Trust:
-        """Read the settings, and see that every file can be used.
+        """Read the settings, and check that every file can be used.
 
         Raises:
             UsageError: A pair can't be read, or a file is missing or holds no certificate or key.
@@ -72,7 +72,7 @@ class Trust:
         return trust
 
     def ssl_context(self, host: str) -> ssl.SSLContext:
-        """Return how TLS is spoken with a host: the system's authorities (or SSL_CERT_FILE's) and our own.
+        """Return the TLS settings for a host: the system's authorities (or SSL_CERT_FILE's) and our own.
 
         Raises:
             UsageError: A file can't be used.
@@ -101,11 +101,11 @@ class Trust:
         return context
 
     def may_be_plain(self, reference: Reference) -> bool:
-        """Tell whether a registry may be spoken to in plain HTTP."""
+        """Tell whether a registry may be reached in plain HTTP."""
         return reference.is_loopback or reference.host in self.insecure_hosts
 
     def endpoints(self, reference: Reference) -> tuple[Reference, ...]:
-        """Return where an image is looked for: at its host's mirrors in order, then at the host itself."""
+        """Return the references of an image at its host's mirrors in order, then at the host itself."""
         mirrors = [mirror for host, mirror in self.mirrors if host == reference.host]
         return (*(_at(mirror, reference) for mirror in mirrors), reference)
 
@@ -117,7 +117,7 @@ class RegistryAccess:
     Attributes:
         keychain: The logins; without one, access is anonymous.
         trust: Certificates, mirrors, and which hosts may speak plain HTTP.
-        insecure_hosts: Hosts that are spoken to in plain HTTP: they may be, and don't answer in HTTPS.
+        insecure_hosts: Hosts that are reached in plain HTTP: those that may be, and don't answer in HTTPS.
     """
 
     keychain: Keychain = field(default_factory=Keychain)
@@ -171,14 +171,14 @@ def _at(mirror: str, reference: Reference) -> Reference:
 
 
 def _host(word: str, setting: str) -> str:
-    """Return a registry's host as images name it, or refuse what would never be found to be one."""
+    """Check that a setting's word is a registry's host as image names have it."""
     try:
         if Reference.parse(f"{word}/any/image").host == word:
             return word
     except ValueError:
         pass
     raise UsageError(
-        f"{setting}: {word!r} is no registry's host", hint="write HOST or HOST:PORT, without a scheme or path"
+        f"{setting}: {word!r} is not the host of a registry", hint="write HOST or HOST:PORT, without a scheme or path"
     )
 
 
@@ -187,13 +187,13 @@ def _read_mirrors(pairs: Iterable[str]) -> Iterator[tuple[str, str]]:
     for pair in pairs:
         host, _, mirror = pair.partition("=")
         mirror = mirror.rstrip("/")
-        try:  # a path of its own stands for the image's
+        try:  # its own path precedes the image's
             is_one = Reference.parse(f"{mirror}/any/image").repository == f"{mirror}/any/image"
         except ValueError:
             is_one = False
         if not is_one:
             raise UsageError(
-                f"{setting}: {mirror!r} in {pair!r} names no registry",
+                f"{setting}: {mirror!r} in {pair!r} doesn't name a registry",
                 hint="write HOST=MIRROR, such as docker.io=mirror.example.com/dockerhub",
             )
         yield _host(host, setting), mirror
@@ -205,7 +205,7 @@ def _read_client_certificates(pairs: Iterable[str]) -> Iterator[tuple[str, Clien
         host, _, files = pair.partition("=")
         certificate, _, key = files.partition(":")
         if not (host and certificate and key):
-            raise UsageError(f"{setting}: {pair!r} is no pair", hint="write HOST=CERTIFICATE_FILE:KEY_FILE")
+            raise UsageError(f"{setting}: {pair!r} is not a pair", hint="write HOST=CERTIFICATE_FILE:KEY_FILE")
         yield _host(host, setting), ClientCertificate(certificate=Path(certificate), key=Path(key))
 
 

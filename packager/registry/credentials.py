@@ -113,7 +113,7 @@ def _problems(username: str, password: str) -> list[tuple[str, bool, str]]:
             "check where the password comes from; it may have been decoded twice",
         ),
         (
-            f"the user {TOKEN_USER} says that the password is an identity token, but there is none",
+            f"the user {TOKEN_USER} marks the password as an identity token, but there is no password",
             username == TOKEN_USER and not password,
             "give the token as the password",
         ),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # what docker itself calls Docker Hub; Kaniko looks for this one
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # docker's own key for Docker Hub; Kaniko looks for this one
 CORRECT_IT = "correct it (`docker login` writes it), or name another folder, which may be empty, in DOCKER_CONFIG"
 _HELPER_SECONDS = 30.0
 _HELPER_GRACE = 2.0
@@ -158,7 +158,7 @@ def read_user_config(environ: Mapping[str, str]) -> DockerConfig:
     except OSError as error:
         raise _unusable(file, f"can't be read: {error.strerror}") from error
     except ValueError as error:
-        raise _unusable(file, f"is wrong: {error}") from None  # the cause shows what the file holds
+        raise _unusable(file, f"is wrong: {error}") from None  # the cause shows the file's contents
     broken = {place: f"the docker configuration {file} is wrong: {problem}" for place, problem in config.broken.items()}
     return replace(config, broken=broken)
 
@@ -268,7 +268,7 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is not an object")  # noqa: TRY004  (what is wrong is the text, not our type)
+        raise ValueError(f"{where} is not an object")  # noqa: TRY004  (the text is wrong, not our type)
     return value
 
 

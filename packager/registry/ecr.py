@@ -105,7 +105,7 @@ class EcrUri:
         return f"arn:{self.partition}:ecr:{self.region}:{self.account}:repository/{repository}"
 
     def serves(self, other_host: str) -> bool:
-        """Tell whether a host is another address of the same registry, or the same one."""
+        """Tell whether a host is an address of this registry."""
         try:
             other = EcrUri.parse(other_host)
         except ValueError:
@@ -211,7 +211,7 @@ class Ecr:
             raise explain(error, call) from error
         except ResponseParserError as error:
             raise RegistryUnreachableError(
-                f"{what}: the response is not one of AWS",
+                f"{what}: the response doesn't come from AWS",
                 hint="check the proxy variables and AWS_ENDPOINT_URL",
             ) from error
 
@@ -259,7 +259,7 @@ def _log_retries(client: BaseClient) -> None:
         header = request.headers.get("amz-sdk-request", b"")
         found = _ATTEMPT.search(header.decode() if isinstance(header, bytes) else header)
         if found and int(found[1]) > 1 and causes:
-            log.warning("asking AWS again (attempt %s of %d): %s", found[1], _ATTEMPTS, causes[0])
+            log.warning("retrying AWS (attempt %s of %d): %s", found[1], _ATTEMPTS, causes[0])
 
     client.meta.events.register("needs-retry", keep_cause)
     client.meta.events.register("before-send", log_retry)

@@ -167,7 +167,7 @@ def _refused_login(context: RequestContext, start: str, cause: str, *, status: i
     place = context.reference.repository
     if not context.user:
         return RegistryAuthError(
-            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has some",
+            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has a login",
             hint=f"give the {target} target a connection for {context.reference.host} with user and password",
         )
     if status == 403 or code == "DENIED":  # noqa: PLR2004

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and RFC 6585
 
-# Answers to HEAD for a blob that tell nothing: some registries let users push who may not look.
+# Answers to HEAD for a blob that leave its existence open: some registries allow pushes, but not this.
 NO_ANSWER = frozenset(range(400, 500)) - RETRYABLE_STATUSES
 
 # Answers to a PATCH from a registry that only takes whole blobs, or from a proxy that wants to know their length

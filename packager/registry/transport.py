@@ -196,7 +196,7 @@ class RegistrySession:
         """Return the error for a response that violates the specification."""
         return RegistryError(
             f"{self.context}: the registry {self.reference.host} {what}",
-            hint="look into its log, and at what lies between it and this machine (proxies, mirrors)",
+            hint="look into its log, and at proxies and mirrors between it and this machine",
         )
 
 

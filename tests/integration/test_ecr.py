@@ -87,7 +87,7 @@ def ensure(image: Reference = IMAGE, cache: str | None = None, *, role: str = ""
     ensure_repositories(connection(role=role), image, kaniko, Settings.model_validate(settings), ignore)
 
 
-def test_a_token_is_for_the_account_and_the_region_of_the_uri(front: AwsProxy) -> None:
+def test_token_is_for_the_account_and_region_of_the_uri(front: AwsProxy) -> None:
     known: set[str] = set()
     login = Ecr(connection(f"{OTHER_HOST}/team"), known.update).credential()
     assert (login.host, login.path, login.username) == (OTHER_HOST, "team", "AWS")
@@ -96,9 +96,7 @@ def test_a_token_is_for_the_account_and_the_region_of_the_uri(front: AwsProxy) -
     assert {login.password, KEY_ID, KEY_SECRET, *login.secrets()} <= known
 
 
-def test_without_keys_the_environments_are_taken_and_never_mixed(
-    front: AwsProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_of_connection_and_environment_are_not_mixed(front: AwsProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENTSOWN1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "environment")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-environment")
@@ -109,7 +107,7 @@ def test_without_keys_the_environments_are_taken_and_never_mixed(
     assert {"environment", "of-the-environment"} <= known
 
 
-def test_a_web_identity(front: AwsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_web_identity_is_used(front: AwsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("web-identity")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
@@ -120,7 +118,7 @@ def test_a_web_identity(front: AwsProxy, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert front.asked[1][1] in known
 
 
-def test_a_role_is_assumed_with_the_connections_keys(front: AwsProxy) -> None:
+def test_role_is_assumed_with_the_connections_keys(front: AwsProxy) -> None:
     known: set[str] = set()
     login = Ecr(connection(role=ROLE), known.update).credential()
     assert login.password == f"{ACCOUNT}-auth-token"
@@ -131,7 +129,7 @@ def test_a_role_is_assumed_with_the_connections_keys(front: AwsProxy) -> None:
     assert session_key in known
 
 
-def test_a_role_that_may_not_be_assumed(front: AwsProxy) -> None:
+def test_denied_role_is_an_error(front: AwsProxy) -> None:
     front.plan("AssumeRole", refusal("AccessDenied", "not authorized to perform: sts:AssumeRole", status=403))
     with pytest.raises(
         RegistryAuthError, match="the role arn:aws:iam::123456789012:role/packager: AWS denied"
@@ -141,7 +139,7 @@ def test_a_role_that_may_not_be_assumed(front: AwsProxy) -> None:
     assert front.operations == ["AssumeRole"]
 
 
-def test_a_missing_repository_is_created_with_the_settings_and_the_caches_is_mutable(front: AwsProxy) -> None:
+def test_missing_repositories_are_created_with_the_settings(front: AwsProxy) -> None:
     ensure(cache=f"{IMAGE.repository}/cache", ecr_tag_mutability="IMMUTABLE", ecr_scan_on_push=True)
     made = repositories(front.aws)
     assert {
@@ -152,7 +150,7 @@ def test_a_missing_repository_is_created_with_the_settings_and_the_caches_is_mut
     }
 
 
-def test_an_existing_repository_is_left_as_it_is(front: AwsProxy) -> None:
+def test_existing_repository_is_unchanged(front: AwsProxy) -> None:
     ensure()
     front.asked.clear()
     ensure(ecr_tag_mutability="IMMUTABLE")
@@ -168,12 +166,12 @@ def test_another_job_creates_the_repository_at_the_same_time(front: AwsProxy) ->
     assert front.operations == ["DescribeRepositories", "CreateRepository"]
 
 
-def test_repositories_of_other_registries_are_nobodys_business(front: AwsProxy) -> None:
+def test_repositories_of_other_registries_are_ignored(front: AwsProxy) -> None:
     ensure(Reference.parse("r.io/team/wine:1"), cache=f"{OTHER_HOST}/cache")
     assert front.operations == []
 
 
-def test_a_denied_creation_is_told_and_not_retried(front: AwsProxy) -> None:
+def test_denied_creation_is_not_retried(front: AwsProxy) -> None:
     front.plan("CreateRepository", refusal("AccessDeniedException", DENIED))
     with pytest.raises(RegistryAuthError) as caught:
         ensure()
@@ -184,27 +182,23 @@ def test_a_denied_creation_is_told_and_not_retried(front: AwsProxy) -> None:
     assert front.operations == ["DescribeRepositories", "CreateRepository"]
 
 
-def test_who_may_only_push_is_not_stopped(front: AwsProxy, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_that_may_only_push_suffice(front: AwsProxy, caplog: pytest.LogCaptureFixture) -> None:
     for operation in ("DescribeRepositories", "CreateRepository"):
         front.plan(operation, refusal("AccessDeniedException", DENIED))
     ensure()
     assert "can't check whether the ECR repository exists" in caplog.text
 
 
-def test_a_throttled_call_is_retried_and_each_retry_is_logged_once(
-    front: AwsProxy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_throttled_call_is_retried_with_one_log_line_each(front: AwsProxy, caplog: pytest.LogCaptureFixture) -> None:
     front.plan("CreateRepository", *[refusal("ThrottlingException", "Rate exceeded")] * 2)
     ensure()
     assert front.operations == ["DescribeRepositories", *["CreateRepository"] * 3]
     assert "team/wine" in repositories(front.aws)
-    told = [record.getMessage() for record in caplog.records if "again" in record.getMessage()]
-    assert told == [
-        f"asking AWS again (attempt {attempt} of 5): ThrottlingException: Rate exceeded" for attempt in (2, 3)
-    ]
+    told = [record.getMessage() for record in caplog.records if "retrying" in record.getMessage()]
+    assert told == [f"retrying AWS (attempt {attempt} of 5): ThrottlingException: Rate exceeded" for attempt in (2, 3)]
 
 
-def test_what_is_throttled_for_ever_ends_within_the_bound(front: AwsProxy) -> None:
+def test_endless_throttling_ends_after_five_attempts(front: AwsProxy) -> None:
     front.plan("GetAuthorizationToken", *[refusal("ThrottlingException", "Rate exceeded")] * 9)
     with pytest.raises(RegistryError, match="limits the rate of requests, after every retry"):
         Ecr(connection(), ignore).credential()
@@ -219,7 +213,7 @@ def test_what_is_throttled_for_ever_ends_within_the_bound(front: AwsProxy) -> No
         (refusal("AccessDeniedException", "no"), "AWS denied it to keyID and keySecret"),
     ],
 )
-def test_refused_keys_are_not_tried_again(front: AwsProxy, reply: Any, expected: str) -> None:
+def test_refused_keys_are_not_retried(front: AwsProxy, reply: Any, expected: str) -> None:
     front.plan("GetAuthorizationToken", reply)
     with pytest.raises(RegistryAuthError, match=expected) as caught:
         Ecr(connection(), ignore).credential()
@@ -228,13 +222,13 @@ def test_refused_keys_are_not_tried_again(front: AwsProxy, reply: Any, expected:
     assert front.operations == ["GetAuthorizationToken"]
 
 
-def test_no_credentials_anywhere(front: AwsProxy) -> None:
+def test_missing_credentials_are_an_error(front: AwsProxy) -> None:
     with pytest.raises(RegistryAuthError, match="there are no AWS credentials"):
         Ecr(connection(keys=False), ignore).credential()
     assert front.operations == []
 
 
-def test_nobody_answers(front: AwsProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_aws_is_an_error(front: AwsProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(RegistryUnreachableError, match="AWS can't be reached"):
         Ecr(connection(), ignore).credential()
@@ -270,7 +264,7 @@ class Time:
             self.ends.put(None)
 
 
-def test_a_token_is_renewed_before_it_ends(front: AwsProxy, tmp_path: Path) -> None:
+def test_token_is_renewed_before_it_expires(front: AwsProxy, tmp_path: Path) -> None:
     clock = Time()
     ends = [clock.time + timedelta(hours=hours) for hours in (12, 24, 36)]
     front.plan("GetAuthorizationToken", *(token(f"token-{n}", expires=end.timestamp()) for n, end in enumerate(ends)))
@@ -289,9 +283,7 @@ def test_a_token_is_renewed_before_it_ends(front: AwsProxy, tmp_path: Path) -> N
     assert "login-renewal" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_renewal_that_fails_is_tried_again_and_tells_when_the_token_is_over(
-    front: AwsProxy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_renewal_is_retried_and_raises_after_expiry(front: AwsProxy, caplog: pytest.LogCaptureFixture) -> None:
     clock = Time()
     end = clock.time + timedelta(hours=12)
     front.plan("GetAuthorizationToken", token("first", expires=end.timestamp()))
@@ -382,7 +374,7 @@ def harness(
 
 
 @needs_registries
-def test_the_whole_program_pulls_from_one_account_and_pushes_to_another(
+def test_program_pulls_from_one_account_and_pushes_to_another(
     front: AwsProxy, hosts: EcrHosts, harness: PackagingHarness
 ) -> None:
     harness.environ["PACKAGER_ECR_TAG_MUTABILITY"] = "IMMUTABLE"
@@ -399,7 +391,7 @@ def test_the_whole_program_pulls_from_one_account_and_pushes_to_another(
 
 @needs_registries
 @pytest.mark.parametrize("engine", ["buildah", "oci"])
-def test_no_key_and_no_token_is_anywhere(
+def test_keys_and_tokens_are_written_nowhere(
     hosts: EcrHosts, harness: PackagingHarness, storage: dict[str, str], engine: str
 ) -> None:
     for target in harness.manifest["targets"]:
@@ -421,9 +413,7 @@ def test_no_key_and_no_token_is_anywhere(
 
 
 @needs_registries
-def test_the_whole_program_ends_before_the_build_when_the_repository_may_not_be_made(
-    front: AwsProxy, harness: PackagingHarness
-) -> None:
+def test_denied_repository_ends_the_program_before_the_build(front: AwsProxy, harness: PackagingHarness) -> None:
     front.plan("CreateRepository", refusal("AccessDeniedException", DENIED))
     ran = harness.run()
     assert ran.code == 31, ran.err
@@ -434,7 +424,7 @@ def test_the_whole_program_ends_before_the_build_when_the_repository_may_not_be_
 
 
 @needs_registries
-def test_a_stopped_program_leaves_no_token_behind(front: AwsProxy, harness: PackagingHarness) -> None:
+def test_stopped_program_leaves_no_token(front: AwsProxy, harness: PackagingHarness) -> None:
     with harness.start(*harness.arguments()) as process:
         assert process.stderr is not None
         for line in process.stderr:

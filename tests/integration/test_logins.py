@@ -35,7 +35,7 @@ def push(image: str, name: str, auth: Path, environ: dict[str, str]) -> subproce
 
 
 @pytest.mark.parametrize("key", ["https://{host}/v1/", "{host}", "{host}/own"])
-def test_a_login_of_the_users_own_file(
+def test_login_of_the_users_docker_config_is_sent(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path, key: str
 ) -> None:
     pair = {"username": password_registry.username, "password": password_registry.password}
@@ -51,7 +51,7 @@ def test_a_login_of_the_users_own_file(
     assert password_registry.digest("own/image", "1") is not None
 
 
-def test_the_connections_login_wins_over_the_users(
+def test_login_of_the_connection_wins_over_the_users(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
 ) -> None:
     host = password_registry.host
@@ -66,7 +66,7 @@ def test_the_connections_login_wins_over_the_users(
         assert "no-such-helper" in push(tiny_base, f"{host}/won/deep/image:1", auth, storage).stderr
 
 
-def test_a_credential_helper_is_found_in_buildahs_scrubbed_environment(
+def test_credential_helper_is_found_in_buildahs_scrubbed_environment(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
 ) -> None:
     home, programs = tmp_path / "home", tmp_path / "bin"
@@ -163,7 +163,7 @@ def pull(registry: Challenger, username: str, password: str, environ: dict[str, 
     assert "unauthorized" not in done.stderr
 
 
-def test_an_identity_token_is_given_to_the_token_service(storage: dict[str, str], tmp_path: Path) -> None:
+def test_identity_token_is_sent_to_the_token_service(storage: dict[str, str], tmp_path: Path) -> None:
     with challenger("Bearer") as registry:
         pull(registry, "<token>", "identity-t0ken", storage, tmp_path)
     assert registry.token_requests
@@ -181,7 +181,7 @@ def test_an_identity_token_is_given_to_the_token_service(storage: dict[str, str]
         "ä€😀:\"'\\$%",
     ],
 )
-def test_a_password_with_any_character_is_sent_as_it_is(storage: dict[str, str], tmp_path: Path, password: str) -> None:
+def test_password_with_any_character_is_sent_unchanged(storage: dict[str, str], tmp_path: Path, password: str) -> None:
     with challenger("Basic") as registry:
         pull(registry, "_json_key", password, storage, tmp_path)
     pairs = {base64.b64decode(login.removeprefix("Basic ")).decode() for login in registry.logins}

@@ -56,7 +56,7 @@ def push(
 
 
 @pytest.mark.parametrize("image_format", ["oci", "v2s2"])
-def test_a_base_is_looked_into(
+def test_base_is_inspected(
     registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path, image_format: str
 ) -> None:
     push(registry, storage, tiny_base, f"looked/{image_format}:1", image_format)
@@ -69,7 +69,9 @@ def test_a_base_is_looked_into(
     assert (by_digest.digest, by_digest.glibc) == (base.digest, base.glibc)
 
 
-def test_a_password(password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
+def test_password_is_needed(
+    password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
+) -> None:
     push(password_registry, storage, tiny_base, "team/base:1")
     name = f"{password_registry.host}/team/base:1"
     for path in ("", "team"):
@@ -81,7 +83,7 @@ def test_a_password(password_registry: Registry, storage: dict[str, str], tiny_b
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("auth-", "packager-base"))]
 
 
-def test_an_index(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
+def test_index_is_resolved(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
     buildah(storage, "manifest", "create", "localhost/index:1", tiny_base)
     push(registry, storage, "localhost/index:1", "indexed/base:1", index=True)
     index = registry.manifest("indexed/base", "1")
@@ -94,28 +96,26 @@ def test_an_index(registry: Registry, storage: dict[str, str], tiny_base: str, t
 
 
 @pytest.mark.parametrize("name", ["no/such:1", "looked/never@sha256:" + "0" * 64])
-def test_a_base_that_is_not_there(registry: Registry, tmp_path: Path, name: str) -> None:
+def test_missing_base_is_an_error(registry: Registry, tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageNotFoundError, match="has no image"):
         inspect(f"{registry.host}/{name}", tmp_path)
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_unreachable_registry_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachableError, match="can't be reached"):
         inspect(f"127.0.0.1:{free_port()}/base/image:1", tmp_path)
     with pytest.raises(RegistryUnreachableError, match="can't be reached"):
         inspect("no-such-host.invalid/base/image:1", tmp_path)
 
 
-def test_a_registry_that_speaks_plain_http_by_another_name(registry: Registry, tmp_path: Path) -> None:
+def test_plain_http_registry_is_named(registry: Registry, tmp_path: Path) -> None:
     port = registry.host.rpartition(":")[2]
     with pytest.raises(RegistryUnreachableError) as caught:
         inspect(f"127.0.0.2:{port}/base/image:1", tmp_path)
     assert isinstance(caught.value, PackagerError)
 
 
-def test_a_blob_that_was_changed_in_the_registry_is_refused(
-    storage: dict[str, str], tiny_base: str, tmp_path: Path
-) -> None:
+def test_changed_blob_is_refused(storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "registry") as registry:
         push(registry, storage, tiny_base, "changed/base:1")
         digest = registry.manifest("changed/base", "1")["config"]["digest"].removeprefix("sha256:")
@@ -124,5 +124,5 @@ def test_a_blob_that_was_changed_in_the_registry_is_refused(
         config["config"]["Env"] = ["PATH=/elsewhere"]
         text = json.dumps(config).encode()
         blob.write_bytes(text.ljust(blob.stat().st_size))
-        with pytest.raises(PackagerError, match="gave something that isn't sha256"):
+        with pytest.raises(PackagerError, match="gave a document whose digest isn't sha256"):
             inspect(f"{registry.host}/changed/base:1", tmp_path)

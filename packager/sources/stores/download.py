@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from packager.errors import ArtifactError, DiskFullError, is_disk_full
 from packager.sources.stores.checksums import Verifier, user_checksum
-from packager.sources.stores.store_errors import changed
+from packager.sources.stores.store import changed
 from packager.sources.stores.tls import authorities, ssl_context
 from packager.system.retries import RetryableError, RetryPolicy
 

@@ -14,10 +14,12 @@ import httpx
 from packager.errors import StorageError
 from packager.sources.stores.checksums import Checksum, best_checksum, from_headers
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
-from packager.sources.stores.store_errors import (
+from packager.sources.stores.store import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
     Access,
     ErrorResponse,
+    Opened,
     changed,
     is_untrusted,
     refused,
@@ -81,7 +83,7 @@ class WebSource:
         self._client.close()
 
     def checksums(self) -> list[Checksum]:
-        """Return what the first answer's headers said."""
+        """Return the checksums of the first response's headers."""
         return self._checksums
 
     @contextmanager
@@ -102,7 +104,7 @@ class WebSource:
                 raise failure from error
             raise RetryableError(failure) from error
         except httpx.TooManyRedirects as error:
-            raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
+            raise StorageError(f"{self.access.location} redirects too many times", hint="check the URL") from error
         except httpx.InvalidURL as error:
             raise self._bad_redirect() from error
 
@@ -119,21 +121,21 @@ class WebSource:
             raise
 
     def _bad_redirect(self) -> StorageError:
-        return StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL")
+        return StorageError(f"{self.access.location} redirects to an invalid URL", hint="check the URL")
 
     def _check_request(self, request: httpx.Request) -> None:
-        """Refuse a redirect from https to http, and to what is no web server; note who is asked."""
-        host, place = request.url.host, request.url.netloc.decode()
+        """Refuse a redirect from https to http, or to another scheme; note the host that is asked."""
+        host, netloc = request.url.host, request.url.netloc.decode()
         if request.url.scheme not in ("http", "https"):
             raise StorageError(
-                f"{self.access.location} redirects to {request.url.scheme}://, which is no web server's URL",
+                f"{self.access.location} redirects to {request.url.scheme}://, which is not the URL of a web server",
                 hint="give a URL from which the archive itself comes",
             )
         if request.url != self._url:
-            self._asked = place
-        if request.url.scheme != "https" and not is_loopback(host) and place not in self._insecure_hosts:
+            self._asked = netloc
+        if request.url.scheme != "https" and not is_loopback(host) and netloc not in self._insecure_hosts:
             raise StorageError(
-                f"{self.access.location} redirects to {place} over plain HTTP", hint="give the URL that it leads to"
+                f"{self.access.location} redirects to {netloc} over plain HTTP", hint="give the URL of its target"
             )
 
     def _check(self, response: httpx.Response) -> None:
@@ -155,8 +157,8 @@ class WebSource:
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(headers.get("content-range", ""))
             if match is None or int(match[1]) != offset:
-                what = without_queries(headers.get("content-range", "no range"))
-                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
+                given = without_queries(headers.get("content-range", "no range"))
+                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {given}")
             start, size = offset, None if match[2] == "*" else int(match[2])
         else:
             self._checksums = best_checksum(from_headers({name.lower(): value for name, value in headers.items()}))

@@ -50,7 +50,7 @@ ANN = Credential(host="r.io", username="ann", password="s3cret-word")
         (['realm="of nothing"', "", " , ,"], []),
     ],
 )  # fmt: skip
-def test_challenges(headers: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
+def test_challenges_are_parsed(headers: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
     assert parse_challenges(headers) == [Challenge(scheme=scheme, parameters=each) for scheme, each in expected]
 
 
@@ -103,7 +103,7 @@ def begin(handler: Any, *logins: Credential) -> None:
         (['Bearer realm="nowhere"', 'Basic realm="c"'], BASIC),
     ],
 )
-def test_of_several_challenges_one_that_can_be_answered_is(challenges: list[str], accepts: str) -> None:
+def test_answerable_challenge_is_chosen(challenges: list[str], accepts: str) -> None:
     door = Door(challenges, accepts)
     begin(door, ANN)
     assert door.seen == [None, accepts]
@@ -116,7 +116,7 @@ def test_password_is_sent_when_the_token_service_gives_no_token(statuses: list[i
     assert door.seen == [None, BASIC]
 
 
-def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
+def test_refused_token_is_sent_again_when_it_is_given_again() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if refusals and request.url.host != "auth.io":
             return refusals.pop()
@@ -143,7 +143,7 @@ def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
          ["repository:team/base:pull,push", "repository:lib/python:pull"]),
     ],
 )  # fmt: skip
-def test_every_scope_is_a_parameter_of_its_own(scope: str, expected: list[str]) -> None:
+def test_each_scope_is_its_own_parameter(scope: str, expected: list[str]) -> None:
     door = Door([f'{BEARER},scope="{scope}"' if scope else BEARER], "Bearer t0ken")
     auth = ChallengeAuth(lambda: ANN, "https://r.io", CONTEXT)
     with httpx.Client(transport=httpx.MockTransport(door), auth=auth) as client:
@@ -151,8 +151,8 @@ def test_every_scope_is_a_parameter_of_its_own(scope: str, expected: list[str]) 
     assert door.asked[0].url.params.get_list("scope") == expected
 
 
-def test_a_token_service_in_plain_http_is_named_and_never_asked() -> None:
-    door = Door(['Bearer realm="http://auth.io:8080/token?secret=1"'], "nobody")
+def test_token_service_in_plain_http_is_refused() -> None:
+    door = Door(['Bearer realm="http://auth.io:8080/token?secret=1"'], "no login")
     with pytest.raises(RegistryAuthError) as caught:
         begin(door, ANN)
     assert "in plain HTTP, http://auth.io:8080, to which no login is sent" in caught.value.message
@@ -161,28 +161,28 @@ def test_a_token_service_in_plain_http_is_named_and_never_asked() -> None:
     assert door.asked == []
 
 
-def test_a_registry_with_other_logins_only_is_named_with_them() -> None:
+def test_registry_with_unknown_schemes_only_is_an_error() -> None:
     with pytest.raises(
         RegistryAuthError, match=r"r\.io offers no login with a password or a token, but only: negotiate, ntlm"
     ):
-        begin(Door(["Negotiate", "NTLM"], "nobody"), ANN)
+        begin(Door(["Negotiate", "NTLM"], "no login"), ANN)
 
 
-def test_a_token_service_that_fails_is_named() -> None:
-    door = Door([BEARER], "nobody", statuses=[400])
+def test_failing_token_service_is_named() -> None:
+    door = Door([BEARER], "no login", statuses=[400])
     with pytest.raises(RegistryError) as caught:
         begin(door, ANN)
     assert "the token service of the registry r.io, https://auth.io, answered 400 Bad Request" in caught.value.message
 
 
-def test_a_token_service_that_fails_for_a_moment_is_asked_again() -> None:
+def test_token_service_is_retried() -> None:
     door = Door([BEARER], "Bearer t0ken", statuses=[503, 429])
     begin(door, ANN)
     assert len(door.asked) == 3
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_token_service_without_refresh_tokens_gets_the_password(status: int) -> None:
+def test_token_service_without_refresh_tokens_gets_the_password(status: int) -> None:
     login = Credential(host="r.io", username="ann", password="s3cret-word", identity_token="id-token")
     door = Door([BEARER], "Bearer t0ken", statuses=[status])
     begin(door, login)
@@ -193,5 +193,5 @@ def test_a_token_service_without_refresh_tokens_gets_the_password(status: int) -
 @pytest.mark.parametrize(
     "token", [{"token": "t0ken"}, {"access_token": "t0ken"}, {"token": "", "access_token": "t0ken"}]
 )
-def test_a_token_has_one_of_two_names(token: dict[str, str]) -> None:
+def test_token_has_one_of_two_names(token: dict[str, str]) -> None:
     begin(Door([BEARER], "Bearer t0ken", token=json.dumps(token).encode()))

@@ -105,7 +105,7 @@ def harness() -> ClientHarness:
     return ClientHarness()
 
 
-def test_an_image_by_tag(harness: ClientHarness) -> None:
+def test_image_is_read_by_tag(harness: ClientHarness) -> None:
     fake = registry()
     with closing(harness.repository(fake)) as repository:
         image = repository.image("amd64")
@@ -118,12 +118,12 @@ def test_an_image_by_tag(harness: ClientHarness) -> None:
     assert {request.headers["Accept"] for request in fake.asked if "/blobs/" in request.url.path} == {"*/*"}
 
 
-def test_an_image_by_digest(harness: ClientHarness) -> None:
+def test_image_is_read_by_digest(harness: ClientHarness) -> None:
     name = f"r.io/team/base@{digest_of(MANIFEST)}"
     assert harness.repository(registry(), name).image("amd64").digest == digest_of(MANIFEST)
 
 
-def test_an_index_leads_to_the_platform(harness: ClientHarness) -> None:
+def test_index_leads_to_the_platform(harness: ClientHarness) -> None:
     fake = registry()
     platforms = [("arm64", "sha256:" + "0" * 64), ("amd64", digest_of(MANIFEST))]
     entries = [{"digest": digest, "platform": {"os": "linux", "architecture": name}} for name, digest in platforms]
@@ -134,14 +134,14 @@ def test_an_index_leads_to_the_platform(harness: ClientHarness) -> None:
         repository.image("riscv64")
 
 
-def test_docker_hub_answers_elsewhere(harness: ClientHarness) -> None:
+def test_docker_hub_is_asked_at_its_api_host(harness: ClientHarness) -> None:
     fake = FakeRegistry()
     with pytest.raises(ImageNotFoundError, match=r"docker\.io has no image docker.io/library/python:3"):
         harness.repository(fake, "python:3").image("amd64")
     assert str(fake.asked[0].url) == "https://registry-1.docker.io/v2/library/python/manifests/3"
 
 
-def test_a_password_is_sent_when_it_is_asked_for(harness: ClientHarness) -> None:
+def test_password_is_sent_after_a_challenge(harness: ClientHarness) -> None:
     fake = registry(challenge='Basic realm="here"', accepts=BASIC)
     harness.logins = (ANN,)
     assert harness.repository(fake).image("amd64").layers
@@ -149,7 +149,7 @@ def test_a_password_is_sent_when_it_is_asked_for(harness: ClientHarness) -> None
 
 
 @pytest.mark.parametrize("logins", [(), (ANN,)])
-def test_a_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ...]) -> None:
+def test_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ...]) -> None:
     challenge = 'Bearer realm="https://auth.io/token?x=1",service="r.io",scope="repository:team/base:pull"'
     fake = registry(challenge=challenge, accepts="Bearer t0ken")
     harness.logins = logins
@@ -159,7 +159,7 @@ def test_a_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ..
     assert asked.headers.get("Authorization") == (BASIC if logins else None)
 
 
-def test_a_registry_token_is_sent_as_it_is(harness: ClientHarness) -> None:
+def test_registry_token_is_sent_unchanged(harness: ClientHarness) -> None:
     harness.logins = (Credential(host="r.io", registry_token="given-0"),)
     fake = registry(challenge='Bearer realm="https://auth.io/token"', accepts="Bearer given-0")
     assert harness.repository(fake).image("amd64").layers
@@ -177,7 +177,7 @@ def test_a_registry_token_is_sent_as_it_is(harness: ClientHarness) -> None:
         'Bearer realm="nowhere"',
     ],
 )
-def test_a_refusal_ends_it(harness: ClientHarness, challenge: str) -> None:
+def test_refused_login_is_an_error(harness: ClientHarness, challenge: str) -> None:
     harness.logins = (Credential(host="r.io", username="ann", password="wrong-one"),)
     fake = registry(challenge=challenge, accepts="Bearer another")
     with pytest.raises(RegistryAuthError, match=r"refused the credentials.*: UNAUTHORIZED") as caught:
@@ -186,7 +186,7 @@ def test_a_refusal_ends_it(harness: ClientHarness, challenge: str) -> None:
     assert not [request for request in fake.asked if request.url.scheme == "http"]
 
 
-def test_a_password_stays_with_the_registry(harness: ClientHarness) -> None:
+def test_password_is_not_sent_to_a_redirect_target(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "store.io":
             seen.append(request.headers.get("Authorization"))
@@ -209,7 +209,7 @@ def test_a_password_stays_with_the_registry(harness: ClientHarness) -> None:
         (f"manifests/{digest_of(MANIFEST)}", b"x" * (5 << 20)),
     ],
 )
-def test_what_is_not_what_its_digest_says_is_refused(harness: ClientHarness, path: str, content: bytes) -> None:
+def test_wrong_digest_is_refused(harness: ClientHarness, path: str, content: bytes) -> None:
     fake = registry()
     fake.documents[f"/v2/team/base/{path}"] = content
 
@@ -223,7 +223,7 @@ def test_what_is_not_what_its_digest_says_is_refused(harness: ClientHarness, pat
 
 
 @pytest.mark.parametrize("document", [b"<html>", b"[]", b'{"schemaVersion": 1, "fsLayers": []}', b'{"manifests": 3}'])
-def test_manifests_that_are_none(harness: ClientHarness, document: bytes) -> None:
+def test_malformed_manifest_is_refused(harness: ClientHarness, document: bytes) -> None:
     fake = registry()
     fake.documents["/v2/team/base/manifests/1"] = document
     with pytest.raises(RegistryError):
@@ -239,7 +239,7 @@ def test_manifests_that_are_none(harness: ClientHarness, document: bytes) -> Non
         (503, RegistryError, "answered 503"),
     ],
 )
-def test_statuses(harness: ClientHarness, status: int, expected: type[PackagerError], words: str) -> None:
+def test_errors_of_statuses(harness: ClientHarness, status: int, expected: type[PackagerError], words: str) -> None:
     with pytest.raises(expected, match=words) as caught:
         harness.repository(lambda _request: reply(status)).image("amd64")
     assert type(caught.value) is expected
@@ -257,7 +257,7 @@ def test_statuses(harness: ClientHarness, status: int, expected: type[PackagerEr
         (httpx.ReadError("[SSL: UNEXPECTED_EOF_WHILE_READING]"), "can't be reached", True),
     ],
 )
-def test_silence(harness: ClientHarness, error: httpx.TransportError, words: str, again: bool) -> None:
+def test_error_of_no_response(harness: ClientHarness, error: httpx.TransportError, words: str, again: bool) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         asked.append(request)
         raise error
@@ -269,7 +269,7 @@ def test_silence(harness: ClientHarness, error: httpx.TransportError, words: str
     assert (1 < len(asked) < 50) if again else len(asked) == 1
 
 
-def test_one_lost_answer_is_asked_for_again(harness: ClientHarness) -> None:
+def test_lost_response_is_retried(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if not lost:
             lost.append(request)
@@ -289,7 +289,7 @@ def test_one_lost_answer_is_asked_for_again(harness: ClientHarness) -> None:
         ("r.io/team/base:1", ("plain.io",), "https"),
     ],
 )
-def test_plain_http_only_where_it_may(
+def test_plain_http_only_where_it_is_allowed(
     harness: ClientHarness, name: str, insecure: tuple[str, ...], scheme: str
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
@@ -302,7 +302,7 @@ def test_plain_http_only_where_it_may(
     assert {request.url.scheme for request in fake.asked} == {scheme}
 
 
-def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: ClientHarness) -> None:
+def test_refused_certificate_does_not_lead_to_plain_http(harness: ClientHarness) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         assert request.url.scheme == "https"
         raise httpx.ConnectError("x") from ssl.SSLCertVerificationError("self-signed")
@@ -321,7 +321,7 @@ def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: Clie
         ("other.io/x:1", None),
     ],
 )
-def test_the_login_with_the_longest_path_is_taken(name: str, username: str | None) -> None:
+def test_login_with_the_longest_path_wins(name: str, username: str | None) -> None:
     places = [("r.io", "", "host"), ("r.io", "team", "team"), ("r.io", "team/models", "deep"), ("docker.io", "", "hub")]
     logins = [Credential(host=host, path=path, username=user, password="a:b") for host, path, user in places]
     login = keychain_of(*logins).login_for(Reference.parse(name))

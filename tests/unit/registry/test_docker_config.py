@@ -61,7 +61,7 @@ def login(host: str, path: str = "", user: str = "our") -> Credential:
         ("r.io", {"auth": basic("u:p")}, "r.io:5000/a:1", None),
     ],
 )
-def test_entries(key: str, entry: dict[str, str], name: str, expected: dict[str, str] | None) -> None:
+def test_entries_are_read(key: str, entry: dict[str, str], name: str, expected: dict[str, str] | None) -> None:
     config = read({"auths": {key: entry}, "HttpHeaders": {"X": "y"}})
     for reading in (config, DockerConfig.from_bytes(config.to_bytes())):  # it reads what it writes
         found = reading.login_for(Reference.parse(name))
@@ -78,7 +78,7 @@ def test_entries(key: str, entry: dict[str, str], name: str, expected: dict[str,
             assert found == Credential(host=found.host, path=path, **{**values, "username": found.username})
 
 
-def test_ours_stand_above_the_users() -> None:
+def test_our_logins_win_over_the_users() -> None:
     user = read(
         {
             "auths": {
@@ -106,7 +106,7 @@ def test_ours_stand_above_the_users() -> None:
     }  # fmt: skip
 
 
-def test_of_ours_the_first_wins() -> None:
+def test_first_of_our_logins_wins() -> None:
     config = DockerConfig().with_logins(
         [login("r.io", "a", "push"), login("r.io", "", "pull"), login("r.io", "a", "late")]
     )
@@ -123,7 +123,7 @@ def test_of_ours_the_first_wins() -> None:
         (b'{"credsStore": 1}', "not a string"),
     ],
 )
-def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_broken_file_is_an_error(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UsageError, match=expected) as caught:
         read_user_config({"DOCKER_CONFIG": str(tmp_path)})
@@ -133,20 +133,20 @@ def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"null", b'{"auths": null}', b'{"auths": {"r.io": null}}'])
-def test_a_file_without_logins(tmp_path: Path, content: bytes) -> None:
+def test_file_without_logins(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}) == DockerConfig()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+def test_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
     text = json.dumps({"auths": {"r.io": {"auth": basic("u:p")}}})
     (tmp_path / "config.json").write_bytes(text.encode(encoding))
     assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}).logins["r.io"].username == "u"
 
 
 @pytest.mark.parametrize("first", ["r.io", "https://r.io/v1/"])
-def test_of_two_keys_for_one_place_the_one_written_as_the_place_wins(first: str) -> None:
+def test_host_key_wins_over_a_url_key(first: str) -> None:
     entries = {"r.io": {"auth": basic("exact:p")}, "https://r.io/v1/": {"auth": basic("url:p")}}
     config = read({"auths": {key: entries[key] for key in sorted(entries, key=lambda key: key != first)}})
     assert config.logins["r.io"].username == "exact"

@@ -124,7 +124,7 @@ def test_endpoint_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> No
         ),
     ],
 )
-def test_forms(uri: str, expected: dict[str, Any]) -> None:
+def test_addresses_are_parsed(uri: str, expected: dict[str, Any]) -> None:
     assert EcrUri.parse(uri) == EcrUri(host=uri.partition("/")[0], account=ACCOUNT, **expected)
 
 
@@ -149,7 +149,7 @@ def test_other_addresses_are_refused(uri: str, expected: str) -> None:
         EcrUri.parse(uri)
 
 
-def test_names_of_one_registry() -> None:
+def test_two_hosts_of_one_registry_match() -> None:
     uri = EcrUri.parse(f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/team")
     assert uri.serves(uri.host)
     assert uri.serves(f"{ACCOUNT}.dkr.ecr-fips.us-east-1.amazonaws.com")

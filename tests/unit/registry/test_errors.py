@@ -53,7 +53,7 @@ def access() -> RegistryAccess:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 413, 425, 429, 500, 501, 502, 503, 504, 507])
-def test_statuses_that_may_pass(access: RegistryAccess, clock: Clock, status: int) -> None:
+def test_statuses_are_retried_or_not(access: RegistryAccess, clock: Clock, status: int) -> None:
     fake = UploadRegistry(plan={"POST": [status]})
     transport, retries = httpx.MockTransport(fake), RetryPolicy(seconds=60, sleep=clock.sleep)
     if status in (408, 425, 429, 500, 502, 503, 504):
@@ -82,7 +82,7 @@ def errors(code: str, message: str = "") -> bytes:
         (507, b"", RegistryError, "answered 507 Insufficient Storage", "out of space"),
     ],
 )
-def test_the_question_before_a_push(
+def test_check_before_a_push_reports_refusals(
     access: RegistryAccess, status: int, body: bytes, error: type[Exception], words: str, hint: str
 ) -> None:
     with pytest.raises(RegistryError) as caught:
@@ -94,7 +94,7 @@ def test_the_question_before_a_push(
 
 
 @pytest.mark.parametrize("deleted", [None, 401, 405, 500, Lost()])
-def test_the_question_leaves_no_upload(access: RegistryAccess, clock: Clock, deleted: Any) -> None:
+def test_check_before_a_push_leaves_no_upload(access: RegistryAccess, clock: Clock, deleted: Any) -> None:
     fake = UploadRegistry(plan={"DELETE": [deleted]})
     check_push(NAME, access, transport=httpx.MockTransport(fake), retries=RetryPolicy(seconds=60, sleep=clock.sleep))
     assert fake.methods() == ["POST", "DELETE"], "calling it off is tried once"
@@ -102,13 +102,13 @@ def test_the_question_leaves_no_upload(access: RegistryAccess, clock: Clock, del
     assert fake.blobs == {}
 
 
-def test_nobody_asks_for_a_login() -> None:
-    with pytest.raises(RegistryAuthError, match="none were sent, as no connection or docker config has some") as caught:
+def test_refused_anonymous_access_asks_for_a_connection() -> None:
+    with pytest.raises(RegistryAuthError, match="none were sent, as no connection") as caught:
         check_push(NAME, RegistryAccess(), transport=httpx.MockTransport(lambda _request: reply(401)))
     assert caught.value.hint == "give the docker-push target a connection for r.io with user and password"
 
 
-def test_an_identity_token_is_exchanged() -> None:
+def test_identity_token_is_exchanged() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "auth.io":
             assert (request.method, request.headers.get("Authorization")) == ("POST", None)
@@ -136,7 +136,7 @@ def test_an_identity_token_is_exchanged() -> None:
     ]
 
 
-def test_a_login_that_was_renewed_is_sent() -> None:
+def test_renewed_login_is_sent() -> None:
     fake = registry(challenge='Basic realm="x"')
     transport, found = httpx.MockTransport(fake), [ANN]
     with httpx.Client(transport=transport, auth=ChallengeAuth(lambda: found[-1], "https://r.io", CONTEXT)) as client:
@@ -158,21 +158,21 @@ def test_a_login_that_was_renewed_is_sent() -> None:
         (20, "can't be trusted: ", "PACKAGER_CA_FILE"),
     ],
 )
-def test_certificates(code: int, words: str, hint: str) -> None:
+def test_refused_certificates_have_their_messages(code: int, words: str, hint: str) -> None:
     cause = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
     cause.verify_code, cause.verify_message = code, "Hostname mismatch, certificate is not valid for 'r.io'."
     error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]")
     error.__cause__ = cause
-    told = registry_errors.unreachable(CONTEXT, error)
-    assert isinstance(told, RegistryUnreachableError)
-    assert words in told.message
-    assert hint in told.hint
+    error_text = registry_errors.unreachable(CONTEXT, error)
+    assert isinstance(error_text, RegistryUnreachableError)
+    assert words in error_text.message
+    assert hint in error_text.hint
     assert is_tls_error(error)
 
 
-def test_what_a_registry_says_is_cut_and_made_harmless() -> None:
+def test_text_of_a_registry_is_sanitized() -> None:
     body = errors("X", "\x1b[31mred\n" + "long " * 1000)
-    told = registry_errors.refusal(CONTEXT, httpx.Response(400), body).message
-    assert "\x1b" not in told
-    assert "\n" not in told
-    assert len(told) < 500
+    error_text = registry_errors.refusal(CONTEXT, httpx.Response(400), body).message
+    assert "\x1b" not in error_text
+    assert "\n" not in error_text
+    assert len(error_text) < 500

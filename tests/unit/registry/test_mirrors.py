@@ -49,12 +49,14 @@ def mirrors(**changes: Any) -> Callable[[httpx.Request], httpx.Response]:
         ({}, "r.io/team/base:1", "mirror.io"),
         ({}, f"r.io/team/base@{digest_of(MANIFEST)}", "mirror.io"),
         ({"documents": {}}, "r.io/team/base:1", "r.io"),
-        ({"accepts": "nobody"}, "r.io/team/base:1", "r.io"),
+        ({"accepts": "no login"}, "r.io/team/base:1", "r.io"),
         ({"documents": {f"/v2/team/base/manifests/{digest_of(MANIFEST)}": b"{}"}},
          f"r.io/team/base@{digest_of(MANIFEST)}", "r.io"),
     ],
 )  # fmt: skip
-def test_mirrors(access: RegistryAccess, changes: dict[str, Any], name: str, host: str) -> None:
+def test_image_comes_from_the_first_good_mirror(
+    access: RegistryAccess, changes: dict[str, Any], name: str, host: str
+) -> None:
     mirrored = replace(access, trust=MIRRORED)
     transport = httpx.MockTransport(mirrors(**changes))
     with find_image(Reference.parse(name), mirrored, "amd64", transport=transport) as (repository, image):
@@ -65,7 +67,7 @@ def test_mirrors(access: RegistryAccess, changes: dict[str, Any], name: str, hos
 
 
 @pytest.mark.parametrize("status", [404, 401, 400, 503])
-def test_a_mirror_without_a_layer(access: RegistryAccess, status: int) -> None:
+def test_layer_missing_at_the_mirror_comes_from_the_host(access: RegistryAccess, status: int) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append((request.url.host, request.url.path))
         lacks = request.url.host == "mirror.io" and request.url.path.endswith(digest_of(LAYER))
@@ -83,7 +85,7 @@ def test_a_mirror_without_a_layer(access: RegistryAccess, status: int) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_mirror_that_goes_down_within_a_layer(access: RegistryAccess, ranges: bool) -> None:
+def test_layer_is_continued_at_the_host_when_the_mirror_fails(access: RegistryAccess, ranges: bool) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith(digest_of(LAYER)):
             return honest(request)
@@ -101,7 +103,7 @@ def test_a_mirror_that_goes_down_within_a_layer(access: RegistryAccess, ranges: 
     assert own.asked > 0
 
 
-def test_a_layer_that_is_nowhere(access: RegistryAccess) -> None:
+def test_layer_missing_everywhere_is_an_error(access: RegistryAccess) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return reply(404) if request.url.path.endswith(digest_of(LAYER)) else honest(request)
 
@@ -116,7 +118,7 @@ def test_a_layer_that_is_nowhere(access: RegistryAccess) -> None:
         layer.read(1)
 
 
-def test_no_mirror_and_no_host(access: RegistryAccess) -> None:
+def test_image_missing_everywhere_is_an_error(access: RegistryAccess) -> None:
     mirrored = replace(access, trust=MIRRORED)
     transport = httpx.MockTransport(lambda _request: reply(404))
     with (
@@ -126,7 +128,7 @@ def test_no_mirror_and_no_host(access: RegistryAccess) -> None:
         pass
 
 
-def test_a_login_of_the_host_is_not_sent_to_a_mirror(access: RegistryAccess) -> None:
+def test_login_of_the_host_is_not_sent_to_a_mirror(access: RegistryAccess) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append((request.url.host, request.headers.get("Authorization")))
         return reply(401, WWW_Authenticate='Basic realm="give"')
@@ -168,7 +170,7 @@ class CutOff:
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("cuts", [[], [0], [1000], [1000, 0, 2000], [len(LAYER)]])
-def test_a_layer_goes_on_where_it_was_cut(access: RegistryAccess, cuts: list[int], ranges: bool) -> None:
+def test_cut_layer_is_continued(access: RegistryAccess, cuts: list[int], ranges: bool) -> None:
     blob = Descriptor(media_type="application/vnd.oci.image.layer.v1.tar", digest=digest_of(LAYER), size=len(LAYER))
     fake = CutOff(cuts=list(cuts), ranges=ranges)
     retries = RetryPolicy(seconds=60, sleep=lambda _seconds: None)
@@ -178,7 +180,7 @@ def test_a_layer_goes_on_where_it_was_cut(access: RegistryAccess, cuts: list[int
     assert fake.asked == len(cuts) + 1
 
 
-def test_a_layer_that_is_always_cut(access: RegistryAccess) -> None:
+def test_layer_that_is_always_cut_is_an_error(access: RegistryAccess) -> None:
     blob = Descriptor(media_type="", digest=digest_of(LAYER), size=len(LAYER))
     transport = httpx.MockTransport(CutOff(cuts=[0] * 1000))
     repository = Repository(

@@ -79,7 +79,7 @@ def push(monkeypatch: pytest.MonkeyPatch) -> PushHarness:
         ("HEAD", 204),
     ],
 )
-def test_any_success_is_one(push: PushHarness, method: str, status: int) -> None:
+def test_any_2xx_is_a_success(push: PushHarness, method: str, status: int) -> None:
     registry = UploadRegistry(statuses={method: status}, plan={"PATCH": [Cut(3000)]})
     check_push(NAME, push.access(), transport=Unread(registry))
     push.send(registry)
@@ -137,7 +137,7 @@ def test_cut_upload_is_resumed_where_the_range_is_stuck_at_its_first_part(push: 
     assert registry.counts["POST"] == registry.counts["PUT"] == 1
 
 
-def test_upload_goes_on_at_its_url_when_the_registry_names_no_other(push: PushHarness) -> None:
+def test_upload_continues_at_its_url_when_the_registry_names_no_other(push: PushHarness) -> None:
     registry = UploadRegistry(moves=False)
     push.send(registry)
     patch, put = registry.asked[1:]
@@ -164,7 +164,7 @@ def test_relative_location_is_relative_to_where_the_request_ended(push: PushHarn
     assert registry.blobs == {digest_of(DATA): DATA}
 
 
-def test_server_that_answers_everything_with_200_is_no_registry(push: PushHarness) -> None:
+def test_server_that_answers_everything_with_200_is_refused(push: PushHarness) -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=httpx.ByteStream(b"<html>welcome"))
 
@@ -194,7 +194,7 @@ def test_proxy_that_wants_to_know_the_length_gets_the_blob_whole(push: PushHarne
     assert registry.asked[-2].headers["Content-Length"] == str(len(DATA))
 
 
-def test_digest_of_another_algorithm_contradicts_nothing(push: PushHarness) -> None:
+def test_digest_of_another_algorithm_is_ignored(push: PushHarness) -> None:
     registry = UploadRegistry(stored_as="sha512:" + "0" * 128)
     push.send(registry)
     assert push.put(registry) == digest_of(b"{}")
@@ -213,14 +213,14 @@ def test_refused_blob_is_reported_where_it_cannot_be_asked_for(push: PushHarness
 
 
 @pytest.mark.parametrize("trouble", [409, 422, 429, 500, 501, 503, Lost(), Refused("UNSUPPORTED", 405)])
-def test_mount_that_fails_is_no_failure_of_the_push(push: PushHarness, trouble: Any) -> None:
+def test_failed_mount_does_not_fail_the_push(push: PushHarness, trouble: Any) -> None:
     registry = UploadRegistry(mounts=False, plan={"POST": [trouble] * 99})
     assert push.uploads(registry).mount(digest_of(DATA), BASE) is False
     assert sum(push.slept) <= 5
     assert registry.counts["POST"] == len(push.slept) + 1
 
 
-def test_mount_that_fails_for_a_moment_is_tried_again(push: PushHarness) -> None:
+def test_mount_is_retried(push: PushHarness) -> None:
     registry = UploadRegistry(plan={"POST": [503]}, blobs={digest_of(DATA): DATA})
     assert push.uploads(registry).mount(digest_of(DATA), BASE) is True
 
