@@ -99,7 +99,7 @@ class ConnectionLogin:
         except PackagerError as error:
             if self.credential and self.credential.expires and self.credential.expires <= now:
                 raise
-            log.warning("the login of %s can't be renewed, and is tried again: %s", self._name, error.message)
+            log.warning("the login of %s can't be renewed yet: %s", self._name, error.message)
             return
         self._due = self._next_renewal()
         log.debug("renewed the login of %s", self._name)

@@ -194,8 +194,8 @@ def test_throttled_call_is_retried_with_one_log_line_each(front: AwsProxy, caplo
     ensure()
     assert front.operations == ["DescribeRepositories", *["CreateRepository"] * 3]
     assert "team/wine" in repositories(front.aws)
-    told = [record.getMessage() for record in caplog.records if "retrying" in record.getMessage()]
-    assert told == [f"retrying AWS (attempt {attempt} of 5): ThrottlingException: Rate exceeded" for attempt in (2, 3)]
+    lines = [record.getMessage() for record in caplog.records if "retrying" in record.getMessage()]
+    assert lines == [f"retrying AWS (attempt {attempt} of 5): ThrottlingException: Rate exceeded" for attempt in (2, 3)]
 
 
 def test_endless_throttling_ends_after_five_attempts(front: AwsProxy) -> None:
@@ -236,7 +236,7 @@ def test_unreachable_aws_is_an_error(front: AwsProxy, monkeypatch: pytest.Monkey
 
 
 class Time:
-    """A clock that stands still until the test lets time pass, wait by wait of the renewal."""
+    """A clock whose time the test advances, wait by wait of the renewal."""
 
     def __init__(self) -> None:
         self.time = datetime.now(timezone.utc).replace(microsecond=0)
@@ -294,7 +294,7 @@ def test_failed_renewal_is_retried_and_raises_after_expiry(front: AwsProxy, capl
     clock.time = end - timedelta(hours=1)
     for _ in range(2):  # the second time it isn't due again
         assert keychain.login_for(IMAGE) is not None
-    assert caplog.text.count("the login of connection 'my-ecr' can't be renewed, and is tried again") == 1
+    assert caplog.text.count("the login of connection 'my-ecr' can't be renewed yet") == 1
     assert front.operations == ["GetAuthorizationToken"] * 2
     clock.time = end
     with pytest.raises(RegistryAuthError, match="have expired"):

@@ -150,10 +150,10 @@ def test_two_gigabytes_arrive_with_flat_memory(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["size"] == 2 << 30
+    report = json.loads(done.stdout)
+    assert report["size"] == 2 << 30
     assert "checked by crc64nvme" in done.stderr
-    assert told["grown"] < 300 * MB
+    assert report["grown"] < 300 * MB
     first, second = web.ranges("/models/big.zip")
     assert first == ""
     assert (1 << 30) - 2 * MB < int(second.removeprefix("bytes=").rstrip("-")) <= 1 << 30
@@ -334,9 +334,9 @@ def test_missing_and_refused_s3_objects_are_errors(environ: dict[str, str], s3: 
     bucket = inspect(keyed, "s3://no-such-bucket/wine.zip")
     assert bucket.code == 10
     assert "no bucket 'no-such-bucket'" in bucket.err
-    nobody = inspect({**environ, "AWS_ENDPOINT_URL": s3.url}, "s3://models/wine.zip")
-    assert nobody.code == 15
-    assert "no credentials for s3://models/wine.zip" in nobody.err
+    anonymous = inspect({**environ, "AWS_ENDPOINT_URL": s3.url}, "s3://models/wine.zip")
+    assert anonymous.code == 15
+    assert "no credentials for s3://models/wine.zip" in anonymous.err
 
 
 def put_manifest(folder: Path, holder: dict[str, Any] | None, name: str = "wine.zip", **more: Any) -> None:

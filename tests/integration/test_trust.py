@@ -164,7 +164,7 @@ def test_push_and_pull_work_with_the_authority(
     assert built.digest == tls_registry.digest("team/wine", "1")
 
 
-def told(trust: TrustHarness, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
+def push_errors(trust: TrustHarness, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
     """What our question before a push, and Buildah's push and pull, say of a registry."""
     errors = []
     with trust.access(settings, to, push=connection) as access:
@@ -182,7 +182,7 @@ def told(trust: TrustHarness, settings: Settings, to: str, connection: Connectio
 
 def test_unknown_authority_is_named(trust: TrustHarness, stranger: Authority, tls_registry: Registry) -> None:
     for settings in (trust.settings(), trust.settings(ca_file=stranger.file)):
-        for error in told(trust, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
+        for error in push_errors(trust, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {tls_registry.host} can't be trusted" in error.message
             assert "PACKAGER_CA_FILE" in error.hint
@@ -202,7 +202,7 @@ def test_refused_certificates_are_named(
 ) -> None:
     settings = trust.settings(ca_file=authority.file)
     with serve_registry(trust.folder / "registry", tls=authority.server(name, days=days)) as registry:
-        for error in told(trust, settings, f"{registry.host}/team/wine:1", None):
+        for error in push_errors(trust, settings, f"{registry.host}/team/wine:1", None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {registry.host} {words}" in error.message
             assert hint in error.hint
@@ -211,12 +211,12 @@ def test_refused_certificates_are_named(
 
 def test_wrong_password_is_named(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
     settings, to = trust.settings(ca_file=authority.file), f"{tls_registry.host}/team/wine:3"
-    for error in told(trust, settings, to, tls_registry.connection(password="wr0ng-one")):
+    for error in push_errors(trust, settings, to, tls_registry.connection(password="wr0ng-one")):
         assert isinstance(error, RegistryAuthError)
         assert "refused the credentials" in error.message
         assert PASSWORD not in error.message
         assert "wr0ng-one" not in error.message
-    for error in told(trust, settings, to, None):
+    for error in push_errors(trust, settings, to, None):
         assert isinstance(error, RegistryAuthError)
 
 
@@ -244,7 +244,7 @@ def test_client_certificates_are_sent(trust: TrustHarness, authority: Authority,
         (certificate, key), (other, other_key) = authority.issue("us"), stranger.issue("us")
         to = f"{registry.host}/team/wine:1"
         for shown in ({}, {"client_certificates": f"{registry.host}={other}:{other_key}"}):
-            errors = told(trust, trust.settings(ca_file=authority.file, **shown), to, None)
+            errors = push_errors(trust, trust.settings(ca_file=authority.file, **shown), to, None)
             for error in errors:
                 assert isinstance(error, RegistryUnreachableError)
                 assert f"the registry {registry.host} didn't accept our TLS connection" in error.message, error.message
@@ -292,7 +292,7 @@ def test_plain_http_mirror_of_a_tls_host(trust: TrustHarness, tls_registry: Regi
 def test_plain_http_needs_the_setting(trust: TrustHarness, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "plain", address="127.0.0.2") as plain:
         to = f"{plain.host}/team/wine:1"
-        for error in told(trust, trust.settings(), to, None):
+        for error in push_errors(trust, trust.settings(), to, None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the registry {plain.host} speaks plain HTTP" in error.message
             assert f"PACKAGER_INSECURE_REGISTRIES={plain.host}" in error.hint

@@ -162,7 +162,7 @@ def _denied(access: Access, answer: ErrorResponse) -> StorageAuthError | None:
 def changed(access: Access) -> ArtifactError:
     """Return the error for an object that was replaced since the download began."""
     return ArtifactError(
-        f"{access.location} was changed while it was fetched", hint="run it again, when nobody writes to it"
+        f"{access.location} was changed while it was fetched", hint="run it again when the upload is complete"
     )
 
 

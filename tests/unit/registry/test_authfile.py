@@ -107,7 +107,7 @@ def test_renewal_goes_on_after_any_failure(tmp_path: Path, caplog: pytest.LogCap
         assert done.wait(30)
     assert source.fetched == 2  # the new token was fetched once, and written when there was space
     assert "the logins can't be renewed now: ValueError: a bug" in caplog.text
-    assert "can't be renewed, and is tried again: denied" in caplog.text
+    assert "can't be renewed yet: denied" in caplog.text
     assert caplog.text.count("no space left") == 2
 
 

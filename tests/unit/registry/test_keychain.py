@@ -200,7 +200,7 @@ def test_renewal_that_fails_is_retried_and_raises_only_after_the_token_has_expir
     source.failures = [RegistryAuthError("denied")] * 2
     source.now = START + timedelta(hours=11)
     assert [password(keychain), password(keychain)] == ["token-1", "token-1"]
-    assert caplog.text.count("the login of connection 'c' can't be renewed, and is tried again: denied") == 1
+    assert caplog.text.count("the login of connection 'c' can't be renewed yet: denied") == 1
     source.now = START + timedelta(hours=12)
     with pytest.raises(RegistryAuthError, match="denied"):
         keychain.login_for(IMAGE)
