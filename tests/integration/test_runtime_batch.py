@@ -293,6 +293,24 @@ def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     assert harness.calls == [1, 1]
 
 
+def test_self_check_for_rest_predicts_in_two_threads(harness: BatchHarness, tmp_path: Path) -> None:
+    (tmp_path / "lazy.py").write_text(
+        "import sqlite3\n"
+        "connection = None\n"
+        "def init():\n    return 'matrix'\n"
+        "def info():\n    return [{'name': 'a', 'type': 'number', 'example': 1}], []\n"
+        "def predict_on_matrix(matrix, provided_columns_names=None):\n"
+        "    global connection\n"
+        "    connection = connection or sqlite3.connect(':memory:')\n"
+        "    return [connection.execute('select 1').fetchone()], ['one']\n"
+    )
+    own = {"MODEL_LOCATION": str(tmp_path), "MODEL_ENTRYPOINT": "lazy"}
+    assert harness.run("self-check", **own).returncode == 0
+    done = harness.run("self-check", "--for", "rest", **own)
+    assert done.returncode == 4
+    assert "can only be used in that same thread" in done.stderr
+
+
 def test_output_of_the_model_at_exit_is_not_in_the_result(harness: BatchHarness) -> None:
     done = harness.run("self-check", "--format", "json", MOOD="polite")
     assert json.loads(done.stdout)["status"] == "ok"
