@@ -110,7 +110,7 @@ def _local(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor,
 
 def _kubernetes(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:
     from packager.api.executors.kubernetes import KubernetesExecutor  # noqa: PLC0415
-    from packager.kube.client import Access, connect  # noqa: PLC0415  (75 MB)
+    from packager.kube.cluster import Access, connect  # noqa: PLC0415  (75 MB)
 
     cluster = connect(Access(namespace=settings.namespace or None), environ)
     try:

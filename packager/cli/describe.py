@@ -1,22 +1,13 @@
-"""Commands that only print: inspect, integrations, settings."""
+"""Commands that only print: `inspect`, `integrations`, `settings`."""
 
 from __future__ import annotations
 
-import json
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from packager import __version__
-from packager.cli.options import Model, TextFormat, Verbose
-from packager.cli.session import open_session
-from packager.logs.console import LogFormat
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
-from packager.settings import PREFIX, Settings, describe_settings
-from packager.sources.model import opened_model
+from packager.cli.options import Model, TextFormat, TextOutput, Verbose
 
 if TYPE_CHECKING:
     from packager.sources.artifact import Artifact
@@ -24,19 +15,21 @@ if TYPE_CHECKING:
 DEFAULT_JOB_IMAGE = f"packager:{__version__}"
 
 
-def inspect(
-    ctx: typer.Context,
-    model: Model,
-    output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
-    verbose: Verbose = False,
-) -> None:
+def inspect(ctx: typer.Context, model: Model, output: TextOutput = TextFormat.yaml, verbose: Verbose = False) -> None:
     """Validate MODEL and show its manifest, dependencies and size."""
+    import os
+
+    from packager.cli.printing import print_documents
+    from packager.cli.session import open_session
+    from packager.logs.progress import LogFormat
+    from packager.sources.model import opened_model
+
     with open_session(LogFormat.auto, verbose=verbose, working=ctx) as session:
         settings, work, found = session.settings, session.work, session.locate(model)
         with opened_model(
             found, work, settings=settings, environ=os.environ, reporter=session.reporter, lazy=False
         ) as artifact:
-            _print(_describe(artifact), output)
+            print_documents([_describe(artifact)], output)
 
 
 def _describe(artifact: Artifact) -> dict[str, Any]:
@@ -53,35 +46,19 @@ def _describe(artifact: Artifact) -> dict[str, Any]:
 
 
 def integrations(
-    output: Annotated[TextFormat, typer.Option("--output", "-o", help="yaml or json.")] = TextFormat.yaml,
+    output: TextOutput = TextFormat.yaml,
     default_image: Annotated[str, typer.Option(help="Image of the packaging Jobs.")] = DEFAULT_JOB_IMAGE,
 ) -> None:
     """Print the PackagingIntegration documents of docker-rest and docker-cli."""
-    documents = [integration(application, default_image) for application in APPLICATIONS.values()]
-    if output is TextFormat.json:
-        _print(documents, output)
-    else:
-        typer.echo(yaml.safe_dump_all(documents, sort_keys=False, width=120), nl=False)
+    from packager.cli.printing import print_documents
+    from packager.models.integrations import APPLICATIONS
+    from packager.models.integrations.schema import integration
+
+    print_documents([integration(application, default_image) for application in APPLICATIONS.values()], output)
 
 
 def settings() -> None:
     """List every setting: environment variable, default and meaning."""
+    from packager.settings import PREFIX, Settings, describe_settings
+
     typer.echo(describe_settings(Settings, Settings.GROUPS, PREFIX))
-
-
-def _print(value: object, output: TextFormat) -> None:
-    if output is TextFormat.json:
-        typer.echo(json.dumps(value, indent=2))
-    else:
-        typer.echo(yaml.dump(value, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
-
-
-class _BlockDumper(yaml.SafeDumper):
-    """Writes multi-line text as a block scalar."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_BlockDumper.add_representer(str, _represent_text)

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from packager.kube.job import MANIFEST_FILE, PACKAGING_FOLDER, PROGRAM, RETRIED_CODES, WORK_FOLDER, environment
+from packager.kube.job import (
+    MANIFEST_FILE,
+    PACKAGING_FOLDER,
+    PROGRAM,
+    RETRIED_CODES,
+    WORK_FOLDER,
+    environment,
+    security,
+)
 from packager.kube.job_settings import EngineOfJobs, JobSettings
 from packager.kube.names import COMMON_LABELS, ENTITY
 from packager.kube.resources import container_resources
-from packager.kube.security import security
 
 _RESULTS = {
     "image": "The image by its tag.",

@@ -19,10 +19,11 @@ from packager.api.log_files import read_log
 from packager.api.store import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
-from packager.kube.client import Access, connect
+from packager.kube.cluster import Access, connect
 from packager.models.connection import Connection
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
+from packager.system.retries import RetryPolicy
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
 from tests.integration.packagings import Place, wait_until
@@ -77,7 +78,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def make_executor(server: ApiServer, folder: Path) -> KubernetesExecutor:
     folder.mkdir(exist_ok=True)
     access = Access(kubeconfig=server.kubeconfig(folder / "kubeconfig"))
-    return KubernetesExecutor(connect(access, {}, pause=0.01), folder / "logs")
+    quick = RetryPolicy(attempts=4, sleep=lambda _seconds: None)
+    return KubernetesExecutor(connect(access, {}, retries=quick), folder / "logs")
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from packager.api.config import ApiSettings
 from packager.api.identity.tokens import read_tokens
 from packager.api.store.encryption import read_key_file
 from packager.kube.entities import integration_of
+from packager.kube.job import security
 from packager.kube.job_settings import JobSettings
-from packager.kube.security import security
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
 from packager.models.packaging import PackagingIntegration

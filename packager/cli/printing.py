@@ -1,40 +1,41 @@
-"""How entities are printed: as the ODAHU client does, always as a list, each entity as soon as it is known."""
+"""How entities and documents are printed."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
 
+from packager.cli.options import TextFormat
 from packager.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-OutputFormat = Annotated[
-    str, typer.Option("--output-format", "-o", help="yaml, json, table or jsonpath=EXPRESSION (of the list).")
-]
-Column = tuple[str, int, str]  # title, width, the value's dotted path
+Column = tuple[str, int, str]  # title, width, dotted path of the value
 
 
 def checked_format(text: str) -> str:
-    """Return the format when it is one.
+    """Return a valid output format.
 
     Raises:
-        UsageError: It's none, or its expression can't be read.
+        UsageError: The format is unknown, or its JSONPath expression is invalid.
     """
     name, _, expression = text.partition("=")
     if name not in {"yaml", "json", "table", "jsonpath"} or (name == "jsonpath") != bool(expression):
-        raise UsageError(f"{text!r} is no output format", hint="write yaml, json, table or 'jsonpath=[*].id'")
+        raise UsageError(f"unknown output format {text!r}", hint="write yaml, json, table or 'jsonpath=[*].id'")
     if expression:
         _parse(expression)
     return text
 
 
 def print_entities(documents: Iterable[dict[str, Any]], output: str, columns: Sequence[Column]) -> None:
-    """Print entities in a checked format, each as soon as it is known; jsonpath takes them all at once."""
+    """Print entities as the ODAHU client does: always as a list, and each as soon as it is known.
+
+    jsonpath takes all of them at once. The format has passed `checked_format`.
+    """
     name, _, expression = output.partition("=")
     if name == "jsonpath":
         values = [found.value for found in _parse(expression).find(list(documents))]
@@ -86,11 +87,31 @@ def _cell(document: dict[str, Any], path: str) -> str:
 
 
 def _parse(expression: str) -> Any:  # noqa: ANN401  (the library's own type of expressions)
-    from jsonpath_ng.parser import parse  # noqa: PLC0415  (its grammar takes a while, and few ask for it)
+    from jsonpath_ng.parser import parse  # building its grammar is slow
 
     try:
         return parse(expression)
     except Exception as error:
         raise UsageError(
-            f"{expression!r} is no JSONPath: {error}", hint="for example 'jsonpath=[*].status.results[0].value'"
+            f"{expression!r} is not a valid JSONPath: {error}",
+            hint="for example 'jsonpath=[*].status.results[0].value'",
         ) from error
+
+
+def print_documents(documents: list[Any], output: TextFormat) -> None:
+    """Print documents as YAML; as JSON the only one, or a list of them."""
+    if output is TextFormat.json:
+        typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
+    else:
+        typer.echo(yaml.dump_all(documents, Dumper=_BlockDumper, sort_keys=False, width=120), nl=False)
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """Writes multi-line text as a block scalar."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_BlockDumper.add_representer(str, _represent_text)
