@@ -91,8 +91,8 @@ def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
 
 @contextmanager
 def supervisor(store: Store, executor: KubernetesExecutor, *, owner: str = "one") -> Iterator[Supervisor]:
-    rules = SupervisorConfig(owner=owner, lease=timedelta(seconds=2), pause=0.1)
-    running = Supervisor(store.runs, executor, rules)
+    config = SupervisorConfig(owner=owner, lease=timedelta(seconds=2), pause=0.1)
+    running = Supervisor(store.runs, executor, config)
     running.start()
     try:
         yield running
