@@ -30,7 +30,7 @@ _NO_SETTINGS = [f"PACKAGER_API_{name}" for name in (*_FILLED, *_OIDC, "ALLOWED_H
 
 
 class Section(BaseModel):
-    """A section of the chart's values: camelCase, and nothing unknown in it."""
+    """A section of the chart's values: camelCase keys, unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -38,53 +38,54 @@ class Section(BaseModel):
 class KeyOfSecret(Section):
     """A key of a Secret in the release's namespace."""
 
-    name: str = Field(default="", description="The Secret's name; empty: none.")
-    key: str = Field(min_length=1, description="Its key.")
+    name: str = Field(default="", description="Name of the Secret. Empty: none.")
+    key: str = Field(min_length=1, description="Key in the Secret.")
 
 
 class OidcValues(Section):
     """The identity provider."""
 
-    issuer: str = Field(default="", pattern=r"^(https://.+)?$", description="Its URL, https://...")
-    audience: str = Field(default="", description="What a token's `aud` must hold.")
+    issuer: str = Field(default="", pattern=r"^(https://.+)?$", description="Issuer URL, https://...")
+    audience: str = Field(default="", description="Required audience (`aud`) of tokens.")
     write_claim: str = Field(
-        default="", description="CLAIM=VALUE of who may change anything, such as groups=packagers; empty: everyone."
+        default="",
+        description="CLAIM=VALUE that is required for changes, such as groups=packagers. Empty: everyone may change.",
     )
 
 
 class PersistenceValues(Section):
     """The volume of the embedded database and of logs."""
 
-    size: str = Field(default="10Gi", pattern=QUANTITY, description="Its size.")
-    storage_class: str = Field(default="", description="Its storage class; empty: the cluster's default.")
-    existing_claim: str = Field(default="", description="A PersistentVolumeClaim of yours in its place.")
+    size: str = Field(default="10Gi", pattern=QUANTITY, description="Size of the volume.")
+    storage_class: str = Field(default="", description="Storage class. Empty: the cluster's default.")
+    existing_claim: str = Field(default="", description="Existing PersistentVolumeClaim to use instead.")
 
 
 class ServiceValues(Section):
-    """The Service before the pods."""
+    """The Service of the pods."""
 
-    port: Port = Field(default=80, description="Its port; the pods listen on 8080.")
+    port: Port = Field(default=80, description="Port of the Service; the pods listen on 8080.")
     annotations: dict[str, str] = Field(
         default={"prometheus.io/scrape": "true", "prometheus.io/path": "/metrics", "prometheus.io/port": "8080"},
-        description="Its annotations; these are what a Prometheus with the usual rules looks for.",
+        description="Annotations of the Service. Default: the usual ones for Prometheus.",
     )
 
 
 class IngressValues(Section):
-    """The way in from outside the cluster."""
+    """The Ingress."""
 
     enabled: bool = Field(default=False, description="Install it.")
-    class_name: str = Field(default="", description="The ingress class; empty: the cluster's default.")
-    host: str = Field(default="", pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", description="The name that it's called by.")
+    class_name: str = Field(default="", description="Ingress class. Empty: the cluster's default.")
+    host: str = Field(default="", pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", description="Host name.")
     tls_secret: str = Field(
         default="",
-        description="A Secret of type kubernetes.io/tls for that name; empty: the ingress speaks plain HTTP.",
+        description="Secret of type kubernetes.io/tls for that host. Empty: plain HTTP.",
     )
-    annotations: dict[str, str] = Field(default_factory=dict, description="Its annotations.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the Ingress.")
 
 
 class ApiNetworkValues(Section):
-    """What the service's pods may speak to, and who to them."""
+    """The NetworkPolicy of the service's pods."""
 
     enabled: bool = Field(default=True, description="Install it.")
     ports: tuple[Port, ...] = Field(
@@ -93,7 +94,7 @@ class ApiNetworkValues(Section):
         description="TCP ports that the service connects to: the API server, the identity provider, PostgreSQL.",
     )
     blocked: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")], ...] = Field(
-        default=METADATA_ADDRESSES, description="Ranges that stay closed."
+        default=METADATA_ADDRESSES, description="Blocked ranges."
     )
 
 
@@ -104,31 +105,31 @@ class ApiValues(Section):
     image: str = Field(
         default=f"packager-api:{__version__}",
         min_length=1,
-        description="Its image: what `make api-image` makes, in a registry of yours. The image of the Jobs won't do: "
-        "it has neither a database nor a Kubernetes client.",
+        description="Image of the service: built by `make api-image` and pushed to your registry. The image of the "
+        "Jobs does not work: it contains neither a database nor a Kubernetes client.",
     )
-    replicas: int = Field(default=1, ge=1, description="How many; more than one only with PostgreSQL.")
+    replicas: int = Field(default=1, ge=1, description="Number of replicas. More than one needs PostgreSQL.")
     database_url_secret: KeyOfSecret = Field(
         default=KeyOfSecret(key="url"),
-        description="PostgreSQL, by its URL postgresql://USER:PASSWORD@HOST/NAME; without it the service keeps SQLite "
-        "on a volume.",
+        description="Secret with the URL of PostgreSQL, postgresql://USER:PASSWORD@HOST/NAME. Without it, the service "
+        "uses SQLite on a volume.",
     )
     key_secret: KeyOfSecret = Field(
         default=KeyOfSecret(key="key"),
-        description="What connections are sealed with in the database; needed with PostgreSQL. The embedded database "
-        "gets a key of its own on its volume.",
+        description="Secret with the key that encrypts connections in the database; required with PostgreSQL. For "
+        "SQLite, the service creates a key on its volume.",
     )
     tokens_secret: KeyOfSecret = Field(
         default=KeyOfSecret(key="tokens"),
-        description="Who may call: the lines of `packager api token --file`. The service wants this, `oidc`, or both.",
+        description="Secret with the token file of `packager api token --file`. This, `oidc`, or both are required.",
     )
-    oidc: OidcValues = Field(default=OidcValues(), description="Who may call: the tokens of an identity provider.")
+    oidc: OidcValues = Field(default=OidcValues(), description="Tokens of an identity provider.")
     service: ServiceValues = Field(default=ServiceValues(), description="The Service packager-api.")
-    ingress: IngressValues = Field(default=IngressValues(), description="The way in from outside the cluster.")
+    ingress: IngressValues = Field(default=IngressValues(), description="Access from outside the cluster.")
     persistence: PersistenceValues = Field(
         default=PersistenceValues(),
-        description="The volume of the embedded database and of logs, ReadWriteOnce. With PostgreSQL each replica "
-        "keeps its logs in an emptyDir of that size in its place.",
+        description="ReadWriteOnce volume for SQLite and the logs. With PostgreSQL each replica keeps its logs in an "
+        "emptyDir of that size instead.",
     )
     resources: Resources = Field(
         default=Resources(requests={"cpu": "200m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
@@ -137,9 +138,10 @@ class ApiValues(Section):
     env: dict[str, str] = Field(
         default_factory=dict,
         json_schema_extra={"propertyNames": {"pattern": r"^[A-Za-z_]\w*$", "not": {"enum": [*_NO_SETTINGS]}}},
-        description="Further settings: PACKAGER_API_OUTPUT_CONNECTION, PACKAGER_CA_FILE, HTTPS_PROXY and the like; "
-        "none that the other values are for, and no PACKAGER_API_ALLOWED_HOSTS, as probes call a pod by its address.",
+        description="Additional environment variables, such as PACKAGER_API_OUTPUT_CONNECTION, PACKAGER_CA_FILE or "
+        "HTTPS_PROXY. Settings with a value of their own are refused, as is PACKAGER_API_ALLOWED_HOSTS: probes use a "
+        "pod's address.",
     )
     network_policy: ApiNetworkValues = Field(
-        default=ApiNetworkValues(), description="What the service may connect to; everyone may connect to its port."
+        default=ApiNetworkValues(), description="Egress of the service; ingress to its port is allowed for everyone."
     )

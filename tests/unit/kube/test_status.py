@@ -8,7 +8,7 @@ import pytest
 
 from packager.errors import PackagerError, PackagingFailedError
 from packager.kube.api_errors import ApiRequest, failure
-from packager.kube.log_follower import _order
+from packager.kube.log_follower import timestamp_key
 from packager.kube.names import JOBS, PODS
 from packager.kube.packagings import document, owned_pods
 from packager.kube.pod_diagnostics import event_cause
@@ -81,7 +81,7 @@ def test_what_is_no_result_is_none(text: str) -> None:
 def test_times_of_log_lines_are_ordered_with_any_number_of_digits() -> None:
     moments = ["2026-03-01T10:00:01Z", "2026-03-01T10:00:01.05Z", "2026-03-01T10:00:01.1Z", "2026-03-01T10:00:01.12Z"]
     turned = moments[::-1]
-    assert sorted(turned, key=_order) == moments
+    assert sorted(turned, key=timestamp_key) == moments
 
 
 @pytest.mark.parametrize(
