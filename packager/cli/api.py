@@ -85,7 +85,7 @@ def settings() -> None:
     from packager.api.config import ApiSettings
     from packager.settings import API_PREFIX, describe_settings
 
-    typer.echo(describe_settings(ApiSettings, {}, API_PREFIX))
+    typer.echo(describe_settings(ApiSettings, ApiSettings.GROUPS, API_PREFIX))
 
 
 def _check_installed() -> None:

@@ -24,11 +24,11 @@ from packager.kube.names import (
     check_id,
     secret_name,
 )
-from packager.kube.resources import container_resources
 
 if TYPE_CHECKING:
     from packager.kube.job_settings import EngineOfJobs, JobSettings
     from packager.models.packaging import PackagingManifest
+    from packager.models.resources import Resources
 
 PACKAGING_FOLDER = PurePosixPath("/kaniko/packaging")
 MANIFEST_FILE = PACKAGING_FOLDER / "mp.json"
@@ -46,6 +46,7 @@ _FALSE = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
 # The minimum that Kaniko needs to unpack a base image over its root and to run steps in it, measured.
 KANIKO_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETFCAP", "KILL")
 OCI_USER = 10001
+_DISK = "ephemeral-storage"
 _KILLED = 137  # by SIGKILL, for its memory; a disruption by the node is a DisruptionTarget condition
 
 
@@ -241,6 +242,23 @@ def _container(request: JobRequest) -> dict[str, Any]:
     if settings.env_from_secrets:
         container["envFrom"] = [{"secretRef": {"name": name}} for name in settings.env_from_secrets]
     return container
+
+
+def container_resources(own: Resources | None, settings: JobSettings) -> dict[str, Any]:
+    """Return the container's `resources`, with a request for the disk that the work volume may use.
+
+    With a disk limit, Kubernetes sets the request to the limit; a request above it would be refused.
+    """
+    given = own.amounts() if own else {}
+    chosen = {
+        part: {settings.gpu_resource if name == "gpu" else name: value for name, value in given.get(part, {}).items()}
+        for part in ("requests", "limits")
+    }
+    if not any(chosen.values()):
+        chosen = settings.resources.model_dump()
+    if _DISK not in chosen["limits"]:
+        chosen["requests"] = {_DISK: settings.work_size, **chosen["requests"]}
+    return {part: values for part, values in chosen.items() if values}
 
 
 def environment(settings: JobSettings) -> list[dict[str, str]]:

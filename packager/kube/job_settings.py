@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,10 +10,20 @@ from pydantic.alias_generators import to_camel
 
 from packager import __version__
 from packager.errors import UsageError
-from packager.kube.resources import QUANTITY, Resources
 from packager.models.documents import describe
+from packager.models.resources import QUANTITY
 
 EngineOfJobs = Literal["kaniko", "oci"]
+Quantity = Annotated[str, Field(pattern=QUANTITY)]
+
+
+class ContainerResources(BaseModel):
+    """Resources of a container as Kubernetes writes them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    limits: dict[str, Quantity] = Field(default_factory=dict)
 
 
 class JobSettings(BaseModel):
@@ -36,8 +46,8 @@ class JobSettings(BaseModel):
     service_account_name: str = Field(
         default="", description="Service account of the pods. It needs no permissions in the cluster."
     )
-    resources: Resources = Field(
-        default=Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "4Gi"}),
+    resources: ContainerResources = Field(
+        default=ContainerResources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "4Gi"}),
         description="For packagings that name none.",
     )
     gpu_resource: str = Field(

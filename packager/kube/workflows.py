@@ -13,12 +13,12 @@ from packager.kube.job import (
     PROGRAM,
     RETRIED_CODES,
     WORK_FOLDER,
+    container_resources,
     environment,
     security,
 )
 from packager.kube.job_settings import EngineOfJobs, JobSettings
 from packager.kube.names import COMMON_LABELS, ENTITY
-from packager.kube.resources import container_resources
 
 _RESULTS = {
     "image": "The image by tag.",
@@ -65,7 +65,7 @@ def _argo_step(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
         "volumes": _volumes(settings, f"{{{{inputs.parameters.{_SECRET}}}}}"),
         "container": {
             **_step(settings, engine, str(_ARGO_RESULTS)),
-            "resources": container_resources({}, settings),
+            "resources": container_resources(None, settings),
             "securityContext": contexts.container,
         },
     }
@@ -95,7 +95,7 @@ def _tekton_task(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
                     **_step(settings, engine, _TEKTON_RESULTS),
                     "name": "package",
                     "timeout": f"{settings.active_deadline_seconds}s",
-                    "computeResources": container_resources({}, settings),
+                    "computeResources": container_resources(None, settings),
                     "securityContext": {**own, **contexts.container},
                 }
             ],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
@@ -63,7 +63,7 @@ def store(place: Place, registry: Registry, front: FaultProxy) -> Iterator[Store
 
 def log_of(place: Place, store: Store, packaging_id: str) -> str:
     handle = store.runs.get(packaging_id).handle or ""
-    return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, most=1 << 20).data.decode()
+    return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, limit=1 << 20).data.decode()
 
 
 def image_of(store: Store, packaging_id: str) -> str:
@@ -107,7 +107,7 @@ def test_what_is_deleted_leaves_no_process_and_no_folder(
         wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
         assert place.processes() == []
         assert [path for path in place.folder.iterdir() if path.is_dir()] == []
 
@@ -126,7 +126,7 @@ def test_an_edited_packaging_runs_again_without_its_old_results(
         wait_until(lambda: state_of(store, "wine") == "running" and place.processes())
         store.packagings.edit(packaging("wine", base, imageName="wine:3", port=8000))
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
         front.stalled.clear()
         wait_until(lambda: state_of(store, "wine") in _FINAL)
         assert registry.digest("api/wine", "3") == image_of(store, "wine") != first
@@ -135,7 +135,7 @@ def test_an_edited_packaging_runs_again_without_its_old_results(
 
 
 def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
-    place.most_running = 2
+    place.max_running = 2
     for number in range(5):
         store.packagings.create(packaging(f"wine-{number}", base))
     most = 0

@@ -16,7 +16,7 @@ import yaml
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.kubernetes import RUN, KubernetesExecutor
 from packager.api.log_files import read_log
-from packager.api.store.database import Store, open_store
+from packager.api.store import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.kube.cluster import Access, connect
@@ -135,7 +135,7 @@ def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store
     handle = store.runs.get("wine").handle or ""
     folder = executor.log(handle)
     assert folder is not None
-    assert read_log(folder, 0, most=1000).data == b"reading the model\npushed\n"
+    assert read_log(folder, 0, limit=1000).data == b"reading the model\npushed\n"
     with supervisor(store, executor):
         time.sleep(0.5)
     assert status_of(store) == status, "what has ended stays as it ended"
@@ -198,7 +198,7 @@ def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: Kub
         executor.log(store.runs.get("wine").handle or "")
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
     assert server.names("jobs") == server.names("pods") == server.names("secrets") == []
     assert list(executor.runs()) == []
 
@@ -305,7 +305,7 @@ def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
         assert "is left to the next process" in place.log()
         assert "Traceback" not in place.log()
         place.start()
-        wait_until(lambda: not store.runs.abandoned(), 60)
+        wait_until(lambda: not store.runs.orphans(), 60)
         assert server.names("jobs") == server.names("pods") == []
     finally:
         place.close()
@@ -337,16 +337,16 @@ def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executo
         folders = {executor.log(handle) for _ in range(20)}
         (folder,) = folders
         assert folder is not None
-        wait_until(lambda: read_log(folder, 0, most=1000).data == b"reading the model\n")
+        wait_until(lambda: read_log(folder, 0, limit=1000).data == b"reading the model\n")
         server.say("wine-pod1", "building")
-        wait_until(lambda: read_log(folder, 0, most=1000).data.endswith(b"building\n"))
+        wait_until(lambda: read_log(folder, 0, limit=1000).data.endswith(b"building\n"))
         assert len([each for each in server.requests("GET", "pods/log") if each.query.get("follow") == "true"]) <= 2
         server.say("wine-pod1", "pushed")
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
         wait_until(lambda: has_ended(store))
-        assert read_log(folder, 0, most=1000).data == b"reading the model\nbuilding\npushed\n"
+        assert read_log(folder, 0, limit=1000).data == b"reading the model\nbuilding\npushed\n"
 
 
 def test_no_secret_stands_in_a_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:

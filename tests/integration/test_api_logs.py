@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from packager.api.store.leases import Lease
     from tests.integration.registry import Registry
 

@@ -108,11 +108,11 @@ def test_leases_edits_and_times(server: Postgres) -> None:
     assert store.runs.attach(yours, "y")
     edited = store.packagings.edit(NewPackaging.model_validate(packaging("wine")))
     assert edited.updated_at.endswith("Z")
-    [abandoned] = store.runs.abandoned()
+    [abandoned] = store.runs.orphans()
     assert (abandoned.handle, abandoned.owner) == ("y", "you")
-    store.runs.stopped(abandoned)
+    store.runs.remove_orphan(abandoned)
     store.packagings.delete("wine")
-    assert store.runs.abandoned() == []
+    assert store.runs.orphans() == []
     store.close()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.api.executors.local import RunName
-from packager.api.store.database import open_store
+from packager.api.store import open_store
 from packager.api.store.encryption import read_key_file
 from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from packager.api.store.leases import Lease
     from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
@@ -81,7 +81,7 @@ def run_names(place: Place) -> list[RunName]:
 
 def test_no_packaging_is_started_twice(replicas: list[Place], store: Store, registry: Registry, base: str) -> None:
     for place in replicas:
-        place.most_running, place.lease = 3, _LONG
+        place.max_running, place.lease = 3, _LONG
     services = [place.start() for place in replicas]
     for place, service in zip(replicas, services, strict=True):
         place.wait_until_up(service)

@@ -246,7 +246,7 @@ def test_the_service_reads_its_environment_with_postgresql(tmp_path: Path) -> No
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == url
     assert settings.key_file is not None
-    assert read_key_file(settings.key_file).open(read_key_file(settings.key_file).seal({"a": "b"})) == {"a": "b"}
+    assert read_key_file(settings.key_file).decrypt(read_key_file(settings.key_file).encrypt({"a": "b"})) == {"a": "b"}
     assert (settings.oidc_issuer, settings.oidc_audience) == ("https://id.example", "packager")
     assert (settings.oidc_write_claim, settings.output_connection) == ("groups=packagers", "models")
     assert ("PersistentVolumeClaim", "packager-api") not in bodies

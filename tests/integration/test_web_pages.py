@@ -110,7 +110,7 @@ def test_a_token_opens_the_pages_till_one_logs_out(context: BrowserContext, site
     page.goto(f"{site.url}/ui/connections?page=0")
     page.get_by_label("Token").fill("pkgr_nobodys")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not known")
+    expect(page.get_by_role("alert")).to_contain_text("invalid")
     take_picture(page, "login")
     page.get_by_label("Token").fill(site.token)
     page.get_by_role("button", name="Log in").click()
@@ -129,7 +129,7 @@ def test_a_packaging_from_the_editor_to_its_image(page: Page, site: Site, regist
         front.stalled.set()  # the packaging doesn't end before the page has shown that it runs
         connection = {"type": "docker", "uri": front.host + "/pages", "username": "ada", "password": password}
         write(page, site, f"kind: Connection\nid: pages\nspec: {connection}\n---\n{site.packaging('wine', 'pages')}")
-        expect(page.locator("#messages")).to_contain_text("Nothing is wrong.")
+        expect(page.locator("#messages")).to_contain_text("No problems found.")
         page.get_by_role("button", name="Submit").click()
         expect(page.get_by_role("heading", name="wine")).to_contain_text(re.compile("scheduling|running"))
         expect(page.get_by_role("log")).to_contain_text("INFO")
@@ -196,7 +196,7 @@ def test_the_editor_says_what_is_wrong_on_which_line(page: Page, site: Site) -> 
     page.get_by_role("textbox").fill("kind: Connection\nid: [\n")
     expect(problems).to_contain_text(["Line 3 this is no YAML"])
     page.get_by_role("textbox").fill(site.packaging("wine"))
-    expect(page.locator("#messages")).to_contain_text(re.compile("Nothing is wrong"))
+    expect(page.locator("#messages")).to_contain_text(re.compile("No problems found"))
 
 
 def test_a_text_is_sent_once_and_is_not_written_on_meanwhile(page: Page, site: Site) -> None:
@@ -222,7 +222,7 @@ def test_a_check_that_fails_is_told_and_made_again(page: Page, site: Site) -> No
     page.route("**/ui/check", lambda route: route.fulfill(status=401))
     expect(page.locator("#messages")).to_contain_text("logged out")
     page.unroute("**/ui/check")
-    expect(page.locator("#messages")).to_contain_text("Nothing is wrong")
+    expect(page.locator("#messages")).to_contain_text("No problems found")
 
 
 def test_what_others_wrote_is_text(page: Page, site: Site) -> None:

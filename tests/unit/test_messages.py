@@ -22,9 +22,9 @@ from packager.errors import Interrupted, PackagerError
 from packager.kube.api_errors import ApiRequest, failure
 from packager.kube.job_settings import JobSettings
 from packager.kube.names import CONFIG_MAPS, JOBS, PODS, SECRETS, Kind, check_id, check_namespace
-from packager.kube.resources import resource_problems
 from packager.logs.progress import SilentReporter
 from packager.models.documents import read_documents, read_packaging_manifest
+from packager.models.resources import Resources
 from packager.request import Overrides, make_request, parse_argument, pick_application
 from packager.settings import Settings, read_platform
 from packager.sources.artifact import open_artifact
@@ -232,8 +232,12 @@ def add_kubernetes(cases: Cases) -> None:
     cases.add("namespace", check_namespace, "ML")
     cases.lines += [
         f"resources: {problem}"
-        for own in ({"limits": "2Gi"}, {"limits": {"memory": "4 GB"}}, {"requests": {"a b": 1}})
-        for problem in resource_problems(own)
+        for own in (
+            {"limits": {"memory": "4 GB"}},
+            {"requests": {"a b": 1}},
+            {"limits": {"cpu": 1}, "requests": {"cpu": 2}},
+        )
+        for problem in Resources.model_validate(own).problems()
     ]
 
 

@@ -117,31 +117,31 @@ class LocalExecutor:
         """Let go of the folder; what runs goes on."""
         os.close(self._lock)
 
-    def start(self, claim: Lease) -> str:
+    def start(self, lease: Lease, /) -> str:
         """Start a packaging, or find the one that was started already, and return its handle.
 
-        A claim whose own run is lost gets another attempt.
+        After a lost run, start another attempt.
 
         Raises:
             RequestError: It can't be run as it is.
             BuildError: It was lost too often.
             DiskFullError, PackagerError: This machine can't run it now.
         """
-        name = self._next_name(claim)
+        name = self._next_name(lease)
         folder = self._folder(name)
         if not folder.is_held() and _status(folder) is None:
-            self._prepare_and_start(claim.manifest(), folder)
+            self._prepare_and_start(lease.manifest(), folder)
         return self._handle(name)
 
-    def _next_name(self, claim: Lease) -> RunName:
-        last = self._name(claim.handle) if claim.handle else None
-        attempt = last.attempt + 1 if last and last.generation == claim.generation else 1
+    def _next_name(self, lease: Lease) -> RunName:
+        last = self._name(lease.handle) if lease.handle else None
+        attempt = last.attempt + 1 if last and last.generation == lease.generation else 1
         if attempt > _MOST_ATTEMPTS:
             raise BuildError(
-                f"the run of packaging {claim.id!r} was lost {_MOST_ATTEMPTS} times: killed, or the machine went down",
+                f"the run of packaging {lease.id!r} was lost {_MOST_ATTEMPTS} times: killed, or the machine went down",
                 hint="see whether the machine has memory enough; edit the packaging to run it again",
             )
-        return RunName(packaging_id=claim.id, generation=claim.generation, attempt=attempt)
+        return RunName(packaging_id=lease.id, generation=lease.generation, attempt=attempt)
 
     def _prepare_and_start(self, manifest: PackagingManifest, folder: RunFolder) -> None:
         model = self._model(manifest)

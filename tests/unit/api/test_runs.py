@@ -14,12 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.base import LeftoverRun
-from packager.api.executors.job_log import JobLog
-from packager.api.executors.kubernetes import JobHandle
+from packager.api.executors.kubernetes import JobHandle, JobLog
 from packager.api.executors.local import LocalExecutor, LocalSettings, RunName
 from packager.api.executors.run_folder import RunFolder
-from packager.api.garbage_collector import Sweeper
-from packager.api.store.database import Store, open_store
+from packager.api.garbage_collector import GarbageCollector
+from packager.api.store import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.errors import BuildError, ClusterUnreachableError, PackagerError, RequestError, UsageError
@@ -259,7 +258,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def supervisor(store: Store, memory: Memory) -> Iterator[Supervisor]:
-    made = Supervisor(store.runs, memory, SupervisorConfig(owner="one", most_running=2, lease=LEASE))
+    made = Supervisor(store.runs, memory, SupervisorConfig(owner="one", max_running=2, lease=LEASE, retry_seconds=0.01))
     yield made
     made.close()
 
@@ -272,7 +271,7 @@ def go_on(supervisor: Supervisor, until: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_packaging_is_scheduled_run_and_finalized(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     (handle,) = memory.started
@@ -285,7 +284,7 @@ def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supe
     assert memory.stopped == []
 
 
-def test_an_end_that_could_not_be_written_is_written_later(
+def test_final_status_is_stored_after_a_database_outage(
     store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(store)
@@ -309,7 +308,7 @@ def test_an_end_that_could_not_be_written_is_written_later(
     assert len(memory.started) == 1
 
 
-def test_what_cannot_be_claimed_holds_up_nothing_else(
+def test_failing_claim_does_not_delay_the_runs(
     store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(store)
@@ -332,7 +331,7 @@ def test_what_cannot_be_claimed_holds_up_nothing_else(
         time.sleep(0.005)
 
 
-def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_runs_never_exceed_the_limit(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     for number in range(5):
         create(store, f"wine-{number}")
     go_on(supervisor, lambda: len(memory.started) == 2)
@@ -341,7 +340,7 @@ def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor:
     assert len(memory.started) == supervisor.running == 2
 
 
-def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memory: Memory) -> None:
+def test_started_run_without_a_stored_handle_is_not_started_again(store: Store, memory: Memory) -> None:
     create(store)
     (claim,) = store.runs.claim("one", 1, LEASE)
     memory.start(claim)  # and the service was killed
@@ -352,7 +351,7 @@ def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memor
     again.close()
 
 
-def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_lost_run_gets_another_attempt(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     memory.statuses[memory.started[0]] = None
@@ -361,7 +360,7 @@ def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, superviso
     assert status_of(store).state == "running"
 
 
-def test_a_lease_that_runs_out_during_the_start_starts_nothing_else(
+def test_lease_that_expires_during_the_start_starts_no_second_run(
     store: Store, memory: Memory, supervisor: Supervisor
 ) -> None:
     begun, held = threading.Semaphore(0), threading.Event()
@@ -383,7 +382,7 @@ def test_a_lease_that_runs_out_during_the_start_starts_nothing_else(
 
 
 @pytest.mark.parametrize("what", ["edited", "deleted"])
-def test_a_run_that_is_started_in_vain_is_stopped(
+def test_run_is_stopped_if_its_lease_was_lost_during_the_start(
     store: Store, memory: Memory, supervisor: Supervisor, what: str
 ) -> None:
     def change() -> None:
@@ -395,7 +394,7 @@ def test_a_run_that_is_started_in_vain_is_stopped(
 
     create(store)
     memory.on_start = change
-    go_on(supervisor, lambda: memory.forgotten and not store.runs.abandoned())
+    go_on(supervisor, lambda: memory.forgotten and not store.runs.orphans())
     first = memory.started[0]
     assert first in memory.stopped
     assert first in memory.forgotten
@@ -404,7 +403,7 @@ def test_a_run_that_is_started_in_vain_is_stopped(
         assert memory.started[1] != first
 
 
-def test_a_run_of_another_service_is_left_to_it(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_orphaned_run_of_another_service_is_left_to_it(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     (claim,) = store.runs.claim("two", 1, LEASE)
     store.runs.attach(claim, "theirs")
@@ -414,7 +413,7 @@ def test_a_run_of_another_service_is_left_to_it(store: Store, memory: Memory, su
     assert memory.stopped == memory.started == [], "the old run is to be ended by its owner first"
 
 
-def test_a_start_that_fails_for_good_fails_the_packaging(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_final_start_error_fails_the_packaging(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     memory.failures = [RequestError("it is wrong", hint="mend it")]
     go_on(supervisor, lambda: status_of(store).is_final)
@@ -423,10 +422,7 @@ def test_a_start_that_fails_for_good_fails_the_packaging(store: Store, memory: M
     assert status.message == "it is wrong\nhint: mend it"
 
 
-def test_a_start_that_fails_for_now_is_tried_again(
-    store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("packager.api.supervisor._SHORTEST_PAUSE", 0.01)
+def test_retryable_start_error_is_retried(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     memory.failures = [ClusterUnreachableError("nobody answers") for _ in range(2)]
     go_on(supervisor, lambda: status_of(store).message == "nobody answers")
@@ -435,7 +431,7 @@ def test_a_start_that_fails_for_now_is_tried_again(
     assert status_of(store).message == ""
 
 
-def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
+def test_stop_has_a_time_limit_and_unfinished_work_is_repeated(
     store: Store, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, held = threading.Event(), threading.Event()
@@ -469,7 +465,7 @@ def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
     assert stuck.close()
 
 
-def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) -> None:
+def test_deleted_entity_fails_the_packaging_with_a_message(store: Store, local: LocalExecutor) -> None:
     create(store)
     store.connections.delete("registry")
     running = Supervisor(store.runs, local, SupervisorConfig(owner="one", lease=LEASE))
@@ -488,40 +484,40 @@ def left(handle: str, *, days: float = 0.0) -> LeftoverRun:
     return LeftoverRun(packaging_id=name.packaging_id, generation=name.generation, handle=handle, changed=changed)
 
 
-def test_leftovers_are_ended_and_what_is_current_is_not(store: Store, memory: Memory) -> None:
+def test_garbage_collector_stops_leftover_runs_only(store: Store, memory: Memory) -> None:
     create(store)
     (claim,) = store.runs.claim("one", 1, LEASE)
     number = claim.generation
     memory.left = [left(f"wine.{number}.1"), left(f"wine.{number - 1}.1"), left("barley.1.1"), left("busy.1.1")]
-    sweeper = Sweeper(store.runs, memory, is_busy=lambda name: name == "busy", log_days=30)
-    sweeper.sweep()
+    sweeper = GarbageCollector(store.runs, memory, is_busy=lambda name: name == "busy", log_days=30)
+    sweeper.collect()
     assert memory.forgotten == memory.stopped == [f"wine.{number - 1}.1", "barley.1.1"], "one not noted yet may live"
     store.runs.attach(claim, f"wine.{number}.2")
     memory.left, memory.stopped = [left(f"wine.{number}.1"), left(f"wine.{number}.2")], []
-    sweeper.sweep()
+    sweeper.collect()
     assert memory.stopped == [f"wine.{number}.1"]
 
 
-def test_logs_are_kept_for_a_time(store: Store, memory: Memory) -> None:
+def test_old_logs_are_removed(store: Store, memory: Memory) -> None:
     create(store)
     (claim,) = store.runs.claim("one", 1, LEASE)
     handle = f"wine.{claim.generation}.1"
     store.runs.attach(claim, handle)
-    sweeper = Sweeper(store.runs, memory, is_busy=lambda _name: False, log_days=30)
+    sweeper = GarbageCollector(store.runs, memory, is_busy=lambda _name: False, log_days=30)
     memory.left = [left(handle, days=100)]
-    sweeper.sweep()
+    sweeper.collect()
     assert memory.forgotten == [], "it may still run"
     store.runs.record(claim, PackagingStatus(state="succeeded"))
     memory.left = [left(handle, days=29)]
-    sweeper.sweep()
+    sweeper.collect()
     assert memory.forgotten == []
     memory.left = [left(handle, days=31)]
-    sweeper.sweep()
+    sweeper.collect()
     assert memory.forgotten == [handle]
     assert memory.stopped == []
 
 
-def test_what_is_answered_is_what_is_stored(store: Store) -> None:
+def test_stored_json_equals_the_serialized_entities(store: Store) -> None:
     create(store, "barley")
     create(store)
     (claim, _) = store.runs.claim("one", 2, LEASE)
@@ -536,8 +532,8 @@ def test_what_is_answered_is_what_is_stored(store: Store) -> None:
     assert store.packagings.list_json(1, 10, {}) == "[]"
 
 
-def test_a_full_disk_keeps_no_job_from_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_log_does_not_hide_the_end_of_a_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    cluster = cast("Cluster", None)  # it isn't asked: the log's folder can't be made
+    cluster = cast("Cluster", None)  # unused: the folder of the log cannot be created
     JobLog(cluster, "wine", "uid", tmp_path / "file" / "log", most_bytes=1000).finish()
-    assert "the log of wine can't be kept: Not a directory" in caplog.text
+    assert "cannot store the log of wine: Not a directory" in caplog.text

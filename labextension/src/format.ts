@@ -1,16 +1,16 @@
 import { IEntity } from './request';
 
-/** A packaging's state in one word. */
+/** The state of a packaging. */
 export function stateOf(packaging: IEntity): string {
   return packaging.status?.state || 'unknown';
 }
 
-/** One of a packaging's results, or nothing. */
+/** A result of a packaging, or an empty text. */
 export function resultOf(packaging: IEntity, name: string): string {
   return packaging.status?.results?.find(result => result.name === name)?.value ?? '';
 }
 
-/** How long ago a time was, in its largest unit. */
+/** The age of a time in its largest unit. */
 export function ageOf(time: string | undefined, now = Date.now()): string {
   const seconds = Math.max(0, Math.round((now - Date.parse(time ?? '')) / 1000));
   if (Number.isNaN(seconds)) {
