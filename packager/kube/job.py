@@ -233,7 +233,7 @@ def _container(request: JobRequest) -> dict[str, Any]:
         "resources": container_resources(request.manifest.model_packaging.spec.resources, settings),
         "securityContext": security(request.engine).container,
         "terminationMessagePath": TERMINATION_LOG,
-        # A killed program writes no termination log; the last lines of its log tell most then.
+        # A killed program writes no termination log; then the last lines of its log are the best message.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }

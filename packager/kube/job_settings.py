@@ -48,7 +48,7 @@ class JobSettings(BaseModel):
     )
     resources: ContainerResources = Field(
         default=ContainerResources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "4Gi"}),
-        description="For packagings that name none.",
+        description="Resources of packagings without resources of their own.",
     )
     gpu_resource: str = Field(
         default="nvidia.com/gpu", description="Resource name for `gpu` in a packaging's resources."
