@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from packager.engines import Engine
     from packager.engines.selection import EngineRequirements
-    from packager.logs.console import LogFormat
-    from packager.logs.progress import Reporter
+    from packager.logs.progress import LogFormat, Reporter
     from packager.models.connection import Connection
     from packager.result import Outputs
     from packager.sources.stores.location import RemoteModel
@@ -104,14 +103,14 @@ def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, requireme
     name, reason = choose_engine(asked, requirements, platform)
     log.info("engine %s: %s", name.value, reason)
     if name is EngineName.oci:
-        from packager.engines.oci import OciEngine  # noqa: PLC0415  (only what is needed)
+        from packager.engines.oci import OciEngine
 
         return OciEngine(settings, run, os.environ)
     if name is EngineName.kaniko:
-        from packager.engines.kaniko import KanikoEngine  # noqa: PLC0415
+        from packager.engines.kaniko import KanikoEngine
 
         return KanikoEngine(settings, run, os.environ)
-    from packager.engines.buildah import BuildahEngine  # noqa: PLC0415
+    from packager.engines.buildah import BuildahEngine
 
     return BuildahEngine(settings, run, os.environ, checks_model=requirements.check)
 

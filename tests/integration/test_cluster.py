@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from packager.kube import client, packagings
-from packager.kube.client import Access, connect
-from packager.kube.cluster import Cluster
+from packager.kube.cluster import Access, Cluster, connect
 from packager.kube.names import JOBS
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT

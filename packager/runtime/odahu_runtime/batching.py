@@ -30,7 +30,7 @@ class BatchLimits(NamedTuple):
 
 
 def collect(queue: SimpleQueue[Any], first: Any, limits: BatchLimits) -> List[Any]:
-    """Take from the queue what is behind `first`, and what arrives in time; at most one request per allowed row."""
+    """Take the requests behind `first` from the queue, and those that arrive in time; at most one per allowed row."""
     found = [first]
     until = time.monotonic() + limits.seconds
     while len(found) < limits.rows:
@@ -112,6 +112,6 @@ def _shares(prediction: Any, sizes: List[int]) -> Iterator[Any]:
 def _length(prediction: Any) -> int:
     shape = getattr(prediction, "shape", None)
     if isinstance(shape, tuple):
-        # Of what is computed later (dask's) the length isn't known: None, NaN or an object of its own.
+        # The length of a lazy table (dask's) is unknown: None, NaN or an object of its own.
         return shape[0] if shape and isinstance(shape[0], int) else -1
     return len(prediction) if isinstance(prediction, (list, tuple)) else -1

@@ -1,4 +1,4 @@
-"""What a body is made of: compression, characters, and the forms that rows may come in."""
+"""Request and response bodies: compression, character encoding, and the formats of rows."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from .http import Reply, Request
     from .request_validation import RequestValidator
 
-_WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
-_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
+_WORTH_IT = 1024  # bytes; compression makes a smaller response slower and hardly smaller
+_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is too low for an encoded image
 
 
 def plain_body(request: Request, body: bytes, limit: int) -> bytes:
-    """The body as it was before `Content-Encoding`.
+    """Return the body without its `Content-Encoding`.
 
     Raises:
-        InputError: It isn't gzip, or not what it says, or more than `limit` bytes when unpacked.
+        InputError: It is not valid gzip, or unpacks to more than `limit` bytes.
     """
     encoding = request.header("content-encoding")
     if encoding is not None:
@@ -36,7 +36,7 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
     if encoding in (None, "", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
+        raise InputError(f"The body is compressed ({encoding}); send it uncompressed or with gzip", 415)
     try:
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
     except EOFError as error:
@@ -49,7 +49,7 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
 
 
 def packed(request: Request, reply: Reply) -> Reply:
-    """The answer, compressed where the client takes that and it is worth it."""
+    """Return the response, compressed where the client accepts that and it pays off."""
     accepted = request.header("accept-encoding")
     if accepted is None or len(reply.body) < _WORTH_IT or not _takes_gzip(accepted):
         return reply
@@ -60,10 +60,10 @@ def packed(request: Request, reply: Reply) -> Reply:
 
 
 def read_rows(request: Request, body: bytes, validator: RequestValidator) -> Batch:
-    """The rows of a body: Arrow, or CSV with a line of names, where its type says so, else JSON.
+    """Read the rows of a body: Arrow or CSV with a header, by its content type, else JSON.
 
     Raises:
-        InputError: It is none of them; says where.
+        InputError: It is invalid; says where.
     """
     kind = request.header("content-type") or JSON
     if kind != JSON:
@@ -84,10 +84,10 @@ def read_rows(request: Request, body: bytes, validator: RequestValidator) -> Bat
 
 
 def document_of(body: bytes) -> Any:
-    """Read a body of JSON.
+    """Read a JSON body.
 
     Raises:
-        InputError: It isn't; says where.
+        InputError: It is invalid; says where.
     """
     try:
         document = fast_json.loads(body)
@@ -98,7 +98,7 @@ def document_of(body: bytes) -> Any:
 
 
 def _text_of(body: bytes) -> str:
-    """The characters of a body.
+    """Decode a body.
 
     Raises:
         InputError: It isn't UTF-8, or empty.
@@ -145,7 +145,7 @@ def _read_csv(text: str, validator: RequestValidator) -> Batch:
     except csv.Error as error:
         raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
     if columns is None or not data:
-        raise InputError("The CSV has no rows: the first line are the names of the columns")
+        raise InputError("The CSV has no rows: the first line has the names of the columns")
     return Batch(data, columns)
 
 
@@ -157,7 +157,7 @@ def _row(line: List[str], readers: List[Reader]) -> List[Any]:
 
 
 def _value(read: Reader, cell: str) -> Any:
-    """A value; one that isn't of its column's type as what it looks like, for the checks to say where it is."""
+    """Read a value; one of another type than its column's by its look, so that the validation says where it is."""
     try:
         return read(cell)
     except csv_values.CellError:

@@ -1,7 +1,7 @@
-"""What a route does to predict, in steps: it reads rows, calls the model, and writes the answer.
+"""The routes that predict, in steps: read the rows, call the model, write the response.
 
-Each step gives what the next one takes, or an answer where it failed; nothing that the request or the model does gets
-out of a step but as an answer.
+Each step returns the input of the next one, or a reply where it failed. Errors of the request and of the model never
+escape a step: they become replies.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from .model import Model
     from .request_validation import RequestValidator
 
-    Note = Dict[str, Any]  # what of a request its answer repeats
-    Result = Tuple[Any, List[Any]]  # what the model gave, and the names of its columns
+    Note = Dict[str, Any]  # parts of a request that its response repeats
+    Result = Tuple[Any, List[Any]]  # the model's return value, and the names of its columns
 
-_DIGITS = 20  # of a length; Python refuses to read a number of thousands
+_DIGITS = 20  # of a length; Python rejects numbers of thousands of digits
 
 
 class ModelIdentity(NamedTuple):
-    """What the image tells about itself."""
+    """Name and version of the model, from the environment."""
 
     name: str
     version: str
 
 
 class PredictionContext(NamedTuple):
-    """What predictions are made with."""
+    """The objects that predictions need."""
 
     identity: ModelIdentity
     model: Model
@@ -45,19 +45,19 @@ class PredictionContext(NamedTuple):
     log_error: Callable[[str], None]
 
     def failed(self, key: str, request: Request, fault: Exception) -> Reply:
-        """The answer to a failure: an object with the text under `key`. What isn't the request's fault is logged."""
+        """Return the reply to an error, an object with the text under `key`; log it unless the request is invalid."""
         if isinstance(fault, InputError):
             return json_reply(fault.status, outputs.dumps({key: str(fault)}))
         if isinstance(fault, ModelError):
             self.log_error(f"{request.method} {request.path!r}: {fault.details}")
             return json_reply(500, outputs.dumps({key: str(fault)}))
-        lines = traceback.format_exception(type(fault), fault, fault.__traceback__, chain=False)  # one of ours
+        lines = traceback.format_exception(type(fault), fault, fault.__traceback__, chain=False)  # a bug of the runtime
         self.log_error(f"{request.method} {request.path!r}: {''.join(lines).rstrip()}")
         return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
 
 
 class Job(NamedTuple):
-    """What is left to do for a request when its head was read: work that takes the model, and the body if it reads one.
+    """The work for a request that needs the model, and the body if it reads one.
 
     Attributes:
         reads_body: Whether the body has to be read.
@@ -71,7 +71,7 @@ class Job(NamedTuple):
 
 
 class ParsedRequest(NamedTuple):
-    """A request whose rows were read."""
+    """A request whose rows have been read."""
 
     prediction: Prediction
     request: Request
@@ -80,12 +80,12 @@ class ParsedRequest(NamedTuple):
 
 
 class Prediction:
-    """The steps of a route. Any thread may take any of them."""
+    """The steps of a route. Every thread may run each of them."""
 
-    error = "message"  # the key of an answer's text that says what is wrong
+    error = "message"  # the key of the text in an error response
 
     def __init__(self, context: PredictionContext) -> None:
-        """Predict with these."""
+        """Predict with the objects of `context`."""
         self._context = context
         self._model, self._validator, self._metrics = context.model, context.validator, context.metrics
         self._names = [
@@ -98,12 +98,12 @@ class Prediction:
         return Job(reads_body=True, run=self.run, batchable=self if shares else None)
 
     def run(self, request: Request, body: bytes) -> Reply:
-        """Take all the steps."""
+        """Run all the steps."""
         part = self.read(request, body)
         return part if isinstance(part, Reply) else self.complete(part)
 
     def complete(self, part: ParsedRequest) -> Reply:
-        """Take the steps that are left when the rows are read."""
+        """Run the steps after the rows have been read."""
         result = self.predict(part)
         return result if isinstance(result, Reply) else self.finish(part, result)
 
@@ -112,7 +112,7 @@ class Prediction:
         try:
             batch, note = self._read(request, codecs.plain_body(request, body, self._validator.limits.max_body))
             batch = self._validator.validate(batch)
-        except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+        except Exception as fault:  # noqa: BLE001  (every error becomes a reply)
             return self._failed(request, fault)
         self._metrics.asked(len(batch.data))
         return ParsedRequest(self, request, batch, note)
@@ -126,14 +126,14 @@ class Prediction:
             return self._failed(part.request, fault)
 
     def finish(self, part: ParsedRequest, result: Result) -> Reply:
-        """Write the answer."""
+        """Write the response."""
         try:
             return codecs.packed(part.request, self._finish(part.request, part.note, *result))
         except Exception as fault:  # noqa: BLE001
             return self._failed(part.request, fault)
 
     def headers(self, request: Request) -> List[Tuple[str, str]]:
-        """The headers of an answer that name the model, and the request where it has an id."""
+        """Return the headers that name the model, and the request if it has an ID."""
         request_id = request.header("request-id") or request.header("x-request-id")
         return [*self._names, ("Request-Id", header_text(request_id))] if request_id else self._names
 
@@ -148,7 +148,7 @@ class Prediction:
 
 
 class Invoke(Prediction):
-    """`/api/model/invoke`: rows of JSON, CSV or Arrow, and predictions in any of these."""
+    """`/api/model/invoke`: rows in JSON, CSV or Arrow, and predictions in any of these."""
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
         note = {"form": responses.form(request.header("accept"))}
@@ -164,7 +164,7 @@ class Infer(Prediction):
     error = "error"
 
     def __init__(self, context: PredictionContext) -> None:
-        """Predict with these."""
+        """Predict with the objects of `context`."""
         super().__init__(context)
         self._columns = context.validator.schema_validator.names
 

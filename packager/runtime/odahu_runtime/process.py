@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 MEMORY_FOLDER = "/dev/shm"  # noqa: S108
-_USER_NAME = "user"  # where /etc/passwd has none
-_HOME = "/"  # what containers have where nothing else is set
+_USER_NAME = "user"  # without an entry in /etc/passwd
+_HOME = "/"  # the default of containers
 _ADVICE = "mount a writable volume at /tmp (an emptyDir in Kubernetes)"
-_SPARE_FILES = 64  # for listeners, logs, and whatever the model opens
+_SPARE_FILES = 64  # descriptors for listeners, logs and files of the model
 _MIN_CONNECTIONS = 8
 
 
 def complete_environment(environ: MutableMapping[str, str]) -> str:
     """Set TMPDIR, HOME, XDG_CACHE_HOME, USER and LOGNAME where they are missing or name a folder that can't be written.
 
-    Returns: a warning for the log; empty where there is a folder on a disk for all that is written.
+    A container may run as any user, without an entry in /etc/passwd, and with a read-only root file system.
+
+    Returns: a warning for the log; empty if a folder on a disk can be written.
     """
     _set_user(environ)
     temporary = _first_writable(environ.get("TMPDIR"), *TEMPORARY_FOLDERS, environ.get("HOME"))
@@ -65,7 +67,7 @@ def _first_writable(*folders: Optional[str]) -> Optional[str]:
 
 
 def _is_writable(folder: str) -> bool:
-    """Whether a file can be made in it: permissions alone don't tell that its file system is read-only."""
+    """Whether a file can be created in it: permissions don't show a read-only file system."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -82,7 +84,7 @@ def _can_be_made(folder: str) -> bool:
 
 
 def _private_folder(temporary: str) -> str:
-    """A folder of this user's own; the same one at the next start, so that caches outlive a container of a pod."""
+    """Return a private folder of this user; it is the same at the next start, so that caches outlive a container."""
     folder = os.path.join(temporary, f"home-{os.geteuid()}")
     with suppress(OSError):
         os.mkdir(folder, 0o700)
@@ -94,40 +96,40 @@ def _private_folder(temporary: str) -> str:
 
 
 def raise_file_limit() -> None:
-    """Take as many as the system lets this process have."""
+    """Raise the limit of open files to the maximum for this process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def max_connections(most: int) -> int:
-    """The connections that a worker takes from the kernel at once: `most`, or as many as there are descriptors for."""
+    """Return how many connections a worker may accept at once: up to `most`, limited by the file descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return most if soft == resource.RLIM_INFINITY else max(_MIN_CONNECTIONS, min(most, soft - _SPARE_FILES))
 
 
 def open_standard_files() -> None:
-    """Open those of 0, 1 and 2 that whoever started us has closed: else another file gets the number, and our texts.
+    """Open the file descriptors 0, 1 and 2 if they are closed: else another file would get the number, and our output.
 
-    Writing to a standard output that was closed still fails, so that nothing is lost in silence.
+    Writing to a closed standard output still fails, so that no output is lost silently.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:  # noqa: PERF203
-            os.open(os.devnull, mode)  # the lowest number that is free is this one
+            os.open(os.devnull, mode)  # takes the lowest free number, which is this one
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def exit_after_hooks(code: int) -> NoReturn:
-    """End after what is registered for the end was done, without waiting for threads."""
-    atexit._run_exitfuncs()  # noqa: SLF001  (Python's own end waits for the threads first)
+    """Exit after the atexit hooks, without waiting for threads."""
+    atexit._run_exitfuncs()  # noqa: SLF001  (Python's own exit waits for threads first)
     exit_now(code)
 
 
 def exit_now(code: int) -> NoReturn:
-    """End at once."""
+    """Exit at once."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):
             stream.flush()

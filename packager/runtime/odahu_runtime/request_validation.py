@@ -20,11 +20,11 @@ MAX_ROWS = 1_000_000
 _DIGITS = 18
 _SHOWN = 100  # characters of a wrong value
 _ANSWERS = {"true": True, "1": True, "false": False, "0": False}
-TOO_MANY_ROWS = "There are more than {} rows, the most that this service takes at once; send them in parts"
+TOO_MANY_ROWS = "There are more than {} rows, the limit of this service; send them in several requests"
 
 
 class RequestLimits(NamedTuple):
-    """The largest body in bytes, also unpacked; the most rows; whether rows are checked against `info()`."""
+    """The maximum body size in bytes, also unpacked; the maximum of rows; whether rows are checked against `info()`."""
 
     max_body: int = MAX_BODY_BYTES
     max_rows: int = MAX_ROWS
@@ -32,10 +32,10 @@ class RequestLimits(NamedTuple):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> RequestLimits:
-        """Read `ODAHU_MAX_BODY_BYTES`, `ODAHU_MAX_ROWS` and `ODAHU_CHECK_INPUT`; empty is not set.
+        """Read `ODAHU_MAX_BODY_BYTES`, `ODAHU_MAX_ROWS` and `ODAHU_CHECK_INPUT`; an empty value means the default.
 
         Raises:
-            ValueError: One of them is not what it has to be.
+            ValueError: One of them is invalid.
         """
         text = environ.get("ODAHU_CHECK_INPUT") or "true"
         check = _ANSWERS.get(text.lower())
@@ -45,7 +45,7 @@ class RequestLimits(NamedTuple):
 
 
 class RequestValidator(NamedTuple):
-    """The limits of a service and the columns of its model, as far as it tells them."""
+    """The limits of a service and the columns of its model, if `info()` describes them."""
 
     limits: RequestLimits
     columns: Sequence[Column]
@@ -53,37 +53,37 @@ class RequestValidator(NamedTuple):
 
     @classmethod
     def of_model(cls, model: Model, limits: RequestLimits, log_error: Callable[[str], None]) -> RequestValidator:
-        """Ask the model for its columns; one whose `info()` fails is served all the same, unchecked."""
+        """Ask the model for its columns; without them, or where `info()` fails, rows are not checked."""
         columns: Sequence[Column] = ()
         try:
             columns = model.columns()[0]
         except ModelError as error:
             log_error(f"The input is not checked: {error.details}")
         return cls(
-            limits, columns, SchemaValidator(columns, objects=model.mode == "objects", refuse=limits.check_input)
+            limits, columns, SchemaValidator(columns, objects=model.mode == "objects", reject=limits.check_input)
         )
 
     def validate(self, batch: Batch) -> Batch:
-        """The rows as the model takes them.
+        """Return the rows as the model takes them.
 
         Raises:
-            InputError: They are too many, or don't suit the model.
+            InputError: There are too many, or they don't match the model's columns.
         """
         self.check_row_count(len(batch.data))
         return self.schema_validator.apply(batch)
 
     def check_row_count(self, rows: int) -> None:
-        """Refuse more rows than are taken at once.
+        """Check the number of rows.
 
         Raises:
-            InputError: There are more.
+            InputError: There are too many.
         """
         if rows > self.limits.max_rows:
             raise InputError(TOO_MANY_ROWS.format(self.limits.max_rows), 413)
 
 
 def max_body_bytes(environ: Mapping[str, str]) -> int:
-    """The largest body that is read, in bytes.
+    """Return the maximum size of a body in bytes.
 
     Raises:
         ValueError: `ODAHU_MAX_BODY_BYTES` is not a number of bytes.

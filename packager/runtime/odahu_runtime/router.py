@@ -1,4 +1,4 @@
-"""The REST surface of a model: which paths there are, and what each answers."""
+"""The HTTP routes of a model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Router:
-    """The REST surface of one model. Nothing that a request or the model does gets out of it but as an answer.
+    """The HTTP routes of one model. Errors of requests and of the model become replies.
 
     Attributes:
-        closing: Whether the process is about to end, and wants no more requests.
-        metrics: What is counted.
+        closing: Whether the process is about to end and is no longer ready for requests.
+        metrics: The counters of this worker.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class Router:
         environ: Dict[str, str],
         log_error: Callable[[str], None],
         metrics: Optional[Metrics] = None,
-        batches: batching.BatchLimits = batching.BatchLimits(),  # noqa: B008  (it can't change)
+        batches: batching.BatchLimits = batching.BatchLimits(),  # noqa: B008  (immutable)
     ) -> None:
-        """Serve `model` under the name, the version and the limits that `environ` gives.
+        """Serve `model` with the name, the version and the limits in `environ`.
 
         Raises:
             ValueError: A limit is not a number.
@@ -53,7 +53,6 @@ class Router:
         self._invoke = Invoke(self._context)
         base = f"/v2/models/{self._identity.name}"
         versioned = f"{base}/versions/{self._identity.version}"
-        # What is there for each is made once, and not for each request.
         info, metadata, document = self._info(), self._model_metadata(), self._openapi()
         shares = batches.rows > 1 and model.mode == "matrix"
         invoke, infer = (each.job(shares=shares) for each in (self._invoke, Infer(self._context)))
@@ -86,15 +85,15 @@ class Router:
 
     @property
     def max_body(self) -> int:
-        """The largest body that is read, in bytes."""
+        """The maximum size of a body in bytes."""
         return self._context.validator.limits.max_body
 
     def begin(self, request: Request) -> Union[Reply, Job]:
-        """Answer what needs neither the body nor the model; else say what is left to do."""
+        """Reply to a request that needs neither its body nor the model; else return the job that is left."""
         path, method = request.path, request.method
         allowed, handle = self._routes.get(path, ("", None))
         if handle is None:
-            return error_reply(404, f"There is no {path}; there are {', '.join(self._routes)}")
+            return error_reply(404, f"Unknown path {path}; known paths: {', '.join(self._routes)}")
         if method != allowed and not (method == "HEAD" and allowed == "GET"):
             methods = ("GET", "HEAD") if allowed == "GET" else (allowed,)
             message = f"{method} is not allowed for {path}, only {' and '.join(methods)}"
@@ -119,7 +118,7 @@ class Router:
         return json_reply(200, outputs.dumps({"live": True}))
 
     def _ready(self, _request: Request) -> Reply:
-        """The model was loaded before this process took its first request, so only its end makes a difference."""
+        """The model is loaded before the first request, so only the end of the process makes it unready."""
         return json_reply(503 if self.closing else 200, outputs.dumps({"ready": not self.closing}))
 
     def _model_ready(self, _request: Request) -> Reply:
@@ -149,12 +148,12 @@ class Router:
         return self._job(run, error="error")
 
     def _job(self, run: Callable[[Request], Reply], error: str = "message") -> Job:
-        """A job that takes the model but no rows; its failures are answers, as those of a prediction are."""
+        """Return a job that needs the model but no rows; its errors become replies, as those of a prediction do."""
 
         def guarded(request: Request, _: bytes) -> Reply:
             try:
                 return codecs.packed(request, run(request))
-            except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+            except Exception as fault:  # noqa: BLE001  (every error becomes a reply)
                 return self._context.failed(error, request, fault)
 
         return Job(reads_body=False, run=guarded)

@@ -1,4 +1,4 @@
-"""The REST surface as a WSGI application, for gunicorn's own workers: reading bodies."""
+"""The routes as a WSGI application, for gunicorn's own workers, and reading bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Environ = Dict[str, Any]
     StartResponse = Callable[[str, List[Tuple[str, str]]], Any]
 
-# The server leaves a function here that ends the connection after the answer, for where the rest of the body is unread.
+# The server puts a function here that closes the connection after the response, if a part of the body is unread.
 CLOSE = "odahu.close_connection"
 _CHUNK = 64 * 1024
 _DRAIN_SECONDS = 5.0
@@ -51,10 +51,10 @@ class Application(Router):
 
 
 def read_body(environ: Environ, limit: int) -> bytes:
-    """The whole body, of a known length or chunked.
+    """Read the whole body, of a known length or chunked.
 
     Raises:
-        InputError: It has no length, is too large, comes too slowly, or ended early.
+        InputError: It has no length, is too large or too slow, or ended early.
     """
     try:
         if "HTTP_TRANSFER_ENCODING" in environ:
@@ -62,7 +62,7 @@ def read_body(environ: Environ, limit: int) -> bytes:
         return _read_sized(environ, limit)
     except socket.timeout as error:
         _close(environ)
-        raise InputError("The body came too slowly", 408) from error
+        raise InputError("The body was received too slowly", 408) from error
     except (OSError, ValueError) as error:
         _close(environ)
         raise InputError(f"The body can't be read: {error}") from error
@@ -106,7 +106,7 @@ def _read(stream: Any, length: int) -> bytes:
 
 
 def _drain(stream: Any, most: int) -> None:
-    """Read on for a while, since a client that is still sending does not see an answer."""
+    """Read on for a while, since a client that is still sending does not see the response."""
     until = time.monotonic() + _DRAIN_SECONDS
     while most > 0 and time.monotonic() < until:
         part = stream.read(_CHUNK)

@@ -157,7 +157,7 @@ def test_the_words_of_run_are_checked_before_any_work(
 
 def test_an_image_is_named_after_the_archive_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PackagingInput] = []
-    monkeypatch.setattr("packager.cli.package._package", lambda job, *_others: made.append(job))
+    monkeypatch.setattr("packager.cli.builds.package_model", lambda packaging, *_others: made.append(packaging))
     location = "https://store.example/a/wine-1.0.zip?sig=5167a7ure"
     printed = CliRunner().invoke(app, ["build", location])
     assert printed.exit_code == 0, printed.stderr

@@ -57,7 +57,7 @@ def test_requests_share_a_call_and_get_their_own_rows(shape: Any) -> None:
     assert model.calls == [3]
 
 
-def test_a_bad_one_fails_alone() -> None:
+def test_invalid_request_in_a_batch_fails_alone() -> None:
     model = Model()
     answers = ask(model, data(1), data(13), {"data": 5}, data(2))
     assert [status for status, _ in answers] == [200, 500, 400, 200]
@@ -65,13 +65,13 @@ def test_a_bad_one_fails_alone() -> None:
     assert model.calls == [3, 1, 1, 1]
 
 
-def test_a_model_that_gives_other_rows_is_asked_for_each() -> None:
+def test_batch_with_a_wrong_number_of_results_is_predicted_one_by_one() -> None:
     model = Model(lambda rows: rows[:1])
     assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
 
 
 class Later:
-    """What is computed later has no length yet, as dask's tables."""
+    """A lazy table, whose length is unknown, as dask's."""
 
     def __init__(self, rows: list[Any], length: Any) -> None:
         self.rows = rows
@@ -82,13 +82,13 @@ class Later:
 
 
 @pytest.mark.parametrize("length", [None, float("nan"), 2])  # 2 is right, but a sparse matrix can't be cut
-def test_a_table_that_can_not_be_shared_is_asked_for_each(length: Any) -> None:
+def test_batch_result_that_can_not_be_sliced_is_predicted_one_by_one(length: Any) -> None:
     model = Model(lambda rows: Later(rows, length))
     assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
     assert model.calls == [2, 1, 1]
 
 
-def test_only_what_is_alike_shares_a_call() -> None:
+def test_only_requests_of_the_same_shape_share_a_call() -> None:
     model = Model()
     wide = {"data": [[1, 2]]}
     answers = ask(
@@ -98,7 +98,7 @@ def test_only_what_is_alike_shares_a_call() -> None:
     assert sorted(model.calls) == [1, 1, 1, 2]
 
 
-def test_a_call_has_no_more_rows_than_allowed() -> None:
+def test_shared_call_has_at_most_the_allowed_rows() -> None:
     model = Model()
     answers = ask(model, *(data(number) for number in range(7)), data(7, 8, 9, 10), rows=3)
     assert [answer["prediction"][0] for _, answer in answers] == [[number * 2] for number in range(8)]

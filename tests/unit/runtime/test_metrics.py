@@ -23,7 +23,7 @@ def values(metrics: Metrics) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
-def test_every_worker_tells_the_sum_and_a_new_one_counts_on() -> None:
+def test_worker_reports_the_sum_and_its_successor_continues() -> None:
     shared = SharedMetrics(2)
     first, second = shared.acquire(), shared.acquire()
     for metrics, times in ((first, 3), (second, 4)):
@@ -43,7 +43,7 @@ def test_every_worker_tells_the_sum_and_a_new_one_counts_on() -> None:
     assert shared.acquire().slot == -1
 
 
-def test_histograms_hold_what_is_below() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     metrics = Metrics.alone()
     metrics.name_routes({INVOKE: "invoke"})
     for seconds in (0.001, 0.003, 0.2, 99):
@@ -58,7 +58,7 @@ def test_histograms_hold_what_is_below() -> None:
     assert found['odahu_request_seconds_count{route="invoke"}'] == 4
 
 
-def test_a_service_counts_requests_rows_and_errors() -> None:
+def test_metrics_count_requests_rows_and_errors() -> None:
     client = Client(make_model(predict_on_matrix=lambda m, **_: add_up(m) if m[0][0] else 1 / 0))
     client.invoke({"data": [[1], [2], [3]]})
     client.invoke({"data": [[0]]})
@@ -114,7 +114,7 @@ def test_the_log_can_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second["level"], second["message"]) == ("ERROR", "two\nlines")
 
 
-def test_what_is_kept_back_is_told_and_counted_with_the_last() -> None:
+def test_pending_lines_and_counts_are_written_with_the_last_response() -> None:
     shared = SharedMetrics(2)
     one, other = shared.acquire(), shared.acquire()
     one.name_routes({INVOKE: "invoke"})

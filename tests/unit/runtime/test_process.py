@@ -58,13 +58,13 @@ def test_usable_variables_are_kept(temporary: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("temporary")
-def test_the_name_in_passwd_is_the_users() -> None:
+def test_user_name_comes_from_passwd() -> None:
     environ: dict[str, str] = {}
     complete_environment(environ)
     assert environ["USER"] == environ["LOGNAME"] == pwd.getpwuid(os.getuid()).pw_name
 
 
-def test_a_home_in_a_shared_folder_is_never_somebody_elses(temporary: Path, tmp_path: Path) -> None:
+def test_home_in_a_shared_folder_is_private(temporary: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (temporary / f"home-{os.geteuid()}").symlink_to(tmp_path / "theirs")
     environ: dict[str, str] = {}
