@@ -1,7 +1,7 @@
 """Registries that can't be run here, as their users and makers report them: one server, and what differs as data.
 
-By default the answers are those of github.com/opencontainers/distribution-spec. Each difference names the
-report that it was made from. Tests don't wait for the times that a report names (a `Retry-After` of 60).
+By default the answers are those of github.com/opencontainers/distribution-spec. Each difference names the report that
+it was made from. Tests don't wait for the times that a report names (a `Retry-After` of 60).
 """
 
 from __future__ import annotations

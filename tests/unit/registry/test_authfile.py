@@ -112,7 +112,7 @@ def test_renewal_goes_on_after_any_failure(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_renewal_that_hangs_delays_nothing_and_writes_nothing_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(authfile, "_JOIN_SECONDS", 0.01)
     source = TokenSource()
@@ -134,6 +134,7 @@ def test_renewal_that_hangs_delays_nothing_and_writes_nothing_afterwards(
     assert not thread.is_alive()
     assert source.fetched == 2
     assert list(tmp_path.iterdir()) == []
+    assert "can't be renewed" not in caplog.text  # nothing was tried in a folder that is gone
 
 
 def test_expired_login_that_cannot_be_renewed_gives_no_file(tmp_path: Path) -> None:
