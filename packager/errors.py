@@ -302,7 +302,9 @@ class WaitTimeoutError(ClusterError):
 
 
 class ServiceError(PackagerError):
-    """The API service is unreachable or returned an error (shown in the JupyterLab panel).
+    """The API service is unreachable or returned an error.
+
+    The JupyterLab panel shows it.
 
     Attributes:
         status: The HTTP status that the panel's server part returns.

@@ -13,13 +13,11 @@ import typer
 
 from packager import __version__
 from packager.cli.api import api
-from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
-from packager.cli.integration import integration
+from packager.cli.entities import connection, integration
 from packager.cli.options import EXIT_CODES
 from packager.cli.pack import pack
 from packager.cli.package import RunCommand, build, make_run, render
-from packager.models.integrations import APPLICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,13 +35,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _packager(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(value: bool) -> None:  # noqa: FBT001  (Typer's callback)
+    if value:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _packager(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 app.command(cls=RunCommand)(make_run(None))
@@ -72,12 +76,12 @@ def main(application: str | None, *, folder: str | None) -> None:
     if application is not None:
         program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         program.command(cls=RunCommand)(make_run(application))
-        name = APPLICATIONS[application].entry_point
+        name = f"odahu-flow-pack-to-{application.removeprefix('docker-')}"
     _exit_after(partial(program, prog_name=name, obj=folder))
 
 
 def _report(failed: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread, cleaned of secrets as everything that is logged; Python would write it out as it is."""
+    """Log the exception that ended a thread with secrets redacted; Python would print it unredacted."""
     error = failed.exc_value
     if error is not None and not isinstance(error, SystemExit):
         info = (type(error), error, failed.exc_traceback)
@@ -103,6 +107,6 @@ def _exit_after(program: Callable[[], object]) -> None:
         if stream is not None:  # as it is where the caller has closed it
             try:
                 stream.flush()
-            except OSError:  # who should have read it has gone, or its disk is full
+            except OSError:  # the reader has closed the pipe, or the disk is full
                 code = code or int(stream is sys.stdout)
     os._exit(code)

@@ -62,9 +62,7 @@ def packaging(harness: PackagingHarness, port: int, artifact: str) -> dict[str, 
     return {"kind": "ModelPackaging", "id": "wine", "spec": spec}
 
 
-def test_a_model_becomes_an_image_that_predicts(
-    client: OdahuClient, harness: PackagingHarness, password_registry: Registry
-) -> None:
+def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness, password_registry: Registry) -> None:
     uri = f"{password_registry.host}/api"
     password = base64.b64encode(password_registry.password.encode()).decode()
     login = {"username": password_registry.username, "password": password}
@@ -74,10 +72,10 @@ def test_a_model_becomes_an_image_that_predicts(
     missing = write(client, "missing.yaml", registry, rest, packaging(harness, port, "other.zip"))
     assert "created resources: 3" in client.run("bulk", "apply", missing)
 
-    # The client waits for the end and follows the log till then; a failure is told with its reason.
+    # The client waits for the end and follows the log till then; a failure has its reason.
     sound = write(client, "wine.yaml", packaging(harness, port, "wine.zip"))
-    told = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
-    assert "Model wine was packed" in told
+    output = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
+    assert "Model wine was packed" in output
     [entity] = shown(client.run("packaging", "get", *NAME))
     results = {each["name"]: each["value"] for each in entity["status"]["results"]}
     digest = password_registry.digest("api/wine", "1")
@@ -90,7 +88,7 @@ def test_a_model_becomes_an_image_that_predicts(
     assert str(digest) in logs
     assert client.run("packaging", "logs", *NAME, "--follow") == logs
     for secret in (password_registry.password, password):
-        assert secret not in logs + told + client.service.log.read_text()
+        assert secret not in logs + output + client.service.log.read_text()
 
     with image(harness, password_registry, results["imageDigest"], "--read-only") as run, run() as served:
         wait_until_serving(port, served)
@@ -102,7 +100,7 @@ def test_a_model_becomes_an_image_that_predicts(
 
     failing = packaging(harness, port, "wine.zip")
     failing["spec"]["arguments"]["dockerfileBaseImage"] = f"{password_registry.host}/no/base:1"
-    told = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
+    output = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
     [entity] = shown(client.run("packaging", "get", *NAME))
     assert entity["status"]["state"] == "failed"
     assert entity["status"]["reason"] == "image-not-found"

@@ -293,6 +293,26 @@ def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     assert harness.calls == [1, 1]
 
 
+def test_self_check_for_rest_predicts_in_two_threads(harness: BatchHarness, tmp_path: Path) -> None:
+    (tmp_path / "lazy.py").write_text(
+        "import threading\n"
+        "own = None\n"
+        "def init():\n    return 'matrix'\n"
+        "def info():\n    return [{'name': 'a', 'type': 'number', 'example': 1}], []\n"
+        "def predict_on_matrix(matrix, provided_columns_names=None):\n"
+        "    global own\n"
+        "    if own is None:\n"
+        "        own = threading.local()\n"
+        "        own.value = 1\n"
+        "    return [[own.value]], ['one']\n"
+    )
+    own = {"MODEL_LOCATION": str(tmp_path), "MODEL_ENTRYPOINT": "lazy"}
+    assert harness.run("self-check", **own).returncode == 0
+    done = harness.run("self-check", "--for", "rest", **own)
+    assert done.returncode == 4
+    assert "has no attribute 'value'" in done.stderr
+
+
 def test_output_of_the_model_at_exit_is_not_in_the_result(harness: BatchHarness) -> None:
     done = harness.run("self-check", "--format", "json", MOOD="polite")  # exits without the model's exit hooks
     assert (json.loads(done.stdout)["status"], done.stderr) == ("ok", "")

@@ -1,4 +1,4 @@
-"""The folder of one run on this machine: what is asked, what came of it, its log, and whether it is still at work."""
+"""The folder of a local run: its order, its outcome, its log, and the lock that shows whether it is active."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from packager.system.process import HELD
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STUCK_SECONDS = 10.0  # how long processes may take to die of SIGKILL
+_STUCK_SECONDS = 10.0  # time limit for processes to die after SIGKILL
 _PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder; nobody but its user reads it."""
+    """The folder of a run, with mode 0700."""
 
     path: Path
 
     @property
     def lock(self) -> Path:
-        """Is locked (flock(2)) as long as the run's outer process or its worker lives."""
+        """The file that the outer process and its worker lock (flock(2)) as long as they live."""
         return self.path / "lock"
 
     @property
     def order(self) -> Path:
-        """What the run is to do: `words`, the arguments of `packager`, and `logBytes`."""
+        """The order of the run: `args`, the arguments of `packager`, and `logBytes`."""
         return self.path / "order.json"
 
     @property
     def manifest(self) -> Path:
-        """The mp.json, with secrets in clear; gone when the run has ended."""
+        """The mp.json with secrets in clear; removed at the end of the run."""
         return self.path / "mp.json"
 
     @property
     def work(self) -> Path:
-        """Where the run's temporary files lie; gone when it has ended."""
+        """The folder of temporary files; removed at the end of the run."""
         return self.path / "work"
 
     @property
     def termination_log(self) -> Path:
-        """What the packager says at its end: its results, or its error."""
+        """The packager's termination log: its results or its error."""
         return self.path / "termination.json"
 
     @property
@@ -61,12 +61,12 @@ class RunFolder:
 
     @property
     def errors(self) -> Path:
-        """What the outer process itself had to say."""
+        """The error output of the outer process."""
         return self.path / "shim.txt"
 
     @property
     def log(self) -> Path:
-        """The log's folder."""
+        """The folder of the log."""
         return self.path / "log"
 
     @property
@@ -74,10 +74,10 @@ class RunFolder:
         return self.path / "exit.json"
 
     def make(self) -> None:
-        """Make it anew, without anything that an earlier try left.
+        """Create an empty folder; leftovers of an earlier attempt are removed.
 
         Raises:
-            OSError: It can't be made.
+            OSError: The folder cannot be created.
         """
         if self.path.exists():
             remove_folder(self.path)
@@ -85,7 +85,7 @@ class RunFolder:
         self.work.mkdir(mode=0o700)
 
     def is_held(self) -> bool:
-        """Tell whether it is at work."""
+        """Return whether the run is active."""
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -99,10 +99,10 @@ class RunFolder:
         return False
 
     def end_run(self, grace: float, reap: Callable[[], object]) -> None:
-        """End the run: SIGTERM, and SIGKILL after `grace` seconds; return when nothing of it is at work.
+        """Stop the run and wait for its end: SIGTERM, then SIGKILL after `grace` seconds.
 
         Raises:
-            PackagerError: It doesn't end.
+            PackagerError: The run does not end.
         """
         kill_at = time.monotonic() + grace
         asked: set[int] = set()
@@ -110,8 +110,8 @@ class RunFolder:
             now = time.monotonic()
             if now > kill_at + _STUCK_SECONDS:
                 raise PackagerError(
-                    f"processes of {self.path.name} don't die of SIGKILL: {self._holders()}",
-                    hint="they wait for the kernel, mostly for a disk or a network file system",
+                    f"processes of {self.path.name} survive SIGKILL: {self._holders()}",
+                    hint="they are blocked in the kernel, usually by a disk or a network file system",
                 )
             for pid in self._holders():
                 if now > kill_at or pid not in asked:
@@ -122,17 +122,17 @@ class RunFolder:
             reap()
 
     def _holders(self) -> list[int]:
-        """Return the processes that were given the lock: the outer process and its worker."""
+        """Return the processes that hold the lock: the outer process and its worker."""
         found = []
-        for name in os.listdir("/proc"):  # noqa: PTH208  (names, nothing else)
+        for name in os.listdir("/proc"):  # noqa: PTH208  (only names are needed)
             if name.isdigit() and int(name) != os.getpid():
-                with suppress(OSError):  # it has just ended, or is another user's
+                with suppress(OSError):  # just ended, or of another user
                     if Path("/proc", name, "fd", str(HELD)).samefile(self.lock):
                         found.append(int(name))
         return found
 
     def write_exit_code(self, code: int) -> None:
-        """Note how the run ended."""
+        """Record the exit code of the run."""
         temporary = self.path / "exit.json.new"
         with temporary.open("w", encoding="utf-8") as file:
             json.dump({"exitCode": code}, file)
@@ -141,37 +141,37 @@ class RunFolder:
         temporary.replace(self._exit)
 
     def exit_code(self) -> int | None:
-        """Return how the run ended, as the shell counts; None where its outer process was killed."""
+        """Return the exit code of the run; None if its outer process was killed."""
         code = _read_object(self._exit).get("exitCode")
         return code if isinstance(code, int) else None
 
     def results(self) -> dict[str, str]:
-        """Return the packager's results; they are written only when the image stands at its destination."""
+        """Return the packager's results; they exist only if the image was delivered."""
         return {str(name): value for name, value in _read_object(self.result).items() if isinstance(value, str)}
 
     def error(self) -> dict[str, str]:
-        """Return the packager's own error: `code`, `message`, `hint`; empty where it wrote none."""
+        """Return the packager's error: `code`, `message`, `hint`; empty if it wrote none."""
         error = _read_object(self.termination_log).get("error")
         return {str(name): str(value) for name, value in error.items()} if isinstance(error, dict) else {}
 
     def changed(self) -> float:
-        """Return when its log was written to last, or itself made, in seconds since 1970.
+        """Return the time of the last change of the folder or the log, in seconds since 1970.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: The folder was removed.
         """
         return max(path.stat().st_mtime for path in (self.path, *self.log.glob("*")))
 
-    def take_secrets_away(self) -> None:
-        """Remove what the run needed and nobody needs after it."""
+    def remove_secrets(self) -> None:
+        """Remove the input of the run and its temporary files."""
         for path in (self.manifest, self.order):
             path.unlink(missing_ok=True)
         if self.work.exists():
             remove_folder(self.work)
 
     def keep_log_only(self) -> None:
-        """Remove everything but the log: the rest is in the store."""
-        self.take_secrets_away()
+        """Remove everything but the log; the status is in the store."""
+        self.remove_secrets()
         for path in (self.result, self.termination_log, self._exit, self.errors, self.lock):
             with suppress(FileNotFoundError):
                 path.unlink()

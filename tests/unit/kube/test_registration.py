@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError
-from packager.kube import registration
+from packager.kube.registration import register_integrations
 from packager.models.integrations import APPLICATIONS
 from packager.models.integrations.schema import integration
+from packager.system.retries import RetryPolicy
 
+RETRIES = RetryPolicy(attempts=5, sleep=lambda _seconds: None)
 DOCUMENTS = [integration(application, "packager:1") for application in APPLICATIONS.values()]
 
 
@@ -36,9 +38,9 @@ class Api(httpx.BaseTransport):
         return httpx.Response(201 if request.method == "POST" else 200, json={})
 
 
-def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
+def test_new_integration_is_created_and_existing_one_is_replaced() -> None:
     api = Api()
-    registration.register(DOCUMENTS, "https://odahu.example/", "the-token", transport=api)
+    register_integrations(DOCUMENTS, "https://odahu.example/", "the-token", transport=api)
     assert [(request.method, json.loads(request.content)["id"]) for request in api.asked] == [
         ("POST", "docker-rest"),
         ("PUT", "docker-rest"),
@@ -49,29 +51,29 @@ def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
     assert json.loads(api.asked[2].content)["spec"]["entrypoint"] == "odahu-flow-pack-to-cli"
 
 
-def test_an_api_that_comes_up_late_is_waited_for() -> None:
+def test_api_that_starts_late_is_retried() -> None:
     api = Api(failures=3)
-    registration.register(DOCUMENTS, "https://odahu.example", transport=api, pause=0)
+    register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
     assert len(api.asked) == 6
     assert "authorization" not in api.asked[0].headers
 
 
 @pytest.mark.parametrize(
-    ("api", "error", "told"),
+    ("api", "error", "detail"),
     [
         (Api(httpx.Response(401, json={"message": "log in"})), ClusterAccessError, "log in"),
         (Api(httpx.Response(302, headers={"location": "/login"})), ClusterAccessError, "HTTP status 302"),
         (Api(httpx.Response(400, json={"message": "entrypoint is empty"})), ClusterError, "entrypoint is empty"),
         (Api(httpx.Response(500, text="<html>")), ClusterError, "HTTP status 500"),
-        (Api(failures=9), ClusterUnreachableError, "can't be reached: refused"),
+        (Api(failures=9), ClusterUnreachableError, "refused"),
     ],
 )
-def test_a_refusal_is_told(api: Api, error: type[ClusterError], told: str) -> None:
-    with pytest.raises(error, match=told):
-        registration.register(DOCUMENTS, "https://odahu.example", transport=api, pause=0)
+def test_rejection_is_reported(api: Api, error: type[ClusterError], detail: str) -> None:
+    with pytest.raises(error, match=detail):
+        register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
 
 
-def test_the_command_reads_a_folder_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_reads_a_folder_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _self, request: api.handle_request(request))
     (tmp_path / "all.yaml").write_text(CliRunner().invoke(app, ["integrations"]).stdout)
