@@ -661,13 +661,22 @@ def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(harness: Clus
     assert server.names("jobs") == []
 
 
-def test_commands_that_need_no_cluster_load_no_client() -> None:
-    program = "import sys, packager.cli; print({'kubernetes', 'jsonpath_ng'} & {*sys.modules})"
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_that_commands_need(option: str) -> None:
+    heavy = ("pydantic", "httpx", "yaml", "jinja2", "rich", "kubernetes", "packager.settings", "packager.pipeline")
+    program = "import sys\nfrom packager.cli import app\n"
+    program += f"try: app([{option!r}])\nfinally: print({{*{heavy!r}}} & {{*sys.modules}}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
+
+
+def test_commands_without_a_cluster_import_no_kubernetes_client() -> None:
+    program = "import sys, packager.cli.builds, packager.cli.packagings; print({'kubernetes'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_the_client_says_where_it_is_not_installed(harness: ClusterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kubernetes_client_is_reported(harness: ClusterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "packager.kube.cluster", None)  # as in the Job image: the import fails
     done = harness.run("pack", "get")
     assert done.exit_code == 43
