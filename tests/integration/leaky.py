@@ -18,6 +18,7 @@ from packager.system.process import run_command
 if TYPE_CHECKING:
     from packager.image.plan import ImagePlan
 
+sys.path.remove(str(Path(__file__).parent))  # its packaging.py would hide the library of that name
 SECRET = os.environ["PACKAGER_CONDA_CREDENTIALS"].partition("=")[2]
 LEAK, SEEN = os.environ.pop("LEAK"), Path(os.environ.pop("SEEN"))
 UNTIL_SEEN = 'until [ -e "$SEEN" ]; do sleep 0.05; done'

@@ -59,7 +59,7 @@ def test_the_digest_of_a_run_that_ended_well(tmp_path: Path) -> None:
     engine, context, access = make(tmp_path, "exit 0\n")
     assert engine.build(PLAN, context, TO, access).digest == DIGEST
     environment = (tmp_path / "environment").read_text()
-    assert f"DOCKER_CONFIG={tmp_path}/auth\n" in environment
+    assert f"DOCKER_CONFIG={context.parent}/kaniko-" in environment
     assert "USER=" in environment
     assert "s3cret" not in environment
     assert os.listdir(context.parent) == ["context"]  # noqa: PTH208  (names)
