@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from packager import __version__
 from packager.check.model_check import ModelCheck, choose_mode
-from packager.engines.selection import Needs
-from packager.environment.cache.local import LocalEnvironments
-from packager.environment.cache.registry import EnvironmentStore
-from packager.environment.dependencies import DependencyMaker, needs_run_step
+from packager.engines.selection import EngineRequirements
+from packager.environment.cache.local import LocalCache
+from packager.environment.cache.registry import RegistryCache
+from packager.environment.dependencies import DependencyResolver, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME
 from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
@@ -68,7 +68,7 @@ class Tools:
     """
 
     settings: Settings
-    choose_engine: Callable[[Needs], Engine]
+    choose_engine: Callable[[EngineRequirements], Engine]
     run: Runner
     reporter: Reporter
     environ: Mapping[str, str]
@@ -119,8 +119,8 @@ class _PreparedJob:
     access: RegistryAccess
     dependencies: Dependencies
     key: str
-    store: EnvironmentStore | None
-    environments: LocalEnvironments
+    store: RegistryCache | None
+    environments: LocalCache
     model_check: str
 
     def keep_environment(self, built: BuiltImage) -> None:
@@ -145,7 +145,7 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         mode = choose_mode(settings.check, request.arguments.check)
         connections = [connection for connection in (request.push, request.pull) if connection is not None]
         engine = tools.choose_engine(
-            Needs(
+            EngineRequirements(
                 run_steps=needs_run_step(request, artifact),
                 local_base=request.base.in_local_storage,
                 local_output=request.destination.transport != "docker",
@@ -167,12 +167,12 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
         with reporter.stage(f"Looking into the base image {request.base}"):
             base = engine.inspect_base(request.base, access)
         store = _environment_store(request, engine, access, settings)
-        maker = DependencyMaker(
+        resolver = DependencyResolver(
             settings=settings, run=tools.run, reporter=reporter, environ=tools.environ, workspace=work, store=store
         )
         with reporter.stage("Preparing the model's dependencies"):
-            dependencies, key = maker.make(request, artifact, base)
-            server = maker.make_server(request, dependencies)
+            dependencies, key = resolver.resolve(request, artifact, base)
+            server = resolver.choose_http_server(request, dependencies)
         prepared = Prepared(
             model=artifact.root,
             sizes=artifact.sizes,
@@ -187,7 +187,7 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
             packager_version=__version__,
         )
         plan = make_plan(request, prepared)
-        environments = LocalEnvironments.from_settings(settings)
+        environments = LocalCache.from_settings(settings)
         model_check = ""
         if pushes:
             model_check = ModelCheck(
@@ -217,12 +217,12 @@ def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iter
 
 def _environment_store(
     request: PackagingRequest, engine: Engine, access: RegistryAccess, settings: Settings
-) -> EnvironmentStore | None:
+) -> RegistryCache | None:
     repository = engine.environment_repository(request.destination)
     if repository is None:
         return None
     age = timedelta(days=settings.environment_max_age)
-    return EnvironmentStore(repository=repository, access=access, longest_age=age)
+    return RegistryCache(repository=repository, access=access, max_age=age)
 
 
 def _hosts(request: PackagingRequest, engine: Engine, trust: Trust) -> tuple[str, ...]:

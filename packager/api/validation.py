@@ -13,7 +13,7 @@ from packager.errors import RequestError
 from packager.kube.names import check_id
 from packager.kube.resolve import ANY_MODEL
 from packager.models.packaging import ModelPackaging, PackagingManifest, Target
-from packager.request import Overrides, make_request, pick_application
+from packager.request import Overrides, find_integration_type, make_request
 from packager.sources.stores.location import HOLDER_SCHEMES, check_zip_name
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _packager_problems(spec: PackagingSpec, world: ValidationContext, targets_wr
         targets=tuple(Target(name=each.name, connection=world.connections[each.connection_name]) for each in targets),
     )
     try:
-        pick_application(manifest)
+        find_integration_type(manifest)
     except RequestError:
         return []
     try:

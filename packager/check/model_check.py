@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.check.confinement import confinement
-from packager.check.report import UnavailableError, judge, report_words, show
+from packager.check.report import UnavailableError, judge, report_args, show
 from packager.check.sandbox import stage, watch_changes
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from packager.check.confinement import Confinement
-    from packager.environment.cache.local import LocalEnvironments
+    from packager.environment.cache.local import LocalCache
     from packager.image.plan import ImagePlan, StoredLayer
     from packager.image.planner import Dependencies, Prepared
     from packager.logs.progress import Reporter
@@ -65,7 +65,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
 
 PASSED, SKIPPED = "passed", "skipped: "
-_MOST_BYTES = 1 << 20  # of the report
+_MAX_BYTES = 1 << 20  # of the report
 _GRACE = 2.0
 USER_ID = int(docker_rest.USER.partition(":")[0])
 _PRINT_UID = "import os; print(os.getuid())"
@@ -114,7 +114,7 @@ class ModelCheck:
     access: RegistryAccess
     hidden: Callable[[], AbstractContextManager[None]]
     mode: CheckMode
-    environments: LocalEnvironments
+    environments: LocalCache
     in_image: bool = False
     run: Callable[..., Completed] = run_command
 
@@ -189,7 +189,7 @@ class ModelCheck:
             stage(prepared.model, prepared.packed, model, linked=ours)
         moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
         env = self._environment(plan, prepared, moved, scratch)
-        argv = [*python, str(runtime_folder()), *report_words(plan.config)]
+        argv = [*python, str(runtime_folder()), *report_args(plan.config)]
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, and other runs may use it.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
@@ -263,7 +263,7 @@ class ModelCheck:
                 capture=True,
                 grace=_GRACE,
                 seconds=seconds,
-                most=_MOST_BYTES,
+                most=_MAX_BYTES,
                 confine=confined.enter,
             )
         except OutOfBoundsError as error:

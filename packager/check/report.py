@@ -33,7 +33,7 @@ _MEMORY_HINT = (
 )
 
 
-def report_words(config: ImageConfig) -> tuple[str, ...]:
+def report_args(config: ImageConfig) -> tuple[str, ...]:
     """Return the runtime's arguments for a report on the model as the image will run it."""
     command_line = (*config.entrypoint[2:], *config.cmd)
     if command_line == ("cli",):

@@ -19,7 +19,7 @@ from packager.cli.integration import integration
 from packager.cli.options import EXIT_CODES
 from packager.cli.pack import pack
 from packager.cli.package import RunCommand, build, make_run, render
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def pack_to(name: str) -> None:
     """Run the entry point of the platform for one packager."""
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     program.command(cls=RunCommand)(make_run(name))
-    _exit_after(partial(program, prog_name=APPLICATIONS[name].entry_point))
+    _exit_after(partial(program, prog_name=INTEGRATION_TYPES[name].entry_point))
 
 
 def _report(failed: threading.ExceptHookArgs) -> None:

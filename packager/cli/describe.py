@@ -14,8 +14,8 @@ from packager import __version__
 from packager.cli.options import Model, TextFormat, Verbose
 from packager.cli.session import open_session
 from packager.logs.console import LogFormat
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.settings import PREFIX, Settings
 from packager.sources.model import opened_model, workspace
 
@@ -57,7 +57,9 @@ def integrations(
     default_image: Annotated[str, typer.Option(help="Image of the packaging Jobs.")] = DEFAULT_JOB_IMAGE,
 ) -> None:
     """Print the PackagingIntegration documents of docker-rest and docker-cli."""
-    documents = [integration(application, default_image) for application in APPLICATIONS.values()]
+    documents = [
+        integration_document(integration_type, default_image) for integration_type in INTEGRATION_TYPES.values()
+    ]
     if output is TextFormat.json:
         _print(documents, output)
     else:

@@ -11,7 +11,7 @@ import typer
 from packager.engines.selection import EngineName
 from packager.errors import exit_codes
 from packager.logs.console import LogFormat
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.result import TERMINATION_LOG
 
 # The \b keeps the help's formatter from joining the lines.
@@ -85,7 +85,9 @@ TerminationLog = Annotated[
 ]
 Packager = Annotated[
     str | None,
-    typer.Option("--packager", help=f"{' or '.join(APPLICATIONS)}. Default: from the packaging, else docker-rest."),
+    typer.Option(
+        "--packager", help=f"{' or '.join(INTEGRATION_TYPES)}. Default: from the packaging, else docker-rest."
+    ),
 ]
 Files = Annotated[
     list[Path] | None,

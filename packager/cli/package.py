@@ -32,7 +32,7 @@ from packager.errors import UsageError
 from packager.logs.console import LogFormat
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import Job, package, render_context
-from packager.request import Overrides, parse_argument, pick_application
+from packager.request import Overrides, find_integration_type, parse_argument
 from packager.result import Outputs, default_termination_log
 from packager.sources.stores.location import held_model
 
@@ -75,7 +75,7 @@ def _package(job: Job, choices: Choices, session: Session, outputs: Outputs) -> 
 
 def _run(
     words: list[str],
-    application: str | None,
+    integration_type: str | None,
     outputs: Outputs,
     *,
     choices: Choices,
@@ -92,7 +92,7 @@ def _run(
         else:
             model = held_model(manifest)
             session.redactor.add(model.secrets())
-        job = Job(model=model, manifest=manifest, overrides=Overrides(application=application))
+        job = Job(model=model, manifest=manifest, overrides=Overrides(integration_type=integration_type))
         _package(job, choices, session, outputs)
 
 
@@ -117,7 +117,7 @@ class RunCommand(TyperCommand):
         return [str(self.options_metavar), "[MODEL] RESOURCE_FILE"]
 
 
-def make_run(application: str | None) -> Callable[..., None]:
+def make_run(integration_type: str | None) -> Callable[..., None]:
     """Make the command `run`, for one packager or for the one that the packaging's integration names."""
 
     def run(
@@ -142,7 +142,7 @@ def make_run(application: str | None) -> Callable[..., None]:
             termination_log=termination_log or default_termination_log(),
         )
         choices = Choices(engine=engine, platform=platform, refresh=refresh_environment, check=check)
-        _run(words, application, outputs, choices=choices, log_format=log_format, verbose=verbose)
+        _run(words, integration_type, outputs, choices=choices, log_format=log_format, verbose=verbose)
 
     return run
 
@@ -223,10 +223,10 @@ def _make_job(
     manifest = documents.pick(packaging_id)
     if packager is None and not manifest.model_packaging.spec.integration_name:
         packager = "docker-rest"
-    application = pick_application(manifest, packager)
-    values = dict(parse_argument(application, text) for text in arguments or ())
+    integration_type = find_integration_type(manifest, packager)
+    values = dict(parse_argument(integration_type, text) for text in arguments or ())
     if output is None and not manifest.targets:
         name = located.resolve().name if isinstance(located, Path) else located.name
         output = f"oci-archive:{name.removesuffix('.zip')}.oci.tar"
-    overrides = Overrides(application=application.name, arguments=values, output=output)
+    overrides = Overrides(integration_type=integration_type.name, arguments=values, output=output)
     return Job(model=located, manifest=manifest, overrides=overrides)

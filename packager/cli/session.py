@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from packager.engines.kaniko import JOB_IMAGE_MARK
-from packager.engines.selection import EngineName, Place, choose_engine
+from packager.engines.selection import EngineName, HostInfo, choose_engine
 from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, is_disk_full
 from packager.logs.console import set_up_logging
 from packager.logs.redaction import Redactor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from packager.engines import Engine
-    from packager.engines.selection import Needs
+    from packager.engines.selection import EngineRequirements
     from packager.logs.console import LogFormat
     from packager.logs.progress import Reporter
     from packager.models.connection import Connection
@@ -88,10 +88,10 @@ class Session:
         )
 
 
-def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, needs: Needs) -> Engine:
+def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, requirements: EngineRequirements) -> Engine:
     """Choose the engine; only its own module is imported."""
-    place = Place(job_image=JOB_IMAGE_MARK.exists(), cluster="KUBERNETES_SERVICE_HOST" in os.environ)
-    name, reason = choose_engine(asked, needs, place)
+    host = HostInfo(in_job_image=JOB_IMAGE_MARK.exists(), in_cluster="KUBERNETES_SERVICE_HOST" in os.environ)
+    name, reason = choose_engine(asked, requirements, host)
     log.info("engine %s: %s", name.value, reason)
     if name is EngineName.oci:
         from packager.engines.oci import OciEngine  # noqa: PLC0415  (only what is needed)
@@ -103,7 +103,7 @@ def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, needs: Ne
         return KanikoEngine(settings, run, os.environ)
     from packager.engines.buildah import BuildahEngine  # noqa: PLC0415
 
-    return BuildahEngine(settings, run, os.environ, checks_model=needs.check)
+    return BuildahEngine(settings, run, os.environ, checks_model=requirements.check)
 
 
 @contextmanager

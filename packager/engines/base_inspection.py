@@ -1,8 +1,8 @@
 """Inspecting a base image in its registry or layout, without pulling it.
 
 The layers are streamed. Of each layer only the symbolic links, the C library and everything called `python3...` is kept
-in a skeleton of the root file system, which `rootfs` then inspects; a base of many GB takes a few MB of disk. The image
-is not trusted: links are followed inside the skeleton only.
+in a partial root file system, which `rootfs` then inspects; a base of many GB takes a few MB of disk. The image
+is not trusted: links are followed inside it only.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _OPAQUE = ".wh..wh..opq"
 _LIBRARY = re.compile(r"libc\.so\.6|libc-2\.\d+\.so")
 _PROGRAM = re.compile(r"python3(\.\d+)?")
 _PYTHON_FOLDER = re.compile(r"((?:.*/)?lib/python\d+\.\d+)(?:/|$)")
-_MOST_LIBRARY_BYTES = 64 << 20
-_MOST_ENTRIES = 200_000  # of the skeleton
-_MOST_DEPTH = 64
+_MAX_LIBRARY_BYTES = 64 << 20
+_MAX_ENTRIES = 200_000  # of the partial root file system
+_MAX_DEPTH = 64
 _DEPTH_FOLDERS = 6  # of folders that are remembered: what we add lies at /opt/conda/envs/NAME or so
 _DEPTH_LINKS = 3
-_MOST_FOLDERS = 5000
+_MAX_FOLDERS = 5000
 _PLAIN = (0o755, 0, 0)
 _BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a time
 
 
-class RootSkeleton:
+class PartialRootfs:
     """What is kept of a root, in a folder of ours."""
 
     def __init__(self, root: Path) -> None:
@@ -70,7 +70,7 @@ class RootSkeleton:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member that it has seen
                 path = PurePosixPath("/", member.name)
-                if ".." in path.parts or not path.name or len(path.parts) > _MOST_DEPTH:
+                if ".." in path.parts or not path.name or len(path.parts) > _MAX_DEPTH:
                     continue
                 self._lay(archive, member, path)
 
@@ -94,7 +94,7 @@ class RootSkeleton:
             self._keep(BaseFolder(path=name, target=member.linkname))
 
     def _keep(self, folder: BaseFolder) -> None:
-        if len(self._folders) < _MOST_FOLDERS:
+        if len(self._folders) < _MAX_FOLDERS:
             self._folders[folder.path] = folder
 
     def _lay(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath) -> None:
@@ -125,7 +125,7 @@ class RootSkeleton:
             source = self.root.joinpath(*other.parts[1:])
             if source.is_file() and not source.is_symlink():
                 shutil.copyfile(source, place)
-        elif member.isreg() and member.size <= _MOST_LIBRARY_BYTES and (content := archive.extractfile(member)):
+        elif member.isreg() and member.size <= _MAX_LIBRARY_BYTES and (content := archive.extractfile(member)):
             with place.open("wb") as file:
                 shutil.copyfileobj(content, file)
 
@@ -151,7 +151,7 @@ class RootSkeleton:
     def _place(self, path: PurePosixPath) -> Path | None:
         """Return where an entry goes, with its parents made and what was there taken away; None where it can't be."""
         folder = self._folder(path.parent)
-        if folder is None or self._entries >= _MOST_ENTRIES:
+        if folder is None or self._entries >= _MAX_ENTRIES:
             return None
         self._entries += 1
         _remove(folder / path.name)
@@ -187,7 +187,7 @@ class BaseImageInfo:
 
 ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
 _PYTHON_VERSION = re.compile(r"(3\.\d+)(?:\.\d+.*)?")
-_FACTS_FOLDER = "base-images"
+_CACHE_FOLDER = "base-images"
 
 
 def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: Settings) -> BaseImage:
@@ -221,71 +221,71 @@ def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSou
         )
     config = image.config.get("config") or {}
     env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
-    facts = _facts(reference, image, repository, dict(env), settings)
+    info = _inspect_layers(reference, image, repository, dict(env), settings)
     return BaseImage(
         reference=reference,
         digest=reference.digest or image.digest,
-        glibc=facts.glibc,
-        python=facts.python,
+        glibc=info.glibc,
+        python=info.python,
         env=env,
         user=str(config.get("User") or ""),
-        folders=facts.folders,
+        folders=info.folders,
     )
 
 
-def _facts(
+def _inspect_layers(
     reference: Reference, image: RemoteImage, repository: LayerSource, env: dict[str, str], settings: Settings
 ) -> BaseImageInfo:
-    kept = settings.cache_dir / _FACTS_FOLDER / f"{image.digest.replace(':', '-')}.json"
-    if facts := _read_facts(kept):
-        return facts
+    kept = settings.cache_dir / _CACHE_FOLDER / f"{image.digest.replace(':', '-')}.json"
+    if info := _read_cached(kept):
+        return info
     # What the official Python images say of themselves; then the first layer with a C library is enough.
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
         with private_folder("packager-base-", settings.work_dir) as folder:
-            facts = _look(image, repository, folder, env.get("PATH") or DEFAULT_PATH, python)
+            info = _look(image, repository, folder, env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(f"no space left to look into the base image {reference}") from error
         log.warning("the base image %s can't be looked into: %s", reference, error)
         return BaseImageInfo(python=python)
-    _write_facts(kept, facts)
-    return facts
+    _write_cached(kept, info)
+    return info
 
 
 def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, python: str | None) -> BaseImageInfo:
-    skeleton = RootSkeleton(root)
+    rootfs = PartialRootfs(root)
     for blob in image.layers:
         if blob.media_type.endswith("zstd"):
             raise tarfile.ReadError("a layer of it is packed with zstd")
         with repository.layer(blob) as layer:
-            skeleton.add(layer)
+            rootfs.add(layer)
         if python and (glibc := find_glibc(root)):
-            return BaseImageInfo(glibc=glibc, python=python, folders=skeleton.folders())
-    return BaseImageInfo(glibc=find_glibc(root), python=python or find_python(root, path), folders=skeleton.folders())
+            return BaseImageInfo(glibc=glibc, python=python, folders=rootfs.folders())
+    return BaseImageInfo(glibc=find_glibc(root), python=python or find_python(root, path), folders=rootfs.folders())
 
 
-def _read_facts(file: Path) -> BaseImageInfo | None:
+def _read_cached(file: Path) -> BaseImageInfo | None:
     try:
-        facts = json.loads(file.read_bytes())
-        folders = tuple(BaseFolder(**folder) for folder in facts["folders"])
-        return BaseImageInfo(glibc=facts["glibc"], python=facts["python"], folders=folders)
+        info = json.loads(file.read_bytes())
+        folders = tuple(BaseFolder(**folder) for folder in info["folders"])
+        return BaseImageInfo(glibc=info["glibc"], python=info["python"], folders=folders)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_facts(file: Path, facts: BaseImageInfo) -> None:
-    """Keep the facts for the next run, where the cache folder can be written."""
+def _write_cached(file: Path, info: BaseImageInfo) -> None:
+    """Keep the info for the next run, where the cache folder can be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".info-")
         try:
             with os.fdopen(handle, "w") as stream:
-                json.dump(asdict(facts), stream)
+                json.dump(asdict(info), stream)
             Path(name).replace(file)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        log.debug("the facts of a base image can't be kept at %s: %s", file, error)
+        log.debug("the info of a base image can't be kept at %s: %s", file, error)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.base_inspection import ARCHITECTURES
-from packager.engines.buildah_commands import Session, access_words
-from packager.engines.host import Machine, choose_isolation, scrubbed
+from packager.engines.buildah_commands import Session, access_args
+from packager.engines.host import Machine, choose_isolation, safe_environment
 from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.local_outputs import (
     add_docker_manifest,
@@ -150,7 +150,7 @@ class BuildahEngine:
         with ExitStack() as stack:
             with files_at(below):
                 folder = stack.enter_context(private_folder(PREFIX, below))
-                env = scrubbed(self._environ, temporary=folder)
+                env = safe_environment(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)
                     env["CONTAINERS_REGISTRIES_CONF"] = str(folder / "registries.conf")
@@ -195,9 +195,9 @@ def _push(session: Session, image_id: str, reference: Reference, access: Registr
 
     Buildah begins anew with each attempt, and so never ends where every few requests fail.
     """
-    words = access_words(reference, access, session.certificates(reference, access))
+    args = access_args(reference, access, session.certificates(reference, access))
     try:
-        return session.push(image_id, f"docker://{reference}", words, host=reference.host)
+        return session.push(image_id, f"docker://{reference}", args, host=reference.host)
     except EngineTroubleError as trouble:
         log.warning("%s; trying each request again by ourselves", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from packager.check.report import judge, report_words
+from packager.check.report import judge, report_args
 from packager.engines import rootfs
 from packager.engines.build_errors import Attempt, failure, image_not_found, is_retryable, may_be_full
 from packager.engines.free_space import full_folders, layer_size
@@ -62,9 +62,9 @@ class Session:
         """What the containers of this session carry."""
         return str(self.folder / "mounts.conf")
 
-    def buildah(self, *words: str, cwd: Path | None = None, capture: bool = False) -> Completed:
+    def buildah(self, *args: str, cwd: Path | None = None, capture: bool = False) -> Completed:
         """Run a command of Buildah."""
-        argv = ["buildah", "--default-mounts-file", self.mark, *words]
+        argv = ["buildah", "--default-mounts-file", self.mark, *args]
         return self.run(argv, env=self.env, cwd=cwd, capture=capture, on_line=lambda line: log.debug("%s", line))
 
     def find_storage(self) -> Path | None:
@@ -83,11 +83,9 @@ class Session:
                 raise image_not_found(Attempt(stage="inspect", subject=str(reference)))
             return image
         name = reference.with_digest(reference.digest) if reference.digest else str(reference)
-        words = [*pull_words(reference, access, architecture, self.certificates(reference, access)), name]
+        args = [*pull_args(reference, access, architecture, self.certificates(reference, access)), name]
         try:
-            name = Retries(seconds=access.trust.retry_seconds).call(
-                lambda: self._pull(words, reference), f"pull {name}"
-            )
+            name = Retries(seconds=access.trust.retry_seconds).call(lambda: self._pull(args, reference), f"pull {name}")
         except (EngineTroubleError, RegistryUnreachableError) as trouble:
             error = trouble.error if isinstance(trouble, EngineTroubleError) else trouble
             image = self.inspect(name)
@@ -104,11 +102,11 @@ class Session:
         """Return the folder with the certificates for a registry, or None where it needs none."""
         return certificate_folder(self.folder, reference, access.trust)
 
-    def _pull(self, words: list[str], reference: Reference) -> str:
-        done = self.buildah(*words, capture=True)
+    def _pull(self, args: list[str], reference: Reference) -> str:
+        done = self.buildah(*args, capture=True)
         if done.returncode == 0:
             return done.stdout.split()[-1]
-        error = failure(Attempt(stage="pull", subject=words[-1], host=reference.host), done)
+        error = failure(Attempt(stage="pull", subject=args[-1], host=reference.host), done)
         raise EngineTroubleError(error) if is_retryable(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
@@ -135,7 +133,7 @@ class Session:
                     root = Path(done.stdout.strip())
                     return {"glibc": rootfs.find_glibc(root), "python": rootfs.find_python(root, path)}
             else:  # only there, in a mount namespace of its own, can an unprivileged user see it
-                words = (
+                args = (
                     "unshare",
                     "--mount",
                     f"ROOT={container}",
@@ -145,7 +143,7 @@ class Session:
                     str(rootfs.__file__),
                     path,
                 )
-                done = self.buildah(*words, capture=True)
+                done = self.buildah(*args, capture=True)
                 if done.returncode == 0:
                     facts: dict[str, str | None] = json.loads(done.stdout)
                     return facts
@@ -174,10 +172,10 @@ class Session:
         if done.returncode != 0:
             raise failure(Attempt(stage="inspect", subject=image_id[:12]), done)
         limited = replace(self, run=partial(cast("Callable[..., Completed]", self.run), seconds=seconds))
-        words = ("run", "--isolation", isolation, "--user", docker_rest.USER, container, "--")
+        args = ("run", "--isolation", isolation, "--user", docker_rest.USER, container, "--")
         log.info("checking that the model serves in the image")
         try:
-            done = limited.buildah(*words, *plan.config.entrypoint[:2], *report_words(plan.config), capture=True)
+            done = limited.buildah(*args, *plan.config.entrypoint[:2], *report_args(plan.config), capture=True)
         except OutOfBoundsError as error:
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",
@@ -188,7 +186,7 @@ class Session:
         judge(done, in_image=True)
 
     def push(
-        self, image_id: str, where: str, words: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
+        self, image_id: str, where: str, args: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
     ) -> str:
         """Copy an image out of the storage; return the digest, which counts only with an exit code of 0.
 
@@ -197,7 +195,7 @@ class Session:
             PackagerError: It failed for another reason.
         """
         digest_file = self.folder / "digest"
-        done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
+        done = self.buildah("push", *args, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
             error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
             raise EngineTroubleError(error) if host and is_retryable(error, done) else error
@@ -242,7 +240,7 @@ class Session:
         return False
 
 
-def access_words(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
+def access_args(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
     """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP.
 
     For a host with mirrors `registries.conf` says that of each place: `--tls-verify` would overrule it for all of them.
@@ -256,17 +254,17 @@ def access_words(reference: Reference, access: RegistryAccess, certificates: Pat
     ]
 
 
-def pull_words(
+def pull_args(
     reference: Reference, access: RegistryAccess, architecture: str, certificates: Path | None = None
 ) -> list[str]:
     """Return the `pull` command without the image."""
     policy = "missing" if reference.digest else "always"
-    words = access_words(reference, access, certificates)
-    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *words]
+    args = access_args(reference, access, certificates)
+    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *args]
 
 
 def build_args(plan: ImagePlan, isolation: str) -> list[str]:
-    """Return the `build` command without its files and the context; the same plan gives the same words."""
+    """Return the `build` command without its files and the context; the same plan gives the same args."""
     return [
         "build",
         *("--isolation", isolation),

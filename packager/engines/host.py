@@ -70,7 +70,7 @@ def choose_isolation(
     return "oci" if machine.is_root else "rootless"
 
 
-def scrubbed(environ: Mapping[str, str], *, temporary: Path) -> dict[str, str]:
+def safe_environment(environ: Mapping[str, str], *, temporary: Path) -> dict[str, str]:
     """Return what Buildah gets of the environment: where things are and how to reach the network, and no secrets.
 
     Buildah hands the proxy variables on to RUN steps, but not into the image. Its temporary files go to `temporary`.

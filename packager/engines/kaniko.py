@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage, cache_repository, check_cache_repository
 from packager.engines.base_inspection import inspect_remote_base
-from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, safe_environment
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
 from packager.system.signals import private_folder
@@ -147,8 +147,8 @@ class KanikoEngine:
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )
-            words = build_args(build, self._settings, access)
-            done = self._run([self._executor(), *words], env=scrubbed(self._environ, access), on_line=_log_line)
+            args = build_args(build, self._settings, access)
+            done = self._run([self._executor(), *args], env=safe_environment(self._environ, access), on_line=_log_line)
             if done.returncode != 0:
                 output = "\n".join(read_line(line)[1] for line in done.output.splitlines())
                 raise kaniko_failure(plan.base.reference, destination.reference, replace(done, output=output))

@@ -64,7 +64,7 @@ class KanikoBuild:
 
 
 def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
-    """Return the arguments of the executor; the same build gives the same words."""
+    """Return the arguments of the executor; the same build gives the same args."""
     cache = cache_repository(build.destination, settings.kaniko_cache_repo)
     references = (build.base, build.destination, cache)
     hosts = {place.host for reference in references for place in access.trust.endpoints(reference)}
@@ -78,8 +78,8 @@ def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -
         *("--custom-platform", _PLATFORMS[settings.platform]),
         # A flag of its own for each host: the other hosts stay in HTTPS.
         *(word for host in plain for word in ("--insecure-registry", host)),
-        *_trust_words(hosts, access),
-        *(_cache_words(cache.repository, settings) if settings.kaniko_cache else ["--cache=false"]),
+        *_trust_args(hosts, access),
+        *(_cache_args(cache.repository, settings) if settings.kaniko_cache else ["--cache=false"]),
         "--compressed-caching=false",  # else a compressed copy of each layer is held in memory
         # Contents are compared, not only times and sizes: every file of a context has one time, so `redo` could miss
         # what a RUN step changes, and `time` would. COPY names its files, so only plans with RUN steps pay for it.
@@ -96,7 +96,7 @@ def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -
     ]
 
 
-def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
+def _trust_args(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
     """Give the authorities, client certificates and mirrors; flags of their own for each host."""
     trust = access.trust
     for host in sorted(hosts - access.insecure_hosts):
@@ -110,7 +110,7 @@ def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
             yield from ("--registry-map", f"{_NAMES.get(host, host)}={mirror}")
 
 
-def _cache_words(repository: str, settings: Settings) -> list[str]:
+def _cache_args(repository: str, settings: Settings) -> list[str]:
     return [
         "--cache=true",
         *("--cache-repo", repository),
@@ -120,7 +120,7 @@ def _cache_words(repository: str, settings: Settings) -> list[str]:
     ]
 
 
-def scrubbed(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, str]:
+def safe_environment(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, str]:
     """Return Kaniko's environment: no secrets, and the logins in the one file that it is told of.
 
     KANIKO_DIR isn't passed: another value makes Kaniko move its folder and look for the logins there. USER is always

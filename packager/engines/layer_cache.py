@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "localhost/packager-cache/"
-_MOST_IMAGES = 10
+_MAX_IMAGES = 10
 
 
 def cache_name(repository: str, nanoseconds: int) -> str:
@@ -34,7 +34,7 @@ def stale_names(names: Iterable[str]) -> list[str]:
     newest: dict[str, str] = {}
     for repository, _, time in ours:
         newest[repository] = max(time, newest.get(repository, ""))
-    kept = sorted(newest.items(), key=lambda item: item[1], reverse=True)[:_MOST_IMAGES]
+    kept = sorted(newest.items(), key=lambda item: item[1], reverse=True)[:_MAX_IMAGES]
     return sorted(f"{repository}:{time}" for repository, _, time in ours if (repository, time) not in kept)
 
 

@@ -13,8 +13,8 @@ import stat
 import sys
 from pathlib import Path, PurePosixPath
 
-_MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
-_MOST_BYTES = 64 << 20
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_MAX_BYTES = 64 << 20
 _LIBRARY_FOLDERS = (
     "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu",
     "lib64", "usr/lib64", "lib", "usr/lib",
@@ -45,7 +45,7 @@ def resolve(root: Path, path: str) -> PurePosixPath | None:
             done.append(part)
             continue
         links += 1
-        if links > _MOST_LINKS:
+        if links > _MAX_LINKS:
             return None
         target = os.readlink(here)  # noqa: PTH115  (text is wanted: a link's empty parts matter)
         if target.startswith("/"):
@@ -90,7 +90,7 @@ def _read(root: Path, path: str) -> bytes | None:
         os.close(handle)
         return None
     with os.fdopen(handle, "rb") as file:
-        return file.read(_MOST_BYTES)
+        return file.read(_MAX_BYTES)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ class EngineName(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class EngineRequirements:
     """What a packaging needs of its engine.
 
     Attributes:
@@ -33,28 +33,28 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class HostInfo:
     """Where we run.
 
     Attributes:
-        job_image: Whether it's the packager's Job image, which has Kaniko.
-        cluster: Whether it's a pod of Kubernetes.
+        in_job_image: Whether it's the packager's Job image, which has Kaniko.
+        in_cluster: Whether it's a pod of Kubernetes.
     """
 
-    job_image: bool = False
-    cluster: bool = False
+    in_job_image: bool = False
+    in_cluster: bool = False
 
 
-def choose_engine(asked: EngineName, needs: Needs, place: Place) -> tuple[EngineName, str]:
+def choose_engine(asked: EngineName, requirements: EngineRequirements, host: HostInfo) -> tuple[EngineName, str]:
     """Return the engine and why it is that one."""
     if asked is not EngineName.auto:
-        return asked, "it was asked for"
-    if needs.run_steps:
+        return asked, "it was requested"
+    if requirements.run_steps:
         reason = "the image needs a command to run during the build"
-    elif needs.local_base:
+    elif requirements.local_base:
         reason = "the base image is in a local container storage"
     else:
         return EngineName.oci, "no command needs to run during the build"
-    if (place.job_image or place.cluster) and not needs.local_base and not needs.local_output:
+    if (host.in_job_image or host.in_cluster) and not requirements.local_base and not requirements.local_output:
         return EngineName.kaniko, f"{reason}, in a cluster"
     return EngineName.buildah, reason

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "packager-buildah-"
 _LOCK = "lock"
-_MOST_BYTES = 65536
+_MAX_BYTES = 65536
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\"}  # proc_pid_mountinfo(5)
 
@@ -77,7 +77,7 @@ def leftovers(below: Path, *, storage: Path) -> Iterator[Leftover]:
                 continue
             handle = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            note = json.loads(os.read(handle, _MOST_BYTES))
+            note = json.loads(os.read(handle, _MAX_BYTES))
             if note["storage"] == str(storage):
                 yield Leftover(folder=folder, mark=str(note["mark"]))
         except (OSError, ValueError, KeyError, TypeError) as error:

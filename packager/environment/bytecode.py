@@ -28,7 +28,7 @@ _KEPT = 8  # environments whose bytecode is kept; each is about a tenth of its e
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiling:
+class Compilation:
     """A folder of modules and where it will lie in the image.
 
     Attributes:
@@ -75,7 +75,7 @@ def _file_digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def compile_modules(compiling: Compiling, run: Runner) -> bool:
+def compile_modules(compiling: Compilation, run: Runner) -> bool:
     """Write `.pyc` files that name the modules by their paths in the image; tell whether that was possible.
 
     They hold a hash and are never checked against the source: the files' times in the image don't matter. Modules that
@@ -150,7 +150,7 @@ def _keep(modules: list[Path], folder: Path, kept: Path) -> None:
             old.unlink()
 
 
-def _runs(interpreter: Path, compiling: Compiling, run: Runner) -> bool:
+def _runs(interpreter: Path, compiling: Compilation, run: Runner) -> bool:
     if not interpreter.exists():
         return False
     try:

@@ -44,11 +44,11 @@ class Credential:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Channel:
     """A channel: `url` is its name in locks and images, `asked` where its packages are fetched (a mirror, perhaps)."""
 
     url: str
-    asked: str
+    fetch_url: str
 
     @property
     def public(self) -> str:
@@ -120,15 +120,15 @@ def _url_of_name(name: str, settings: Settings) -> str:
     return f"{settings.conda_channel_alias.rstrip('/')}/{name}"
 
 
-def source_of(url: str, settings: Settings) -> tuple[Source, Credential | None]:
+def resolve_mirror(url: str, settings: Settings) -> tuple[Channel, Credential | None]:
     """Find where a channel's packages are fetched: the mirror with the longest matching URL, or the channel itself."""
-    asked, credential = url, None
+    fetch_url, credential = url, None
     for channel, mirror in sorted(settings.conda_mirrors.items(), key=lambda pair: -len(pair[0])):
         start = (channel if "://" in channel else _url_of_name(channel, settings)).rstrip("/")
         if url == start or url.startswith(f"{start}/"):
-            asked, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start) :])
+            fetch_url, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start) :])
             break
-    return Source(url=url, asked=asked), credential
+    return Channel(url=url, fetch_url=fetch_url), credential
 
 
 def configured_credentials(settings: Settings) -> tuple[Credential, ...]:

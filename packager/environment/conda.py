@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from packager.environment import Environment
-from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.bytecode import Compilation, compile_modules
 from packager.environment.cache.local import check_cache
 from packager.environment.conda_file import CondaFile, read_conda_file
-from packager.environment.conda_solver import Linking, link_environment
+from packager.environment.conda_solver import LinkRequest, link_environment
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation, clean_conda_meta
@@ -58,7 +58,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
     with full_disk("making the conda environment"):
         check_cache(settings, "conda", "uv", "bytecode")
         linked = link_environment(
-            Linking(
+            LinkRequest(
                 conda_file=asked,
                 staging=staging,
                 prefix=prefix,
@@ -93,7 +93,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
             digest = lock_digest(lock, target.platform, prefix)
         with reporter.stage("compiling modules"):
             compile_modules(
-                Compiling(
+                Compilation(
                     interpreter=staging / "bin" / "python",
                     version=version,
                     folder=site_packages.parent,

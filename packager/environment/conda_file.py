@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from packager.settings import Settings
 
 _log = logging.getLogger(__name__)
-_LONGEST_NAME = 100
-_LONGEST_NUMBER = 80  # characters; the time to read a number grows with the square of its length
+_MAX_NAME_LENGTH = 100
+_MAX_NUMBER_LENGTH = 80  # characters; the time to read a number grows with the square of its length
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HINT = "correct the model's conda file; docs/dependencies.md says what may stand in it"
 _EXPORT_HINT = "take an environment file: `conda env export --from-history`, with the pip section added"
@@ -134,7 +134,7 @@ class _Loader(TextLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002  (PyYAML's)
         """Refuse what takes long to read."""
         if node.tag != "tag:yaml.org,2002:str" and isinstance(node, yaml.ScalarNode):  # noqa: SIM102  (one question each)
-            if len(node.value) > _LONGEST_NUMBER:
+            if len(node.value) > _MAX_NUMBER_LENGTH:
                 raise yaml.MarkedYAMLError(problem="a number is too long", problem_mark=node.start_mark)
         return super().construct_object(node, deep=deep)
 
@@ -184,7 +184,7 @@ def _name(path: Path, value: object) -> str:
         return "model"
     text = value if isinstance(value, str) else sanitize(repr(value))
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
-    if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _LONGEST_NAME:
+    if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _MAX_NAME_LENGTH:
         raise _error(path, f"`name` {text[:200]!r} can't name a folder", hint="use letters, digits, '-', '_' and '.'")
     return slug
 

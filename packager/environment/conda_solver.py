@@ -29,10 +29,10 @@ from rattler import Channel as RattlerChannel
 from rattler.exceptions import FetchRepoDataError, GatewayError, InvalidChannelError, SolverError
 
 from packager.environment.channels import (
+    Channel,
     Credential,
-    Source,
     configured_credentials,
-    source_of,
+    resolve_mirror,
     split_credential,
     without_credentials,
 )
@@ -61,13 +61,13 @@ _BUILDS_HINT = (
     "the conda file names builds, as a full `conda env export` does, and those are one platform's: "
     "take `conda env export --from-history`, or leave the builds out"
 )
-_SETTLE = 0.1  # seconds between two looks
-_SETTLED = 2  # looks in a row that must find nothing new
-_LONGEST_SETTLING = 5.0  # seconds
+_SETTLE_INTERVAL = 0.1  # seconds between two looks
+_SETTLED_SAMPLES = 2  # looks in a row that must find nothing new
+_MAX_SETTLE_TIME = 5.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linking:
+class LinkRequest:
     """What to link, where, and with what.
 
     Attributes:
@@ -87,11 +87,11 @@ class Linking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linked:
+class LinkedEnvironment:
     """A linked environment: its packages, and the channels they came from."""
 
     records: tuple[RepoDataRecord, ...]
-    sources: tuple[Source, ...]
+    channels: tuple[Channel, ...]
 
     def record_of(self, name: str) -> RepoDataRecord | None:
         """Find a package by its name."""
@@ -99,13 +99,13 @@ class Linked:
 
     def public_url(self, url: str) -> str:
         """Make a package's or a channel's URL one that may go into an image: no mirror, no path of ours, no secret."""
-        for source in self.sources:
-            if url == source.asked or url.startswith(f"{source.asked}/"):
-                return source.public + url[len(source.asked) :]
+        for channel in self.channels:
+            if url == channel.fetch_url or url.startswith(f"{channel.fetch_url}/"):
+                return channel.public + url[len(channel.fetch_url) :]
         return split_credential(url)[0]
 
 
-def link_environment(linking: Linking) -> Linked:
+def link_environment(linking: LinkRequest) -> LinkedEnvironment:
     """Solve the conda file for the image's platform and link the packages into the staging folder.
 
     Raises:
@@ -114,14 +114,14 @@ def link_environment(linking: Linking) -> Linked:
         InstallError: A package can't be fetched or linked.
         DiskFullError: No space is left.
     """
-    found = [source_of(url, linking.settings) for url in linking.conda_file.channels]
+    found = [resolve_mirror(url, linking.settings) for url in linking.conda_file.channels]
     credentials = (
         *(credential for _, credential in found if credential),
         *linking.conda_file.credentials,
         *configured_credentials(linking.settings),
     )
-    sources = tuple(source for source, _ in found)
-    if not sources:
+    channels = tuple(channel for channel, _ in found)
+    if not channels:
         raise DependenciesError(
             "the conda file leaves no channel to ask", hint="`nodefaults` takes the default channels away: name another"
         )
@@ -129,7 +129,7 @@ def link_environment(linking: Linking) -> Linked:
         settled = False
         try:
             with future_loop() as loop:
-                linked = loop.run_until_complete(_solve_and_link(linking, sources, config))
+                linked = loop.run_until_complete(_solve_and_link(linking, channels, config))
             settled = True
         finally:
             if not settled:
@@ -141,9 +141,9 @@ def link_environment(linking: Linking) -> Linked:
 
 def _wait_until_quiet(folder: Path) -> None:
     """Wait until nothing is written into a folder any more, a few seconds at most."""
-    deadline, before, equal = time.monotonic() + _LONGEST_SETTLING, _extent(folder), 0
-    while equal < _SETTLED and time.monotonic() < deadline:
-        time.sleep(_SETTLE)
+    deadline, before, equal = time.monotonic() + _MAX_SETTLE_TIME, _extent(folder), 0
+    while equal < _SETTLED_SAMPLES and time.monotonic() < deadline:
+        time.sleep(_SETTLE_INTERVAL)
         extent = _extent(folder)
         before, equal = extent, equal + 1 if extent == before else 0
 
@@ -159,18 +159,18 @@ def _extent(folder: Path) -> tuple[int, int]:
     return count, size
 
 
-async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:
+async def _solve_and_link(linking: LinkRequest, channels: tuple[Channel, ...], config: Config) -> LinkedEnvironment:
     cache = linking.settings.cache_dir / "conda"
     client = Client.from_config(config)
     gateway = Gateway(cache_dir=cache / "repodata", client=client)
     hint = _BUILDS_HINT if any(MatchSpec(text).build for text in linking.conda_file.specs) else _SOLVE_HINT
-    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources, hint):
-        records = await _solve(linking, sources, gateway)
+    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(channels, hint):
+        records = await _solve(linking, channels, gateway)
     _log.info("solved: %d packages", len(records))
     with (
         linking.reporter.stage(f"linking {len(records)} conda packages"),
         linking.reporter.task("conda packages", len(records), unit="packages") as advance,
-        _errors_of_rattler(sources),
+        _errors_of_rattler(channels),
     ):
         await install(
             records,
@@ -183,26 +183,28 @@ async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config:
             alternative_target_prefix=str(linking.prefix),
             reporter=cast("InstallerReporter", _Progress(advance)),
         )
-    return Linked(records=tuple(sorted(records, key=lambda record: record.name.normalized)), sources=sources)
+    return LinkedEnvironment(
+        records=tuple(sorted(records, key=lambda record: record.name.normalized)), channels=channels
+    )
 
 
-async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway) -> list[RepoDataRecord]:
-    channels = [RattlerChannel(source.asked) for source in sources]
+async def _solve(linking: LinkRequest, channels: tuple[Channel, ...], gateway: Gateway) -> list[RepoDataRecord]:
+    rattler_channels = [RattlerChannel(channel.fetch_url) for channel in channels]
     platforms = [Subdir(linking.target.platform), Subdir("noarch")]
-    asked = {source.url: source.asked for source in sources}
+    fetch_urls = {channel.url: channel.fetch_url for channel in channels}
     specs = []
     for text in linking.conda_file.specs:
         channel, colons, rest = text.rpartition("::")
-        specs.append(MatchSpec(f"{asked.get(channel, channel)}::{rest}" if colons else rest))
+        specs.append(MatchSpec(f"{fetch_urls.get(channel, channel)}::{rest}" if colons else rest))
     # The pip section is installed by uv. A channel without pip is fine, therefore; where there is a pip, it stays asked
     # for, because it brings setuptools, which models import without knowing.
     if any(spec.name.normalized == "pip" for spec in specs):
-        candidates = await gateway.query(channels, platforms, ["pip"], recursive=False)
+        candidates = await gateway.query(rattler_channels, platforms, ["pip"], recursive=False)
         if not any(candidates):
             _log.info("no channel has pip: leaving it out (the pip section doesn't need it)")
             specs = [spec for spec in specs if spec.name.normalized != "pip"]
     return await solve(
-        sources=_ranked(sources, linking.conda_file.defaults),
+        sources=_ranked(channels, linking.conda_file.defaults),
         specs=specs,
         constraints=[MatchSpec(f"python>={OLDEST_PYTHON}")],
         gateway=gateway,
@@ -211,14 +213,14 @@ async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway
     )
 
 
-def _ranked(sources: tuple[Source, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
+def _ranked(channels: tuple[Channel, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
     """Return the channels in the order of their priority; those of `defaults` are one."""
-    group = list(dict.fromkeys(source.asked for source in sources if source.url in defaults))
+    group = list(dict.fromkeys(channel.fetch_url for channel in channels if channel.url in defaults))
     ranked: list[RattlerChannel | MultiSource] = []
-    for source in sources:
-        if source.asked not in group:
-            ranked.append(RattlerChannel(source.asked))
-        elif source.asked == group[0]:
+    for channel in channels:
+        if channel.fetch_url not in group:
+            ranked.append(RattlerChannel(channel.fetch_url))
+        elif channel.fetch_url == group[0]:
             ranked.append(MultiSource("defaults", group))
     return ranked
 
@@ -263,7 +265,7 @@ def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Ite
 
 
 @contextmanager
-def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
+def _errors_of_rattler(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
     try:
         yield
     except PackagerError:
@@ -276,9 +278,9 @@ def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> 
         ) from error
     except (GatewayError, FetchRepoDataError, InvalidChannelError) as error:
         text = without_credentials(str(error))
-        named = [source for source in sources if source.asked in text] or list(sources)
+        named = [channel for channel in channels if channel.fetch_url in text] or list(channels)
         raise ChannelError(
-            f"the conda channel {' or '.join(_described(source) for source in named)} can't be read: {text}",
+            f"the conda channel {' or '.join(_described(channel) for channel in named)} can't be read: {text}",
             hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL names another "
             "place, PACKAGER_CONDA_CREDENTIALS what it wants to see",
         ) from error
@@ -293,8 +295,8 @@ def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> 
         ) from error
 
 
-def _described(source: Source) -> str:
-    return source.url if source.asked == source.url else f"{source.url} (mirror {source.asked})"
+def _described(channel: Channel) -> str:
+    return channel.url if channel.fetch_url == channel.url else f"{channel.url} (mirror {channel.fetch_url})"
 
 
 class _Progress:

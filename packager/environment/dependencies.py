@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypedDict
 
 from packager.environment import ImageTarget
-from packager.environment.cache.registry import Inputs
+from packager.environment.cache.registry import CacheInputs
 from packager.errors import DependenciesError
 from packager.image.planner import PACKAGES_FOLDER, Dependencies, base_conda
 from packager.image.runtime_layer import gunicorn_version
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from packager.environment import Environment
-    from packager.environment.cache.registry import EnvironmentStore
-    from packager.environment.http_server import Server
+    from packager.environment.cache.registry import RegistryCache
+    from packager.environment.http_server import HttpServer
     from packager.image.plan import BaseImage
     from packager.logs.progress import Reporter
     from packager.request import PackagingRequest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class EnvironmentInputs(TypedDict):
+class InstallInputs(TypedDict):
     """What both ways of making an environment take."""
 
     artifact_root: Path
@@ -42,7 +42,7 @@ class EnvironmentInputs(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DependencyMaker:
+class DependencyResolver:
     """What dependencies are made with.
 
     Attributes:
@@ -55,9 +55,9 @@ class DependencyMaker:
     reporter: Reporter
     environ: Mapping[str, str]
     workspace: Path
-    store: EnvironmentStore | None = None
+    store: RegistryCache | None = None
 
-    def make(self, request: PackagingRequest, artifact: Artifact, base: BaseImage) -> tuple[Dependencies, str]:
+    def resolve(self, request: PackagingRequest, artifact: Artifact, base: BaseImage) -> tuple[Dependencies, str]:
         """Return the dependencies, and the key under which they are to be kept (empty when they are not).
 
         Raises:
@@ -84,7 +84,7 @@ class DependencyMaker:
             words = (target.platform, target.glibc, target.python or "" if binaries.dependencies == "pip" else "")
             # The layer holds the folders above it as they are in the base.
             above = {str(path)[1:] for path in (prefix, *prefix.parents)}
-            inputs = Inputs(
+            inputs = CacheInputs(
                 kind=binaries.dependencies,
                 file=file,
                 artifact_root=artifact.root,
@@ -98,15 +98,15 @@ class DependencyMaker:
                 return found, ""
         return self._install(file, artifact, target, prefix, kind=binaries.dependencies), key
 
-    def make_server(self, request: PackagingRequest, dependencies: Dependencies) -> Server | None:
+    def choose_http_server(self, request: PackagingRequest, dependencies: Dependencies) -> HttpServer | None:
         """Choose what the image answers HTTP with, and fetch it for the image's Python; None where it doesn't answer.
 
         Raises:
             DependenciesError: It can't be fetched, or what the settings ask for doesn't run on that Python.
         """
-        if request.application.command(request.arguments).port is None:
+        if request.integration_type.command(request.arguments).port is None:
             return None
-        from packager.environment.http_server import Server, choose_server, fetch_granian  # noqa: PLC0415  (as below)
+        from packager.environment.http_server import HttpServer, choose_server, fetch_granian  # noqa: PLC0415  (as below)
 
         settings, python = self.settings, dependencies.python_version
         if choose_server(settings.server, python) == "granian":
@@ -119,14 +119,14 @@ class DependencyMaker:
                 environ=self.environ,
             )
         else:
-            server = Server(name="gunicorn", version=gunicorn_version())
+            server = HttpServer(name="gunicorn", version=gunicorn_version())
         log.info("the image serves with %s on Python %s", server, python or "of the base's environment")
         return server
 
     def _install(
         self, file: Path, artifact: Artifact, target: ImageTarget, prefix: PurePosixPath, *, kind: str
     ) -> Dependencies:
-        inputs: EnvironmentInputs = {
+        inputs: InstallInputs = {
             "artifact_root": artifact.root,
             "workspace": self.workspace,
             "target": target,

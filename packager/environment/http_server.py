@@ -35,7 +35,7 @@ _KEPT = ("granian/_granian*.so", "orjson/orjson*.so")  # the compiled parts alon
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class HttpServer:
     """What answers HTTP in the image.
 
     Attributes:
@@ -77,7 +77,7 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
     run: Runner,
     reporter: Reporter,
     environ: Mapping[str, str],
-) -> Server:
+) -> HttpServer:
     """Fetch granian for the image's Python, once: later runs find it in the cache and need no index.
 
     Raises:
@@ -115,7 +115,7 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
                     hint=f"{error.hint}; or set PACKAGER_SERVER=gunicorn, which is slower and needs no index",
                 ) from error
             _keep(staging, cached)
-    return Server(name="granian", version=version, vendor=cached)
+    return HttpServer(name="granian", version=version, vendor=cached)
 
 
 def _keep(installed: Path, cached: Path) -> None:

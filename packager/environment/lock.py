@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path, PurePosixPath
 
-    from packager.environment.conda_solver import Linked
+    from packager.environment.conda_solver import LinkedEnvironment
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -44,7 +44,7 @@ def _is_uvs(folder: Path) -> bool:
     return installer.is_file() and installer.read_text(encoding="utf-8").strip() == "uv"
 
 
-def lock_text(platform: str, linked: Linked | None, packages: Iterable[PipPackage]) -> str:
+def lock_text(platform: str, linked: LinkedEnvironment | None, packages: Iterable[PipPackage]) -> str:
     """Write the lock: conda's explicit form, `URL#sha256`, and the pip packages as comments in it.
 
     `conda create --file` and `micromamba create --file` read it. Channels appear by the name that the model's file

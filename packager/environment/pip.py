@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.environment import Environment
-from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.bytecode import Compilation, compile_modules
 from packager.environment.cache.local import check_cache
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
@@ -97,7 +97,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
         with reporter.stage("compiling modules"):
             same = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
             compile_modules(
-                Compiling(
+                Compilation(
                     interpreter=Path(sys.executable) if same else None,
                     version=target.python,
                     folder=staging,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import PurePosixPath
 
-_LONGEST_SHEBANG = 127  # Linux before 5.1 cuts a longer one off (fs/binfmt_script.c)
+_MAX_SHEBANG = 127  # Linux before 5.1 cuts a longer one off (fs/binfmt_script.c)
 _PLAIN = re.compile(rb"#!([^\s]+)([^\n]*)\n")
 # What pip and uv write when the interpreter's path is too long or has a space: a shell that starts it.
 _SHELL = re.compile(rb"#!/bin/sh\n'''exec' (?:\"([^\"\n]+)\"|'([^'\n]+)'|([^\s]+)) \"\$0\" \"\$@\"\n' '''\n")
@@ -143,7 +143,7 @@ def _row(row: list[str], path: Path | None) -> list[str]:
 def shebang(program: bytes, arguments: bytes = b"") -> bytes:
     """Write a script's first line; through a shell where the kernel couldn't read it."""
     line = b"#!" + program + (b" " + arguments if arguments else b"")
-    if len(line) <= _LONGEST_SHEBANG and (b" " not in program or program.startswith(b"/usr/bin/env ")):
+    if len(line) <= _MAX_SHEBANG and (b" " not in program or program.startswith(b"/usr/bin/env ")):
         return line + b"\n"
     return b"#!/bin/sh\n'''exec' \"" + program + b'" "$0" "$@"\n\' \'\'\'\n'
 

@@ -31,7 +31,7 @@ _FILE = re.compile(r"file:", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][\w+.@-]*:(?=\S)")
 _CONDA = re.compile(r"@EXPLICIT|[\w.-]+=[^=\s]+(=[^=\s]*)?")
 _DEPTH = 10  # files that include files
-_MOST_FILES = 1000  # that are included; one that is included twice counts twice
+_MAX_FILES = 1000  # that are included; one that is included twice counts twice
 _HINT = "correct the model's pip requirements; docs/dependencies.md says what may stand in them"
 
 
@@ -235,8 +235,8 @@ class _Reader:
         except OSError as error:
             raise self.error(line, f"can't be read: {error.strerror or error}") from error
         self.included.append(len(text))
-        if len(self.included) > _MOST_FILES or sum(self.included) > MAX_SIZE:
-            limits = f"{_MOST_FILES:,} files or {MAX_SIZE:,} characters"
+        if len(self.included) > _MAX_FILES or sum(self.included) > MAX_SIZE:
+            limits = f"{_MAX_FILES:,} files or {MAX_SIZE:,} characters"
             raise self.error(line, f"includes more than {limits}, with the files before it")
         reader = replace(self, file=path, depth=self.depth + 1)
         return Requirements.joined(reader.read(inner) for inner in _logical_lines(text.splitlines()))

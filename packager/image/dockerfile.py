@@ -62,7 +62,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  (no HTML: every value passes one of the filters below)
     )
-    environment.filters.update({"quote": quote, "words": words, "token": token})
+    environment.filters.update({"quote": quote, "exec_form": exec_form, "token": token})
     return environment
 
 
@@ -75,7 +75,7 @@ def quote(value: str) -> str:
     return '"' + re.sub(r'(["\\$])', r"\\\1", _one_line(value)) + '"'
 
 
-def words(values: Sequence[str]) -> str:
+def exec_form(values: Sequence[str]) -> str:
     """Write an exec-form array.
 
     Raises:

@@ -118,7 +118,7 @@ def base_conda(
 def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
     """Say what the image is: base, then environment, runtime and model, so that what changes least lies lowest."""
     dependencies, model = prepared.dependencies, prepared.manifest.model
-    command = request.application.command(request.arguments)
+    command = request.integration_type.command(request.arguments)
     runtime = Layer(name="runtime", contents=prepared.runtime)
     env = [
         *dependencies.variables,
@@ -143,7 +143,7 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
         steps=(*install, runtime, *_model_layers(prepared)),
         config=ImageConfig(
             env=tuple(env),
-            entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),
+            entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.args),
             cmd=command.options,
             labels=_labels(prepared),
             exposed_port=command.port,

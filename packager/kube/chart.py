@@ -15,8 +15,8 @@ from packager import __version__
 from packager.kube.chart_api import METADATA_ADDRESSES, ApiValues, Port, Section
 from packager.kube.job_settings import JobSettings
 from packager.kube.workflows import argo_template, tekton_tasks
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -119,7 +119,10 @@ class ChartValues(Section):
 
 def chart_files() -> dict[str, str]:
     """Return the generated files of the chart, by their path in it."""
-    documents = {application.name: integration(application, "") for application in APPLICATIONS.values()}
+    documents = {
+        integration_type.name: integration_document(integration_type, "")
+        for integration_type in INTEGRATION_TYPES.values()
+    }
     for document in documents.values():
         del document["spec"]["defaultImage"]  # a value of the chart
     files = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from packager.errors import RequestError
 from packager.kube.resources import resource_problems
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration as integration_document
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.models.manifest import ModelSection
 from packager.models.packaging import PackagingIntegration, PackagingManifest, Target
 from packager.request import make_request
@@ -48,8 +48,8 @@ class FileShelf:
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
         """Return the files' integration, else the documented one."""
-        application = APPLICATIONS.get(integration_id)
-        own = integration_document(application, self._settings.image) if application else None
+        integration_type = INTEGRATION_TYPES.get(integration_id)
+        own = integration_document(integration_type, self._settings.image) if integration_type else None
         found = self._documents.integrations.get(integration_id)
         return found or (PackagingIntegration.model_validate(own) if own else None)
 

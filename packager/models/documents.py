@@ -29,7 +29,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "PackagingIntegration": PackagingIntegration,
     "Connection": Connection,
 }
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -156,8 +156,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RequestError(f"{path}: is larger than {_MOST_BYTES >> 20} MB, so it is no packaging document")
+        if path.stat().st_size > _MAX_BYTES:
+            raise RequestError(f"{path}: is larger than {_MAX_BYTES >> 20} MB, so it is no packaging document")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path}: can't be read: {error.strerror}", hint="check the path") from error

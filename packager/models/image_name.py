@@ -36,7 +36,7 @@ _METHODS = (
 # Without loops and variables a template of bounded length does bounded work.
 _STATEMENTS = (nodes.Template, nodes.Output, nodes.If)
 _SHOWN_LENGTH = 80
-_MOST_CHARACTERS = 4096  # of a text in between; a reference is far shorter
+_MAX_CHARACTERS = 4096  # of a text in between; a reference is far shorter
 
 
 class _NameSandbox(ImmutableSandboxedEnvironment):
@@ -69,8 +69,8 @@ def _only_words(value: object) -> object:
 
 def _replace(text: object, old: object, new: object, count: int = -1) -> str:
     before, search, put = str(text), str(old), str(new)
-    if len(before) + (len(before) + 1) * len(put) > _MOST_CHARACTERS:
-        raise SecurityError(f"a text grows beyond {_MOST_CHARACTERS} characters")
+    if len(before) + (len(before) + 1) * len(put) > _MAX_CHARACTERS:
+        raise SecurityError(f"a text grows beyond {_MAX_CHARACTERS} characters")
     return before.replace(search, put, count)
 
 

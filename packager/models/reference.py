@@ -17,10 +17,10 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LAYOUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+/-]{0,511}")  # opencontainers/image-spec, annotations.md
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MOST_PATH_CHARACTERS = 255
-_MOST_LABEL_CHARACTERS = 63  # RFC 1035
-_MOST_HOST_CHARACTERS = 253
-_MOST_PORT = 65535
+_MAX_PATH_CHARACTERS = 255
+_MAX_LABEL_CHARACTERS = 63  # RFC 1035
+_MAX_HOST_CHARACTERS = 253
+_MAX_PORT = 65535
 LOCAL_STORAGE = "localhost"  # a host that no registry has: the name of images in an engine's own storage
 DOCKER_HUB = "docker.io"
 _LAYOUTS = ("oci", "oci-archive")
@@ -42,13 +42,13 @@ def _refuse_host(word: str, text: str) -> None:
         raise ValueError(f"the host {word[:80]!r} in {text[:80]!r} has an empty part: two dots, or one at an end")
     if not _is_host(word) or word.startswith("["):
         return
-    if len(name) > _MOST_HOST_CHARACTERS or any(len(part) > _MOST_LABEL_CHARACTERS for part in name.split(".")):
+    if len(name) > _MAX_HOST_CHARACTERS or any(len(part) > _MAX_LABEL_CHARACTERS for part in name.split(".")):
         raise ValueError(
-            f"the host {word[:80]!r}… is too long: {_MOST_LABEL_CHARACTERS} characters between two dots, "
-            f"{_MOST_HOST_CHARACTERS} in all"
+            f"the host {word[:80]!r}… is too long: {_MAX_LABEL_CHARACTERS} characters between two dots, "
+            f"{_MAX_HOST_CHARACTERS} in all"
         )
-    if port and int(port[:6]) > _MOST_PORT:
-        raise ValueError(f"the port of {word[:80]!r} is above {_MOST_PORT}")
+    if port and int(port[:6]) > _MAX_PORT:
+        raise ValueError(f"the port of {word[:80]!r} is above {_MAX_PORT}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class Reference:
             raise ValueError(
                 f"{path!r} in {text!r} is not a repository path: lower-case letters, digits, '/', '.', '_', '-' inside"
             )
-        if len(path) > _MOST_PATH_CHARACTERS:
-            raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MOST_PATH_CHARACTERS} characters")
+        if len(path) > _MAX_PATH_CHARACTERS:
+            raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MAX_PATH_CHARACTERS} characters")
         if tag and not _TAG.fullmatch(tag):
             raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
         if ":" in rest[rest.rfind("/") + 1 :] and not tag:

@@ -6,9 +6,9 @@ import pytest
 
 from packager.errors import RequestError
 from packager.models.image_name import render_image_name
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.docker_rest import RestArguments
-from packager.request import Overrides, parse_argument, pick_application
+from packager.request import Overrides, find_integration_type, parse_argument
 from tests.unit.builders import REGISTRY, UUID, packaging, request
 
 VALUES = {"Name": "Wine Model", "Version": "1.0", "RandomUUID": UUID}
@@ -177,8 +177,8 @@ def test_an_integration_and_an_entry_point_that_contradict_each_other_are_refuse
     entity = {"id": "docker-cli", "spec": {"entrypoint": "odahu-flow-pack-to-rest"}}
     manifest = packaging(integration="docker-cli", entity=entity)
     with pytest.raises(RequestError, match="'docker-cli', whose entry point is that of docker-rest"):
-        pick_application(manifest)
-    assert pick_application(manifest, "docker-cli").name == "docker-cli"
+        find_integration_type(manifest)
+    assert find_integration_type(manifest, "docker-cli").name == "docker-cli"
 
 
 def test_an_integration_can_narrow_the_connection_types_and_require_arguments() -> None:
@@ -204,12 +204,12 @@ def test_a_trailing_slash_of_the_uri_is_ignored() -> None:
 
 
 def test_the_application_is_found_by_integration_or_by_entry_point() -> None:
-    assert pick_application(packaging(integration="docker-cli")).name == "docker-cli"
+    assert find_integration_type(packaging(integration="docker-cli")).name == "docker-cli"
     entity = {"id": "own", "spec": {"entrypoint": "/opt/bin/odahu-flow-pack-to-cli"}}
-    assert pick_application(packaging(integration="own", entity=entity)).name == "docker-cli"
-    assert pick_application(packaging(integration="docker-cli"), "docker-rest").name == "docker-rest"
+    assert find_integration_type(packaging(integration="own", entity=entity)).name == "docker-cli"
+    assert find_integration_type(packaging(integration="docker-cli"), "docker-rest").name == "docker-rest"
     with pytest.raises(RequestError, match="the integration 'own' is unknown") as caught:
-        pick_application(packaging(integration="own"))
+        find_integration_type(packaging(integration="own"))
     assert caught.value.hint == "supported: docker-rest, docker-cli"
 
 
@@ -284,7 +284,7 @@ def test_lost_punctuation_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_command_line_argument_is_read_by_the_type_it_should_have() -> None:
-    rest = APPLICATIONS["docker-rest"]
+    rest = INTEGRATION_TYPES["docker-rest"]
     assert parse_argument(rest, "workers=4") == ("workers", 4)
     assert parse_argument(rest, "imageName=1.0") == ("imageName", "1.0")
     assert parse_argument(rest, "dockerfileAddCondaInstallation=false") == ("dockerfileAddCondaInstallation", False)

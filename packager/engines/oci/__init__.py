@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from packager.engines.oci.base_image import Base
     from packager.engines.oci.destinations import Sink
-    from packager.engines.oci.image import Document, ImageFormat, LayerOnTop
+    from packager.engines.oci.image import AddedLayer, Document, ImageFormat
     from packager.image.plan import BaseImage, ImagePlan
     from packager.models.image import Descriptor
     from packager.models.reference import Destination, Reference
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from packager.settings import Settings
     from packager.system.process import Runner
 
-_MOST_LAYERS = 127  # docker's limit (moby's layer package)
+_MAX_LAYERS = 127  # docker's limit (moby's layer package)
 log = logging.getLogger(__name__)
 
 
@@ -138,7 +138,7 @@ class OciEngine:
         sink: Sink,
         image_format: ImageFormat,
         fingerprints: LayerFingerprints | None = None,
-    ) -> tuple[Document, list[LayerOnTop]]:
+    ) -> tuple[Document, list[AddedLayer]]:
         reference = plan.base.reference
         if plan.base.digest and not reference.layout:
             reference = replace(reference, digest=plan.base.digest)
@@ -155,7 +155,7 @@ class OciEngine:
                 base_folders=folder_entries(plan.base.folders),
             )
             uploader = LayerUploader(plan, blobs, sink, workers, access, fingerprints)
-            brought = [workers.start(carry) for carry in uploader.carries()]
+            brought = [workers.start(upload) for upload in uploader.uploads()]
             workers.wait()
             layers = [future.result() for future in brought]
             config = make_config(plan, base.image, layers, image_format)
@@ -167,22 +167,22 @@ class OciEngine:
 def _check_count(plan: ImagePlan, base: Base) -> None:
     """Refuse an image that no container runtime can start, before anything is sent."""
     layers = len(base.image.layers) + len(plan.steps)
-    if layers > _MOST_LAYERS:
+    if layers > _MAX_LAYERS:
         raise BuildError(
-            f"the image would have {layers} layers, {len(base.image.layers)} of them the base's; {_MOST_LAYERS} can be "
+            f"the image would have {layers} layers, {len(base.image.layers)} of them the base's; {_MAX_LAYERS} can be "
             "run",
             hint="take a base image with fewer layers, or pack the model into fewer large files",
         )
 
 
-def _stored(layer: LayerOnTop, repository: Reference) -> StoredLayer:
+def _stored(layer: AddedLayer, repository: Reference) -> StoredLayer:
     return StoredLayer(name=layer.name, descriptor=layer.descriptor, diff_id=layer.diff_id, repository=repository)
 
 
 def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> None:
     if sink.has(blob.digest):
         log.debug("the base's layer %s is there", blob.digest)
-    elif sink.take(workers.stoppable(RemoteBlob(source=base.layers, known=blob)), blob.digest, base.origin):
+    elif sink.copy(workers.stoppable(RemoteBlob(source=base.layers, known=blob)), blob.digest, base.origin):
         log.info("the base's layer %s is copied: %d bytes", blob.digest, blob.size)
     else:
         log.debug("the base's layer %s is taken over from %s", blob.digest, base.origin)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from packager.registry.access import RegistryAccess
     from packager.registry.remote_blob import LayerSource
 
-_MOST_BYTES = 4 << 20  # of a document
+_MAX_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
 
 
@@ -139,9 +139,9 @@ class _Layout:
 
     def _read(self, path: str) -> bytes:
         with self._open(path) as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise self._broken(f"has a document of more than {_MOST_BYTES} bytes: {path}")
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise self._broken(f"has a document of more than {_MAX_BYTES} bytes: {path}")
         return data
 
     @contextmanager
@@ -188,7 +188,7 @@ def _open_layout(name: str) -> _Layout:
     return _Layout(name)
 
 
-_MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
 def folder_entries(folders: Iterable[BaseFolder]) -> list[LayerEntry]:
@@ -230,7 +230,7 @@ def _followed(path: PurePosixPath, links: Mapping[str, str]) -> PurePosixPath:
             del done[-1:]
             continue
         target = links.get("/".join([*done, part]))
-        if target is None or followed == _MOST_LINKS:
+        if target is None or followed == _MAX_LINKS:
             done.append(part)
             continue
         followed += 1

@@ -28,7 +28,7 @@ class Sink(Protocol):
     def has(self, digest: str) -> bool:
         """Tell whether a blob is there already."""
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
         """Bring a blob that isn't there from where it lies; False where its bytes didn't have to pass through us."""
 
     def send(self, blob: BlobSource) -> Descriptor:
@@ -50,7 +50,7 @@ class RegistrySink:
         """Ask the registry."""
         return self._uploads.has(digest)
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
         """Let the registry take the blob over from another of its repositories; else copy it."""
         if origin is not None and self._uploads.mount(digest, origin):
             return False
@@ -85,7 +85,7 @@ class LayoutSink:
         """Look for the file."""
         return self._path(digest).exists()
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
         """Copy the blob."""
         self.send(blob)
         return True

@@ -50,7 +50,7 @@ _OCI_FIELDS = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOnTop:
+class AddedLayer:
     """A layer that we add: what lies in the registry, and what it is when it's unpacked.
 
     Attributes:
@@ -120,7 +120,7 @@ def _misshapen(config: dict[str, Any]) -> str:
 
 
 def make_config(
-    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], image_format: ImageFormat
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[AddedLayer], image_format: ImageFormat
 ) -> Document:
     """Write the image's config: the base's, changed as the plan's Dockerfile would change it.
 
@@ -141,7 +141,7 @@ def make_config(
 
 
 def make_manifest(
-    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], config: Document, image_format: ImageFormat
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[AddedLayer], config: Document, image_format: ImageFormat
 ) -> Document:
     """Write the image's manifest.
 
@@ -202,6 +202,6 @@ def _history_below(history: list[dict[str, Any]], layers: int) -> list[dict[str,
     return [*history, *({"created_by": "base image"} for _ in range(layers - told))]
 
 
-def _history(layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:
+def _history(layers: Sequence[AddedLayer], created: str) -> list[dict[str, Any]]:
     entries = [{"created": created, "created_by": f"packager: {layer.name}"} for layer in layers]
     return [*entries, {"created": created, "created_by": "packager: config", "empty_layer": True}]

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from packager.engines.oci.image import LayerOnTop
+from packager.engines.oci.image import AddedLayer
 from packager.errors import BuildError, ImageNotFoundError, RegistryError, RegistryUnreachableError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
@@ -62,7 +62,7 @@ class LayerFingerprints:
     _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def of(self, blob: LayerBlob) -> LayerFingerprint:
-        """Return the hint of one layer."""
+        """Return the fingerprint of one layer."""
         noted = self.repository is not None and sum(entry.size for entry in blob.entries) >= LARGE
         artifacts = (
             ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
@@ -86,7 +86,7 @@ class LayerFingerprint:
     artifacts: ArtifactStore | None
     given_up: Event
 
-    def may_be_there(self) -> bool:
+    def may_exist(self) -> bool:
         """Tell whether to look for the layer before it is sent."""
         if self.artifacts is None or self.given_up.is_set():
             return True
@@ -100,7 +100,7 @@ class LayerFingerprint:
             log.info("the notes in %s can't be read: %s", self.artifacts.repository, error.message)
         return True
 
-    def remember(self, descriptor: Descriptor) -> None:
+    def store(self, descriptor: Descriptor) -> None:
         """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
         if self.artifacts is None or self.given_up.is_set():
             return
@@ -151,13 +151,13 @@ class PlanBlob:
         Raises:
             BuildError: They aren't those that were read before.
         """
-        known, given = self.blob.facts, 0
+        known, given = self.blob.info, 0
         for chunk in self.blob.stream():
             given += len(chunk)
             if known is not None and given > known.size:
                 raise self._changed()
             yield chunk
-        if known is not None and self.blob.facts != known:
+        if known is not None and self.blob.info != known:
             raise self._changed()
 
     def _changed(self) -> BuildError:
@@ -168,10 +168,10 @@ class PlanBlob:
 
     def descriptor(self) -> Descriptor | None:
         """Return what they are, once they were read."""
-        facts = self.blob.facts
-        if facts is None:
+        info = self.blob.info
+        if info is None:
             return None
-        return Descriptor(media_type=self.blob.media_type, digest=facts.digest, size=facts.size)
+        return Descriptor(media_type=self.blob.media_type, digest=info.digest, size=info.size)
 
 
 class LayerUploader:
@@ -191,40 +191,40 @@ class LayerUploader:
         Without fingerprints nothing is looked for before it is sent: the place is a new one.
         """
         self._plan = plan
-        self._hints = fingerprints
+        self._fingerprints = fingerprints
         self._sink = sink
         self._workers = workers
         self._access = access
         self._blobs = iter(blobs)
 
-    def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
+    def uploads(self) -> Iterator[Callable[[], AddedLayer]]:
         """Give a piece of work for each layer, the lowest first."""
         for step in self._plan.steps:
             if isinstance(step, StoredLayer):
-                yield partial(self._take_over, step)
+                yield partial(self._reuse, step)
             else:
-                yield partial(self._carry, next(self._blobs))
+                yield partial(self._upload, next(self._blobs))
 
-    def _carry(self, blob: LayerBlob) -> LayerOnTop:
+    def _upload(self, blob: LayerBlob) -> AddedLayer:
         source = PlanBlob(blob=blob)
         stoppable = self._workers.stoppable(source)
-        hint = self._hints.of(blob) if self._hints is not None else None
-        if hint is not None and hint.may_be_there():
+        fingerprint = self._fingerprints.of(blob) if self._fingerprints is not None else None
+        if fingerprint is not None and fingerprint.may_exist():
             for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
                 pass
             known = source.descriptor()
-            if known is not None and blob.facts is not None and self._sink.has(known.digest):
+            if known is not None and blob.info is not None and self._sink.has(known.digest):
                 log.info("layer %s: unchanged", blob.name)
-                return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+                return AddedLayer(name=blob.name, descriptor=known, diff_id=blob.info.diff_id)
         known = self._sink.send(stoppable)
-        if blob.facts is None:
+        if blob.info is None:
             raise BuildError(f"the layer {blob.name} ended before all of it was read")
         log.info("layer %s: %d bytes sent", blob.name, known.size)
-        if hint is not None:
-            hint.remember(known)
-        return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+        if fingerprint is not None:
+            fingerprint.store(known)
+        return AddedLayer(name=blob.name, descriptor=known, diff_id=blob.info.diff_id)
 
-    def _take_over(self, step: StoredLayer) -> LayerOnTop:
+    def _reuse(self, step: StoredLayer) -> AddedLayer:
         digest = step.descriptor.digest
         if self._sink.has(digest):
             log.info("layer %s: unchanged", step.name)
@@ -232,11 +232,11 @@ class LayerUploader:
             with closing(Repository(step.repository, self._access)) as repository:
                 blob = self._workers.stoppable(RemoteBlob(source=repository, known=step.descriptor))
                 try:
-                    copied = self._sink.take(blob, digest, step.repository)
+                    copied = self._sink.copy(blob, digest, step.repository)
                 except ImageNotFoundError as error:
                     raise RegistryError(
                         f"the layer {step.name} was removed from {step.repository.repository} during this run",
                         hint="run it again: the layer is then made anew",
                     ) from error
             log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
-        return LayerOnTop(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)
+        return AddedLayer(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 4
-_SETTLE = 5.0  # seconds that threads get to notice that the others have failed
+STOP_TIMEOUT = 5.0  # seconds that threads get to notice that the others have failed
 
 
 class StoppedError(Exception):
@@ -79,7 +79,7 @@ class Workers:
                 future.cancel()  # what hasn't begun
         for _ in self._threads:
             self._waiting.put(None)
-        wait(self._futures, timeout=None if error is None else _SETTLE)
+        wait(self._futures, timeout=None if error is None else STOP_TIMEOUT)
 
     def _work(self) -> None:
         while (work := self._waiting.get()) is not None:

@@ -60,7 +60,7 @@ _UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalEnvironments:
+class LocalCache:
     """The environments that are kept on this machine.
 
     Attributes:
@@ -72,7 +72,7 @@ class LocalEnvironments:
     max_bytes: int
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> LocalEnvironments:
+    def from_settings(cls, settings: Settings) -> LocalCache:
         """Take the folder and the limit from the settings."""
         limit = 0 if settings.check == "never" else settings.check_cache_max_bytes
         return cls(folder=settings.cache_dir / "environments", max_bytes=limit)

@@ -52,7 +52,7 @@ _NOT_READ = ("#", "prefix:")  # comments, and where `conda env export` found the
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class CacheInputs:
     """What an environment is made from.
 
     Attributes:
@@ -123,12 +123,12 @@ def _digests(root: Path) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvironmentStore:
+class RegistryCache:
     """The environments kept in one repository."""
 
     repository: Reference
     access: RegistryAccess
-    longest_age: timedelta
+    max_age: timedelta
     _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
@@ -148,7 +148,7 @@ class EnvironmentStore:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
             return None
-        if age >= self.longest_age:
+        if age >= self.max_age:
             log.info("the lock of the last solve is %s old: solving anew", _words(age))
             return None
         log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._place(), _words(age))

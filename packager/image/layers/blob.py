@@ -45,7 +45,7 @@ _MEDIA_TYPES: dict[MediaTypes, dict[Compression, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlobFacts:
+class BlobInfo:
     """What a manifest and a config say of a layer.
 
     Attributes:
@@ -70,7 +70,7 @@ class LayerBlob:
         compression: How it's compressed.
         media_types: Whose names of formats the image uses.
         threads: How many compress; the bytes don't depend on it.
-        facts: Known after a stream was read to its end.
+        info: Known after a stream was read to its end.
     """
 
     name: str
@@ -79,7 +79,7 @@ class LayerBlob:
     compression: Compression
     media_types: MediaTypes = "oci"
     threads: int = field(default_factory=thread_count)
-    facts: BlobFacts | None = field(default=None, init=False)
+    info: BlobInfo | None = field(default=None, init=False)
 
     @property
     def media_type(self) -> str:
@@ -102,7 +102,7 @@ class LayerBlob:
         return tar_size(self.entries) if self.compression is Compression.NONE else None
 
     def stream(self) -> Iterator[bytes]:
-        """Give the bytes in chunks of about 1 MiB at most; at the end `facts` are known.
+        """Give the bytes in chunks of about 1 MiB at most; at the end `info` are known.
 
         Reading, inflating, hashing and compressing go on in threads while the caller sends; some 20 MB are held.
 
@@ -119,7 +119,7 @@ class LayerBlob:
                     sent.update(chunk)
                 size += len(chunk)
                 yield chunk
-            self.facts = BlobFacts(digest=sent.digest(), size=size, diff_id=content.digest())
+            self.info = BlobInfo(digest=sent.digest(), size=size, diff_id=content.digest())
 
     def _tar(self, content: Sha256) -> Iterator[bytes]:
         for chunk in read_ahead(tar_chunks(self.entries, self.timestamp)):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from packager.image.layers.entries import LayerEntry
 
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 _DEPTH = 4  # chunks that wait between two stages
 
 _In = TypeVar("_In")
@@ -42,7 +42,7 @@ _Out = TypeVar("_Out")
 
 def thread_count() -> int:
     """Return how many threads are worth it for what only computes: the processors we may use, at most eight."""
-    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
 
 
 def read_ahead(chunks: Generator[bytes, None, None]) -> Iterator[bytes]:
@@ -109,7 +109,7 @@ ZSTD_LEVEL = 3
 WORTH_IT = 0.9  # of the bytes; what shrinks less is sent as it is
 
 _TINY = 64 << 10  # bytes; below it the padding of a tar alone makes gzip worth it
-_MOST_SAMPLES = 32
+_MAX_SAMPLES = 32
 _SAMPLE = 128 << 10
 _SAMPLE_FROM = 4 << 20  # bytes; the headers of weights files, which compress well, are shorter
 
@@ -150,7 +150,7 @@ def choose_compression(entries: Sequence[LayerEntry]) -> Compression:
     if sum(entry.size for entry in files) < _TINY:
         return Compression.GZIP
     total, shrunk = 0, 0.0
-    for entry in sorted(files, key=lambda entry: (-entry.size, entry.path))[:_MOST_SAMPLES]:
+    for entry in sorted(files, key=lambda entry: (-entry.size, entry.path))[:_MAX_SAMPLES]:
         sample = _sample(entry)
         total += entry.size
         shrunk += entry.size * min(1.0, len(_deflated(sample)) / len(sample))

@@ -71,14 +71,14 @@ class Command:
     """What an application adds to the image's config.
 
     Attributes:
-        words: The runtime's arguments that are fixed, for the entrypoint.
+        args: The runtime's arguments that are fixed, for the entrypoint.
         options: Those that a user may replace when the container is started, for the command.
         variables: What the image sets in the environment.
         port: The port that is listened on, or None.
         user: `uid:gid`, or None to keep the base image's user.
     """
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     options: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     port: int | None = None
@@ -86,7 +86,7 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Application:
+class IntegrationType:
     """A packager: its names, its arguments and targets, and the command of its images.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from packager.models.integrations.base import Application, Command, ImageArguments
+from packager.models.integrations.base import Command, ImageArguments, IntegrationType
 
 
 class CliArguments(ImageArguments):
@@ -11,9 +11,9 @@ class CliArguments(ImageArguments):
 
 def command(_arguments: ImageArguments) -> Command:
     """Return how a CLI image is started: as the base's user, because it writes into a folder the caller mounts."""
-    return Command(words=("cli",))
+    return Command(args=("cli",))
 
 
-APPLICATION = Application(
+INTEGRATION_TYPE = IntegrationType(
     name="docker-cli", entry_point="odahu-flow-pack-to-cli", arguments=CliArguments, command=command
 )

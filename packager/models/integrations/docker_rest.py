@@ -6,7 +6,7 @@ from typing import cast
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
-from packager.models.integrations.base import Application, Command, ImageArguments
+from packager.models.integrations.base import Command, ImageArguments, IntegrationType
 
 # What the runtime reads from the environment, so that a deployment may change it without another image.
 _VARIABLES = {
@@ -64,9 +64,9 @@ def command(arguments: ImageArguments) -> Command:
         for name, variable in _VARIABLES.items()
         if getattr(rest, name) != fields[name].default
     )
-    return Command(words=("rest",), options=options, variables=variables, port=rest.port, user=USER)
+    return Command(args=("rest",), options=options, variables=variables, port=rest.port, user=USER)
 
 
-APPLICATION = Application(
+INTEGRATION_TYPE = IntegrationType(
     name="docker-rest", entry_point="odahu-flow-pack-to-rest", arguments=RestArguments, command=command
 )

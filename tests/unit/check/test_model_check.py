@@ -16,7 +16,7 @@ from packager.check import confinement, model_check
 from packager.check.model_check import USER_ID, ModelCheck, available_memory, choose_mode
 from packager.check.sandbox import stage, watch_changes
 from packager.environment.cache import unpack
-from packager.environment.cache.local import LocalEnvironments
+from packager.environment.cache.local import LocalCache
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
 from packager.image.planner import Dependencies, Prepared, make_plan
@@ -54,8 +54,8 @@ class CheckHarness:
     limit: int = 1 << 20  # bytes of the environments on this machine
 
     @property
-    def environments(self) -> LocalEnvironments:
-        return LocalEnvironments(folder=self.folder / "cache", max_bytes=self.limit)
+    def environments(self) -> LocalCache:
+        return LocalCache(folder=self.folder / "cache", max_bytes=self.limit)
 
     def __post_init__(self) -> None:
         (self.folder / "environment/bin").mkdir(parents=True)

@@ -15,8 +15,8 @@ import pytest
 
 from packager.engines import Engine, session_folder
 from packager.engines.buildah import BuildahEngine
-from packager.engines.buildah_commands import access_words, build_args, pull_words
-from packager.engines.host import Isolation, Machine, choose_isolation, scrubbed
+from packager.engines.buildah_commands import access_args, build_args, pull_args
+from packager.engines.host import Isolation, Machine, choose_isolation, safe_environment
 from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
 from packager.engines.layer_cache import UseLock, cache_name, stale_names
 from packager.engines.session_folder import PREFIX, locked
@@ -133,7 +133,7 @@ def test_build_args_for_a_plan() -> None:
     ],
 )
 def test_pull_words(name: str, policy: str, tls: str) -> None:
-    assert pull_words(Reference.parse(name), ACCESS, "arm64") == [
+    assert pull_args(Reference.parse(name), ACCESS, "arm64") == [
         "pull", "--policy", policy, "--platform", "linux/arm64",
         "--authfile", "/private/config.json", f"--tls-verify={tls}",
     ]  # fmt: skip
@@ -148,7 +148,7 @@ def test_a_push(tmp_path: Path) -> None:
     build, _, push, _ = run.commands
     assert build[:-3] == build_args(PLAN, "chroot")
     assert build[-1] == str(tmp_path / "context")
-    assert push[:4] == ["push", *access_words(to.reference, ACCESS)]
+    assert push[:4] == ["push", *access_args(to.reference, ACCESS)]
     assert push[-2:] == [IMAGE, "docker://r.io/wine:1"]
     assert all("A_SECRET" not in env for env in run.envs)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
@@ -438,7 +438,7 @@ def test_the_environment_holds_no_secrets() -> None:
         "STORAGE_DRIVER": "vfs", "AWS_SECRET_ACCESS_KEY": "s", "PACKAGER_PIP_INDEX_URL": "s", "DOCKER_AUTH_CONFIG": "s",
         "REGISTRY_AUTH_FILE": "s", "TMPDIR": "/other",
     }  # fmt: skip
-    assert scrubbed(environ, temporary=Path("/private")) == {
+    assert safe_environment(environ, temporary=Path("/private")) == {
         "PATH": "/bin", "HOME": "/root", "https_proxy": "http://p", "NO_PROXY": "x", "CONTAINERS_STORAGE_CONF": "/s",
         "STORAGE_DRIVER": "vfs", "TMPDIR": "/private",
     }  # fmt: skip

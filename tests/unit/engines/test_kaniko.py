@@ -12,7 +12,7 @@ import pytest
 
 from packager.engines import Engine, cache_repository
 from packager.engines.kaniko import KanikoEngine, check_destinations, own_paths, read_mounts
-from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, safe_environment
 from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryAuthError, UsageError
 from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
@@ -165,7 +165,9 @@ def test_the_environment_holds_no_secrets() -> None:
         "AWS_SECRET_ACCESS_KEY": "s", "DOCKER_AUTH_CONFIG": "s", "DOCKER_CONFIG": "/other",
         "PACKAGER_PIP_INDEX_URL": "s",
     }  # fmt: skip
-    made = {name: value for name, value in scrubbed(environ, ACCESS).items() if not name.startswith("FF_KANIKO_")}
+    made = {
+        name: value for name, value in safe_environment(environ, ACCESS).items() if not name.startswith("FF_KANIKO_")
+    }
     assert made == {
         "PATH": "/bin", "https_proxy": "http://p", "NO_PROXY": "x", "SSL_CERT_FILE": "/ca", "HOME": "/root",
         "USER": "root", "DOCKER_CONFIG": "/job/auth",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from packager.environment.channels import configured_credentials, source_of, without_credentials
+from packager.environment.channels import configured_credentials, resolve_mirror, without_credentials
 from packager.environment.conda import read_conda_file
 from packager.errors import DependenciesError, UsageError
 from packager.settings import Settings
@@ -386,8 +386,8 @@ def test_the_yaml_for_another_conda(tmp_path: Path) -> None:
     ],
 )
 def test_mirrors(mirrors: dict[str, str], expected: str) -> None:
-    source, credential = source_of(FORGE, Settings.model_validate({"conda_mirrors": mirrors}))
-    assert source.asked == expected
+    source, credential = resolve_mirror(FORGE, Settings.model_validate({"conda_mirrors": mirrors}))
+    assert source.fetch_url == expected
     assert source.public == FORGE
     assert (credential is not None) == ("u:p@" in str(mirrors))
 
@@ -397,11 +397,14 @@ def test_mirrors_of_anacondas_own_channels(tmp_path: Path, named: str) -> None:
     path = write(tmp_path, "channels: [pkgs/main]\ndependencies: [python]\n")
     settings = Settings.model_validate({"conda_mirrors": {named: "https://mirror/a"}})
     (url,) = read_conda_file(path, settings).channels
-    assert source_of(url, settings)[0].asked == f"https://mirror/a{'' if named.endswith('main') else '/pkgs/main'}"
+    assert (
+        resolve_mirror(url, settings)[0].fetch_url
+        == f"https://mirror/a{'' if named.endswith('main') else '/pkgs/main'}"
+    )
 
 
 def test_a_channel_in_a_folder_keeps_its_name_only() -> None:
-    source, _ = source_of("file:///srv/some/where/mine", Settings())
+    source, _ = resolve_mirror("file:///srv/some/where/mine", Settings())
     assert source.public == "file:///mine"
 
 

@@ -11,7 +11,7 @@ from packager.logs.progress import SilentReporter
 from packager.settings import Settings
 
 if TYPE_CHECKING:
-    from packager.environment.http_server import Server
+    from packager.environment.http_server import HttpServer
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ class Uv:
         return self.calls[-1][self.calls[-1].index(option) + 1]
 
 
-def fetch(uv: Uv, folder: Path) -> Server:
+def fetch(uv: Uv, folder: Path) -> HttpServer:
     return fetch_granian(
         "3.11",
         workspace=folder,

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from packager.cli import app
 from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError
 from packager.kube import registration
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
-DOCUMENTS = [integration(application, "packager:1") for application in APPLICATIONS.values()]
+DOCUMENTS = [integration_document(integration_type, "packager:1") for integration_type in INTEGRATION_TYPES.values()]
 
 
 class Api(httpx.BaseTransport):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 
-from packager.engines.buildah_commands import access_words
+from packager.engines.buildah_commands import access_args
 from packager.engines.kaniko_command import KanikoBuild
 from packager.engines.kaniko_command import build_args as kaniko_words
 from packager.engines.registry_files import certificate_folder, registries_conf
@@ -192,9 +192,9 @@ def test_mirrors_for_buildah() -> None:
     )
     assert registries_conf(access_of(Trust())) == ""
     login = ["--authfile", "/private/config.json"]
-    assert access_words(Reference.parse("r.io/a"), access) == login, "a flag would count for the mirrors as well"
-    assert access_words(Reference.parse("one.io/a"), access) == [*login, "--tls-verify=true"]
-    assert access_words(Reference.parse("two.io:5000/a"), access) == [*login, "--tls-verify=false"]
+    assert access_args(Reference.parse("r.io/a"), access) == login, "a flag would count for the mirrors as well"
+    assert access_args(Reference.parse("one.io/a"), access) == [*login, "--tls-verify=true"]
+    assert access_args(Reference.parse("two.io:5000/a"), access) == [*login, "--tls-verify=false"]
 
 
 def test_kanikos_words(pem: Mapping[str, Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from packager.engines.oci.image import ImageFormat, LayerOnTop, check_base, make_config, make_manifest
+from packager.engines.oci.image import AddedLayer, ImageFormat, check_base, make_config, make_manifest
 from packager.errors import BuildError
 from packager.image.plan import ImageConfig, ImagePlan
 from packager.image.planner import make_plan
@@ -43,7 +43,7 @@ def remote(*layers: Descriptor, config: dict[str, Any] | None = None, **changes:
     return RemoteImage(digest=digest("9"), config=document, layers=layers)
 
 
-OURS = LayerOnTop(name="model", descriptor=layer("b"), diff_id=digest("c"))
+OURS = AddedLayer(name="model", descriptor=layer("b"), diff_id=digest("c"))
 
 
 def plan(**config: Any) -> ImagePlan:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.environment.cache.local import LocalEnvironments
+from packager.environment.cache.local import LocalCache
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.models.reference import Reference
@@ -43,22 +43,22 @@ def environment(folder: Path, number: int) -> Path:
 
 
 @pytest.fixture
-def environments(tmp_path: Path) -> LocalEnvironments:
-    return LocalEnvironments(folder=tmp_path / "cache/environments", max_bytes=10 * MEGABYTE)
+def environments(tmp_path: Path) -> LocalCache:
+    return LocalCache(folder=tmp_path / "cache/environments", max_bytes=10 * MEGABYTE)
 
 
-def keep(environments: LocalEnvironments, number: int, folder: Path) -> Path:
+def keep(environments: LocalCache, number: int, folder: Path) -> Path:
     root = environment(folder, number)
     environments.keep(layer(number), PREFIX, root)
     return root
 
 
-def used(environments: LocalEnvironments, number: int, prefix: PurePosixPath = PREFIX) -> Path | None:
+def used(environments: LocalCache, number: int, prefix: PurePosixPath = PREFIX) -> Path | None:
     with environments.use(layer(number), prefix) as root:
         return root
 
 
-def test_a_kept_environment_is_moved_and_used(environments: LocalEnvironments, tmp_path: Path) -> None:
+def test_a_kept_environment_is_moved_and_used(environments: LocalCache, tmp_path: Path) -> None:
     assert used(environments, 1) is None
     root = keep(environments, 1, tmp_path)
     found = used(environments, 1)
@@ -85,7 +85,7 @@ def _change(root: Path) -> None:
     ],
 )
 def test_an_environment_that_was_changed_is_not_used_and_kept_again(
-    environments: LocalEnvironments, tmp_path: Path, damage: Callable[[Path], object]
+    environments: LocalCache, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     keep(environments, 1, tmp_path)
     found = used(environments, 1)
@@ -98,8 +98,8 @@ def test_an_environment_that_was_changed_is_not_used_and_kept_again(
     assert not (found / "bin/more").exists()
 
 
-def test_what_was_not_used_for_longest_goes(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(2.5 * MEGABYTE))
+def test_what_was_not_used_for_longest_goes(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(2.5 * MEGABYTE))
     for number in (1, 2):
         keep(limited, number, tmp_path)
         os.utime(_entry(limited, number), (number, number))
@@ -108,8 +108,8 @@ def test_what_was_not_used_for_longest_goes(environments: LocalEnvironments, tmp
     assert [used(limited, number) is not None for number in (1, 2, 3)] == [True, False, True]
 
 
-def test_what_is_in_use_stays(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
+def test_what_is_in_use_stays(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
     keep(limited, 1, tmp_path)
     with limited.use(layer(1), PREFIX) as root:
         other = keep(limited, 2, tmp_path)
@@ -121,8 +121,8 @@ def test_what_is_in_use_stays(environments: LocalEnvironments, tmp_path: Path) -
     assert [used(limited, number) is not None for number in (1, 2)] == [False, True]
 
 
-def test_one_larger_than_the_limit_removes_no_other(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
+def test_one_larger_than_the_limit_removes_no_other(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
     keep(limited, 1, tmp_path)
     large = environment(tmp_path, 2)
     (large / "more").write_bytes(os.urandom(MEGABYTE))
@@ -131,14 +131,14 @@ def test_one_larger_than_the_limit_removes_no_other(environments: LocalEnvironme
 
 
 def test_as_much_of_the_disk_stays_free_as_is_taken(
-    environments: LocalEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environments: LocalCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=MEGABYTE))
     keep(environments, 1, tmp_path)
     assert used(environments, 1) is None
 
 
-def test_a_killed_run_and_one_at_the_same_time(environments: LocalEnvironments, tmp_path: Path) -> None:
+def test_a_killed_run_and_one_at_the_same_time(environments: LocalCache, tmp_path: Path) -> None:
     (environments.folder / ".unfinished/environment/bin").mkdir(parents=True)
     keep(environments, 1, tmp_path)
     first = used(environments, 1)
@@ -148,7 +148,7 @@ def test_a_killed_run_and_one_at_the_same_time(environments: LocalEnvironments, 
 
 
 def test_a_disk_that_is_full_meanwhile_is_no_failure(
-    environments: LocalEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environments: LocalCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_words: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_meanwhile_is_no_failure(
 
 def test_a_folder_that_can_not_be_made_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    environments = LocalEnvironments(folder=tmp_path / "file/environments", max_bytes=MEGABYTE)
+    environments = LocalCache(folder=tmp_path / "file/environments", max_bytes=MEGABYTE)
     root = keep(environments, 1, tmp_path)
     assert root.exists()
     assert used(environments, 1) is None
@@ -172,12 +172,12 @@ def test_nothing_is_kept_where_nothing_is_checked_or_the_limit_is_nothing(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     settings = Settings.model_validate({"cache_dir": tmp_path / "cache", **changes})
-    environments = LocalEnvironments.from_settings(settings)
+    environments = LocalCache.from_settings(settings)
     assert keep(environments, 1, tmp_path).exists()
     assert not (tmp_path / "cache").exists()
 
 
-def _entry(environments: LocalEnvironments, number: int) -> Path:
+def _entry(environments: LocalCache, number: int) -> Path:
     root = used(environments, number)
     assert root is not None
     return root.parent
