@@ -157,6 +157,16 @@ def test_a_model_that_can_not_serve_is_not_pushed(
     assert "--no-check" in error["hint"]
 
 
+def test_processes_that_a_model_leaves_behind_do_not_keep_the_check_waiting(pip: PackagingHarness) -> None:
+    """multiprocessing waits for them at Python's end; joblib's idle for 300 s."""
+    pip.environ["PACKAGER_CHECK_SECONDS"] = "100"
+    code = IN_INIT + "    multiprocessing.Process(target=time.sleep, args=(600,)).start()\n    return 'matrix'"
+    put(pip, "import multiprocessing, time\n" + code)
+    ran = package(pip, f"oci:{pip.folder / 'image'}", "--check")
+    assert (ran.code, "the model serves" in ran.err) == (0, True), ran.err
+    assert list(pip.processes()) == []
+
+
 def test_what_the_check_leaves_of_a_zip_is_nothing(pip: PackagingHarness) -> None:
     """Large files stay in the zip for the image, and are there for the check all the same; what it writes is gone."""
     (pip.model / "odahuflow_model/weights.bin").write_bytes(bytes(5 << 20))
@@ -196,7 +206,7 @@ def test_secrets_are_out_of_reach_and_out_of_the_log(pip: PackagingHarness, pass
         f"""
         import os, pathlib
         def init():
-            work = pathlib.Path(__file__).parents[3]
+            work = pathlib.Path(__file__).parents[4]
             print("it is the", {PASSWORD!r}, "that I know")
             logins = [path.name for path in work.glob("auth-*/*")]
             secret = [name for name, value in os.environ.items() if "hidden-word" in value]

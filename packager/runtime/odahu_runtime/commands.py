@@ -71,7 +71,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     if options.action == "predict":
         return _until_done(partial(batch.predict, _batch_options(parser, options)))
     if options.action == "self-check":
-        return _until_done(partial(selfcheck.self_check, options.format, options.command_line))
+        return _until_done(partial(selfcheck.self_check, options.format, options.command_line), process_exit.leave)
     return _until_done(batch.info)
 
 
@@ -169,11 +169,11 @@ def _import_server() -> Tuple[Any, Any]:
             os.environ["WEB_CONCURRENCY"] = concurrency
 
 
-def _until_done(action: Callable[[], int]) -> Callable[[], int]:
+def _until_done(action: Callable[[], int], end: Callable[[int], NoReturn] = process_exit.finish) -> Callable[[], int]:
     def run() -> NoReturn:
         code = action()
         os.dup2(log.STDERR, 1)  # what the model prints as the process ends is no part of our answer either
-        process_exit.finish(code)
+        end(code)
 
     return run
 
