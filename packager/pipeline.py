@@ -128,9 +128,9 @@ class _PreparedJob:
         root, prefix = self.dependencies.root, self.dependencies.prefix
         for layer in built.layers:
             if self.store is not None and self.key and layer.name == ENVIRONMENT_LAYER:
-                self.store.keep(self.key, self.dependencies, layer)
+                self.store.save(self.key, self.dependencies, layer)
                 if root is not None and prefix is not None:
-                    self.environments.keep(layer, prefix, root)
+                    self.environments.save(layer, prefix, root)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.check.confinement import confinement
-from packager.check.report import UnavailableError, judge, report_args, show
+from packager.check.report import CheckUnavailableError, log_output, raise_for_report, report_args
 from packager.check.sandbox import stage, watch_changes
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
@@ -69,8 +69,8 @@ _MAX_BYTES = 1 << 20  # of the report
 _GRACE = 2.0
 USER_ID = int(docker_rest.USER.partition(":")[0])
 _PRINT_UID = "import os; print(os.getuid())"
-_PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-_OF_THE_PLACE = re.compile(
+_PASSED_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_HOST_SPECIFIC = re.compile(
     r"PATH|HOME|TMPDIR|LD_.*|PYTHON(PATH|HOME|USERBASE)|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE
 )
 _NO_HOME = "/nonexistent"  # as in an image, where the runtime finds a home itself
@@ -133,14 +133,14 @@ class ModelCheck:
         try:
             _check_memory(sum(prepared.sizes.values()))
             self._check_platform()
-            with private_folder("check-", self.workspace) as folder, self._with_files(prepared, folder) as whole:
+            with private_folder("check-", self.workspace) as folder, self._with_environment(prepared, folder) as whole:
                 scratch = folder / "tmp"
                 scratch.mkdir()
                 with confinement([scratch], USER_ID) as confined:
-                    python = self._python(whole.dependencies, confined)
+                    python = self._python_command(whole.dependencies, confined)
                     with self.reporter.stage("Checking that the model serves"):
                         self._check(python, plan, whole, folder, confined)
-        except UnavailableError as error:
+        except CheckUnavailableError as error:
             if self.mode == "always":
                 raise ModelCheckError(
                     f"the model can't be checked here: {error}",
@@ -152,24 +152,24 @@ class ModelCheck:
 
     def _check_platform(self) -> None:
         if platform.machine() not in _MACHINES[self.settings.platform]:
-            raise UnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
+            raise CheckUnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
 
-    def _python(self, dependencies: Dependencies, confined: Confinement) -> list[str]:
+    def _python_command(self, dependencies: Dependencies, confined: Confinement) -> list[str]:
         """Return the command that runs the image's Python on this machine, confined as the model will be."""
         if dependencies.root is None:
-            raise UnavailableError("the base's own conda makes its environment, when the image is built")
+            raise CheckUnavailableError("the base's own conda makes its environment, when the image is built")
         if dependencies.packages is None:
             command = [str(dependencies.root / "bin" / "python"), "-B"]
         else:
-            command = [_own_python(dependencies.python_version), "-B", "-I", "-S"]
+            command = [_matching_python(dependencies.python_version), "-B", "-I", "-S"]
         try:
             done = self.run(
                 [*command, "-c", _PRINT_UID], env={}, cwd=self.workspace, capture=True, confine=confined.enter
             )
         except ToolMissingError as error:
-            raise UnavailableError(f"its Python doesn't run here: {error.message}") from error
+            raise CheckUnavailableError(f"its Python doesn't run here: {error.message}") from error
         if done.returncode != 0:
-            raise UnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
+            raise CheckUnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
         if confined.ruleset is None:
             log.info(
                 "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
@@ -185,20 +185,20 @@ class ModelCheck:
         home, scratch = folder / "image", folder / "tmp"
         model = home / "model"
         home.mkdir()
-        with self._room():
+        with self._convert_disk_full():
             stage(prepared.model, prepared.packed, model, linked=ours)
-        moved = _Moved(places=tuple(_places(prepared.dependencies, model)))
-        env = self._environment(plan, prepared, moved, scratch)
+        paths = _PathMap(pairs=tuple(_path_pairs(prepared.dependencies, model)))
+        env = self._environment(plan, prepared, paths, scratch)
         argv = [*python, str(runtime_folder()), *report_args(plan.config)]
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, and other runs may use it.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
         with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable():
-            done = self._run(argv, env, model, moved, confined)
-        judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
+            done = self._run(argv, env, model, paths, confined)
+        raise_for_report(done, to_image=paths.to_image, pip=prepared.dependencies.packages is not None)
 
     @contextmanager
-    def _with_files(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
+    def _with_environment(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
         """Give the files of an environment that lies in a registry: from the cache folder, else fetched."""
         dependencies = prepared.dependencies
         stored, prefix = dependencies.stored, dependencies.prefix
@@ -209,48 +209,51 @@ class ModelCheck:
             root = stack.enter_context(self.environments.use(stored, prefix))
             if root is None:
                 if dependencies.packages is not None:
-                    _own_python(dependencies.python_version)  # else nothing is fetched
+                    _matching_python(dependencies.python_version)  # else nothing is fetched
                 fetched = self._fetch(stored, prefix, folder / "environment")
-                self.environments.keep(stored, prefix, fetched)
+                self.environments.save(stored, prefix, fetched)
                 root = stack.enter_context(self.environments.use(stored, prefix)) or fetched
             yield replace(prepared, dependencies=replace(dependencies, root=root, stored=None))
 
     def _fetch(self, layer: StoredLayer, prefix: PurePosixPath, folder: Path) -> Path:
         size, most = layer.descriptor.size, self.settings.check_fetch_max_bytes
         if size > most and self.mode != "always":
-            raise UnavailableError(
+            raise CheckUnavailableError(
                 f"its environment is kept in the registry and has {size / 1e6:,.0f} MB packed, more than "
                 f"PACKAGER_CHECK_FETCH_MAX_BYTES ({most / 1e6:,.0f} MB)"
             )
-        from packager.environment.cache.unpack import TooLargeError, fetch_files  # noqa: PLC0415  (only what is needed)
+        from packager.environment.cache.download import EnvironmentTooLargeError, download_environment  # noqa: PLC0415  (only what is needed)
 
         try:
-            with self.reporter.stage("Fetching the environment that is kept in the registry"), self._room():
-                return fetch_files(layer, prefix, self.access, folder)
-        except TooLargeError as error:
-            raise UnavailableError(str(error)) from error
+            with (
+                self.reporter.stage("Fetching the environment that is kept in the registry"),
+                self._convert_disk_full(),
+            ):
+                return download_environment(layer, prefix, self.access, folder)
+        except EnvironmentTooLargeError as error:
+            raise CheckUnavailableError(str(error)) from error
         except RegistryError as error:
             if self.mode == "always":
                 raise
-            raise UnavailableError(f"its environment can't be fetched: {error.message}") from error
+            raise CheckUnavailableError(f"its environment can't be fetched: {error.message}") from error
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
+    def _convert_disk_full(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            raise UnavailableError(f"there is no room for its files in {self.workspace}") from error
+            raise CheckUnavailableError(f"there is no room for its files in {self.workspace}") from error
 
     def _run(
-        self, argv: list[str], env: dict[str, str], model: Path, moved: _Moved, confined: Confinement
+        self, argv: list[str], env: dict[str, str], model: Path, paths: _PathMap, confined: Confinement
     ) -> Completed:
         seconds = self.settings.check_seconds
         lines: list[str] = []
 
         def take(line: str) -> None:
-            lines.append(moved.back(line))
+            lines.append(paths.to_image(line))
             del lines[:-200]
             log.debug("model: %s", lines[-1])
 
@@ -267,21 +270,21 @@ class ModelCheck:
                 confine=confined.enter,
             )
         except OutOfBoundsError as error:
-            show(lines)
+            log_output(lines)
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",
                 hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
             ) from error
 
-    def _environment(self, plan: ImagePlan, prepared: Prepared, moved: _Moved, scratch: Path) -> dict[str, str]:
+    def _environment(self, plan: ImagePlan, prepared: Prepared, paths: _PathMap, scratch: Path) -> dict[str, str]:
         """Everything that the model gets to see: what its image will have, and nothing of ours that is secret."""
         ours = {
             name: value
             for name, value in self.environ.items()
-            if name.upper() in _PASSED_ON and value and "@" not in value
+            if name.upper() in _PASSED_VARIABLES and value and "@" not in value
         }
-        base = {name: value for name, value in prepared.base.env if not _OF_THE_PLACE.fullmatch(name)}
-        image = {name: moved.there(value) for name, value in plan.config.env if name != "PATH"}
+        base = {name: value for name, value in prepared.base.env if not _HOST_SPECIFIC.fullmatch(name)}
+        image = {name: paths.to_local(value) for name, value in plan.config.env if name != "PATH"}
         root = prepared.dependencies.root
         programs = f"{root / 'bin'}:" if root is not None and prepared.dependencies.packages is None else ""
         return {
@@ -295,23 +298,23 @@ class ModelCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Moved:
+class _PathMap:
     """Paths in the image, and where their files lie meanwhile."""
 
-    places: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]
 
-    def there(self, text: str) -> str:
-        for image, here in self.places:
+    def to_local(self, text: str) -> str:
+        for image, here in self.pairs:
             text = text.replace(image, here)
         return text
 
-    def back(self, text: str) -> str:
-        for image, here in self.places:
+    def to_image(self, text: str) -> str:
+        for image, here in self.pairs:
             text = text.replace(here, image)
         return text
 
 
-def _places(dependencies: Dependencies, model: Path) -> Iterator[tuple[str, str]]:
+def _path_pairs(dependencies: Dependencies, model: Path) -> Iterator[tuple[str, str]]:
     yield str(MODEL_FOLDER), str(model)
     if dependencies.prefix is not None and dependencies.root is not None:
         yield str(dependencies.prefix), str(dependencies.root)
@@ -321,14 +324,16 @@ def _check_memory(size: int) -> None:
     """Leave a model alone whose files alone don't fit: it would take the whole container down."""
     memory = available_memory()
     if memory is not None and size > memory:
-        raise UnavailableError(f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory")
+        raise CheckUnavailableError(
+            f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory"
+        )
 
 
-def _own_python(version: str) -> str:
+def _matching_python(version: str) -> str:
     """Find a Python like the base image's, whose files are not here: it is this one, or one on the PATH."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return sys.executable
     found = shutil.which(f"python{version}")
     if found is None:
-        raise UnavailableError(f"the base image's Python {version} is not on this machine")
+        raise CheckUnavailableError(f"the base image's Python {version} is not on this machine")
     return found

@@ -41,34 +41,36 @@ def report_args(config: ImageConfig) -> tuple[str, ...]:
     return ("cli", "self-check", "--format", "json", "--for", *command_line)
 
 
-class UnavailableError(Exception):
+class CheckUnavailableError(Exception):
     """It can't be told here whether the model serves; the text says why."""
 
 
-def judge(done: Completed, *, back: Callable[[str], str] = str, pip: bool = False, in_image: bool = False) -> None:
+def raise_for_report(
+    done: Completed, *, to_image: Callable[[str], str] = str, pip: bool = False, in_image: bool = False
+) -> None:
     """Log that the model serves, or say why it doesn't.
 
     Args:
         done: The process of `self-check`, with its standard output captured.
-        back: Puts the image's paths in the place of those here.
+        to_image: Puts the image's paths in the place of those here.
         pip: Whether the packages of the base's own Python are missing here.
         in_image: Whether it ran in the image, where nothing can be missing but by the model's own fault.
 
     Raises:
         ModelCheckError: It can't serve.
-        UnavailableError: It can't be told from here.
+        CheckUnavailableError: It can't be told from here.
     """
     report = _report(done.stdout)
     if done.returncode == 0 and report.get("status") == "ok":
         took = sum(value for value in report.get("seconds", {}).values() if isinstance(value, int | float))
         log.info("the model serves: loaded in %.1f s, its example %s", took, report.get("sample"))
         return
-    error = back(str(report.get("error", "")))
+    error = to_image(str(report.get("error", "")))
     if not in_image and (found := _NOT_HERE.search(error)):
-        raise UnavailableError(f"this machine is not the base image: {found[0]}")
+        raise CheckUnavailableError(f"this machine is not the base image: {found[0]}")
     if pip and (missing := _NO_MODULE.search(error)):
-        raise UnavailableError(f"its requirements don't bring the module {missing[1]!r}; the base image may")
-    show(back(line) for line in done.output.splitlines())
+        raise CheckUnavailableError(f"its requirements don't bring the module {missing[1]!r}; the base image may")
+    log_output(to_image(line) for line in done.output.splitlines())
     if error:
         raise ModelCheckError(
             f"the model can't serve: {error}", hint=WRITING_HINT if _NOT_WRITABLE.search(error) else _HINT
@@ -94,7 +96,7 @@ def _report(text: str) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def show(lines: Iterable[str]) -> None:
+def log_output(lines: Iterable[str]) -> None:
     """Put what the model wrote into the log."""
     if text := "\n".join(lines):
         log.error("the model wrote:\n%s", text)

@@ -75,7 +75,7 @@ def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> It
         yield
     finally:
         _unlock(locked)
-        changed = sorted({path for folder, facts in before.items() for path in _restore(folder, facts)})
+        changed = sorted({path for folder, states in before.items() for path in _restore(folder, states)})
     if changed:
         raise ModelCheckError(
             f"the model changes files of its image when it starts: {', '.join(changed[:_SHOWN])}"
@@ -84,9 +84,9 @@ def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> It
         )
 
 
-def _lock(folder: Path, facts: FileStates) -> list[str]:
+def _lock(folder: Path, states: FileStates) -> list[str]:
     """Take the write permissions off a folder and those in it; return the ones that had some."""
-    folders = [str(folder), *(path for path, (_, mode, *_more) in facts.items() if stat.S_ISDIR(mode))]
+    folders = [str(folder), *(path for path, (_, mode, *_more) in states.items() if stat.S_ISDIR(mode))]
     locked = []
     for path in folders:
         mode = os.stat(path).st_mode  # noqa: PTH116  (thousands of them)
@@ -111,4 +111,4 @@ def _restore(folder: Path, before: FileStates) -> list[str]:
                 Path(path).rmdir()
             else:
                 Path(path).unlink()
-    return sorted(os.path.relpath(path, folder) for path, facts in before.items() if after.get(path) != facts)
+    return sorted(os.path.relpath(path, folder) for path, states in before.items() if after.get(path) != states)

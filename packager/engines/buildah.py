@@ -1,8 +1,8 @@
 """The Buildah engine: builds into the local container storage, then pushes from there.
 
 The image is made in OCI format, so that its digest is the same in a registry, a layout and an archive. Intermediate
-images stay in the storage as the layer cache of the next build (see `layer_cache`); a reused layer keeps the time that
-it was first built with.
+images stay in the storage as the layer cache of the next build (see `buildah_storage`); a reused layer keeps the time
+of its first build.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.base_inspection import ARCHITECTURES
-from packager.engines.buildah_commands import Session, access_args
+from packager.engines.buildah_commands import Session, access_args, registries_conf
+from packager.engines.buildah_storage import SESSION_FOLDER_PREFIX, UseLock, cache_name, leftovers, locked
 from packager.engines.host import Machine, choose_isolation, safe_environment
-from packager.engines.layer_cache import UseLock, cache_name
 from packager.engines.local_outputs import (
     add_docker_manifest,
     check_layout_target,
-    files_at,
+    convert_write_errors,
     publish_layout,
     staging_beside,
 )
-from packager.engines.registry_files import registries_conf
 from packager.engines.rootfs import DEFAULT_PATH
-from packager.engines.session_folder import PREFIX, leftovers, locked
 from packager.errors import BuildError
 from packager.image.plan import BaseImage
 from packager.registry.layout_push import push_layout
@@ -126,7 +124,7 @@ class BuildahEngine:
             with lock.using():
                 isolation = choose_isolation(
                     self._settings.buildah_isolation,
-                    Machine.look(self._environ),
+                    Machine.detect(self._environ),
                     environ=self._environ,
                     has_run_steps=bool(plan.run_steps),
                 )
@@ -148,8 +146,8 @@ class BuildahEngine:
         """
         below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
         with ExitStack() as stack:
-            with files_at(below):
-                folder = stack.enter_context(private_folder(PREFIX, below))
+            with convert_write_errors(below):
+                folder = stack.enter_context(private_folder(SESSION_FOLDER_PREFIX, below))
                 env = safe_environment(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)
@@ -176,7 +174,7 @@ def _deliver(
     path = destination.path
     if destination.transport == "docker" or path is None:
         return _push(session, image_id, destination.reference, access)
-    with files_at(path), staging_beside(path) as staging:
+    with convert_write_errors(path), staging_beside(path) as staging:
         # Relative names, because the path of a transport can't hold a colon.
         where = f"{destination.transport}:image:{destination.reference.tagged}"
         digest = session.push(image_id, where, cwd=staging)

@@ -1,4 +1,7 @@
-"""Buildah's commands: their arguments, and what their answers mean."""
+"""Buildah's commands: their arguments and configuration files, and the meaning of their output.
+
+Formats of the files: containers-certs.d(5) and containers-registries.conf(5).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,15 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from packager.check.report import judge, report_args
+from packager.check.report import raise_for_report, report_args
 from packager.engines import rootfs
 from packager.engines.build_errors import Attempt, failure, image_not_found, is_retryable, may_be_full
-from packager.engines.free_space import full_folders, layer_size
-from packager.engines.layer_cache import stale_names
-from packager.engines.registry_files import certificate_folder
+from packager.engines.buildah_storage import full_folders, layer_size, stale_names
 from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
 from packager.models.integrations import docker_rest
-from packager.models.reference import LOCAL_STORAGE
+from packager.models.reference import LOCAL_STORAGE, Reference
 from packager.registry.retries import EngineTroubleError, Retries
 from packager.system.process import OutOfBoundsError
 
@@ -29,13 +31,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from packager.image.plan import ImagePlan
-    from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
+    from packager.registry.trust import Trust
     from packager.system.process import Completed, Runner
 
 log = logging.getLogger(__name__)
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def certificate_folder(folder: Path, reference: Reference, trust: Trust) -> Path | None:
+    """Write the `--cert-dir` for an image's host and its mirrors below `folder`; None where there is nothing to say.
+
+    A command has one such folder for all of them. Of several certificates in it, the one is shown that is of an
+    authority which the server names.
+
+    Raises:
+        OSError: A file can't be copied.
+    """
+    hosts = dict.fromkeys(place.host for place in reversed(trust.endpoints(reference)))  # its own host first
+    shown = [trust.client_certificates[host] for host in hosts if host in trust.client_certificates]
+    if trust.ca_file is None and not shown:
+        return None
+    certificates = folder / f"certificates-{reference.host.replace(':', '-')}"
+    certificates.mkdir(mode=0o700, exist_ok=True)
+    if trust.ca_file is not None:
+        shutil.copyfile(trust.ca_file, certificates / "ca.crt")
+    for number, pair in enumerate(shown):  # they are read in the order of their names
+        shutil.copyfile(pair.certificate, certificates / f"{number}.cert")
+        key = certificates / f"{number}.key"
+        key.touch(mode=0o600)
+        key.write_bytes(pair.key.read_bytes())
+    return certificates
+
+
+def registries_conf(access: RegistryAccess) -> str:
+    """Return a `registries.conf` with the mirrors; empty where there are none, and the system's own counts.
+
+    It also says which of the hosts with mirrors, and which of the mirrors, speak plain HTTP.
+    """
+    hosts: dict[str, list[str]] = {}
+    for host, mirror in access.trust.mirrors:
+        hosts.setdefault(host, []).append(mirror)
+    parts = []
+    for host, mirrors in hosts.items():
+        insecure = json.dumps(host in access.insecure_hosts)
+        parts.append(f"[[registry]]\nlocation = {json.dumps(host)}\ninsecure = {insecure}\n")
+        for mirror in mirrors:
+            insecure = json.dumps(Reference.parse(f"{mirror}/x").host in access.insecure_hosts)
+            parts.append(f"[[registry.mirror]]\nlocation = {json.dumps(mirror)}\ninsecure = {insecure}\n")
+    return "\n".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +228,7 @@ class Session:
             ) from error
         finally:
             self.buildah("rm", container, capture=True)
-        judge(done, in_image=True)
+        raise_for_report(done, in_image=True)
 
     def push(
         self, image_id: str, where: str, args: Sequence[str] = (), *, host: str = "", cwd: Path | None = None

@@ -42,7 +42,7 @@ class Machine:
     has_runtime: bool
 
     @classmethod
-    def look(cls, environ: Mapping[str, str]) -> Machine:
+    def detect(cls, environ: Mapping[str, str]) -> Machine:
         """Find the facts of this machine; starts nothing."""
         path = f"{environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
         return cls(

@@ -49,13 +49,13 @@ def read_mounts(mountinfo: str) -> list[PurePosixPath]:
     return [PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), point)) for point in points if point != "/"]
 
 
-def check_destinations(plan: ImagePlan, left_alone: Iterable[PurePosixPath]) -> None:
+def check_destinations(plan: ImagePlan, untouched: Iterable[PurePosixPath]) -> None:
     """Refuse a plan that puts files where Kaniko leaves everything as it is.
 
     Raises:
         BuildError: It does; names the layer and the path.
     """
-    paths = list(left_alone)
+    paths = list(untouched)
     for layer in plan.layers:
         for content in layer.contents:
             hidden = next((path for path in paths if content.destination.is_relative_to(path)), None)
@@ -136,7 +136,7 @@ class KanikoEngine:
                 f"the Kaniko engine can't write {destination}; it pushes to registries",
                 hint="give a docker:// output, or use --engine buildah",
             )
-        self._check_place()
+        self._check_job_image()
         mounts = read_mounts(_MOUNTS.read_text(errors="replace")) if _MOUNTS.exists() else []
         check_destinations(plan, [*own_paths(context, self._settings), *mounts])
         if self._settings.kaniko_cache:
@@ -159,7 +159,7 @@ class KanikoEngine:
             return str(self._settings.kaniko_executor)
         return str(EXECUTOR) if EXECUTOR.exists() else EXECUTOR.name
 
-    def _check_place(self) -> None:
+    def _check_job_image(self) -> None:
         if not self._settings.kaniko_force and not self._mark.exists():
             raise UsageError(
                 "Kaniko replaces the root file system of whatever it runs in, and this isn't the packager's Job image",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def files_at(path: Path) -> Iterator[None]:
+def convert_write_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says against writing at `path` into our errors.
 
     Raises:

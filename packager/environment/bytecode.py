@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from packager.system.process import Runner
 
 _log = logging.getLogger(__name__)
-_OLDEST = (3, 7)  # the first with bytecode that doesn't depend on times
-_DEEPEST = "50"
-_KEPT = 8  # environments whose bytecode is kept; each is about a tenth of its environment
+_MIN_PYTHON = (3, 7)  # the first with bytecode that doesn't depend on times
+_MAX_DEPTH = "50"
+_MAX_ARCHIVES = 8  # environments whose bytecode is kept; each is about a tenth of its environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +92,15 @@ def compile_modules(compiling: Compilation, run: Runner) -> bool:
         _log.info("modules were compiled before: taking the bytecode from the cache")
         return True
     interpreter = compiling.interpreter
-    if interpreter is None or not _runs(interpreter, compiling, run):
+    if interpreter is None or not _can_run(interpreter, compiling, run):
         _log.info("modules are not compiled: no Python %s of the image's platform runs here", compiling.version)
         return False
-    if tuple(int(part) for part in compiling.version.split(".")) < _OLDEST:
+    if tuple(int(part) for part in compiling.version.split(".")) < _MIN_PYTHON:
         _log.info("modules are not compiled: Python %s has no bytecode that is independent of times", compiling.version)
         return False
     empty = compiling.workspace / "compile"
     empty.mkdir(exist_ok=True)
-    argv = [str(interpreter), "-B", "-s", "-S", "-m", "compileall", "-qq", "-f", "-r", _DEEPEST, "-j", "0"]
+    argv = [str(interpreter), "-B", "-s", "-S", "-m", "compileall", "-qq", "-f", "-r", _MAX_DEPTH, "-j", "0"]
     argv += ["--invalidation-mode", "unchecked-hash", "-d", str(compiling.destination), str(compiling.folder)]
     done = run(argv, env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}, cwd=empty)
     if done.returncode not in (0, 1):  # 1: some module has a syntax error
@@ -109,7 +109,7 @@ def compile_modules(compiling: Compilation, run: Runner) -> bool:
     for path in files_with(modules, str(compiling.folder).encode()):
         raise InstallError(f"{path.relative_to(compiling.folder)} has the path of the folder that it was compiled in")
     if modules:
-        _keep(modules, compiling.folder, kept)
+        _save(modules, compiling.folder, kept)
     return True
 
 
@@ -134,7 +134,7 @@ def _restore(kept: Path, folder: Path) -> bool:
     return True
 
 
-def _keep(modules: list[Path], folder: Path, kept: Path) -> None:
+def _save(modules: list[Path], folder: Path, kept: Path) -> None:
     """Keep bytecode for the next run, and forget what hasn't been used for longest."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
@@ -146,11 +146,11 @@ def _keep(modules: list[Path], folder: Path, kept: Path) -> None:
     finally:
         partial.unlink(missing_ok=True)
     with suppress(FileNotFoundError):  # another run forgets as well
-        for old in sorted(kept.parent.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+        for old in sorted(kept.parent.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-_MAX_ARCHIVES]:
             old.unlink()
 
 
-def _runs(interpreter: Path, compiling: Compilation, run: Runner) -> bool:
+def _can_run(interpreter: Path, compiling: Compilation, run: Runner) -> bool:
     if not interpreter.exists():
         return False
     try:

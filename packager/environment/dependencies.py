@@ -81,7 +81,7 @@ class DependencyResolver:
         prefix = PACKAGES_FOLDER if binaries.dependencies == "pip" else envs_location
         key = ""
         if self.store is not None:
-            words = (target.platform, target.glibc, target.python or "" if binaries.dependencies == "pip" else "")
+            target_key = (target.platform, target.glibc, target.python or "" if binaries.dependencies == "pip" else "")
             # The layer holds the folders above it as they are in the base.
             above = {str(path)[1:] for path in (prefix, *prefix.parents)}
             inputs = CacheInputs(
@@ -89,7 +89,7 @@ class DependencyResolver:
                 file=file,
                 artifact_root=artifact.root,
                 prefix=prefix,
-                target=(*words, *(repr(folder) for folder in base.folders if folder.path in above)),
+                target=(*target_key, *(repr(folder) for folder in base.folders if folder.path in above)),
             )
             key = inputs.key(settings)
             if settings.refresh_environment:

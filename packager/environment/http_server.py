@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _OLDEST, _NEWEST = (3, 10), (3, 14)  # the CPythons that this granian has wheels for
 _GLIBC = "2.17"  # what its wheels ask for, which every image satisfies
-_KEPT = ("granian/_granian*.so", "orjson/orjson*.so")  # the compiled parts alone: the rest of them isn't used
+_COMPILED_PARTS = ("granian/_granian*.so", "orjson/orjson*.so")  # the compiled parts alone: the rest of them isn't used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
     pins = [word for word in lines.split() if "==" in word]
     version = pins[0].partition("==")[2]
     cached = settings.cache_dir / "server" / "-".join([*pins, python, settings.platform]).replace("==", "-")
-    if not _is_whole(cached):
+    if not _is_complete(cached):
         with full_disk("fetching the server"), reporter.stage(f"fetching {' and '.join(pins)} for Python {python}"):
             check_cache(settings, "uv", "server")
             staging = workspace / "server"
@@ -114,16 +114,16 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
                     f"the image's server can't be fetched: {error}",
                     hint=f"{error.hint}; or set PACKAGER_SERVER=gunicorn, which is slower and needs no index",
                 ) from error
-            _keep(staging, cached)
+            _save(staging, cached)
     return HttpServer(name="granian", version=version, vendor=cached)
 
 
-def _keep(installed: Path, cached: Path) -> None:
+def _save(installed: Path, cached: Path) -> None:
     """Put the compiled parts and their licences into the cache; two runs at once may do so."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for pattern in (*_KEPT, "*.dist-info/licenses/*"):
+        for pattern in (*_COMPILED_PARTS, "*.dist-info/licenses/*"):
             for path in sorted(installed.glob(pattern)):
                 inside = path.relative_to(installed)
                 target = part / inside.parts[0].partition("-")[0] / path.name
@@ -131,11 +131,11 @@ def _keep(installed: Path, cached: Path) -> None:
                 shutil.copyfile(path, target)
         part.rename(cached)
     except OSError:
-        if not _is_whole(cached):  # else the other run was faster
+        if not _is_complete(cached):  # else the other run was faster
             raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _is_whole(cached: Path) -> bool:
-    return all(any(cached.glob(pattern)) for pattern in _KEPT)
+def _is_complete(cached: Path) -> bool:
+    return all(any(cached.glob(pattern)) for pattern in _COMPILED_PARTS)

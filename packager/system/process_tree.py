@@ -62,7 +62,7 @@ def dying_with_parent() -> Callable[[], None]:
 
     SIGTERM and not SIGKILL, so that Buildah hands it on to a RUN step, and removes its working container when that has
     ended. Between RUN steps Buildah dies of it at once, and the container stays; the Buildah engine's next session
-    removes it, together with the folder of the session that left it (`engines.session_folder`).
+    removes it, together with the folder of the session that left it (`engines.buildah_storage`).
     """
     parent, prctl = os.getpid(), _libc.prctl
 

@@ -17,7 +17,7 @@ from packager.engines.base_inspection import ARCHITECTURES, inspect_image
 from packager.engines.local_outputs import (
     add_docker_manifest,
     check_layout_target,
-    files_at,
+    convert_write_errors,
     publish_layout,
     staging_beside,
     write_docker_archive,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from packager.engines.oci.base_image import Base
+    from packager.engines.oci.base_image import OpenedBase
     from packager.engines.oci.destinations import Sink
     from packager.engines.oci.image import AddedLayer, Document, ImageFormat
     from packager.image.plan import BaseImage, ImagePlan
@@ -147,7 +147,7 @@ class OciEngine:
             _check_count(plan, base)
             workers = stack.enter_context(Workers())
             for blob in {layer.digest: layer for layer in base.image.layers}.values():
-                workers.start(partial(_bring_base, blob, base, sink, workers))
+                workers.start(partial(_copy_base_layer, blob, base, sink, workers))
             blobs = plan_blobs(
                 follow_links(plan),
                 self._settings.layer_compression,
@@ -155,16 +155,16 @@ class OciEngine:
                 base_folders=folder_entries(plan.base.folders),
             )
             uploader = LayerUploader(plan, blobs, sink, workers, access, fingerprints)
-            brought = [workers.start(upload) for upload in uploader.uploads()]
+            uploads = [workers.start(upload) for upload in uploader.uploads()]
             workers.wait()
-            layers = [future.result() for future in brought]
+            layers = [future.result() for future in uploads]
             config = make_config(plan, base.image, layers, image_format)
             manifest = make_manifest(plan, base.image, layers, config, image_format)
             sink.finish(config, manifest)
         return manifest, layers
 
 
-def _check_count(plan: ImagePlan, base: Base) -> None:
+def _check_count(plan: ImagePlan, base: OpenedBase) -> None:
     """Refuse an image that no container runtime can start, before anything is sent."""
     layers = len(base.image.layers) + len(plan.steps)
     if layers > _MAX_LAYERS:
@@ -179,7 +179,7 @@ def _stored(layer: AddedLayer, repository: Reference) -> StoredLayer:
     return StoredLayer(name=layer.name, descriptor=layer.descriptor, diff_id=layer.diff_id, repository=repository)
 
 
-def _bring_base(blob: Descriptor, base: Base, sink: Sink, workers: Workers) -> None:
+def _copy_base_layer(blob: Descriptor, base: OpenedBase, sink: Sink, workers: Workers) -> None:
     if sink.has(blob.digest):
         log.debug("the base's layer %s is there", blob.digest)
     elif sink.copy(workers.stoppable(RemoteBlob(source=base.layers, known=blob)), blob.digest, base.origin):
@@ -205,7 +205,7 @@ def _layout_for(destination: Destination, plan: ImagePlan) -> Iterator[LayoutSin
         raise BuildError(f"{destination} names no file")
     if destination.transport == "oci":
         check_layout_target(path)
-    with files_at(path), staging_beside(path) as staging:
+    with convert_write_errors(path), staging_beside(path) as staging:
         layout = LayoutSink(staging / "layout", destination.reference)
         yield layout
         if destination.transport == "oci":

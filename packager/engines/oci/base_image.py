@@ -32,7 +32,7 @@ _MAX_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
 
 
-class Base:
+class OpenedBase:
     """A base image that was found.
 
     Attributes:
@@ -49,7 +49,7 @@ class Base:
 
 
 @contextmanager
-def open_base(reference: Reference, access: RegistryAccess, architecture: str) -> Iterator[Base]:
+def open_base(reference: Reference, access: RegistryAccess, architecture: str) -> Iterator[OpenedBase]:
     """Give the base image of an architecture (`amd64`), from its registry, a mirror of that, or a layout.
 
     Raises:
@@ -58,10 +58,10 @@ def open_base(reference: Reference, access: RegistryAccess, architecture: str) -
     """
     if reference.layout:
         layout = _open_layout(reference.layout)
-        yield Base(layout.image(reference, architecture), layout, None)
+        yield OpenedBase(layout.image(reference, architecture), layout, None)
         return
     with find_image(reference, access, architecture) as (repository, image):
-        yield Base(image, repository, repository.reference)
+        yield OpenedBase(image, repository, repository.reference)
 
 
 class _Layout:

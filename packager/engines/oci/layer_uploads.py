@@ -59,7 +59,7 @@ class LayerFingerprints:
 
     repository: Reference | None
     access: RegistryAccess
-    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
+    _unreachable: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def of(self, blob: LayerBlob) -> LayerFingerprint:
         """Return the fingerprint of one layer."""
@@ -69,7 +69,7 @@ class LayerFingerprints:
             if noted and self.repository
             else None
         )
-        return LayerFingerprint(blob=blob, artifacts=artifacts, given_up=self._given_up)
+        return LayerFingerprint(blob=blob, artifacts=artifacts, unreachable=self._unreachable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +79,16 @@ class LayerFingerprint:
     Attributes:
         blob: The layer.
         artifacts: Where its note is kept; None where none is.
-        given_up: Set when nobody answers there; shared by all layers of a run.
+        unreachable: Set when nobody answers there; shared by all layers of a run.
     """
 
     blob: LayerBlob
     artifacts: ArtifactStore | None
-    given_up: Event
+    unreachable: Event
 
     def may_exist(self) -> bool:
         """Tell whether to look for the layer before it is sent."""
-        if self.artifacts is None or self.given_up.is_set():
+        if self.artifacts is None or self.unreachable.is_set():
             return True
         try:
             return self.artifacts.read(self._tag) is not None
@@ -96,13 +96,13 @@ class LayerFingerprint:
             log.debug("the layer %s has no fingerprint: %s", self.blob.name, error)
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
-                self.given_up.set()
+                self.unreachable.set()
             log.info("the notes in %s can't be read: %s", self.artifacts.repository, error.message)
         return True
 
     def store(self, descriptor: Descriptor) -> None:
         """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
-        if self.artifacts is None or self.given_up.is_set():
+        if self.artifacts is None or self.unreachable.is_set():
             return
         try:
             artifact = RegistryArtifact(document={"digest": descriptor.digest})

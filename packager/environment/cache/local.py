@@ -55,7 +55,7 @@ def _unusable(settings: Settings, reason: str) -> UsageError:
     )
 
 
-_FILES, _LOCK, _FACTS, _SIZE = "environment", "lock", "facts", "size"
+_FILES, _LOCK, _DIGEST_FILE, _SIZE = "environment", "lock", "digest", "size"
 _UNFINISHED = ".unfinished"
 
 
@@ -86,16 +86,16 @@ class LocalCache:
             try:
                 if self.max_bytes and stack.enter_context(_locked(entry / _LOCK, fcntl.LOCK_SH)):
                     os.utime(entry)
-                    if _digest(entry / _FILES) == (entry / _FACTS).read_text():
+                    if _digest(entry / _FILES) == (entry / _DIGEST_FILE).read_text():
                         found = entry / _FILES
                     else:
                         log.warning("the environment in %s was changed, and is not used", entry)
-                        (entry / _FACTS).unlink()  # so that `keep` replaces it
+                        (entry / _DIGEST_FILE).unlink()  # so that `save` replaces it
             except OSError as error:
                 log.debug("no environment in %s: %s", entry, error)
             yield found
 
-    def keep(self, layer: StoredLayer, prefix: PurePosixPath, files: Path) -> None:
+    def save(self, layer: StoredLayer, prefix: PurePosixPath, files: Path) -> None:
         """Take the files of an environment over, and remove those that weren't used for longest; no failure if not."""
         if not self.max_bytes:
             return
@@ -104,22 +104,22 @@ class LocalCache:
             (self.folder / _LOCK).touch()
             with _locked(self.folder / _LOCK, fcntl.LOCK_EX) as alone:
                 if alone:
-                    self._keep(self.folder / _name(layer, prefix), files)
+                    self._save(self.folder / _name(layer, prefix), files)
         except OSError as error:
             log.info("the environment is not kept unpacked in %s: %s", self.folder, error)
 
-    def _keep(self, entry: Path, files: Path) -> None:
+    def _save(self, entry: Path, files: Path) -> None:
         unfinished = self.folder / _UNFINISHED
         remove_folder(unfinished)  # of a run that was killed
         size = sum(path.lstat().st_blocks * 512 for path in files.rglob("*"))
-        if (entry / _FACTS).exists() or not self._make_room(size, entry):
+        if (entry / _DIGEST_FILE).exists() or not self._make_room(size, entry):
             return
         try:
             unfinished.mkdir()
             (unfinished / _LOCK).touch()
             (unfinished / _SIZE).write_text(str(size))
             shutil.move(files, unfinished / _FILES)
-            (unfinished / _FACTS).write_text(_digest(unfinished / _FILES))
+            (unfinished / _DIGEST_FILE).write_text(_digest(unfinished / _FILES))
             unfinished.rename(entry)
         except OSError:
             remove_folder(unfinished)
@@ -154,9 +154,9 @@ def _name(layer: StoredLayer, prefix: PurePosixPath) -> str:
 
 
 def _digest(folder: Path) -> str:
-    facts = file_states(folder)
+    states = file_states(folder)
     start = len(str(folder))
-    lines = (f"{path[start:]} {facts[path]}\n".encode(errors="surrogateescape") for path in sorted(facts))
+    lines = (f"{path[start:]} {states[path]}\n".encode(errors="surrogateescape") for path in sorted(states))
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 

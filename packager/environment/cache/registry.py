@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.environment.v1+json"
-_FORM = 1  # of the note's document
+_SCHEMA_VERSION = 1  # of the note's document
 # Of pip, whose value may be a file; anywhere in a line, as YAML may have lists in one line.
 _OPTION = re.compile(r"(?<![\w.-])-(?:r|c|e|f|-req|-con|-edit|-find)")
 _PLACES = ("/", "file:", ".whl", ".tar", ".zip")
@@ -76,7 +76,7 @@ class CacheInputs:
             OSError: The file can't be read.
         """
         text = self.file.read_bytes()
-        parts: list[Any] = [_FORM, __version__, self.kind, self.file.name, str(self.prefix), *self.target]
+        parts: list[Any] = [_SCHEMA_VERSION, __version__, self.kind, self.file.name, str(self.prefix), *self.target]
         parts += [hashlib.sha256(text).hexdigest(), _settings(settings)]
         if _names_files(text):
             parts += sorted(_digests(self.artifact_root))
@@ -129,16 +129,16 @@ class RegistryCache:
     repository: Reference
     access: RegistryAccess
     max_age: timedelta
-    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
+    _unreachable: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
         """Return the dependencies that were kept under a key, when they are whole and young enough."""
         try:
-            artifact = self._notes().read(f"environment-{key}")
+            artifact = self._artifacts().read(f"environment-{key}")
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
-                self._given_up.set()
-            log.warning("the environments kept in %s can't be read, and are not used: %s", self._place(), error.message)
+                self._unreachable.set()
+            log.warning("the environments kept in %s can't be read, and are not used: %s", self._name(), error.message)
             return None
         if artifact is None:
             return None
@@ -146,23 +146,23 @@ class RegistryCache:
             found = self._read(key, artifact)
             age = _age(artifact.document["solvedAt"], now or datetime.now(timezone.utc))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
+            log.warning("the environment kept in %s is not what it should be, and not used: %s", self._name(), error)
             return None
         if age >= self.max_age:
             log.info("the lock of the last solve is %s old: solving anew", _words(age))
             return None
-        log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._place(), _words(age))
+        log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._name(), _words(age))
         return found
 
-    def keep(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
+    def save(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
         """Keep an environment whose layer was delivered; what goes wrong is said, and no failure.
 
         Where nobody answered when it was looked for, nobody is asked again.
         """
-        if self._given_up.is_set():
+        if self._unreachable.is_set():
             return
         document = {
-            "form": _FORM,
+            "schemaVersion": _SCHEMA_VERSION,
             "key": key,
             "solvedAt": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "python": dependencies.python,
@@ -176,13 +176,13 @@ class RegistryCache:
         }
         try:
             artifact = RegistryArtifact(document=document, blobs=(layer.descriptor,))
-            self._notes().write(f"environment-{key}", artifact, source=layer.repository)
+            self._artifacts().write(f"environment-{key}", artifact, source=layer.repository)
         except RegistryError as error:
             log.warning("the environment can't be kept for the next run: %s", error.message)
 
     def _read(self, key: str, artifact: RegistryArtifact) -> Dependencies:
         document = artifact.document
-        if document["form"] != _FORM or document["key"] != key:
+        if document["schemaVersion"] != _SCHEMA_VERSION or document["key"] != key:
             raise ValueError("it was kept for something else")
         (descriptor,) = artifact.blobs
         if not descriptor.size or descriptor.media_type not in _LAYERS:
@@ -209,10 +209,10 @@ class RegistryCache:
             lock_digest=str(document["lockDigest"]),
         )
 
-    def _notes(self) -> ArtifactStore:
+    def _artifacts(self) -> ArtifactStore:
         return ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
 
-    def _place(self) -> str:
+    def _name(self) -> str:
         return self.repository.repository
 
 

@@ -15,7 +15,7 @@ import pytest
 from packager.check import confinement, model_check
 from packager.check.model_check import USER_ID, ModelCheck, available_memory, choose_mode
 from packager.check.sandbox import stage, watch_changes
-from packager.environment.cache import unpack
+from packager.environment.cache import download
 from packager.environment.cache.local import LocalCache
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
@@ -305,7 +305,7 @@ class Fetching:
 @pytest.fixture
 def fetching(monkeypatch: pytest.MonkeyPatch) -> Fetching:
     made = Fetching()
-    monkeypatch.setattr(unpack, "fetch_files", made)
+    monkeypatch.setattr(download, "download_environment", made)
     return made
 
 

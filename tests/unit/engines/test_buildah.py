@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from packager.engines import Engine, session_folder
+from packager.engines import Engine, buildah_storage
 from packager.engines.buildah import BuildahEngine
 from packager.engines.buildah_commands import access_args, build_args, pull_args
+from packager.engines.buildah_storage import (
+    CACHE_IMAGE_PREFIX,
+    SESSION_FOLDER_PREFIX,
+    UseLock,
+    cache_name,
+    locked,
+    stale_names,
+)
 from packager.engines.host import Isolation, Machine, choose_isolation, safe_environment
-from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
-from packager.engines.layer_cache import UseLock, cache_name, stale_names
-from packager.engines.session_folder import PREFIX, locked
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -212,7 +217,7 @@ def test_a_broken_layout_is_told_before_the_build(tmp_path: Path) -> None:
 
 def killed_session(work: Path, name: str, *, storage: str) -> Path:
     """Make what a killed session leaves: its folder, with a lock that nobody holds."""
-    folder = work / f"{PREFIX}{name}"
+    folder = work / f"{SESSION_FOLDER_PREFIX}{name}"
     folder.mkdir()
     with locked(folder, mark=f"{folder}/mounts.conf", storage=Path(storage)):
         pass
@@ -223,9 +228,9 @@ def test_what_a_killed_session_left_is_removed(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     killed = killed_session(work, "killed", storage="/graph")
-    unlocked, elsewhere = work / f"{PREFIX}unlocked", killed_session(work, "elsewhere", storage="/other")
+    unlocked, elsewhere = work / f"{SESSION_FOLDER_PREFIX}unlocked", killed_session(work, "elsewhere", storage="/other")
     unlocked.mkdir()
-    living = work / f"{PREFIX}living"
+    living = work / f"{SESSION_FOLDER_PREFIX}living"
     living.mkdir()
     marks = {"1": f"{killed}/mounts.conf", "2": f"{living}/mounts.conf", "3": "/another/mounts.conf"}
     run = FakeBuildah(storage="/graph", containers=marks, fails={"mount": (1, "")})
@@ -248,7 +253,7 @@ def test_a_killed_session_s_folder_with_mounts_in_it_stays(
     mounts = tmp_path / "mountinfo"
     point = f"{killed}{inside}".replace(" ", r"\040")
     mounts.write_text(f"36 35 98:0 /etc/hosts {point} rw,noatime - ext4 /dev/root rw\n")
-    monkeypatch.setattr(session_folder, "_MOUNTS", mounts)
+    monkeypatch.setattr(buildah_storage, "MOUNTS", mounts)
     engine(FakeBuildah(storage="/graph"), work).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
     assert list(work.iterdir()) == [killed]
 
@@ -454,7 +459,7 @@ def test_the_newest_ten_repositories_are_kept() -> None:
     names = [cache_name(f"r.io/{moment}", moment) for moment in range(12)]
     assert set(stale_names(names)) == set(names[:2])
     assert all(Reference.parse(name).host == "localhost" for name in names)
-    assert all(name.startswith(CACHE_PREFIX) for name in names)
+    assert all(name.startswith(CACHE_IMAGE_PREFIX) for name in names)
 
 
 def test_nothing_is_removed_while_a_build_runs(tmp_path: Path) -> None:

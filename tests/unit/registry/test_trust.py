@@ -11,10 +11,9 @@ import httpx
 import pytest
 import trustme
 
-from packager.engines.buildah_commands import access_args
+from packager.engines.buildah_commands import access_args, certificate_folder, registries_conf
 from packager.engines.kaniko_command import KanikoBuild
 from packager.engines.kaniko_command import build_args as kaniko_words
-from packager.engines.registry_files import certificate_folder, registries_conf
 from packager.errors import UsageError
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess, find_insecure_hosts

@@ -173,7 +173,7 @@ def layer() -> StoredLayer:
 
 
 def kept(store: RegistryCache) -> Dependencies | None:
-    store.keep(KEY, DEPENDENCIES, layer())
+    store.save(KEY, DEPENDENCIES, layer())
     return store.find(KEY)
 
 
@@ -226,7 +226,7 @@ def rewrite(registry: MemoryRegistry, store: RegistryCache, **changes: Any) -> N
 ENTRY = {"mediaType": TAR, "digest": digest_of(LAYER), "size": len(LAYER)}
 LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another key": ({"key": "cd" * 32}, "kept for something else"),
-    "another form": ({"form": 2}, "kept for something else"),
+    "another form": ({"schemaVersion": 2}, "kept for something else"),
     "no key": ({"key": None}, "kept for something else"),
     "diffId of another shape": ({"diffId": "sha256:12"}, "is not a digest"),
     "diffId missing": ({"diffId": None}, "is not a digest"),
@@ -277,8 +277,8 @@ def test_a_blob_that_is_gone_or_of_another_size(
 
 def test_a_note_under_a_tag_that_is_replaced_meanwhile(registry: MemoryRegistry, store: RegistryCache) -> None:
     """Two Jobs race: the later note counts, and each is whole."""
-    store.keep(KEY, DEPENDENCIES, layer())
-    store.keep(KEY, replace(DEPENDENCIES, lock="another\n"), layer())
+    store.save(KEY, DEPENDENCIES, layer())
+    store.save(KEY, replace(DEPENDENCIES, lock="another\n"), layer())
     found = store.find(KEY)
     assert found is not None
     assert found.lock == "another\n"
@@ -289,5 +289,5 @@ def test_a_registry_that_keeps_nothing_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, store: RegistryCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     serve(monkeypatch, MemoryRegistry())  # has no such layer anywhere
-    store.keep(KEY, DEPENDENCIES, layer())
+    store.save(KEY, DEPENDENCIES, layer())
     assert "the environment can't be kept for the next run" in caplog.text

@@ -25,18 +25,18 @@ _DAMAGE = (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, FileExis
 _BLOCK = 1 << 20
 
 
-class TooLargeError(Exception):
+class EnvironmentTooLargeError(Exception):
     """The environment would take too much of the disk."""
 
 
-def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
+def download_environment(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
     """Unpack an environment's layer into a new folder; return the place in it of what lies at `prefix` in the image.
 
     It is unpacked as it comes and checked against its digest at the end. It may take half of the disk's free space.
 
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had, or is damaged.
-        TooLargeError: It is too large for the disk.
+        EnvironmentTooLargeError: It is too large for the disk.
         OSError: It can't be written.
     """
     folder.mkdir()
@@ -83,7 +83,9 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
             raise tarfile.SpecialFileError(member)
         room -= member.size
         if room < 0:
-            raise TooLargeError(f"its environment would take more than half of the free space in {folder.parent}")
+            raise EnvironmentTooLargeError(
+                f"its environment would take more than half of the free space in {folder.parent}"
+            )
         archive.extract(member, folder, filter="tar")
     for member in links:
         link = folder / tarfile.tar_filter(member, str(folder)).name
