@@ -32,7 +32,7 @@ _SCHEME = re.compile(r"[A-Za-z][\w+.@-]*:(?=\S)")
 _CONDA = re.compile(r"@EXPLICIT|[\w.-]+=[^=\s]+(=[^=\s]*)?")
 _DEPTH = 10  # files that include files
 _MAX_FILES = 1000  # that are included; one that is included twice counts twice
-_HINT = "correct the model's pip requirements; docs/dependencies.md says what may stand in them"
+_HINT = "correct the model's pip requirements; docs/reference/dependency-files.md lists what they may contain"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,8 @@ class ChartValues(Section):
         default="", description="A Secret whose key `token` the API is spoken to with; empty: without a token."
     )
     api: ApiValues = Field(
-        default=ApiValues(), description="The API service of the whole team, which makes these Jobs (docs/api.md)."
+        default=ApiValues(),
+        description="The API service of the whole team, which makes these Jobs (docs/how-to/api-service.md).",
     )
 
 

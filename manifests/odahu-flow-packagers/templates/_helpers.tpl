@@ -70,7 +70,7 @@ app.kubernetes.io/component: api
   {{- fail "api.replicas: more than one needs PostgreSQL; name the Secret with its URL in api.databaseUrlSecret.name" -}}
 {{- end -}}
 {{- if and $postgres (not $api.keySecret.name) -}}
-  {{- fail "api.keySecret.name: with PostgreSQL name a Secret with the key that connections are sealed with (docs/api.md)" -}}
+  {{- fail "api.keySecret.name: with PostgreSQL name a Secret with the key that connections are sealed with (docs/how-to/api-service.md)" -}}
 {{- end -}}
 {{- if ne (empty $api.oidc.issuer) (empty $api.oidc.audience) -}}
   {{- fail "api.oidc: give issuer and audience, both; a token for another service must not do here" -}}
