@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.check.confinement import confinement
-from packager.check.report import CheckUnavailableError, log_output, raise_for_report, report_args
+from packager.check.report import CheckUnavailableError, log_output, parse_report, raise_for_report, report_args
 from packager.check.sandbox import stage, watch_changes
 from packager.errors import ModelCheckError, RegistryError, ToolMissingError, is_disk_full
 from packager.image.planner import MODEL_FOLDER
@@ -68,7 +68,6 @@ PASSED, SKIPPED = "passed", "skipped: "
 _MAX_BYTES = 1 << 20  # of the report
 _GRACE = 2.0
 USER_ID = int(docker_rest.USER.partition(":")[0])
-_PRINT_UID = "import os; print(os.getuid())"
 _PASSED_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _HOST_SPECIFIC = re.compile(
     r"PATH|HOME|TMPDIR|LD_.*|PYTHON(PATH|HOME|USERBASE)|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE
@@ -137,7 +136,7 @@ class ModelCheck:
                 scratch = folder / "tmp"
                 scratch.mkdir()
                 with confinement([scratch], USER_ID) as confined:
-                    python = self._python_command(whole.dependencies, confined)
+                    python = _python_command(whole.dependencies)
                     with self.reporter.stage("Checking that the model serves"):
                         self._check(python, plan, whole, folder, confined)
         except CheckUnavailableError as error:
@@ -154,29 +153,15 @@ class ModelCheck:
         if platform.machine() not in _MACHINES[self.settings.platform]:
             raise CheckUnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
 
-    def _python_command(self, dependencies: Dependencies, confined: Confinement) -> list[str]:
-        """Return the command that runs the image's Python on this machine, confined as the model will be."""
-        if dependencies.root is None:
-            raise CheckUnavailableError("the base's own conda makes its environment, when the image is built")
-        if dependencies.packages is None:
-            command = [str(dependencies.root / "bin" / "python"), "-B"]
-        else:
-            command = [_matching_python(dependencies.python_version), "-B", "-I", "-S"]
-        try:
-            done = self.run(
-                [*command, "-c", _PRINT_UID], env={}, cwd=self.workspace, capture=True, confine=confined.enter
-            )
-        except ToolMissingError as error:
-            raise CheckUnavailableError(f"its Python doesn't run here: {error.message}") from error
+    def _check_python_runs(self, python: list[str], confined: Confinement) -> None:
+        """Start the image's Python without the model, confined as the model was.
+
+        Raises:
+            CheckUnavailableError: It can't run on this machine.
+        """
+        done = self.run([*python, "-c", "pass"], env={}, cwd=self.workspace, capture=True, confine=confined.enter)
         if done.returncode != 0:
             raise CheckUnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
-        if confined.ruleset is None:
-            log.info(
-                "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
-            )
-        if done.stdout.strip() != str(confined.uid):
-            log.info("the check runs the model as this machine's user: it has no user namespaces for us")
-        return command
 
     def _check(
         self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path, confined: Confinement
@@ -195,7 +180,13 @@ class ModelCheck:
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
         with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable():
             done = self._run(argv, env, model, paths, confined)
-        raise_for_report(done, to_image=paths.to_image, pip=prepared.dependencies.packages is not None)
+        if not parse_report(done.stdout):
+            self._check_python_runs(python, confined)
+        report = raise_for_report(done, to_image=paths.to_image, pip=prepared.dependencies.packages is not None)
+        if confined.ruleset is None:
+            log.info("the check can't keep the model from writing outside its own folders: no Landlock on this machine")
+        if report.get("uid") != confined.uid:
+            log.info("the check ran the model as the current user: no user namespaces on this machine")
 
     @contextmanager
     def _with_environment(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
@@ -269,6 +260,8 @@ class ModelCheck:
                 most=_MAX_BYTES,
                 confine=confined.enter,
             )
+        except ToolMissingError as error:
+            raise CheckUnavailableError(f"its Python doesn't run here: {error.message}") from error
         except OutOfBoundsError as error:
             log_output(lines)
             raise ModelCheckError(
@@ -327,6 +320,15 @@ def _check_memory(size: int) -> None:
         raise CheckUnavailableError(
             f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory"
         )
+
+
+def _python_command(dependencies: Dependencies) -> list[str]:
+    """Return the command that runs the image's Python on this machine."""
+    if dependencies.root is None:
+        raise CheckUnavailableError("the base image's own conda creates its environment during the image build")
+    if dependencies.packages is None:
+        return [str(dependencies.root / "bin" / "python"), "-B"]
+    return [_matching_python(dependencies.python_version), "-B", "-I", "-S"]
 
 
 def _matching_python(version: str) -> str:

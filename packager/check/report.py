@@ -47,7 +47,7 @@ class CheckUnavailableError(Exception):
 
 def raise_for_report(
     done: Completed, *, to_image: Callable[[str], str] = str, pip: bool = False, in_image: bool = False
-) -> None:
+) -> dict[str, Any]:
     """Log that the model serves, or say why it doesn't.
 
     Args:
@@ -60,11 +60,11 @@ def raise_for_report(
         ModelCheckError: It can't serve.
         CheckUnavailableError: It can't be told from here.
     """
-    report = _report(done.stdout)
+    report = parse_report(done.stdout)
     if done.returncode == 0 and report.get("status") == "ok":
         took = sum(value for value in report.get("seconds", {}).values() if isinstance(value, int | float))
         log.info("the model serves: loaded in %.1f s, its example %s", took, report.get("sample"))
-        return
+        return report
     error = to_image(str(report.get("error", "")))
     if not in_image and (found := _NOT_HERE.search(error)):
         raise CheckUnavailableError(f"this machine is not the base image: {found[0]}")
@@ -87,8 +87,8 @@ def raise_for_report(
     )
 
 
-def _report(text: str) -> dict[str, Any]:
-    """Read the report, which is the last line."""
+def parse_report(text: str) -> dict[str, Any]:
+    """Parse the report, which is the last line of the output; empty without one."""
     try:
         report = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:

@@ -5,7 +5,7 @@ import logging
 import platform
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from packager.settings import CheckMode
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-SERVES = Completed(argv=(), returncode=0, output="", stdout='{"status": "ok", "sample": "predicted", "seconds": {}}\n')
+REPORT = {"status": "ok", "uid": USER_ID, "sample": "predicted", "seconds": {}}
+SERVES = Completed(argv=(), returncode=0, output="", stdout=f"{json.dumps(REPORT)}\n")
+NO_REPORT = replace(SERVES, stdout="", returncode=127)
 
 
 @dataclass
@@ -44,13 +46,13 @@ class CheckHarness:
 
     folder: Path
     answer: Completed | Exception = SERVES
-    python_runs: int | Exception = 0
+    python_exit_code: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
     hidden: bool = False
-    uid: int = USER_ID
+    probes: int = 0
     limit: int = 1 << 20  # bytes of the environments on this machine
 
     @property
@@ -64,11 +66,8 @@ class CheckHarness:
 
     def run(self, argv: Sequence[str], *, env: Mapping[str, str], **more: Any) -> Completed:
         if argv[-2] == "-c":
-            if isinstance(self.python_runs, Exception):
-                raise self.python_runs
-            return Completed(
-                argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
-            )
+            self.probes += 1
+            return Completed(argv=tuple(argv), returncode=self.python_exit_code, output="GLIBC_2.99 not found")
         assert self.hidden
         self.calls.append((list(argv), dict(env)))
         self.during()
@@ -198,6 +197,16 @@ def test_what_can_not_serve(
         assert "its last words" in caplog.text
 
 
+@pytest.mark.parametrize(("answer", "probes"), [(SERVES, 0), (failed("no"), 0), (NO_REPORT, 1)])
+def test_python_is_probed_only_after_a_check_without_a_report(
+    harness: CheckHarness, answer: Completed, probes: int
+) -> None:
+    harness.answer = answer
+    with suppress(ModelCheckError):
+        harness.check()
+    assert harness.probes == probes
+
+
 def test_the_models_own_traceback_is_in_the_log(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
     harness.answer = failed("no", output=f'File "{harness.folder}/environment/lib/x.py", line 1')
     with pytest.raises(ModelCheckError):
@@ -223,9 +232,9 @@ def of_the_base(folder: Path) -> Prepared:
 @pytest.mark.parametrize(
     ("changes", "make", "said"),
     [
-        ({}, of_the_base, "the base's own conda makes its environment"),
-        ({"python_runs": 1}, prepared, "its Python doesn't run here: GLIBC_2.99 not found"),
-        ({"python_runs": ToolMissingError("Exec format error")}, prepared, "doesn't run here: Exec format error"),
+        ({}, of_the_base, "the base image's own conda creates its environment"),
+        ({"answer": NO_REPORT, "python_exit_code": 1}, prepared, "its Python doesn't run here: GLIBC_2.99 not found"),
+        ({"answer": ToolMissingError("Exec format error")}, prepared, "doesn't run here: Exec format error"),
         ({}, lambda folder: pip(folder, "3.6"), "the base image's Python 3.6 is not on this machine"),
         ({"answer": failed("ImportError: libgomp.so.1: cannot open shared object file: No")}, prepared, "libgomp.so.1"),
         (
@@ -401,13 +410,10 @@ def test_what_can_not_be_forbidden_is_in_the_log(
     harness.check()
     assert "the check" not in caplog.text
     monkeypatch.setattr(confinement, "_make_ruleset", lambda _folders: None)
-    harness.uid = 0
+    harness.answer = replace(SERVES, stdout=json.dumps({**REPORT, "uid": 0}))
     harness.check()
-    assert (
-        "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
-        in caplog.text
-    )
-    assert "the check runs the model as this machine's user" in caplog.text
+    assert "the check can't keep the model from writing outside its own folders: no Landlock" in caplog.text
+    assert "the check ran the model as the current user: no user namespaces" in caplog.text
 
 
 def test_a_model_that_can_not_write_is_advised_where_it_can(harness: CheckHarness) -> None:
