@@ -1,8 +1,7 @@
-"""The check before anything is pushed: the model's environment loads it, and it predicts its own example.
+"""The check before the push: the model is loaded in its environment and predicts its own example.
 
-The environment runs at the place where it was made, which is not its place in the image; its Python and what is
-installed find each other all the same. What can't be told from here (a library that the base image may have) is no
-failure.
+The environment runs from its staging folder, not from its path in the image; its Python finds the installed packages
+there too. A failure that may be due to this machine (a library that the base image may have) doesn't fail the check.
 """
 
 from __future__ import annotations
@@ -51,15 +50,15 @@ _AVAILABLE = re.compile(r"^MemAvailable: +(\d+) kB$", re.MULTILINE)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Return the bytes that the machine can give and our container may take; None where nothing tells.
+    """Return the available memory of machine and container in bytes; None if unknown.
 
-    `root` is where `proc` and `sys` lie.
+    `root` is the parent of `proc` and `sys`.
     """
     found = []
     with suppress(OSError):
         found += [1024 * int(number) for number in _AVAILABLE.findall((root / "proc/meminfo").read_text())]
     for name in _LIMITS:
-        with suppress(OSError, ValueError):  # "max" is no number
+        with suppress(OSError, ValueError):  # "max": no limit
             found.append(int((root / name).read_text()))
     return min(found, default=None)
 
@@ -72,38 +71,38 @@ _PASSED_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY
 _HOST_SPECIFIC = re.compile(
     r"PATH|HOME|TMPDIR|LD_.*|PYTHON(PATH|HOME|USERBASE)|CONDA_.*|VIRTUAL_ENV|.*_PROXY", re.IGNORECASE
 )
-_NO_HOME = "/nonexistent"  # as in an image, where the runtime finds a home itself
+_NO_HOME = "/nonexistent"  # as in an image, where the runtime chooses a home
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MACHINES = {"linux-64": ("x86_64", "amd64"), "linux-aarch64": ("aarch64", "arm64")}
 
 
 def choose_mode(setting: CheckMode, argument: CheckMode) -> CheckMode:
-    """Choose between the setting, which comes first unless it is `auto`, and the packaging's argument.
+    """Return the setting, or the packaging's argument if the setting is `auto`.
 
     Raises:
-        ModelCheckError: The packaging asks for a check that the setting leaves out.
+        ModelCheckError: The packaging requires a check that the setting disables.
     """
     if (setting, argument) == ("never", "always"):
         raise ModelCheckError(
-            "the model can't be checked here: the packaging has `check: always`, and PACKAGER_CHECK leaves it out",
-            hint="change the argument to auto or never, or PACKAGER_CHECK",
+            "the model can't be checked here: the packaging has `check: always`, but PACKAGER_CHECK disables it",
+            hint="set the argument to auto or never, or change PACKAGER_CHECK",
         )
     return argument if setting == "auto" else setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCheck:
-    """What a model is checked with.
+    """Checks models before their images are pushed.
 
     Attributes:
-        environ: Where certificates and proxies without a password are taken from; nothing else of it reaches the model.
+        environ: The source of certificates and proxies without a password; the model gets nothing else of it.
         workspace: A private folder.
-        access: How the registry of a kept environment is reached.
+        access: The access to the registry of a cached environment.
         mode: `auto`, `always` or `never`.
-        environments: Those that are unpacked on this machine.
-        in_image: Whether the engine checks an image that it has run commands in.
-        hidden: Takes the logins off the disk for a block.
-        run: Runs a command as `run_command` does.
+        environments: The cache of unpacked environments on this machine.
+        in_image: Whether the engine checks images with RUN steps itself.
+        hidden: Removes the logins from the disk during a block.
+        run: The runner of commands, `run_command` by default.
     """
 
     settings: Settings
@@ -118,32 +117,35 @@ class ModelCheck:
     run: Callable[..., Completed] = run_command
 
     def check(self, plan: ImagePlan, prepared: Prepared) -> str:
-        """See that the model can serve, where that can be done; return `passed`, or `skipped: ` and why.
+        """Check that the model can serve, if possible; return `passed`, or `skipped: ` and the reason.
 
         Raises:
-            ModelCheckError: It can't serve; or it can't be checked here, and the mode is `always`.
+            ModelCheckError: The model can't serve, or the check is not possible and the mode is `always`.
         """
         if self.mode == "never":
-            log.info("the model is not checked, as asked for")
-            return f"{SKIPPED}left out (check: never)"
+            log.info("the model is not checked, as requested")
+            return f"{SKIPPED}disabled (check: never)"
         if plan.run_steps and self.in_image:
-            log.info("the model is checked in the image, when that is built")
+            log.info("the model will be checked in the built image")
             return PASSED
         try:
             _check_memory(sum(prepared.sizes.values()))
             self._check_platform()
-            with private_folder("check-", self.workspace) as folder, self._with_environment(prepared, folder) as whole:
+            with (
+                private_folder("check-", self.workspace) as folder,
+                self._with_environment(prepared, folder) as complete,
+            ):
                 scratch = folder / "tmp"
                 scratch.mkdir()
                 with confinement([scratch], USER_ID) as confined:
-                    python = _python_command(whole.dependencies)
+                    python = _python_command(complete.dependencies)
                     with self.reporter.stage("Checking that the model serves"):
-                        self._check(python, plan, whole, folder, confined)
+                        self._check(python, plan, complete, folder, confined)
         except CheckUnavailableError as error:
             if self.mode == "always":
                 raise ModelCheckError(
                     f"the model can't be checked here: {error}",
-                    hint="`check: auto`, without --check and PACKAGER_CHECK, packages it unchecked and says so",
+                    hint="use `check: auto` without --check and PACKAGER_CHECK to package it without the check",
                 ) from error
             log.warning("the model is not checked: %s", error)
             return f"{SKIPPED}{sanitize(str(error))}"
@@ -151,7 +153,9 @@ class ModelCheck:
 
     def _check_platform(self) -> None:
         if platform.machine() not in _MACHINES[self.settings.platform]:
-            raise CheckUnavailableError(f"its image is for {self.settings.platform}, and this is {platform.machine()}")
+            raise CheckUnavailableError(
+                f"its image is for {self.settings.platform}, but this machine is {platform.machine()}"
+            )
 
     def _check_python_runs(self, python: list[str], confined: Confinement) -> None:
         """Start the image's Python without the model, confined as the model was.
@@ -176,7 +180,7 @@ class ModelCheck:
         env = self._environment(plan, prepared, paths, scratch)
         argv = [*python, str(runtime_folder()), *report_args(plan.config)]
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
-        # An environment has thousands of folders, and other runs may use it.
+        # An environment has thousands of folders, which other runs may use at the same time.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
         with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable():
             done = self._run(argv, env, model, paths, confined)
@@ -190,7 +194,7 @@ class ModelCheck:
 
     @contextmanager
     def _with_environment(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
-        """Give the files of an environment that lies in a registry: from the cache folder, else fetched."""
+        """Provide the files of an environment that is in a registry, from the cache folder or downloaded."""
         dependencies = prepared.dependencies
         stored, prefix = dependencies.stored, dependencies.prefix
         if stored is None or prefix is None:
@@ -200,7 +204,7 @@ class ModelCheck:
             root = stack.enter_context(self.environments.use(stored, prefix))
             if root is None:
                 if dependencies.packages is not None:
-                    _matching_python(dependencies.python_version)  # else nothing is fetched
+                    _matching_python(dependencies.python_version)  # raises before anything is downloaded
                 fetched = self._fetch(stored, prefix, folder / "environment")
                 self.environments.save(stored, prefix, fetched)
                 root = stack.enter_context(self.environments.use(stored, prefix)) or fetched
@@ -210,14 +214,14 @@ class ModelCheck:
         size, most = layer.descriptor.size, self.settings.check_fetch_max_bytes
         if size > most and self.mode != "always":
             raise CheckUnavailableError(
-                f"its environment is kept in the registry and has {size / 1e6:,.0f} MB packed, more than "
+                f"its cached environment has {size / 1e6:,.0f} MB in the registry, more than "
                 f"PACKAGER_CHECK_FETCH_MAX_BYTES ({most / 1e6:,.0f} MB)"
             )
-        from packager.environment.cache.download import EnvironmentTooLargeError, download_environment  # noqa: PLC0415  (only what is needed)
+        from packager.environment.cache.download import EnvironmentTooLargeError, download_environment  # noqa: PLC0415  (imported when needed)
 
         try:
             with (
-                self.reporter.stage("Fetching the environment that is kept in the registry"),
+                self.reporter.stage("Downloading the cached environment"),
                 self._convert_disk_full(),
             ):
                 return download_environment(layer, prefix, self.access, folder)
@@ -226,7 +230,7 @@ class ModelCheck:
         except RegistryError as error:
             if self.mode == "always":
                 raise
-            raise CheckUnavailableError(f"its environment can't be fetched: {error.message}") from error
+            raise CheckUnavailableError(f"its environment can't be downloaded: {error.message}") from error
 
     @contextmanager
     def _convert_disk_full(self) -> Iterator[None]:
@@ -235,7 +239,7 @@ class ModelCheck:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            raise CheckUnavailableError(f"there is no room for its files in {self.workspace}") from error
+            raise CheckUnavailableError(f"not enough disk space for its files in {self.workspace}") from error
 
     def _run(
         self, argv: list[str], env: dict[str, str], model: Path, paths: _PathMap, confined: Confinement
@@ -266,11 +270,11 @@ class ModelCheck:
             log_output(lines)
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",
-                hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
+                hint="raise the limit with PACKAGER_CHECK_SECONDS, or skip the check with --no-check",
             ) from error
 
     def _environment(self, plan: ImagePlan, prepared: Prepared, paths: _PathMap, scratch: Path) -> dict[str, str]:
-        """Everything that the model gets to see: what its image will have, and nothing of ours that is secret."""
+        """Return the model's whole environment: that of its image, and no secret of ours."""
         ours = {
             name: value
             for name, value in self.environ.items()
@@ -282,7 +286,7 @@ class ModelCheck:
         programs = f"{root / 'bin'}:" if root is not None and prepared.dependencies.packages is None else ""
         return {
             "HOME": _NO_HOME,
-            "TMPDIR": str(scratch),  # instead of /tmp, which is shared here
+            "TMPDIR": str(scratch),  # /tmp is shared on this machine
             **base,
             **ours,
             **image,
@@ -292,7 +296,7 @@ class ModelCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class _PathMap:
-    """Paths in the image, and where their files lie meanwhile."""
+    """Pairs of a path in the image and the local path of its files."""
 
     pairs: tuple[tuple[str, str], ...]
 
@@ -314,11 +318,11 @@ def _path_pairs(dependencies: Dependencies, model: Path) -> Iterator[tuple[str, 
 
 
 def _check_memory(size: int) -> None:
-    """Leave a model alone whose files alone don't fit: it would take the whole container down."""
+    """Skip a model whose files exceed the memory: it would get the whole container killed."""
     memory = available_memory()
     if memory is not None and size > memory:
         raise CheckUnavailableError(
-            f"its files have {size / 1e6:,.0f} MB, and there are {memory / 1e6:,.0f} MB of memory"
+            f"its files have {size / 1e6:,.0f} MB, but only {memory / 1e6:,.0f} MB of memory are available"
         )
 
 
@@ -332,7 +336,7 @@ def _python_command(dependencies: Dependencies) -> list[str]:
 
 
 def _matching_python(version: str) -> str:
-    """Find a Python like the base image's, whose files are not here: it is this one, or one on the PATH."""
+    """Return a local Python of the base image's version: this one, or one on the PATH."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return sys.executable
     found = shutil.which(f"python{version}")

@@ -1,4 +1,4 @@
-"""`dependencies: conda`: the model's conda file, made into an environment without conda."""
+"""`dependencies: conda`: an environment from the model's conda file, without conda."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
 ) -> Environment:
     """Solve a conda file for the image, link it, and add its pip section, all for `envs_location/<name>`.
 
-    The files lie in `workspace/environment`. Equal inputs give equal files, whatever the workspace. Of `environ`, uv
-    and the builds it starts see PATH, certificates and proxies, nothing else.
+    The files go to `workspace/environment`. Equal inputs give equal files, whatever the workspace. From `environ`, uv
+    and the builds it starts get only PATH, certificates and proxies.
 
     Raises:
-        DependenciesError: The file is wrong; SolveError, ChannelError and InstallError say what failed later.
-        UsageError: The cache folder can't be written.
+        DependenciesError: The file is invalid.
+        SolveError, ChannelError, InstallError: A later step failed.
+        UsageError: The cache folder is not writable.
         DiskFullError: No space is left.
     """
     asked = read_conda_file(conda_file, settings, artifact_root=artifact_root)
@@ -86,7 +87,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
                     environ=environ or {},
                 )
                 uv.install(asked.requirements, "--python", str(staging / "bin" / "python"), "--break-system-packages")
-        with reporter.stage("moving the environment to its place in the image"):
+        with reporter.stage("relocating the environment to its path in the image"):
             clean_conda_meta(staging, linked.public_url)
             Relocation(staging=staging, prefix=prefix, site_packages=site_packages).move()
             lock = lock_text(target.platform, linked, pip_packages(site_packages))

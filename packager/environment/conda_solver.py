@@ -1,4 +1,4 @@
-"""Solving and linking a conda environment with py-rattler."""
+"""Conda environments solved and linked with py-rattler."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_KERNEL = "5.10"  # of the nodes, not of the image; older ones run no Kubernetes that is still supported
+_KERNEL = "5.10"  # the nodes' kernel, not the image's; no supported Kubernetes runs on older ones
 _SOLVE_HINT = "change the versions or the channels in the model's conda file"
 _BUILDS_HINT = (
-    "the conda file names builds, as a full `conda env export` does, and those are one platform's: "
-    "take `conda env export --from-history`, or leave the builds out"
+    "the conda file pins builds, as a full `conda env export` does, and builds are specific to a platform: "
+    "use `conda env export --from-history`, or remove the builds"
 )
-_SETTLE_INTERVAL = 0.1  # seconds between two looks
-_SETTLED_SAMPLES = 2  # looks in a row that must find nothing new
+_SETTLE_INTERVAL = 0.1  # seconds between two samples
+_SETTLED_SAMPLES = 2  # equal samples in a row
 _MAX_SETTLE_TIME = 5.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinkRequest:
-    """What to link, where, and with what.
+    """An environment to link.
 
     Attributes:
-        staging: The folder that is filled.
-        prefix: The path that is written into the files.
-        workspace: A private folder; the credentials lie in it while this runs.
-        reporter: Learns of the stages.
+        staging: The folder to fill.
+        prefix: The path to write into the files.
+        workspace: A private folder, which holds the credentials during the run.
+        reporter: Receives the progress.
     """
 
     conda_file: CondaFile
@@ -88,17 +88,17 @@ class LinkRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkedEnvironment:
-    """A linked environment: its packages, and the channels they came from."""
+    """A linked environment: its packages and their channels."""
 
     records: tuple[RepoDataRecord, ...]
     channels: tuple[Channel, ...]
 
     def record_of(self, name: str) -> RepoDataRecord | None:
-        """Find a package by its name."""
+        """Return the package of a name, or None."""
         return next((record for record in self.records if record.name.normalized == name), None)
 
     def public_url(self, url: str) -> str:
-        """Make a package's or a channel's URL one that may go into an image: no mirror, no path of ours, no secret."""
+        """Return a package's or channel's URL as it may go into an image: no mirror, local path or secret."""
         for channel in self.channels:
             if url == channel.fetch_url or url.startswith(f"{channel.fetch_url}/"):
                 return channel.public + url[len(channel.fetch_url) :]
@@ -109,9 +109,9 @@ def link_environment(linking: LinkRequest) -> LinkedEnvironment:
     """Solve the conda file for the image's platform and link the packages into the staging folder.
 
     Raises:
-        SolveError: No set of packages satisfies the file; the message holds the solver's explanation.
-        ChannelError: A channel can't be reached.
-        InstallError: A package can't be fetched or linked.
+        SolveError: No set of packages satisfies the file; the message contains the solver's explanation.
+        ChannelError: A channel is unreachable.
+        InstallError: A package could not be fetched or linked.
         DiskFullError: No space is left.
     """
     found = [resolve_mirror(url, linking.settings) for url in linking.conda_file.channels]
@@ -123,7 +123,7 @@ def link_environment(linking: LinkRequest) -> LinkedEnvironment:
     channels = tuple(channel for channel, _ in found)
     if not channels:
         raise DependenciesError(
-            "the conda file leaves no channel to ask", hint="`nodefaults` takes the default channels away: name another"
+            "the conda file has no channels", hint="`nodefaults` removes the default channels: add another channel"
         )
     with _rattler_config(credentials, linking.workspace) as config:
         settled = False
@@ -133,14 +133,14 @@ def link_environment(linking: LinkRequest) -> LinkedEnvironment:
             settled = True
         finally:
             if not settled:
-                # rattler's threads go on a moment after its futures have ended: they write into the folder that is to
-                # be removed, and an interpreter that exits before they let go of its objects is aborted by them.
+                # rattler's threads run on for a moment after its futures have ended. They still write into the folder
+                # to be removed, and abort an interpreter that exits while they hold its objects.
                 _wait_until_quiet(linking.staging)
     return linked
 
 
 def _wait_until_quiet(folder: Path) -> None:
-    """Wait until nothing is written into a folder any more, a few seconds at most."""
+    """Wait until a folder no longer changes, a few seconds at most."""
     deadline, before, equal = time.monotonic() + _MAX_SETTLE_TIME, _extent(folder), 0
     while equal < _SETTLED_SAMPLES and time.monotonic() < deadline:
         time.sleep(_SETTLE_INTERVAL)
@@ -149,7 +149,7 @@ def _wait_until_quiet(folder: Path) -> None:
 
 
 def _extent(folder: Path) -> tuple[int, int]:
-    """Count what lies below a folder, and its bytes."""
+    """Return the number of entries below a folder, and their total size."""
     count = size = 0
     for place, folders, names in os.walk(folder):
         count += len(folders) + len(names)
@@ -179,7 +179,7 @@ async def _solve_and_link(linking: LinkRequest, channels: tuple[Channel, ...], c
             client=client,
             config=config,
             platform=Subdir(linking.target.platform),
-            execute_link_scripts=False,  # they'd run here, for an image that is elsewhere
+            execute_link_scripts=False,  # they would run on this machine, not in the image
             alternative_target_prefix=str(linking.prefix),
             reporter=cast("InstallerReporter", _Progress(advance)),
         )
@@ -196,12 +196,12 @@ async def _solve(linking: LinkRequest, channels: tuple[Channel, ...], gateway: G
     for text in linking.conda_file.specs:
         channel, colons, rest = text.rpartition("::")
         specs.append(MatchSpec(f"{fetch_urls.get(channel, channel)}::{rest}" if colons else rest))
-    # The pip section is installed by uv. A channel without pip is fine, therefore; where there is a pip, it stays asked
-    # for, because it brings setuptools, which models import without knowing.
+    # uv installs the pip section, so a channel without pip is fine. Where a channel has pip, it stays required, because
+    # it brings setuptools, which models may import without declaring it.
     if any(spec.name.normalized == "pip" for spec in specs):
         candidates = await gateway.query(rattler_channels, platforms, ["pip"], recursive=False)
         if not any(candidates):
-            _log.info("no channel has pip: leaving it out (the pip section doesn't need it)")
+            _log.info("no channel has pip: skipping it (the pip section doesn't need it)")
             specs = [spec for spec in specs if spec.name.normalized != "pip"]
     return await solve(
         sources=_ranked(channels, linking.conda_file.defaults),
@@ -214,7 +214,7 @@ async def _solve(linking: LinkRequest, channels: tuple[Channel, ...], gateway: G
 
 
 def _ranked(channels: tuple[Channel, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
-    """Return the channels in the order of their priority; those of `defaults` are one."""
+    """Return the channels by descending priority, with those of `defaults` as one channel."""
     group = list(dict.fromkeys(channel.fetch_url for channel in channels if channel.url in defaults))
     ranked: list[RattlerChannel | MultiSource] = []
     for channel in channels:
@@ -226,7 +226,7 @@ def _ranked(channels: tuple[Channel, ...], defaults: tuple[str, ...]) -> list[Ra
 
 
 def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
-    """Describe the image's machine to the solver (docs.conda.io: "Managing virtual packages")."""
+    """Return the virtual packages of the image's platform (docs.conda.io: "Managing virtual packages")."""
     architecture = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[target.platform]
     described = (
         ("__unix", "0", "0"),
@@ -242,10 +242,10 @@ def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
 
 @contextmanager
 def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Iterator[Config]:
-    """Give rattler its credentials in a private file, which is gone afterwards.
+    """Provide rattler's configuration, with the credentials in a private file that is removed afterwards.
 
-    Files are copied, never linked, out of the cache: what the pip section or a later stage does to one must not reach
-    the next model.
+    Files are copied from the cache, never linked, so that changes by the pip section or a later stage can't affect the
+    next model.
     """
     private = workspace / "conda-auth"
     private.mkdir(mode=0o700)
@@ -273,7 +273,7 @@ def _errors_of_rattler(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -
     except SolverError as error:
         message = without_credentials(str(error)).removeprefix("Cannot solve the request because of: ").strip()
         raise SolveError(
-            f"the conda packages can't be solved for the image's platform:\n{message}",
+            f"cannot solve the conda packages for the image's platform:\n{message}",
             hint=hint,
         ) from error
     except (GatewayError, FetchRepoDataError, InvalidChannelError) as error:
@@ -281,17 +281,17 @@ def _errors_of_rattler(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -
         named = [channel for channel in channels if channel.fetch_url in text] or list(channels)
         raise ChannelError(
             f"the conda channel {' or '.join(_described(channel) for channel in named)} can't be read: {text}",
-            hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL names another "
-            "place, PACKAGER_CONDA_CREDENTIALS what it wants to see",
+            hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL sets a mirror, "
+            "PACKAGER_CONDA_CREDENTIALS its credentials",
         ) from error
-    except Exception as error:  # rattler has a class for every step, without a common parent
+    except Exception as error:  # rattler's classes of errors have no common base class
         text = without_credentials(str(error))
         if "os error 28" in text or "No space left" in text:
             raise DiskFullError(f"no space left while linking the conda environment: {text}", hint=DISK_HINT) from error
         raise InstallError(
-            f"a conda package can't be fetched or linked: {text}",
-            hint="run it again; when it fails alike, the channel's file is damaged, or the one kept below "
-            "PACKAGER_CACHE_DIR in conda/pkgs",
+            f"cannot fetch or link a conda package: {text}",
+            hint="run it again; if it fails the same way, the channel's file is damaged, or its copy in "
+            "PACKAGER_CACHE_DIR/conda/pkgs",
         ) from error
 
 
@@ -300,7 +300,7 @@ def _described(channel: Channel) -> str:
 
 
 class _Progress:
-    """Counts the packages that are done; rattler calls the methods that are there."""
+    """A progress reporter that counts packages; rattler calls the methods that exist."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance

@@ -1,7 +1,8 @@
-"""Environments of earlier runs, kept in a cache repository: an unchanged one is neither solved, linked nor sent again.
+"""The cache of environments in a registry: an unchanged environment is not solved, linked or uploaded again.
 
-What decides an environment's bytes makes its key: the model's dependency file and what it may include, the platform,
-the place in the image, the settings, our version. Under the key lies the layer's descriptor with the lock of its solve.
+The cache key covers everything that determines an environment's bytes: the model's dependency file and the files that
+it may include, the platform, the path in the image, the settings, and the packager's version. An entry holds the
+layer's descriptor and the lock.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.environment.v1+json"
-_SCHEMA_VERSION = 1  # of the note's document
-# Of pip, whose value may be a file; anywhere in a line, as YAML may have lists in one line.
+_SCHEMA_VERSION = 1  # of the entry's document
+# pip options with a file as value; anywhere in a line, as a YAML list may be on one line.
 _OPTION = re.compile(r"(?<![\w.-])-(?:r|c|e|f|-req|-con|-edit|-find)")
 _PLACES = ("/", "file:", ".whl", ".tar", ".zip")
 _URL = re.compile(r"(?!file:)\b[\w+]+://[^\s,'\"\]}]+", re.IGNORECASE)
@@ -47,20 +48,20 @@ _LAYERS = frozenset(
 )
 _VERSION = re.compile(r"3\.\d{1,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SKEW = timedelta(days=1)  # between two machines' clocks
-_NOT_READ = ("#", "prefix:")  # comments, and where `conda env export` found the environment
+_SKEW = timedelta(days=1)  # allowed difference of two machines' clocks
+_NOT_READ = ("#", "prefix:")  # comments, and the path written by `conda env export`
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheInputs:
-    """What an environment is made from.
+    """The inputs of an environment.
 
     Attributes:
         kind: `conda` or `pip`.
         file: The dependency file.
-        artifact_root: The model's files, which the dependency file may name.
-        prefix: Where the environment lies in the image, or the folder that it's made in.
-        target: The platform, the C library and the Python, as words.
+        artifact_root: The model's files, which the dependency file may refer to.
+        prefix: The environment's folder in the image, or its parent.
+        target: The platform, the glibc version and the Python version, and further inputs as text.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class CacheInputs:
     target: tuple[str, ...]
 
     def key(self, settings: Settings) -> str:
-        """Return 64 hex digits that change when anything changes that the environment is made of.
+        """Return the cache key: 64 hex digits, different for any different input.
 
         Raises:
             OSError: The file can't be read.
@@ -84,7 +85,7 @@ class CacheInputs:
 
 
 def _settings(settings: Settings) -> list[str]:
-    """Return what of the settings counts; never a secret, not even hashed: the key stands in a registry."""
+    """Return the settings that affect an environment; never a secret, not even hashed, as registries show keys."""
     secrets = [settings.pip_index_url, *settings.pip_extra_index_urls, *settings.pip_find_links]
     return [
         settings.conda_channel_alias,
@@ -98,7 +99,7 @@ def _settings(settings: Settings) -> list[str]:
 
 
 def _names_files(text: bytes) -> bool:
-    """Tell whether a line may name a file beside it; when in doubt, yes."""
+    """Return whether a dependency file may refer to other files; True when in doubt."""
     for line in decode(text, "replace").splitlines():
         word = line.strip()
         if word.startswith(_NOT_READ):
@@ -124,7 +125,7 @@ def _digests(root: Path) -> Iterable[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryCache:
-    """The environments kept in one repository."""
+    """The cache of environments in one repository."""
 
     repository: Reference
     access: RegistryAccess
@@ -132,13 +133,13 @@ class RegistryCache:
     _unreachable: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
-        """Return the dependencies that were kept under a key, when they are whole and young enough."""
+        """Return the cached dependencies of a key, or None if they are missing, invalid or too old."""
         try:
             artifact = self._artifacts().read(f"environment-{key}")
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
                 self._unreachable.set()
-            log.warning("the environments kept in %s can't be read, and are not used: %s", self._name(), error.message)
+            log.warning("cannot read the environment cache %s; installing: %s", self._name(), error.message)
             return None
         if artifact is None:
             return None
@@ -146,18 +147,18 @@ class RegistryCache:
             found = self._read(key, artifact)
             age = _age(artifact.document["solvedAt"], now or datetime.now(timezone.utc))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            log.warning("the environment kept in %s is not what it should be, and not used: %s", self._name(), error)
+            log.warning("ignoring an invalid entry of the environment cache %s: %s", self._name(), error)
             return None
         if age >= self.max_age:
-            log.info("the lock of the last solve is %s old: solving anew", _words(age))
+            log.info("the cached lock is %s old: solving again", _format_age(age))
             return None
-        log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._name(), _words(age))
+        log.info("unchanged dependencies: using the environment in %s, solved %s ago", self._name(), _format_age(age))
         return found
 
     def save(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
-        """Keep an environment whose layer was delivered; what goes wrong is said, and no failure.
+        """Cache an environment whose layer was delivered; errors are logged only.
 
-        Where nobody answered when it was looked for, nobody is asked again.
+        Does nothing if the registry was unreachable in `find`.
         """
         if self._unreachable.is_set():
             return
@@ -178,21 +179,21 @@ class RegistryCache:
             artifact = RegistryArtifact(document=document, blobs=(layer.descriptor,))
             self._artifacts().write(f"environment-{key}", artifact, source=layer.repository)
         except RegistryError as error:
-            log.warning("the environment can't be kept for the next run: %s", error.message)
+            log.warning("cannot cache the environment for the next run: %s", error.message)
 
     def _read(self, key: str, artifact: RegistryArtifact) -> Dependencies:
         document = artifact.document
         if document["schemaVersion"] != _SCHEMA_VERSION or document["key"] != key:
-            raise ValueError("it was kept for something else")
+            raise ValueError("it has another schema version or key")
         (descriptor,) = artifact.blobs
         if not descriptor.size or descriptor.media_type not in _LAYERS:
-            raise ValueError("its layer is none")
+            raise ValueError("invalid layer descriptor")
         packages, python = document["packages"], str(document["python"])
         if not (python.startswith("/") or python == "python3") or not _VERSION.fullmatch(document["pythonVersion"]):
-            raise ValueError("its Python is none")
+            raise ValueError("invalid Python")
         for name, value in document["variables"]:
             if not _VARIABLE.fullmatch(name) or "\0" in value:
-                raise ValueError("one of its variables is none")
+                raise ValueError("invalid environment variable")
         return Dependencies(
             python=python,
             python_version=str(document["pythonVersion"]),
@@ -223,7 +224,7 @@ def _age(solved: str, now: datetime) -> timedelta:
     return max(age, timedelta())
 
 
-def _words(age: timedelta) -> str:
+def _format_age(age: timedelta) -> str:
     hours = int(age.total_seconds() // 3600)
     if hours < 1:
         return f"{int(age.total_seconds() // 60)} min"

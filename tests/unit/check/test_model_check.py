@@ -177,10 +177,10 @@ def test_pip_packages_run_on_a_python_without_packages_of_its_own(harness: Check
     ("answer", "said"),
     [
         (failed("init() of the model failed: ValueError: x"), "can't serve: init() of the model failed: ValueError: x"),
-        (replace(SERVES, stdout=""), "it ended its process by itself, with the exit code 0"),
-        (replace(SERVES, stdout="[]", returncode=7), "with the exit code 7"),
-        (replace(SERVES, stdout="", returncode=-9), "its process was ended by SIGKILL"),
-        (replace(SERVES, stdout="", returncode=-11), "its process was ended by SIGSEGV"),
+        (replace(SERVES, stdout=""), "it ended its own process with exit code 0"),
+        (replace(SERVES, stdout="[]", returncode=7), "with exit code 7"),
+        (replace(SERVES, stdout="", returncode=-9), "its process was killed by SIGKILL"),
+        (replace(SERVES, stdout="", returncode=-11), "its process was killed by SIGSEGV"),
         (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
     ],
 )
@@ -242,7 +242,7 @@ def of_the_base(folder: Path) -> Prepared:
             prepared,
             "version `GLIBC_2.38' not found",
         ),
-        ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "don't bring the module 'torch'"),
+        ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "lack the module 'torch'"),
     ],
 )
 def test_what_can_not_be_told_is_the_outcome_or_an_error_where_asked_for(
@@ -280,8 +280,8 @@ def test_another_platform(harness: CheckHarness, caplog: pytest.LogCaptureFixtur
 
 
 def test_nothing_is_run_where_nobody_wants_it(harness: CheckHarness) -> None:
-    assert harness.check(mode="never") == "skipped: left out (check: never)"
-    assert harness.check(stored(harness.folder), mode="never") == "skipped: left out (check: never)"
+    assert harness.check(mode="never") == "skipped: disabled (check: never)"
+    assert harness.check(stored(harness.folder), mode="never") == "skipped: disabled (check: never)"
     assert harness.calls == []
 
 
@@ -289,7 +289,7 @@ def test_nothing_is_run_where_nobody_wants_it(harness: CheckHarness) -> None:
 @pytest.mark.parametrize("argument", ["auto", "always", "never"])
 def test_the_setting_comes_before_the_argument(setting: CheckMode, argument: CheckMode) -> None:
     if (setting, argument) == ("never", "always"):
-        with pytest.raises(ModelCheckError, match="`check: always`, and PACKAGER_CHECK leaves it out"):
+        with pytest.raises(ModelCheckError, match="`check: always`, but PACKAGER_CHECK disables it"):
             choose_mode(setting, argument)
     else:
         assert choose_mode(setting, argument) == (argument if setting == "auto" else setting)
@@ -345,7 +345,7 @@ def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(
     harness.settings = {"check_fetch_max_bytes": 900_000_000}
     ready = stored(harness.folder, size=1_234_000_000)
     assert harness.check(ready) == (
-        "skipped: its environment is kept in the registry and has 1,234 MB packed, more than "
+        "skipped: its cached environment has 1,234 MB in the registry, more than "
         "PACKAGER_CHECK_FETCH_MAX_BYTES (900 MB)"
     )
     assert fetching.times == 0
@@ -357,7 +357,7 @@ def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(
 def test_an_environment_that_can_not_be_fetched(harness: CheckHarness, fetching: Fetching) -> None:
     fetching.fails = RegistryUnreachableError("the registry r.io can't be reached")
     outcome = harness.check(stored(harness.folder))
-    assert outcome == "skipped: its environment can't be fetched: the registry r.io can't be reached"
+    assert outcome == "skipped: its environment can't be downloaded: the registry r.io can't be reached"
     with pytest.raises(RegistryUnreachableError):
         harness.check(stored(harness.folder), mode="always")
 
@@ -375,7 +375,7 @@ def test_nothing_is_fetched_that_can_not_be_run(
 
 def test_a_model_that_does_not_fit_into_memory(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
     harness.check(prepared(harness.folder, sizes={"weights": 1 << 60}))
-    assert "its files have 1,152,921,504,607 MB, and there are" in caplog.text
+    assert "its files have 1,152,921,504,607 MB, but only" in caplog.text
     assert harness.calls == []
 
 
@@ -399,7 +399,7 @@ def test_no_room_for_a_copy(
 
     monkeypatch.setattr(model_check, "stage", full)
     harness.check()
-    assert "there is no room for its files" in caplog.text
+    assert "not enough disk space for its files" in caplog.text
 
 
 def test_what_can_not_be_forbidden_is_in_the_log(

@@ -31,7 +31,7 @@ def test_choice(wanted: Any, python: str, chosen: str) -> None:
     assert choose_server(wanted, python) == chosen
 
 
-@pytest.mark.parametrize(("python", "said"), [("3.9", "the image's is 3.9"), ("", "not known before the build")])
+@pytest.mark.parametrize(("python", "said"), [("3.9", "the image has 3.9"), ("", "an unknown version")])
 def test_granian_where_there_is_none(python: str, said: str) -> None:
     with pytest.raises(DependenciesError, match=said) as caught:
         choose_server("granian", python)
@@ -95,7 +95,7 @@ def test_granian_is_fetched_once_for_the_images_python(tmp_path: Path) -> None:
 
 
 def test_an_index_that_does_not_answer_is_an_error_that_names_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(ChannelError, match="the image's server can't be fetched") as caught:
+    with pytest.raises(ChannelError, match="cannot fetch the image's HTTP server") as caught:
         fetch(Uv("error: Failed to fetch: `https://index.example/simple/granian/`"), tmp_path)
     assert "PACKAGER_SERVER=gunicorn" in str(caught.value.hint)
     assert not list((tmp_path / "cache" / "server").iterdir())

@@ -199,7 +199,7 @@ def test_age(registry: MemoryRegistry, store: RegistryCache, caplog: pytest.LogC
     assert store.find(KEY, now=now + timedelta(days=6, hours=23))
     assert "solved 6 days ago" in caplog.text
     assert store.find(KEY, now=now + timedelta(days=7, minutes=1)) is None
-    assert "the lock of the last solve is 7 days old: solving anew" in caplog.text
+    assert "the cached lock is 7 days old: solving again" in caplog.text
     assert replace(store, max_age=timedelta(0)).find(KEY) is None
     assert store.find(KEY, now=now - timedelta(hours=2))  # another machine's clock
     assert store.find(KEY, now=now - timedelta(days=2)) is None
@@ -225,26 +225,26 @@ def rewrite(registry: MemoryRegistry, store: RegistryCache, **changes: Any) -> N
 
 ENTRY = {"mediaType": TAR, "digest": digest_of(LAYER), "size": len(LAYER)}
 LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "another key": ({"key": "cd" * 32}, "kept for something else"),
-    "another form": ({"schemaVersion": 2}, "kept for something else"),
-    "no key": ({"key": None}, "kept for something else"),
+    "another key": ({"key": "cd" * 32}, "another schema version or key"),
+    "another form": ({"schemaVersion": 2}, "another schema version or key"),
+    "no key": ({"key": None}, "another schema version or key"),
     "diffId of another shape": ({"diffId": "sha256:12"}, "is not a digest"),
     "diffId missing": ({"diffId": None}, "is not a digest"),
-    "variables no pairs": ({"variables": ["A"]}, "not what it should be"),
-    "time no time": ({"solvedAt": "yesterday"}, "not what it should be"),
-    "time without a zone": ({"solvedAt": "2026-01-01T00:00:00"}, "not what it should be"),
-    "prefix no path": ({"prefix": 3}, "not what it should be"),
-    "a Python that is none": ({"pythonVersion": "banana"}, "its Python is none"),
-    "a Python somewhere": ({"python": "bin/python"}, "its Python is none"),
-    "a variable that is none": ({"variables": [["A=B\n", "x"]]}, "one of its variables is none"),
-    "a layer packed otherwise": ({"layers": [{**ENTRY, "mediaType": f"{TAR}+foo"}]}, "its layer is none"),
-    "no layer": ({"layers": []}, "not what it should be"),
-    "two layers": ({"layers": [ENTRY, ENTRY]}, "not what it should be"),
-    "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "its layer is none"),
-    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "can't be read, and are not used"),
-    "layers no list": ({"layers": 3}, "can't be read, and are not used"),
+    "variables no pairs": ({"variables": ["A"]}, "ignoring an invalid entry"),
+    "time no time": ({"solvedAt": "yesterday"}, "ignoring an invalid entry"),
+    "time without a zone": ({"solvedAt": "2026-01-01T00:00:00"}, "ignoring an invalid entry"),
+    "prefix no path": ({"prefix": 3}, "ignoring an invalid entry"),
+    "a Python that is none": ({"pythonVersion": "banana"}, "invalid Python"),
+    "a Python somewhere": ({"python": "bin/python"}, "invalid Python"),
+    "a variable that is none": ({"variables": [["A=B\n", "x"]]}, "invalid environment variable"),
+    "a layer packed otherwise": ({"layers": [{**ENTRY, "mediaType": f"{TAR}+foo"}]}, "invalid layer descriptor"),
+    "no layer": ({"layers": []}, "ignoring an invalid entry"),
+    "two layers": ({"layers": [ENTRY, ENTRY]}, "ignoring an invalid entry"),
+    "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "invalid layer descriptor"),
+    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "cannot read the environment cache"),
+    "layers no list": ({"layers": 3}, "cannot read the environment cache"),
     "another kind of note": ({"config": {"mediaType": "text/html", "digest": digest_of(LAYER)}}, "no note of ours"),
-    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "can't be read, and are not used"),
+    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "cannot read the environment cache"),
 }
 
 
@@ -290,4 +290,4 @@ def test_a_registry_that_keeps_nothing_is_no_failure(
 ) -> None:
     serve(monkeypatch, MemoryRegistry())  # has no such layer anywhere
     store.save(KEY, DEPENDENCIES, layer())
-    assert "the environment can't be kept for the next run" in caplog.text
+    assert "cannot cache the environment for the next run" in caplog.text
