@@ -44,7 +44,7 @@ _PYTHON_FOLDER = re.compile(r"((?:.*/)?lib/python\d+\.\d+)(?:/|$)")
 _MAX_LIBRARY_BYTES = 64 << 20
 _MAX_ENTRIES = 200_000  # of the partial root file system
 _MAX_DEPTH = 64
-_DEPTH_FOLDERS = 6  # of folders that are remembered: what we add lies at /opt/conda/envs/NAME or so
+_DEPTH_FOLDERS = 6  # of recorded folders: our layers go to /opt/conda/envs/NAME and similar paths
 _DEPTH_LINKS = 3
 _MAX_FOLDERS = 5000
 _PLAIN = (0o755, 0, 0)
@@ -52,30 +52,30 @@ _BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a
 
 
 class PartialRootfs:
-    """What is kept of a root, in a folder of ours."""
+    """The extracted part of a base image's root file system, in a private folder."""
 
     def __init__(self, root: Path) -> None:
-        """Name the folder, which is there and empty."""
+        """Use `root`, an existing empty folder."""
         self.root = root
         self._entries = 0
         self._folders: dict[str, BaseFolder] = {}
 
     def add(self, layer: LayerStream) -> None:
-        """Lay a layer over it.
+        """Apply a layer.
 
         Raises:
-            tarfile.TarError, EOFError, OSError, zlib.error: It's no layer, or it can't be written.
+            tarfile.TarError, EOFError, OSError, zlib.error: The layer is invalid, or writing failed.
         """
         with tarfile.open(fileobj=cast("BinaryIO", layer), mode="r|*", bufsize=_BUFFER) as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member that it has seen
+                archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every member
                 path = PurePosixPath("/", member.name)
                 if ".." in path.parts or not path.name or len(path.parts) > _MAX_DEPTH:
                     continue
                 self._lay(archive, member, path)
 
     def folders(self) -> tuple[BaseFolder, ...]:
-        """Return what is special about the folders near the root, in the order of their paths."""
+        """Return links, and folders with unusual modes or owners, near the root; sorted by path."""
         return tuple(self._folders[path] for path in sorted(self._folders))
 
     def _remember(self, member: tarfile.TarInfo, path: PurePosixPath) -> None:
@@ -141,7 +141,7 @@ class PartialRootfs:
             _remove(folder / name)
 
     def _uncover(self, path: PurePosixPath) -> None:
-        """Take away what is no folder where the layer has one."""
+        """Remove a file or link where the layer has a folder."""
         parent = resolve(self.root, str(path.parent))
         if parent is not None:
             place = self.root.joinpath(*parent.parts[1:], path.name)
@@ -149,7 +149,7 @@ class PartialRootfs:
                 place.unlink()
 
     def _place(self, path: PurePosixPath) -> Path | None:
-        """Return where an entry goes, with its parents made and what was there taken away; None where it can't be."""
+        """Return the path for an entry, after creating its parents and removing an old entry; None if impossible."""
         folder = self._folder(path.parent)
         if folder is None or self._entries >= _MAX_ENTRIES:
             return None
@@ -161,7 +161,7 @@ class PartialRootfs:
         real = resolve(self.root, str(path))
         if real is None:
             parent = self._folder(path.parent)
-            if parent is None or (parent / path.name).is_symlink():  # a link to nothing, yet
+            if parent is None or (parent / path.name).is_symlink():  # a dangling link so far
                 return None
             (parent / path.name).mkdir()
             return parent / path.name
@@ -178,7 +178,7 @@ def _remove(place: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImageInfo:
-    """What a base's layers tell: see `BaseImage`."""
+    """The information from a base image's layers, as in `BaseImage`."""
 
     glibc: str | None = None
     python: str | None = None
@@ -191,9 +191,9 @@ _CACHE_FOLDER = "base-images"
 
 
 def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: Settings) -> BaseImage:
-    """Find the base image in its registry, and read its digest, glibc and Python.
+    """Find the base image in its registry, and detect its digest, glibc and Python.
 
-    The layers are streamed when these aren't known from an earlier run; nothing but a few files of them is kept.
+    The layers are streamed unless the result of an earlier run is cached; only a few of their files are kept.
 
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
@@ -206,7 +206,7 @@ def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: 
 
 
 def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSource, settings: Settings) -> BaseImage:
-    """Read what must be known of a base image that was found.
+    """Detect glibc and Python of a base image that was found.
 
     Raises:
         BuildError: It's for another platform.
@@ -239,7 +239,7 @@ def _inspect_layers(
     kept = settings.cache_dir / _CACHE_FOLDER / f"{image.digest.replace(':', '-')}.json"
     if info := _read_cached(kept):
         return info
-    # What the official Python images say of themselves; then the first layer with a C library is enough.
+    # The official Python images set PYTHON_VERSION; then the first layer with a C library is enough.
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
@@ -247,8 +247,8 @@ def _inspect_layers(
             info = _look(image, repository, folder, env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"no space left to look into the base image {reference}") from error
-        log.warning("the base image %s can't be looked into: %s", reference, error)
+            raise DiskFullError(f"no space left while inspecting the base image {reference}") from error
+        log.warning("cannot inspect the base image %s: %s", reference, error)
         return BaseImageInfo(python=python)
     _write_cached(kept, info)
     return info
@@ -258,7 +258,7 @@ def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, py
     rootfs = PartialRootfs(root)
     for blob in image.layers:
         if blob.media_type.endswith("zstd"):
-            raise tarfile.ReadError("a layer of it is packed with zstd")
+            raise tarfile.ReadError("it has a layer with zstd compression")
         with repository.layer(blob) as layer:
             rootfs.add(layer)
         if python and (glibc := find_glibc(root)):
@@ -276,7 +276,7 @@ def _read_cached(file: Path) -> BaseImageInfo | None:
 
 
 def _write_cached(file: Path, info: BaseImageInfo) -> None:
-    """Keep the info for the next run, where the cache folder can be written."""
+    """Cache the info for the next run, if the cache folder is writable."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=".info-")
@@ -288,4 +288,4 @@ def _write_cached(file: Path, info: BaseImageInfo) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        log.debug("the info of a base image can't be kept at %s: %s", file, error)
+        log.debug("cannot cache the info of a base image in %s: %s", file, error)

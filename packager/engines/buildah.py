@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class BuildahEngine:
-    """Builds with Buildah; needs root or a user namespace. An `Engine`."""
+    """An `Engine` that builds with Buildah; needs root or a user namespace."""
 
     name = "buildah"
     reads_context = True
@@ -55,7 +55,7 @@ class BuildahEngine:
     def __init__(
         self, settings: Settings, run: Runner, environ: Mapping[str, str], *, checks_model: bool = True
     ) -> None:
-        """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
+        """Use the settings, the runner of commands and the environment."""
         self.checks_model = checks_model
         self._settings = settings
         self._run = run
@@ -64,23 +64,23 @@ class BuildahEngine:
         self._storage: Path | None = None
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
-        """Return where a build writes to."""
+        """Return the repository of the image."""
         return (destination.reference,) if destination.transport == "docker" else ()
 
     def environment_repository(self, destination: Destination) -> Reference | None:  # noqa: ARG002
-        """Return None: a Dockerfile has no place for a finished layer."""
+        """Return None: a Dockerfile can't contain a finished layer."""
         return None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
-        """Pull the base image and look into it.
+        """Pull the base image and inspect it.
 
-        An image of the host `localhost` is only looked for in the local storage. One with a digest is pulled when it's
-        not there; one with a tag always, so that the tag means what it means in the registry (what is there already is
-        not fetched again). When the registry can't be reached, a local image serves instead, with a warning.
+        An image of the host `localhost` must be in the local storage. An image with a digest is pulled if missing; one
+        with a tag always, so that the tag has its current meaning (existing layers are not fetched again). If the
+        registry is unreachable, a local copy is used, with a warning.
 
         Raises:
-            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
-            BuildError: It's for another platform, or Buildah failed.
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be pulled.
+            BuildError: It is for another platform, or Buildah failed.
             DiskFullError: The storage is full.
             ToolMissingError: Buildah is not installed.
         """
@@ -94,26 +94,25 @@ class BuildahEngine:
                 )
             config = image["OCIv1"].get("config") or {}
             env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
-            facts = session.look_into(str(image["FromImageID"]), dict(env).get("PATH") or DEFAULT_PATH)
+            info = session.look_into(str(image["FromImageID"]), dict(env).get("PATH") or DEFAULT_PATH)
         return BaseImage(
             reference=reference,
             digest=reference.digest or str(image.get("FromImageDigest") or "") or None,
-            glibc=facts.get("glibc"),
-            python=facts.get("python"),
+            glibc=info.get("glibc"),
+            python=info.get("python"),
             env=env,
             user=str(config.get("User") or ""),
         )
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Build `context/Dockerfile` on the base that `inspect_base` pulled, and put the image at its destination.
+        """Build `context/Dockerfile` on the base that `inspect_base` pulled, and deliver the image.
 
-        A local destination is written beside its place and moved there when it's whole; a layout that exists is
-        extended.
+        A local destination is written to a temporary path and renamed when complete; an existing layout is extended.
 
         Raises:
             BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
-            ModelCheckError: The model can't serve in the image; it's looked for where commands have run in that.
-            ImageNotFoundError: The base was removed since.
+            ModelCheckError: The model can't serve in an image with RUN steps.
+            ImageNotFoundError: The base image was removed meanwhile.
             RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed.
             ToolMissingError: Buildah is not installed.
         """
@@ -140,9 +139,9 @@ class BuildahEngine:
 
     @contextmanager
     def _session(self, access: RegistryAccess) -> Iterator[Session]:
-        """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left.
+        """Provide a session with a private temporary folder, and clean up afterwards.
 
-        What an earlier session left that was killed is removed first.
+        The remains of killed sessions are removed first.
         """
         below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
         with ExitStack() as stack:
@@ -170,7 +169,7 @@ class BuildahEngine:
 def _deliver(
     session: Session, image_id: str, destination: Destination, access: RegistryAccess, timestamp: datetime
 ) -> str:
-    """Put an image at its destination and return its digest."""
+    """Deliver an image to its destination and return its digest."""
     path = destination.path
     if destination.transport == "docker" or path is None:
         return _push(session, image_id, destination.reference, access)
@@ -189,14 +188,14 @@ def _deliver(
 
 
 def _push(session: Session, image_id: str, reference: Reference, access: RegistryAccess) -> str:
-    """Push with Buildah; where that fails for trouble that may pass, upload what Buildah made ourselves.
+    """Push with Buildah; after a transient registry error, upload the image with our own client.
 
-    Buildah begins anew with each attempt, and so never ends where every few requests fail.
+    Buildah restarts a push from the beginning, and so never succeeds where every few requests fail.
     """
     args = access_args(reference, access, session.certificates(reference, access))
     try:
         return session.push(image_id, f"docker://{reference}", args, host=reference.host)
     except EngineTroubleError as trouble:
-        log.warning("%s; trying each request again by ourselves", trouble.error.message)
+        log.warning("%s; uploading with retries of single requests", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
         return push_layout(session.folder / "layout", reference, access)

@@ -31,12 +31,12 @@ _MAX_IMAGES = 10
 
 
 def cache_name(repository: str, nanoseconds: int) -> str:
-    """Return the name that an image keeps; `nanoseconds` since 1970 is when it was built."""
+    """Return the cache name of an image that was built at `nanoseconds` since 1970."""
     return f"{CACHE_IMAGE_PREFIX}{hashlib.sha256(repository.encode()).hexdigest()[:16]}:{nanoseconds:020d}"
 
 
 def stale_names(names: Iterable[str]) -> list[str]:
-    """Return those of the names whose images may go."""
+    """Return the names of images to remove."""
     ours = [name.rpartition(":") for name in names if name.startswith(CACHE_IMAGE_PREFIX)]
     newest: dict[str, str] = {}
     for repository, _, time in ours:
@@ -46,15 +46,15 @@ def stale_names(names: Iterable[str]) -> list[str]:
 
 
 class UseLock:
-    """Keeps images from being removed while any build with the same storage may be using their layers."""
+    """A lock that prevents the removal of images while a build may use their layers."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder in which the lock's file lies, the storage's own; it is made when it's first needed."""
+        """Use a lock file in `folder`, that of the storage; it is created when needed."""
         self._path = folder / "packager-buildah.lock"
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """Hold the lock together with other builds."""
+        """Hold the shared lock."""
         handle = self._open()
         try:
             if handle is not None:
@@ -66,7 +66,7 @@ class UseLock:
 
     @contextmanager
     def removing(self) -> Iterator[bool]:
-        """Hold the lock alone; gives False, at once, where a build is running or there can be no lock."""
+        """Hold the exclusive lock; yields False immediately if a build is running or locking is impossible."""
         handle = self._open()
         try:
             yield handle is not None and _try_alone(handle)
@@ -79,7 +79,7 @@ class UseLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            log.debug("no lock at %s, so no built image is removed: %s", self._path, error)
+            log.debug("cannot lock %s, so no images are removed: %s", self._path, error)
             return None
 
 
@@ -100,13 +100,13 @@ _ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\"
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """What a killed session left: its folder, and what its working containers carry."""
+    """The remains of a killed session: its folder, and the mark of its working containers."""
 
     folder: Path
     mark: str
 
     def remove(self) -> None:
-        """Remove the folder, unless something is mounted in it: what is below a mount isn't ours."""
+        """Remove the folder, unless it contains mounts, whose content isn't ours."""
         path = str(self.folder.resolve()).translate(_ESCAPES)
         try:
             mounts = MOUNTS.read_text("utf-8", "surrogateescape")
@@ -114,15 +114,15 @@ class Leftover:
         except OSError:
             has_mounts = True
         if has_mounts:
-            log.warning("%s of a run that was killed has mounts in it, and stays", self.folder)
+            log.warning("not removing %s of a killed run: it contains mounts", self.folder)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        log.info("removed what a run that was killed had left: %s", self.folder)
+        log.info("removed the folder of a killed run: %s", self.folder)
 
 
 @contextmanager
 def locked(folder: Path, *, mark: str, storage: Path) -> Iterator[None]:
-    """Hold the lock of a session's folder. Without locks on its file system nothing is written, and all goes on."""
+    """Hold the lock of a session's folder; do nothing if its file system doesn't support locks."""
     handle = None
     with suppress(OSError):
         fresh = folder / f"{_LOCK}.new"
@@ -138,7 +138,7 @@ def locked(folder: Path, *, mark: str, storage: Path) -> Iterator[None]:
 
 
 def leftovers(below: Path, *, storage: Path) -> Iterator[Leftover]:
-    """Give what our user's killed sessions with the same storage left, each while its lock is held."""
+    """Yield the remains of our user's killed sessions with the same storage, each while locked."""
     for folder in sorted(below.glob(f"{SESSION_FOLDER_PREFIX}*")):
         handle = None
         try:
@@ -147,30 +147,30 @@ def leftovers(below: Path, *, storage: Path) -> Iterator[Leftover]:
                 continue
             handle = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            note = json.loads(os.read(handle, _MAX_BYTES))
-            if note["storage"] == str(storage):
-                yield Leftover(folder=folder, mark=str(note["mark"]))
+            content = json.loads(os.read(handle, _MAX_BYTES))
+            if content["storage"] == str(storage):
+                yield Leftover(folder=folder, mark=str(content["mark"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.debug("%s is left alone: %s", folder, error)  # a living session's, most often
+            log.debug("skipping %s: %s", folder, error)  # mostly the folder of a living session
         finally:
             if handle is not None:
                 os.close(handle)
 
 
 NEARLY_FULL = 16 << 20  # bytes
-_HEADER = 1024  # bytes; what a file of a layer takes besides its content: a header, and the padding of 512 byte blocks
+_HEADER = 1024  # bytes; a file's tar header, and its padding to 512 byte blocks
 
 
 def full_folders(folders: Iterable[Path], *, needed: int = 0) -> tuple[str, ...]:
     """Return the folders with less than 16 MB free, or less than `needed` bytes.
 
-    `needed` is for a command that removes its temporary files as it fails: the space that it ran out of is free again.
+    `needed` is for commands that remove their temporary files on failure, so that the space is free again.
     """
     return tuple(str(folder) for folder in dict.fromkeys(folders) if _free(folder) < max(NEARLY_FULL, needed))
 
 
 def layer_size(context: Path) -> int:
-    """Return the most bytes that a layer made of a context takes."""
+    """Return the maximum size of a layer made from a context, in bytes."""
     size = 0
     for folder, _, names in os.walk(context):
         for name in names:

@@ -43,18 +43,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.layer.v1+json"
-LARGE = 32 << 20  # bytes; what is smaller is read twice in less time than a note takes
-_SAMPLED = 1 << 20  # bytes; of a smaller file its size has to do, an environment has ten thousand of them
+LARGE = 32 << 20  # bytes; smaller layers are read twice faster than a fingerprint is looked up
+_SAMPLED = 1 << 20  # bytes; for smaller files only the size counts, as an environment has ten thousand
 _SAMPLE = 64 << 10  # bytes, at the start, in the middle and at the end of a file
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFingerprints:
-    """The notes of large layers; without a repository, every layer may be there.
+    """The fingerprints of large layers in the cache repository; without it, every layer may exist.
 
     Attributes:
-        repository: Where the notes are kept; None where nothing is.
-        access: How its registry is reached.
+        repository: The cache repository, or None.
+        access: The access to its registry.
     """
 
     repository: Reference | None
@@ -74,12 +74,12 @@ class LayerFingerprints:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFingerprint:
-    """What is known of one layer without reading all of it.
+    """The fingerprint of one layer.
 
     Attributes:
         blob: The layer.
-        artifacts: Where its note is kept; None where none is.
-        unreachable: Set when nobody answers there; shared by all layers of a run.
+        artifacts: The store of fingerprints, or None.
+        unreachable: Set when the registry is unreachable; shared by all layers of a run.
     """
 
     blob: LayerBlob
@@ -87,28 +87,28 @@ class LayerFingerprint:
     unreachable: Event
 
     def may_exist(self) -> bool:
-        """Tell whether to look for the layer before it is sent."""
+        """Return whether the destination may have the layer, so that looking for it is worthwhile."""
         if self.artifacts is None or self.unreachable.is_set():
             return True
         try:
             return self.artifacts.read(self._tag) is not None
-        except OSError as error:  # what reads all of the layer says it better
+        except OSError as error:  # reading the whole layer gives a better error
             log.debug("the layer %s has no fingerprint: %s", self.blob.name, error)
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
                 self.unreachable.set()
-            log.info("the notes in %s can't be read: %s", self.artifacts.repository, error.message)
+            log.info("cannot read the layer fingerprints in %s: %s", self.artifacts.repository, error.message)
         return True
 
     def store(self, descriptor: Descriptor) -> None:
-        """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
+        """Store the fingerprint of a layer that was sent; errors are logged only."""
         if self.artifacts is None or self.unreachable.is_set():
             return
         try:
             artifact = RegistryArtifact(document={"digest": descriptor.digest})
             self.artifacts.write(self._tag, artifact, source=self.artifacts.repository)
         except (OSError, RegistryError) as error:
-            log.info("no note of the layer %s can be kept: %s", self.blob.name, error)
+            log.info("cannot store the fingerprint of layer %s: %s", self.blob.name, error)
 
     @cached_property
     def _tag(self) -> str:
@@ -116,12 +116,12 @@ class LayerFingerprint:
 
 
 def fingerprint(blob: LayerBlob) -> str:
-    """Return hex digits that are equal for equal layers, and for hardly any others."""
+    """Return hex digits that are equal for equal layers, and rarely for others."""
     rows = [
         [entry.path, entry.kind.value, entry.mode, entry.size, entry.target, _sample(entry)] for entry in blob.entries
     ]
-    facts = [blob.media_type, blob.timestamp, rows]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    parts = [blob.media_type, blob.timestamp, rows]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _sample(entry: LayerEntry) -> str:
@@ -141,15 +141,15 @@ def _sample(entry: LayerEntry) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanBlob:
-    """A layer's blob as the uploads take it."""
+    """A `BlobSource` for a layer's blob."""
 
     blob: LayerBlob
 
     def stream(self) -> Iterator[bytes]:
-        """Give the bytes.
+        """Yield the bytes.
 
         Raises:
-            BuildError: They aren't those that were read before.
+            BuildError: They differ from an earlier stream.
         """
         known, given = self.blob.info, 0
         for chunk in self.blob.stream():
@@ -163,11 +163,11 @@ class PlanBlob:
     def _changed(self) -> BuildError:
         return BuildError(
             f"a file of the layer {self.blob.name} was changed while it was read",
-            hint="let nothing write into the model's folder while it's packaged",
+            hint="don't write to the model's folder during the packaging",
         )
 
     def descriptor(self) -> Descriptor | None:
-        """Return what they are, once they were read."""
+        """Return the blob's descriptor, or None before all of it was read."""
         info = self.blob.info
         if info is None:
             return None
@@ -175,9 +175,9 @@ class PlanBlob:
 
 
 class LayerUploader:
-    """Brings the layers of one plan to one place."""
+    """Uploads the layers of a plan to a destination."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (what layers are, and where and how they are brought)
+    def __init__(  # noqa: PLR0913, PLR0917  (the layers, the destination and the transfer)
         self,
         plan: ImagePlan,
         blobs: Iterable[LayerBlob],
@@ -186,9 +186,9 @@ class LayerUploader:
         access: RegistryAccess,
         fingerprints: LayerFingerprints | None = None,
     ) -> None:
-        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet.
+        """Use a plan and the blobs of its new layers; nothing is uploaded yet.
 
-        Without fingerprints nothing is looked for before it is sent: the place is a new one.
+        Without fingerprints the destination is new, so layers are sent without looking for them.
         """
         self._plan = plan
         self._fingerprints = fingerprints
@@ -198,7 +198,7 @@ class LayerUploader:
         self._blobs = iter(blobs)
 
     def uploads(self) -> Iterator[Callable[[], AddedLayer]]:
-        """Give a piece of work for each layer, the lowest first."""
+        """Yield the work for each layer, the lowest first."""
         for step in self._plan.steps:
             if isinstance(step, StoredLayer):
                 yield partial(self._reuse, step)
@@ -210,7 +210,7 @@ class LayerUploader:
         stoppable = self._workers.stoppable(source)
         fingerprint = self._fingerprints.of(blob) if self._fingerprints is not None else None
         if fingerprint is not None and fingerprint.may_exist():
-            for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
+            for _chunk in stoppable.stream():  # looking for it requires its digest
                 pass
             known = source.descriptor()
             if known is not None and blob.info is not None and self._sink.has(known.digest):
@@ -218,7 +218,7 @@ class LayerUploader:
                 return AddedLayer(name=blob.name, descriptor=known, diff_id=blob.info.diff_id)
         known = self._sink.send(stoppable)
         if blob.info is None:
-            raise BuildError(f"the layer {blob.name} ended before all of it was read")
+            raise BuildError(f"the layer {blob.name} ended early")
         log.info("layer %s: %d bytes sent", blob.name, known.size)
         if fingerprint is not None:
             fingerprint.store(known)
@@ -236,7 +236,7 @@ class LayerUploader:
                 except ImageNotFoundError as error:
                     raise RegistryError(
                         f"the layer {step.name} was removed from {step.repository.repository} during this run",
-                        hint="run it again: the layer is then made anew",
+                        hint="run it again to create the layer again",
                     ) from error
-            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
+            log.info("layer %s: %s", step.name, "copied" if copied else "mounted in the registry")
         return AddedLayer(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

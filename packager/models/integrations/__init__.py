@@ -1,4 +1,4 @@
-"""docker-rest and docker-cli: their arguments, and what each adds to a plan."""
+"""The integration types docker-rest and docker-cli: their arguments, and their part of an image's config."""
 
 from __future__ import annotations
 

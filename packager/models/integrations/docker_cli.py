@@ -1,4 +1,4 @@
-"""docker-cli: an image that predicts in batch."""
+"""docker-cli: images for batch predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class CliArguments(ImageArguments):
 
 
 def command(_arguments: ImageArguments) -> Command:
-    """Return how a CLI image is started: as the base's user, because it writes into a folder the caller mounts."""
+    """Return the command of a CLI image; it keeps the base's user, because it writes into a mounted folder."""
     return Command(args=("cli",))
 
 

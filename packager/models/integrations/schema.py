@@ -1,4 +1,4 @@
-"""The PackagingIntegration entities, made from the argument models."""
+"""PackagingIntegration entities generated from the argument models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _KEYWORDS = ("description", "type", "enum", "default", "minimum", "maximum", "pa
 
 
 def integration_document(integration_type: IntegrationType, default_image: str) -> dict[str, Any]:
-    """Return the `kind: PackagingIntegration` document of an integration_type, ready for YAML or JSON.
+    """Return the `kind: PackagingIntegration` document of an integration type, for YAML or JSON.
 
-    Each argument's `parameters` are the JSON Schema keywords that describe it.
+    Each argument's `parameters` are its JSON Schema keywords.
     """
     schema = integration_type.arguments.model_json_schema(by_alias=True)
     properties = [

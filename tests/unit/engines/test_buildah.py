@@ -346,8 +346,8 @@ def test_a_model_is_checked_in_an_image_that_ran_commands(tmp_path: Path) -> Non
     ("end", "said"),
     [
         (checked(4, '{"status": "failed", "error": "No module named \'torch\'"}'), "No module named 'torch'"),
-        (checked(0), "with the exit code 0"),
-        (checked(137), "ended by SIGKILL"),
+        (checked(0), "with exit code 0"),
+        (checked(137), "killed by SIGKILL"),
         (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
     ],
 )
@@ -370,7 +370,7 @@ def test_a_digest_file_that_is_none(tmp_path: Path) -> None:
             return done
 
     to = Destination(reference=Reference.parse("r.io/wine:1"))
-    with pytest.raises(BuildError, match="wrote no digest"):
+    with pytest.raises(BuildError, match="wrote an invalid digest"):
         engine(Odd(), tmp_path).build(PLAN, tmp_path, to, ACCESS)
 
 
