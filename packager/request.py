@@ -1,4 +1,4 @@
-"""Everything the user asked, merged with the defaults and checked: documents -> PackagingRequest."""
+"""The packaging request: the user's documents and options, merged with the defaults and validated."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PackagingRequest:
-    """What is to be built and where it goes; nothing in it can be wrong any more.
+    """A validated packaging: the image to build and its destination.
 
     Attributes:
         integration_type: docker-rest or docker-cli.
-        arguments: The application's arguments, defaults filled in.
-        base: The base image as the user named it.
-        destination: Where the image goes.
-        push, pull: The connections of the two registry targets; None without one.
+        arguments: The arguments, including defaults.
+        base: The base image.
+        destination: The image's destination.
+        push, pull: The connections of the registry targets, or None.
     """
 
     integration_type: IntegrationType
@@ -49,12 +49,12 @@ class PackagingRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What the command line says besides the documents.
+    """Options of the command line that override the documents.
 
     Attributes:
-        integration_type: The packager's name, over the packaging's integration.
-        arguments: Argument values, over the packaging's own.
-        output: `docker://…`, `oci:…`, `oci-archive:…` or `docker-archive:…`; then no docker-push target is needed.
+        integration_type: The name of the integration type.
+        arguments: Argument values.
+        output: `docker://…`, `oci:…`, `oci-archive:…` or `docker-archive:…`; replaces the docker-push target.
     """
 
     integration_type: str | None = None
@@ -65,13 +65,13 @@ class Overrides:
 def make_request(
     manifest: PackagingManifest, model: ModelSection, overrides: Overrides | None = None, *, uuid: str | None = None
 ) -> PackagingRequest:
-    """Merge and check everything.
+    """Merge and validate documents and overrides.
 
-    An argument's value is the command line's, else the packaging's, else the integration's default, else the documented
-    default. `uuid` is the template's RandomUUID; a random one when not given.
+    The precedence of argument values: command line, packaging, the integration's default, the documented default.
+    `uuid` is the template's RandomUUID, by default a random one.
 
     Raises:
-        RequestError: Lists every problem there is.
+        RequestError: Something is invalid; the message lists all problems.
     """
     overrides = overrides or Overrides()
     integration_type = find_integration_type(manifest, overrides.integration_type)
@@ -104,7 +104,7 @@ def find_integration_type(manifest: PackagingManifest, name: str | None = None) 
     """Find the integration type by name, else by the packaging's integration, else by the integration's entry point.
 
     Raises:
-        RequestError: None of them is known, or they contradict each other.
+        RequestError: No name is known, or the names conflict.
     """
     integration = manifest.packaging_integration
     wanted = name or manifest.model_packaging.spec.integration_name
@@ -124,10 +124,10 @@ def find_integration_type(manifest: PackagingManifest, name: str | None = None) 
 
 
 def parse_argument(integration_type: IntegrationType, text: str) -> tuple[str, Any]:
-    """Read `NAME=VALUE` of the command line; a value is text where the argument's type is text, else a YAML scalar.
+    """Parse `NAME=VALUE` of the command line; the value of a non-text argument is a YAML scalar.
 
     Raises:
-        RequestError: There is no `=`, or the value is no scalar.
+        RequestError: `=` is missing, or the value is not a scalar.
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -146,7 +146,7 @@ def parse_argument(integration_type: IntegrationType, text: str) -> tuple[str, A
 def _merge_arguments(
     manifest: PackagingManifest, integration_type: IntegrationType, given: dict[str, Any], problems: list[str]
 ) -> dict[str, Any]:
-    """Merge what is set, null counting as absent, and report what is unknown or missing."""
+    """Merge arguments, treating null as absent; report unknown and missing ones."""
     known = {field.alias or name for name, field in integration_type.arguments.model_fields.items()}
     integration = manifest.packaging_integration
     defaults = integration.defaults() if integration else {}
@@ -212,7 +212,7 @@ _DOCUMENTED_TYPES = ("docker", "ecr")
 
 
 def check_registry_uri(uri: str) -> list[str]:
-    """Return what is wrong with a registry connection's URI: `host[:port][/path]`, without a scheme."""
+    """Return the problems of a registry connection's URI, which is `host[:port][/path]` without a scheme."""
     if not uri.strip("/"):
         return ["its uri is empty; write host/path"]
     if "://" in uri:

@@ -1,4 +1,4 @@
-"""The folder that a run works in, and the model in it."""
+"""The workspace of a run, and the opened model."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
     reporter: Reporter,
     lazy: bool = True,
 ) -> Iterator[Artifact]:
-    """Fetch a model if it's not on this machine, and open it for the block; with `lazy`, large files stay in its zip.
+    """Download a remote model, and open it for the block; with `lazy`, large files stay in its zip.
 
     Raises:
-        ArtifactError, ManifestError, DependenciesError: It is missing or wrong.
-        StorageError, RequestError: It can't be fetched.
-        DiskFullError: There is no room for it.
+        ArtifactError, ManifestError, DependenciesError: The model is missing or invalid.
+        StorageError, RequestError: The download failed.
+        DiskFullError: The disk is full.
     """
     with ExitStack() as stack:
         with reporter.stage(f"Reading the model {model}"):
@@ -46,7 +46,7 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
             limits = ArtifactLimits.from_settings(settings)
             artifact = open_artifact(path, work, limits=limits, reporter=reporter, lazy=lazy)
         if not artifact.packed:
-            stack.close()  # nothing is read from the fetched zip any more
+            stack.close()  # the downloaded zip is no longer needed
         yield artifact
 
 
@@ -54,7 +54,7 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
 def _fetched(
     model: RemoteModel, work: Path, *, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[Path]:
-    from packager.sources.stores.download import fetched  # noqa: PLC0415  (the stores' libraries take long to import)
+    from packager.sources.stores.download import fetched  # noqa: PLC0415  (slow to import)
 
     with fetched(model, work, settings=settings, environ=environ, reporter=reporter) as path, _named(model, path):
         yield path
@@ -62,7 +62,7 @@ def _fetched(
 
 @contextmanager
 def _named(model: RemoteModel, path: Path) -> Iterator[None]:
-    """Let errors in the archive name the model that the user gave, not the file that it was fetched into."""
+    """Replace the downloaded file's name by the user's model in errors of the archive."""
     try:
         yield
     except ArtifactError as error:
@@ -72,18 +72,16 @@ def _named(model: RemoteModel, path: Path) -> Iterator[None]:
         if message == error.message:
             raise
         what = "the server may have answered with a login or error page" if model.is_web else "look at the object there"
-        raise ArtifactError(
-            message, hint=f"check that the zip of a trained model is there, and whole: {what}"
-        ) from error
+        raise ArtifactError(message, hint=f"check that it is the complete zip of a trained model: {what}") from error
 
 
 @contextmanager
 def workspace(settings: Settings) -> Iterator[Path]:
-    """Make a private temporary folder, and take it away at the end whatever happens.
+    """Create a private temporary folder for the block.
 
     Raises:
-        DiskFullError: There is no space for it.
-        UsageError: The folder that it should lie in can't be used.
+        DiskFullError: The disk is full.
+        UsageError: Its parent folder can't be used.
     """
     below = settings.work_dir or Path(tempfile.gettempdir())
     with ExitStack() as stack:
@@ -92,10 +90,10 @@ def workspace(settings: Settings) -> Iterator[Path]:
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFullError(
-                    f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR"
+                    f"no space left in {below}", hint="set PACKAGER_WORK_DIR to a folder on a larger disk"
                 ) from error
             raise UsageError(
-                f"no temporary folder can be made in {below}: {error.strerror}",
-                hint="name a writable folder in PACKAGER_WORK_DIR",
+                f"cannot create a temporary folder in {below}: {error.strerror}",
+                hint="set PACKAGER_WORK_DIR to a writable folder",
             ) from error
         yield folder
