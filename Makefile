@@ -79,11 +79,12 @@ smoke: venv ## Package one model with the oci engine, start the image and ask it
 	LEFT_OUT_FILE=$(LEFT_OUT) $(BIN)/pytest -m smoke tests/integration
 
 .PHONY: lint
-lint: venv ## Ruff, mypy, the import contracts, shellcheck
+lint: venv ## Ruff, mypy, the import contracts, the documentation's links, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@if command -v shellcheck >/dev/null; then \
 		echo "shellcheck local/*.sh .ci/run"; shellcheck local/*.sh .ci/run; \
 	else \
@@ -111,6 +112,15 @@ bench: install-build venv ## The benchmarks, each a program in bench/
 format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: venv ## Build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+.PHONY: reference
+reference: venv ## Write the generated pages of docs/reference from the code
+	$(BIN)/python local/reference.py
 
 .PHONY: dist
 dist: venv ## Build the wheel into dist/

@@ -37,7 +37,7 @@ UV = Path(sys.executable).with_name("uv")
 PACKAGES = ("granian==2.8.7", "gunicorn==23.0.0", "orjson==3.13.0", "scikit-learn==1.7.2", "numpy==2.2.6")
 PEERS = {"mlserver": ("mlserver==1.7.1", "uvloop<0.22"), "kserve": ("kserve==0.21.0",)}
 TICKS = os.sysconf("SC_CLK_TCK")
-BARE, THREADS = "bare granian", "bare gunicorn"
+BARE, THREADS, OURS = "bare granian", "bare gunicorn", "ours"
 ODAHU_TO_THREADS = 1154 / 1603  # the public handler beside gunicorn's threads, both measured in one run
 START_SECONDS = 0.3
 STOLEN, TRIES = 0.05, 4  # a measurement of which the host took more is made again, up to so many times
@@ -144,11 +144,11 @@ def main() -> None:
         return
     results: dict[Key, Cell] = {}
     starts: dict[str, list[float]] = {}
-    pythons = _prepare(options.peers)
+    pythons = _prepare(options.peers, options.before)
     for _ in range(options.rounds):
         starts.setdefault(IMPORT, []).append(_import_seconds(pythons["ours"]))
         for workers in options.workers:
-            for case in _cases(pythons, workers):
+            for case in _cases(pythons, workers, options.only):
                 with _Server(case) as server:
                     starts.setdefault(case.name, []).append(server.seconds)
                     for rows in options.rows:
@@ -174,6 +174,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 1000])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), help="of mlserver, kserve")
+    before = "folder packager/runtime of another checkout, measured as `ours, before` in the same rounds"
+    parser.add_argument("--before", type=Path, help=before)
+    parser.add_argument("--only", nargs="+", help=f"servers to measure besides {BARE} and {OURS}; default: all")
     quick = "one round, one worker, 16 and 64 connections, one row"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", type=Path, default=PLACE, help="folder for serving.md, .json and .png (%(default)s)")
@@ -183,7 +186,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _prepare(peers: list[str]) -> dict[str, Path]:
+def _prepare(peers: list[str], before: Path | None) -> dict[str, Path]:
     """Environments, the model's files and our runtime as an image has it."""
     from packager.environment.http_server import fetch_granian  # noqa: PLC0415  (the packager itself is measured nowhere)
     from packager.image.runtime_layer import runtime_contents  # noqa: PLC0415
@@ -229,6 +232,12 @@ def _prepare(peers: list[str]) -> dict[str, Path]:
         target = PLACE / "runtime" / content.destination.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(content.source), target)
+    shutil.rmtree(PLACE / "runtime-before", ignore_errors=True)
+    if before is not None:
+        shutil.copytree(PLACE / "runtime", PLACE / "runtime-before")
+        installed = next((PLACE / "runtime-before").rglob("odahu_runtime")).parent
+        shutil.rmtree(installed / "odahu_runtime")
+        shutil.copytree(before, installed, dirs_exist_ok=True)
     return pythons
 
 
@@ -251,7 +260,7 @@ def _environment(name: str, packages: tuple[str, ...]) -> Path:
     return python
 
 
-def _cases(pythons: dict[str, Path], workers: int) -> list[Case]:
+def _cases(pythons: dict[str, Path], workers: int, only: list[str] | None) -> list[Case]:
     own, port = pythons["ours"], str(_free_port())
     where = ["--host", "127.0.0.1", "--port", port, "--workers", str(workers)]
     model = {"MODEL_LOCATION": str(PLACE), "MODEL_ENTRYPOINT": "entrypoint", "ODAHU_MODEL_NAME": "net"}
@@ -260,7 +269,8 @@ def _cases(pythons: dict[str, Path], workers: int) -> list[Case]:
     gunicorn = [str(own.with_name("gunicorn")), "-k", "gthread", "--threads", "4", "-b", f"127.0.0.1:{port}"]
     cases = [
         Case(BARE, [*granian, *where, "bare:fast"], INVOKE, {}),
-        Case("ours", ours, INVOKE, model),
+        Case(OURS, ours, INVOKE, model),
+        Case("ours, before", [str(own), str(PLACE / "runtime-before"), "rest", *where], INVOKE, model),
         Case("ours, v2", ours, INFER, model),
         Case("ours, batches", [*ours, "--batch-max-size", "64"], INVOKE, model),
         Case(THREADS, [*gunicorn, "-w", str(workers), "bare:plain"], INVOKE, {}),
@@ -274,7 +284,13 @@ def _cases(pythons: dict[str, Path], workers: int) -> list[Case]:
             "MLSERVER_PARALLEL_WORKERS": str(workers if workers > 1 else 0),
         }
         cases.append(Case("MLServer", [str(pythons["mlserver"].with_name("mlserver")), "start", "."], INFER, environ))
-    return [case._replace(environ={**case.environ, "BENCH_PORT": port}) for case in cases]
+    if not (PLACE / "runtime-before").exists():
+        cases = [case for case in cases if case.name != "ours, before"]
+    return [
+        case._replace(environ={**case.environ, "BENCH_PORT": port})
+        for case in cases
+        if only is None or case.name in (BARE, OURS, *only)
+    ]
 
 
 def _document(rows: int, path: str) -> dict[str, Any]:

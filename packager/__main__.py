@@ -1,5 +1,5 @@
 """`python -m packager`."""
 
-from packager.start import main
+from packager.launcher import main
 
 main()

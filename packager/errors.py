@@ -31,7 +31,7 @@ PackagerError                     1   unexpected error: a bug
 │   └── WaitTimeoutError         66   timed out waiting for the packaging
 ├── DatabaseError                70   the API service's database is unreachable or returned an error
 ├── ServiceError                 71   the API service is unreachable or returned an error (JupyterLab panel)
-└── Interrupted             130, 143   SIGINT, SIGTERM
+└── Interrupted             130, 143   SIGINT, SIGTERM; 137 for a worker that was killed by SIGKILL
 
 A closed output pipe (as by `head`) ends the program with 141 and no error message.
 """
@@ -302,7 +302,9 @@ class WaitTimeoutError(ClusterError):
 
 
 class ServiceError(PackagerError):
-    """The API service is unreachable or returned an error (shown in the JupyterLab panel).
+    """The API service is unreachable or returned an error.
+
+    The JupyterLab panel shows it.
 
     Attributes:
         status: The HTTP status that the panel's server part returns.
@@ -325,7 +327,7 @@ class DatabaseError(PackagerError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM was received.
+    """SIGINT or SIGTERM was received, or a worker process was killed by another signal.
 
     Not an `Exception`, so that code which catches all exceptions (`logging` does) does not swallow it.
     """
@@ -337,9 +339,11 @@ class Interrupted(KeyboardInterrupt):
 
     def as_error(self) -> PackagerError:
         """Return the error to show. Its exit code is 128 plus the signal number, as in a shell."""
-        message = f"interrupted by {Signals(self.signal_number).name}"
-        error = PackagerError(message, hint="no image was reported; run the command again")
-        error.code, error.exit_code = "interrupted", 128 + self.signal_number  # type: ignore[misc]
+        code, hint = "interrupted", "no image was reported; run the command again"
+        if self.signal_number not in (Signals.SIGINT, Signals.SIGTERM):
+            code, hint = "killed", "memory may have run out: give it more memory, or look at the system log"
+        error = PackagerError(f"{code} by {Signals(self.signal_number).name}", hint=hint)
+        error.code, error.exit_code = code, 128 + self.signal_number  # type: ignore[misc]
         return error
 
 
@@ -362,6 +366,7 @@ def exit_codes() -> dict[int, str]:
         **dict(sorted(codes.items())),
         1: "Unexpected error (a bug; please report it).",
         130: "Interrupted by SIGINT. No image was reported.",
+        137: "Killed by SIGKILL, usually because memory ran out.",
         READER_GONE: "The output pipe was closed by its reader.",
         143: "Interrupted by SIGTERM. No image was reported.",
     }

@@ -1,4 +1,7 @@
-"""The story: archive -> request -> plan -> engine -> result, one verb a stage."""
+"""The pipeline: model -> request -> engine -> login -> base -> environment -> plan -> check -> build -> result.
+
+Each stage is a function that takes and gives frozen values. What a stage opens is closed when the run ends.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +20,33 @@ from packager.environment.cache.registry import RegistryCache
 from packager.environment.dependencies import DependencyResolver, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME
-from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, Prepared, make_plan
+from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, PlanInputs, make_plan
 from packager.image.runtime_layer import runtime_contents
 from packager.models.reference import LOCAL_STORAGE
 from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import LoginContext, open_auth_file
+from packager.registry.authfile import AuthFile, LoginContext, open_auth_file
 from packager.registry.docker_config import read_user_config
 from packager.registry.preflight import check_push
 from packager.registry.trust import Trust
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
-from packager.sources.model import opened_model, workspace
-from packager.system.signals import finish_work
+from packager.sources.model import opened_model
+from packager.system.signals import ignore_stops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from packager.engines import BuiltImage, Engine
-    from packager.image.plan import ImagePlan
+    from packager.image.plan import BaseImage, ImagePlan
     from packager.image.planner import Dependencies
     from packager.logs.progress import Reporter
     from packager.models.connection import Connection
     from packager.models.packaging import PackagingManifest
-    from packager.models.reference import Reference
+    from packager.models.reference import Destination, Reference
     from packager.request import PackagingRequest
-    from packager.settings import Settings
+    from packager.settings import CheckMode, Settings
+    from packager.sources.artifact import Artifact
     from packager.sources.stores.location import RemoteModel
     from packager.system.process import Runner
 
@@ -50,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PackagingInput:
     """What is to be packaged: a model (zip, folder or object in a store), the packaging, and the command line's."""
 
     model: Path | RemoteModel
@@ -59,15 +63,17 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What the work is done with.
+class PipelineContext:
+    """What every stage may use.
 
     Attributes:
-        choose_engine: Sets up the engine that fits, and says which.
+        work: A private folder, which is removed after the run.
+        choose_engine: Sets up the engine that meets the requirements, and logs why it is that one.
         learn: Takes secrets, for redaction.
     """
 
     settings: Settings
+    work: Path
     choose_engine: Callable[[EngineRequirements], Engine]
     run: Runner
     reporter: Reporter
@@ -75,170 +81,230 @@ class Tools:
     learn: Callable[[Iterable[str]], None]
 
 
-def package(job: Job, tools: Tools) -> PackagingResult:
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """A model, and what was asked to be made of it."""
+
+    model: Artifact
+    request: PackagingRequest
+    check: CheckMode
+
+    @property
+    def engine_requirements(self) -> EngineRequirements:
+        """What the image needs of the engine that builds it."""
+        return EngineRequirements(
+            run_steps=needs_run_step(self.request, self.model),
+            local_base=self.request.base.in_local_storage,
+            local_output=self.request.destination.transport != "docker",
+            check=self.check != "never",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """How the registries are reached, and the file with the logins."""
+
+    access: RegistryAccess
+    auth: AuthFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEnvironment:
+    """The model's dependencies and the server for its image.
+
+    Attributes:
+        server: The name and version of what serves; empty for an image that doesn't.
+        vendor: The folder with the server's own packages, if it has any.
+        key: Under which the dependencies are to be kept in the store; empty when they are not.
+        store: Where environments are kept between runs, with an engine that can use them.
+        local: Where their files are kept on this machine.
+    """
+
+    dependencies: Dependencies
+    server: str
+    vendor: Path | None
+    key: str
+    store: RegistryCache | None
+    local: LocalCache
+
+
+def package(packaging: PackagingInput, context: PipelineContext) -> PackagingResult:
     """Package a model and put the image at its destination.
 
     Raises:
         PackagerError: Any of its classes; nothing is left behind but caches.
     """
-    with workspace(tools.settings) as work, _prepare(job, tools, work) as prepared:
-        engine, destination = prepared.engine, prepared.request.destination
-        context = work / "context"
-        if engine.reads_context:
-            with tools.reporter.stage("Writing the build context"):
-                write_context(prepared.plan, context, ours=work)
-        with tools.reporter.stage(f"Building with {engine.name} and delivering to {destination}"):
-            built = engine.build(prepared.plan, context, destination, prepared.access)
-            finish_work()  # the image is there: what is left is to keep what the next run can use, and to say so
-        prepared.keep_environment(built)
-    return PackagingResult.of(built, prepared.model_check)
+    with ExitStack() as stack:
+        asked = stack.enter_context(read_request(packaging, context))
+        engine = context.choose_engine(asked.engine_requirements)
+        login = stack.enter_context(log_in(asked.request, engine, context))
+        prepare_push(asked.request, engine, login.access, context)
+        base = inspect_base(asked.request, engine, login.access, context)
+        environment = make_environment(asked, engine, base, login.access, context)
+        inputs = plan_inputs(asked.model, base, environment, context)
+        plan = make_plan(asked.request, inputs)
+        outcome = prepare_check(asked, engine, environment, login, context).check(plan, inputs)
+        login.auth.refresh()
+        built = build(plan, asked.request.destination, engine, login.access, context)
+        keep_environment(environment, built)
+        return PackagingResult.of(built, outcome)
 
 
-def render_context(job: Job, tools: Tools, folder: Path) -> ImagePlan:
+def render_context(packaging: PackagingInput, context: PipelineContext, folder: Path) -> ImagePlan:
     """Write the build context into a new folder, and build nothing.
 
     Raises:
         PackagerError: Any of its classes; the folder is then not there.
     """
-    with workspace(tools.settings) as work, _prepare(job, tools, work, pushes=False) as prepared:
-        with tools.reporter.stage("Writing the build context"):
+    with ExitStack() as stack:
+        asked = stack.enter_context(read_request(packaging, context))
+        engine = context.choose_engine(asked.engine_requirements)
+        login = stack.enter_context(log_in(asked.request, engine, context))
+        base = inspect_base(asked.request, engine, login.access, context)
+        environment = make_environment(asked, engine, base, login.access, context)
+        plan = make_plan(asked.request, plan_inputs(asked.model, base, environment, context))
+        with context.reporter.stage("Writing the build context"):
             try:
-                write_context(prepared.plan, folder, ours=work)
-                finish_work()
+                write_context(plan, folder, ours=context.work)
+                ignore_stops()
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-        return prepared.plan
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PreparedJob:
-    request: PackagingRequest
-    engine: Engine
-    plan: ImagePlan
-    access: RegistryAccess
-    dependencies: Dependencies
-    key: str
-    store: RegistryCache | None
-    environments: LocalCache
-    model_check: str
-
-    def keep_environment(self, built: BuiltImage) -> None:
-        """Keep an environment that was made for the next runs."""
-        root, prefix = self.dependencies.root, self.dependencies.prefix
-        for layer in built.layers:
-            if self.store is not None and self.key and layer.name == ENVIRONMENT_LAYER:
-                self.store.save(self.key, self.dependencies, layer)
-                if root is not None and prefix is not None:
-                    self.environments.save(layer, prefix, root)
+        return plan
 
 
 @contextmanager
-def _prepare(job: Job, tools: Tools, work: Path, *, pushes: bool = True) -> Iterator[_PreparedJob]:
-    settings, reporter = tools.settings, tools.reporter
-    trust = Trust.from_settings(settings)
-    with ExitStack() as stack:
-        artifact = stack.enter_context(
-            opened_model(job.model, work, settings=settings, environ=tools.environ, reporter=reporter)
-        )
-        request = make_request(job.manifest, artifact.manifest.model, job.overrides)
-        mode = choose_mode(settings.check, request.arguments.check)
-        connections = [connection for connection in (request.push, request.pull) if connection is not None]
-        engine = tools.choose_engine(
-            EngineRequirements(
-                run_steps=needs_run_step(request, artifact),
-                local_base=request.base.in_local_storage,
-                local_output=request.destination.transport != "docker",
-                check=mode != "never",
-            )
-        )
-        logins = LoginContext(
-            base=request.base,
-            user=read_user_config(tools.environ),
-            hosts=_hosts(request, engine, trust),
-            environ=tools.environ,
-            learn=tools.learn,
-        )
-        auth = stack.enter_context(open_auth_file(request.push, request.pull, work, logins))
-        log.debug("connections: %s", ", ".join(connection.id for connection in connections) or "none")
-        access = _reach_registries(request, engine, auth.path, trust)
-        if pushes:
-            _prepare_push(request, engine, access, tools)
-        with reporter.stage(f"Looking into the base image {request.base}"):
-            base = engine.inspect_base(request.base, access)
-        store = _environment_store(request, engine, access, settings)
-        resolver = DependencyResolver(
-            settings=settings, run=tools.run, reporter=reporter, environ=tools.environ, workspace=work, store=store
-        )
-        with reporter.stage("Preparing the model's dependencies"):
-            dependencies, key = resolver.resolve(request, artifact, base)
-            server = resolver.choose_http_server(request, dependencies)
-        prepared = Prepared(
-            model=artifact.root,
-            sizes=artifact.sizes,
-            packed=artifact.packed,
-            manifest=artifact.manifest,
-            dependencies=dependencies,
-            runtime=runtime_contents(RUNTIME_FOLDER, server.vendor if server else None),
-            server=str(server or ""),
-            base=base,
-            created=_source_time(settings) or artifact.created,
-            timestamp=_source_time(settings) or LAYER_TIME,
-            packager_version=__version__,
-        )
-        plan = make_plan(request, prepared)
-        environments = LocalCache.from_settings(settings)
-        model_check = ""
-        if pushes:
-            model_check = ModelCheck(
-                settings=settings,
-                environ=tools.environ,
-                reporter=reporter,
-                workspace=work,
-                access=access,
-                hidden=auth.hidden,
-                mode=mode,
-                environments=environments,
-                in_image=engine.checks_model,
-            ).check(plan, prepared)
-        auth.refresh()
-        yield _PreparedJob(
-            request=request,
-            engine=engine,
-            plan=plan,
-            access=access,
-            dependencies=dependencies,
-            key=key,
-            store=store,
-            environments=environments,
-            model_check=model_check,
-        )
+def read_request(packaging: PackagingInput, context: PipelineContext) -> Iterator[ModelRequest]:
+    """Open the model for the block, and read what is asked to be made of it."""
+    opened = opened_model(
+        packaging.model, context.work, settings=context.settings, environ=context.environ, reporter=context.reporter
+    )
+    with opened as model:
+        request = make_request(packaging.manifest, model.manifest.model, packaging.overrides)
+        check = choose_mode(context.settings.check, request.arguments.check)
+        yield ModelRequest(model=model, request=request, check=check)
 
 
-def _environment_store(
-    request: PackagingRequest, engine: Engine, access: RegistryAccess, settings: Settings
-) -> RegistryCache | None:
-    repository = engine.environment_repository(request.destination)
-    if repository is None:
-        return None
-    age = timedelta(days=settings.environment_max_age)
-    return RegistryCache(repository=repository, access=access, max_age=age)
-
-
-def _hosts(request: PackagingRequest, engine: Engine, trust: Trust) -> tuple[str, ...]:
-    """Return the registries that the run speaks with."""
-    places = (*trust.endpoints(request.base), *engine.repositories(request.destination))
-    return tuple(dict.fromkeys(place.host for place in places if place.host != LOCAL_STORAGE))
-
-
-def _reach_registries(request: PackagingRequest, engine: Engine, auth: Path, trust: Trust) -> RegistryAccess:
-    """Find out how the registries are spoken to."""
+@contextmanager
+def log_in(request: PackagingRequest, engine: Engine, context: PipelineContext) -> Iterator[Login]:
+    """Collect the logins for the block, and find out how the registries are reached."""
+    trust = Trust.from_settings(context.settings)
     repositories = engine.repositories(request.destination)
-    insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
-    return RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+    hosts = [place.host for place in (*trust.endpoints(request.base), *repositories)]
+    logins = LoginContext(
+        base=request.base,
+        user=read_user_config(context.environ),
+        hosts=tuple(dict.fromkeys(host for host in hosts if host != LOCAL_STORAGE)),
+        environ=context.environ,
+        learn=context.learn,
+    )
+    connections = [connection.id for connection in (request.push, request.pull) if connection is not None]
+    log.debug("connections: %s", ", ".join(connections) or "none")
+    with open_auth_file(request.push, request.pull, context.work, logins) as auth:
+        insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
+        yield Login(access=RegistryAccess(auth_file=auth.path, trust=trust, insecure_hosts=insecure_hosts), auth=auth)
 
 
-def _prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, tools: Tools) -> None:
+def inspect_base(
+    request: PackagingRequest, engine: Engine, access: RegistryAccess, context: PipelineContext
+) -> BaseImage:
+    """Find out what the base image has."""
+    with context.reporter.stage(f"Looking into the base image {request.base}"):
+        return engine.inspect_base(request.base, access)
+
+
+def make_environment(
+    asked: ModelRequest, engine: Engine, base: BaseImage, access: RegistryAccess, context: PipelineContext
+) -> PreparedEnvironment:
+    """Make the model's dependencies, or find those of an earlier run, and fetch the server."""
+    settings, request = context.settings, asked.request
+    repository, store = engine.environment_repository(request.destination), None
+    if repository is not None:
+        age = timedelta(days=settings.environment_max_age)
+        store = RegistryCache(repository=repository, access=access, max_age=age)
+    resolver = DependencyResolver(
+        settings=settings,
+        run=context.run,
+        reporter=context.reporter,
+        environ=context.environ,
+        workspace=context.work,
+        store=store,
+    )
+    with context.reporter.stage("Preparing the model's dependencies"):
+        dependencies, key = resolver.resolve(request, asked.model, base)
+        server = resolver.choose_http_server(request, dependencies)
+    return PreparedEnvironment(
+        dependencies=dependencies,
+        server=str(server or ""),
+        vendor=server.vendor if server else None,
+        key=key,
+        store=store,
+        local=LocalCache.from_settings(settings),
+    )
+
+
+def plan_inputs(
+    model: Artifact, base: BaseImage, environment: PreparedEnvironment, context: PipelineContext
+) -> PlanInputs:
+    """Collect what the image is planned from."""
+    source_time = _source_time(context.settings)
+    return PlanInputs(
+        model=model.root,
+        sizes=model.sizes,
+        packed=model.packed,
+        manifest=model.manifest,
+        dependencies=environment.dependencies,
+        runtime=runtime_contents(RUNTIME_FOLDER, environment.vendor),
+        server=environment.server,
+        base=base,
+        created=source_time or model.created,
+        timestamp=source_time or LAYER_TIME,
+        packager_version=__version__,
+    )
+
+
+def prepare_check(
+    asked: ModelRequest, engine: Engine, environment: PreparedEnvironment, login: Login, context: PipelineContext
+) -> ModelCheck:
+    """Set up the check of the model, during which the logins are not on the disk."""
+    return ModelCheck(
+        settings=context.settings,
+        environ=context.environ,
+        reporter=context.reporter,
+        workspace=context.work,
+        access=login.access,
+        hidden=login.auth.hidden,
+        mode=asked.check,
+        environments=environment.local,
+        in_image=engine.checks_model,
+    )
+
+
+def build(
+    plan: ImagePlan, destination: Destination, engine: Engine, access: RegistryAccess, context: PipelineContext
+) -> BuiltImage:
+    """Make the image and put it at its destination; a stop that comes after that comes too late."""
+    folder = context.work / "context"
+    if engine.reads_context:
+        with context.reporter.stage("Writing the build context"):
+            write_context(plan, folder, ours=context.work)
+    with context.reporter.stage(f"Building with {engine.name} and delivering to {destination}"):
+        built = engine.build(plan, folder, destination, access)
+        ignore_stops()
+    return built
+
+
+def keep_environment(environment: PreparedEnvironment, built: BuiltImage) -> None:
+    """Keep an environment that was made for the next runs."""
+    root, prefix = environment.dependencies.root, environment.dependencies.prefix
+    for layer in built.layers:
+        if environment.store is not None and environment.key and layer.name == ENVIRONMENT_LAYER:
+            environment.store.save(environment.key, environment.dependencies, layer)
+            if root is not None and prefix is not None:
+                environment.local.save(layer, prefix, root)
+
+
+def prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, context: PipelineContext) -> None:
     """See that the push will be accepted; where ECR is the registry, create the repositories that it needs.
 
     Raises:
@@ -246,24 +312,24 @@ def _prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAcc
     """
     repositories = engine.repositories(request.destination)
     if repositories:
-        create_repositories(request.push, repositories, tools)
-        with tools.reporter.stage(f"Asking {repositories[0].host} whether we may push"):
+        create_repositories(request.push, repositories, context)
+        with context.reporter.stage(f"Asking {repositories[0].host} whether we may push"):
             check_push(repositories[0], access)
 
 
-def create_repositories(push: Connection | None, repositories: Sequence[Reference], tools: Tools) -> None:
+def create_repositories(push: Connection | None, repositories: Sequence[Reference], context: PipelineContext) -> None:
     """Create the ECR repositories that the engine is going to push to; other registries make theirs themselves.
 
     Raises:
         RequestError, RegistryAuthError, RegistryUnreachableError, RegistryError: They can't be created.
     """
-    if push is None or push.spec.type != "ecr" or not tools.settings.ecr_create_repositories:
+    if push is None or push.spec.type != "ecr" or not context.settings.ecr_create_repositories:
         return
     from packager.registry.ecr_repositories import ensure_repositories  # noqa: PLC0415  (boto3 takes half a second)
 
     image, *caches = repositories
-    with tools.reporter.stage(f"Looking for the repository {image.repository}"):
-        ensure_repositories(push, image, caches[0] if caches else None, tools.settings, tools.learn)
+    with context.reporter.stage(f"Looking for the repository {image.repository}"):
+        ensure_repositories(push, image, caches[0] if caches else None, context.settings, context.learn)
 
 
 def _source_time(settings: Settings) -> datetime | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from packager.errors import PackagerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from packager.engines import BuiltImage
 
@@ -144,6 +144,16 @@ class Outputs:
 def default_termination_log() -> Path | None:
     """Return the Job's termination log, or None outside a Job."""
     return TERMINATION_LOG if TERMINATION_LOG.exists() else None
+
+
+def find_termination_log(words: Sequence[str]) -> Path | None:
+    """Return the termination log that the arguments of a command name, else the default."""
+    named = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--termination-log":
+            named = value if equals else following
+    return Path(named) if named else default_termination_log()
 
 
 def _camel(name: str) -> str:

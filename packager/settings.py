@@ -1,4 +1,4 @@
-"""The program's own settings: read once from the environment, passed on as a frozen value."""
+"""The settings of the program: read once from the environment, passed on as a frozen value."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "PACKAGER_"
-API_PREFIX = f"{PREFIX}API_"  # the API service's own, which `packager api` reads
-# What Kubernetes puts into every pod for a Service named packager or packager-something (kubernetes.io, "Environment
-# variables" of Services); no setting is named like that.
+API_PREFIX = f"{PREFIX}API_"  # settings of the API service, which `packager api` reads
+# Kubernetes sets these variables in every pod for a Service named packager or packager-... (kubernetes.io, "Service",
+# "Environment variables"). No setting has such a name.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -51,7 +51,11 @@ _PLATFORMS = {"linux/amd64": "linux-64", "linux/arm64": "linux-aarch64"}
 
 
 def _conda_platform(value: object) -> object:
-    return _PLATFORMS.get(value, value) if isinstance(value, str) else value
+    if value in _PLATFORMS.values():
+        return value
+    if value not in _PLATFORMS:
+        raise ValueError(f"unknown platform; supported: {', '.join(_PLATFORMS)}")
+    return _PLATFORMS[value]
 
 
 def _own_platform() -> Literal["linux-64", "linux-aarch64"]:
@@ -62,14 +66,16 @@ def read_platform(text: str) -> str:
     """Return a platform as conda names it.
 
     Raises:
-        UsageError: It's none that images can be made for.
+        UsageError: The platform is not supported.
     """
     if text in _PLATFORMS.values():
         return text
     try:
         return _PLATFORMS[text]
     except KeyError:
-        raise UsageError(f"--platform {text}: unknown", hint=f"known: {', '.join(_PLATFORMS)}") from None
+        raise UsageError(
+            f"unknown platform {text!r} in --platform", hint=f"supported: {', '.join(_PLATFORMS)}"
+        ) from None
 
 
 def _check_mode(value: object) -> object:
@@ -87,11 +93,11 @@ SecretPairs = Annotated[dict[str, SecretStr], BeforeValidator(_pairs)]
 
 
 def _default_cache() -> Path:
-    """Return a folder in the home, else one in TMPDIR: containers have users without a home, and read-only roots."""
+    """Return a folder in the home directory, else in TMPDIR: containers have users without one, and read-only roots."""
     folder: Path | None
     try:
         folder = Path.home() / ".cache" / "packager"
-    except RuntimeError:  # a user id that nobody knows, and no HOME: a container of OpenShift's kind
+    except RuntimeError:  # a user ID without an account and no HOME, as in OpenShift's containers
         folder = None
     if folder is not None:
         there = next((place for place in (folder, *folder.parents[:2]) if place.is_dir()), None)
@@ -107,7 +113,7 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    # The heading of a group of settings, by its first one.
+    # The heading of each group of settings, by the group's first setting.
     GROUPS: ClassVar[dict[str, str]] = {
         "work_dir": "Folders",
         "artifact_max_bytes": "Models and their stores",
@@ -121,7 +127,9 @@ class Settings(BaseModel):
         "stop_grace": "Other",
     }
 
-    work_dir: Path | None = Field(default=None, description="Folder for temporary files. Default: TMPDIR.")
+    work_dir: Path | None = Field(
+        default=None, description="Folder for temporary files. Default: TMPDIR, else /var/tmp."
+    )
     cache_dir: Path = Field(
         default_factory=_default_cache,
         description="Folder that keeps downloads between runs. Default: packager in the user's cache folder.",
@@ -287,7 +295,7 @@ class Settings(BaseModel):
     )
 
     def secrets(self) -> list[str]:
-        """Return every secret value, for redaction: passwords and tokens, alone and as they are sent."""
+        """Return every secret value for redaction: passwords and tokens, alone and as they are sent."""
         held = [*self.pip_extra_index_urls, *self.pip_find_links]
         if self.pip_index_url is not None:
             held.append(self.pip_index_url)
@@ -308,7 +316,7 @@ class Settings(BaseModel):
         An empty variable counts as absent.
 
         Raises:
-            UsageError: A `PACKAGER_` variable is unknown or its value is wrong; lists every problem.
+            UsageError: A `PACKAGER_` variable is unknown or its value is invalid; lists every problem.
         """
         return read_environment(
             cls,
@@ -319,10 +327,10 @@ class Settings(BaseModel):
 
 
 def read_environment(model: type[_Model], environ: Mapping[str, str], *, prefix: str, listed_by: str) -> _Model:
-    """Read settings from the variables whose names begin with the prefix; an empty one counts as absent.
+    """Read settings from the variables with this prefix; an empty variable counts as absent.
 
     Raises:
-        UsageError: A variable is unknown or its value is wrong; lists every problem.
+        UsageError: A variable is unknown or its value is invalid; lists every problem.
     """
     values: dict[str, Any] = {
         name.removeprefix(prefix).lower(): value
@@ -336,11 +344,37 @@ def read_environment(model: type[_Model], environ: Mapping[str, str], *, prefix:
     except ValidationError as error:
         problems = [
             prefix
-            + "".join(f"{part}: ".upper() for part in problem["loc"][:1])  # a rule over several names them itself
-            + problem["msg"].removeprefix("Value error, ")
+            + "".join(f"{part}: ".upper() for part in problem["loc"][:1])  # a rule on several names them itself
+            + ("unknown" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, "))
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise UsageError(
-            "the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            "invalid settings:\n" + "\n".join(f"  - {problem}" for problem in problems),
             hint=f"`{listed_by}` lists every setting with its meaning and default",
         ) from error
+
+
+def describe_settings(model: type[BaseModel], groups: Mapping[str, str], prefix: str) -> str:
+    """Return a text that lists every setting: environment variable, meaning and default, by group.
+
+    `groups` maps the first setting of each group to its heading.
+    """
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        if name in groups:
+            lines += [*([""] if lines else []), groups[name], ""]
+        is_absent = field.default_factory or field.default in (None, (), "")
+        default = "" if is_absent else f" Default: {_readable(field.default)}."
+        lines += [f"  {prefix}{name.upper()}", f"      {field.description}{default}"]
+    return "\n".join(lines)
+
+
+def _readable(value: object) -> str:
+    """Return a default as a user would write it."""
+    if isinstance(value, ByteSize):
+        return value.human_readable(decimal=value % 1000 == 0, separator=" ").replace(".0 ", " ")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

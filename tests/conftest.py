@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -43,6 +44,15 @@ def own_log() -> Iterator[None]:
     yield
     log.handlers[:], log.propagate = handlers, propagate
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The answers to stop signals as they were before a test that runs a command in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def is_there(tool: str) -> bool:

@@ -1,6 +1,6 @@
 import { LabIcon } from '@jupyterlab/ui-components';
 
-/** A parcel; drawn in the theme's own colour. */
+/** A parcel in the theme's colour. */
 export const packagerIcon = new LabIcon({
   name: 'packager:parcel',
   svgstr: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="16">

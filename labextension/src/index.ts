@@ -12,7 +12,7 @@ import { packagerIcon } from './icon';
 import { PanelModel } from './model';
 import { PackagingWidget } from './packaging';
 import { PackagerPanel } from './panel';
-import { Client, ITemplate, Shelf } from './request';
+import { Client, ITemplate, Collection } from './request';
 import { showProblem, submitText } from './submission';
 
 namespace Commands {
@@ -23,14 +23,14 @@ namespace Commands {
   export const refresh = 'packager:refresh';
 }
 
-const KINDS: Record<Shelf, string> = {
+const KINDS: Record<Collection, string> = {
   packagings: 'packaging',
   connections: 'connection',
   integrations: 'integration'
 };
 const SUBMITTABLE = ['.yaml', '.yml', '.json'];
 
-/** Write a template to a file of its own name, or of an untitled one where that is taken. */
+/** Write a template to a file of its name, or to an untitled file if the name is taken. */
 async function writeTemplate(contents: Contents.IManager, folder: string, template: ITemplate): Promise<string> {
   const file = await contents.newUntitled({ path: folder, type: 'file', ext: '.yaml' });
   const wanted = PathExt.join(folder, `${template.name}.yaml`);
@@ -62,7 +62,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const model: PanelModel = new PanelModel(client, () => panel.isVisible);
     const panel: PackagerPanel = new PackagerPanel(model, {
       open: id => void commands.execute(Commands.open, { id }),
-      delete: (shelf, id) => void commands.execute(Commands.remove, { shelf, id }),
+      delete: (collection, id) => void commands.execute(Commands.remove, { collection, id }),
       submit: () => void commands.execute(Commands.submit),
       fromTemplate: () => void commands.execute(Commands.fromTemplate),
       refresh: () => void commands.execute(Commands.refresh)
@@ -93,23 +93,23 @@ const plugin: JupyterFrontEndPlugin<void> = {
       label: 'Delete a Packaging, Connection or Integration',
       isVisible: () => false,
       execute: async args => {
-        const shelf = args.shelf as Shelf;
+        const collection = args.collection as Collection;
         const id = String(args.id);
         const asked = await showDialog({
-          title: `Delete the ${KINDS[shelf]} ${id}?`,
-          body: shelf === 'packagings' ? 'A build that is running is stopped. Images that were pushed stay.' : '',
+          title: `Delete the ${KINDS[collection]} ${id}?`,
+          body: collection === 'packagings' ? 'A running build is stopped. Pushed images are kept.' : '',
           buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Delete' })]
         });
         if (!asked.button.accept) {
           return;
         }
         try {
-          await client.delete(shelf, id);
-          if (shelf === 'packagings') {
+          await client.delete(collection, id);
+          if (collection === 'packagings') {
             opened.find(widget => widget.content.title.label === id)?.dispose();
           }
         } catch (error) {
-          await showProblem(`The ${KINDS[shelf]} ${id} was not deleted`, error);
+          await showProblem(`The ${KINDS[collection]} ${id} was not deleted`, error);
         }
         await model.refresh();
       }
@@ -117,12 +117,15 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     commands.addCommand(Commands.submit, {
       label: 'Submit This File to the Packager',
-      caption: 'Create or edit the entities of the YAML file that is open',
+      caption: 'Create or edit the entities of the open YAML file',
       icon: packagerIcon,
       execute: async () => {
         const editor = editors.currentWidget;
         if (!editor || !SUBMITTABLE.includes(PathExt.extname(editor.context.path))) {
-          await showProblem('Nothing was submitted', 'Open a YAML file in the editor first; a template gives one.');
+          await showProblem(
+            'Nothing was submitted',
+            'Open a YAML file in the editor first, or create one from a template.'
+          );
           return;
         }
         const name = PathExt.basename(editor.context.path);
@@ -143,13 +146,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
         try {
           templates = await client.templates();
         } catch (error) {
-          await showProblem('There are no templates', error);
+          await showProblem('Cannot load the templates', error);
           return;
         }
         let name = args.name as string | undefined;
         if (!name) {
           const asked = await InputDialog.getItem({
-            title: 'Start from the template',
+            title: 'Template',
             items: templates.map(template => template.name),
             okLabel: 'Create'
           });
@@ -164,7 +167,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
           const path = await writeTemplate(app.serviceManager.contents, folder, template);
           await commands.execute('docmanager:open', { path, factory: 'Editor' });
         } catch (error) {
-          await showProblem('The file was not made', error);
+          await showProblem('The file was not created', error);
         }
       }
     });

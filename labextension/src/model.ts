@@ -1,26 +1,26 @@
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { Client, IEntity, IService, RequestError, Shelf } from './request';
+import { Client, IEntity, IService, RequestError, Collection } from './request';
 
 const BUSY_MS = 3000;
 const QUIET_MS = 15000;
-const SHELVES: Shelf[] = ['packagings', 'connections', 'integrations'];
+const COLLECTIONS: Collection[] = ['packagings', 'connections', 'integrations'];
 
-export interface IShelfState {
+export interface ICollectionState {
   items: IEntity[];
   more: boolean;
   pages: number;
 }
 
-/** Whether a packaging has come to its end. */
+/** Whether a packaging has ended. */
 export function isFinished(packaging: IEntity): boolean {
   return ['succeeded', 'failed'].includes(packaging.status?.state ?? '');
 }
 
-/** What the panel shows; asked anew every few seconds while somebody can see it. */
+/** The state of the panel; it is polled every few seconds while the panel is visible. */
 export class PanelModel {
-  readonly shelves: Record<Shelf, IShelfState> = {
+  readonly collections: Record<Collection, ICollectionState> = {
     packagings: { items: [], more: false, pages: 1 },
     connections: { items: [], more: false, pages: 1 },
     integrations: { items: [], more: false, pages: 1 }
@@ -48,14 +48,14 @@ export class PanelModel {
     return this._changed;
   }
 
-  /** Ask now, not at the next turn. */
+  /** Poll now. */
   refresh(): Promise<void> {
     return this._poll.refresh();
   }
 
   /** Show one more page of a list. */
-  async more(shelf: Shelf): Promise<void> {
-    this.shelves[shelf].pages += 1;
+  async more(collection: Collection): Promise<void> {
+    this.collections[collection].pages += 1;
     await this.refresh();
   }
 
@@ -67,29 +67,29 @@ export class PanelModel {
   private async load(): Promise<void> {
     try {
       this.service = await this.client.service();
-      await Promise.all(SHELVES.map(shelf => this.loadShelf(shelf)));
+      await Promise.all(COLLECTIONS.map(collection => this.loadCollection(collection)));
       this.error = '';
     } catch (error) {
       this.error = RequestError.textOf(error);
     }
     this.loaded = true;
-    const busy = !this.error && this.shelves.packagings.items.some(packaging => !isFinished(packaging));
+    const busy = !this.error && this.collections.packagings.items.some(packaging => !isFinished(packaging));
     this._poll.frequency = { ...this._poll.frequency, interval: busy ? BUSY_MS : QUIET_MS };
     this._changed.emit();
   }
 
-  private async loadShelf(shelf: Shelf): Promise<void> {
-    const state = this.shelves[shelf];
+  private async loadCollection(collection: Collection): Promise<void> {
+    const state = this.collections[collection];
     const items: IEntity[] = [];
     let more = true;
     for (let page = 0; page < state.pages && more; page++) {
-      const answer = await this.client.list(shelf, page);
+      const answer = await this.client.list(collection, page);
       items.push(...answer.items);
       more = answer.more;
     }
     const newest = (entity: IEntity) => entity.createdAt ?? '';
     state.items =
-      shelf === 'packagings'
+      collection === 'packagings'
         ? items.sort((one, other) => newest(other).localeCompare(newest(one)))
         : items.sort((one, other) => one.id.localeCompare(other.id));
     state.more = more;

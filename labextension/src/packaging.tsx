@@ -6,16 +6,16 @@ import React from 'react';
 import { packagerIcon } from './icon';
 import { isFinished } from './model';
 import { Client, IEntity, RequestError } from './request';
-import { ageOf, resultOf, stateOf } from './words';
+import { ageOf, resultOf, stateOf } from './format';
 
 const RETRY_MS = 3000;
 const POLL_MS = 3000;
-const MOST_CHARACTERS = 2_000_000;
+const MAX_CHARACTERS = 2_000_000;
 
 function copy(text: string): void {
   navigator.clipboard.writeText(text).then(
     () => Notification.success('Copied.', { autoClose: 2000 }),
-    () => Notification.error('The browser did not let it be copied.')
+    () => Notification.error('The browser refused to copy the text.')
   );
 }
 
@@ -70,7 +70,7 @@ function Head({ packaging, error }: { packaging: IEntity | null; error: string }
       </dl>
       {state === 'failed' && (
         <p className="jp-packager-error" role="alert">
-          {packaging.status?.message || packaging.status?.reason || 'It failed; the log says why.'}
+          {packaging.status?.message || packaging.status?.reason || 'Failed; see the log.'}
         </p>
       )}
       {given.length > 0 && (
@@ -106,7 +106,7 @@ class HeadWidget extends ReactWidget {
   }
 }
 
-/** A tab with a packaging's facts and its log, live. */
+/** A tab with the details and the live log of a packaging. */
 export class PackagingWidget extends Widget {
   private readonly _head = new HeadWidget();
   private readonly _log = document.createElement('pre');
@@ -144,17 +144,17 @@ export class PackagingWidget extends Widget {
     super.dispose();
   }
 
-  /** Keep the facts up to date till it has ended, and after that in case it is run again. */
+  /** Poll the details, also after the end of the run: the packaging may run again. */
   private async watch(): Promise<void> {
     while (!this.isDisposed) {
       if (!document.hidden) {
-        await this.look();
+        await this.load();
       }
       await this.pause(POLL_MS);
     }
   }
 
-  private async look(): Promise<void> {
+  private async load(): Promise<void> {
     try {
       this._head.packaging = await this.client.get('packagings', this.packagingId);
       this._head.error = '';
@@ -166,7 +166,7 @@ export class PackagingWidget extends Widget {
     }
   }
 
-  /** Show the log from its start; a stream that broke off is begun anew, and so is that of another run. */
+  /** Show the log from its start; restart a broken stream, and start the stream of another run. */
   private async follow(): Promise<void> {
     while (!this.isDisposed) {
       let fresh = true;
@@ -179,9 +179,9 @@ export class PackagingWidget extends Widget {
           this.append(text);
         });
       } catch {
-        // what is wrong is said above the log: the facts are asked for at the same place
+        // `load` shows the error above the log
       }
-      await this.look();
+      await this.load();
       do {
         await this.pause(RETRY_MS);
       } while (!this.isDisposed && this._head.packaging && isFinished(this._head.packaging));
@@ -201,7 +201,7 @@ export class PackagingWidget extends Widget {
     const atEnd = view.scrollHeight - view.scrollTop - view.clientHeight < 40;
     this._log.append(text);
     this._kept += text.length;
-    while (this._kept > MOST_CHARACTERS && this._log.childNodes.length > 1) {
+    while (this._kept > MAX_CHARACTERS && this._log.childNodes.length > 1) {
       const oldest = this._log.firstChild as Text;
       this._kept -= oldest.length;
       oldest.remove();

@@ -4,13 +4,13 @@ import React from 'react';
 
 import { packagerIcon } from './icon';
 import { PanelModel } from './model';
-import type { IEntity, Shelf } from './request';
-import { ageOf, stateOf } from './words';
+import type { IEntity, Collection } from './request';
+import { ageOf, stateOf } from './format';
 
-/** What the panel can have done; each is a command. */
+/** The actions of the panel; each one is a command. */
 export interface IActions {
   open(id: string): void;
-  delete(shelf: Shelf, id: string): void;
+  delete(collection: Collection, id: string): void;
   submit(): void;
   fromTemplate(): void;
   refresh(): void;
@@ -55,9 +55,17 @@ function Packaging({ entity, actions }: { entity: IEntity; actions: IActions }):
   );
 }
 
-function Plain({ entity, shelf, actions }: { entity: IEntity; shelf: Shelf; actions: IActions }): JSX.Element {
+function Plain({
+  entity,
+  collection,
+  actions
+}: {
+  entity: IEntity;
+  collection: Collection;
+  actions: IActions;
+}): JSX.Element {
   const facts =
-    shelf === 'connections'
+    collection === 'connections'
       ? [entity.spec.type, entity.spec.uri, entity.spec.vital ? 'vital' : '']
       : [entity.spec.defaultImage];
   return (
@@ -71,32 +79,44 @@ function Plain({ entity, shelf, actions }: { entity: IEntity; shelf: Shelf; acti
         </span>
       </span>
       {!entity.spec.vital && (
-        <IconButton icon={deleteIcon} label={`Delete ${entity.id}`} onClick={() => actions.delete(shelf, entity.id)} />
+        <IconButton
+          icon={deleteIcon}
+          label={`Delete ${entity.id}`}
+          onClick={() => actions.delete(collection, entity.id)}
+        />
       )}
     </li>
   );
 }
 
-function Section({ model, shelf, actions }: { model: PanelModel; shelf: Shelf; actions: IActions }): JSX.Element {
-  const { items, more } = model.shelves[shelf];
+function Section({
+  model,
+  collection,
+  actions
+}: {
+  model: PanelModel;
+  collection: Collection;
+  actions: IActions;
+}): JSX.Element {
+  const { items, more } = model.collections[collection];
   return (
-    <details className="jp-packager-section" open={shelf === 'packagings' || items.length <= 10}>
+    <details className="jp-packager-section" open={collection === 'packagings' || items.length <= 10}>
       <summary>
-        {shelf[0].toUpperCase() + shelf.slice(1)}{' '}
+        {collection[0].toUpperCase() + collection.slice(1)}{' '}
         <span className="jp-packager-count">{more ? `${items.length}+` : items.length}</span>
       </summary>
       <ul>
         {items.map(entity =>
-          shelf === 'packagings' ? (
+          collection === 'packagings' ? (
             <Packaging key={entity.id} entity={entity} actions={actions} />
           ) : (
-            <Plain key={entity.id} entity={entity} shelf={shelf} actions={actions} />
+            <Plain key={entity.id} entity={entity} collection={collection} actions={actions} />
           )
         )}
       </ul>
       {items.length === 0 && model.loaded && !model.error && <p className="jp-packager-none">none yet</p>}
       {more && (
-        <button className="jp-packager-more jp-mod-styled" onClick={() => void model.more(shelf)}>
+        <button className="jp-packager-more jp-mod-styled" onClick={() => void model.more(collection)}>
           Show more
         </button>
       )}
@@ -125,15 +145,15 @@ function Contents({ model, actions }: { model: PanelModel; actions: IActions }):
         </p>
       )}
       <div className="jp-packager-lists">
-        {(['packagings', 'connections', 'integrations'] as Shelf[]).map(shelf => (
-          <Section key={shelf} model={model} shelf={shelf} actions={actions} />
+        {(['packagings', 'connections', 'integrations'] as Collection[]).map(collection => (
+          <Section key={collection} model={model} collection={collection} actions={actions} />
         ))}
       </div>
     </>
   );
 }
 
-/** The panel at the side: packagings, connections and integrations. */
+/** The side panel with packagings, connections and integrations. */
 export class PackagerPanel extends ReactWidget {
   constructor(
     private readonly model: PanelModel,

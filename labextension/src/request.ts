@@ -1,14 +1,14 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-export type Shelf = 'packagings' | 'integrations' | 'connections';
+export type Collection = 'packagings' | 'integrations' | 'connections';
 
 export interface IResult {
   name: string;
   value: string;
 }
 
-/** An entity as the API shows it; what a kind doesn't have is absent. */
+/** An entity as the API returns it; fields of other kinds are absent. */
 export interface IEntity {
   id: string;
   createdAt?: string;
@@ -50,7 +50,7 @@ export interface IService {
   user?: { username?: string; email?: string };
 }
 
-/** What the Jupyter server, or the API behind it, said in plain words. */
+/** An error response of the Jupyter server or of the API behind it. */
 export class RequestError extends Error {
   constructor(
     message: string,
@@ -59,7 +59,7 @@ export class RequestError extends Error {
     super(message);
   }
 
-  /** The message and what to do, as one text. */
+  /** The message and the hint as one text. */
   static textOf(error: unknown): string {
     if (error instanceof RequestError && error.hint) {
       return `${error.message}\n${error.hint}`;
@@ -68,7 +68,7 @@ export class RequestError extends Error {
   }
 }
 
-/** Asks the packager's part of the Jupyter server. */
+/** A client of the packager extension of the Jupyter server. */
 export class Client {
   constructor(private readonly settings: ServerConnection.ISettings) {}
 
@@ -76,16 +76,16 @@ export class Client {
     return this.json('service');
   }
 
-  list(shelf: Shelf, page: number): Promise<IPage> {
-    return this.json(`${shelf}?page=${page}`);
+  list(collection: Collection, page: number): Promise<IPage> {
+    return this.json(`${collection}?page=${page}`);
   }
 
-  get(shelf: Shelf, id: string): Promise<IEntity> {
-    return this.json(`${shelf}/${encodeURIComponent(id)}`);
+  get(collection: Collection, id: string): Promise<IEntity> {
+    return this.json(`${collection}/${encodeURIComponent(id)}`);
   }
 
-  delete(shelf: Shelf, id: string): Promise<{ message: string }> {
-    return this.json(`${shelf}/${encodeURIComponent(id)}`, { method: 'DELETE' });
+  delete(collection: Collection, id: string): Promise<{ message: string }> {
+    return this.json(`${collection}/${encodeURIComponent(id)}`, { method: 'DELETE' });
   }
 
   async submit(text: string): Promise<IOutcome[]> {
@@ -100,7 +100,7 @@ export class Client {
     return (await this.json<{ templates: ITemplate[] }>('templates')).templates;
   }
 
-  /** Hand a packaging's log on as it comes; ends when the packaging has ended. */
+  /** Pass on the log of a packaging as it is written, until the packaging ends. */
   async follow(id: string, signal: AbortSignal, take: (text: string) => void): Promise<void> {
     const answer = await this.ask(`packagings/${encodeURIComponent(id)}/log?follow=true`, { signal });
     if (!answer.body) {

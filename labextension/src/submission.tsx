@@ -20,12 +20,12 @@ function show(title: string, body: JSX.Element): Promise<unknown> {
   return showDialog({ title, body, buttons: [Dialog.okButton({ label: 'Close' })] });
 }
 
-/** Show an error of the API in its own words, with its lines. */
+/** Show an error of the API. */
 export async function showProblem(title: string, error: unknown): Promise<void> {
   await show(title, <pre className="jp-packager-problem">{RequestError.textOf(error)}</pre>);
 }
 
-/** Submit a file's text and tell what became of each document; answers with the packagings that were started. */
+/** Submit the text of a file and show the outcomes; returns the started packagings. */
 export async function submitText(client: Client, name: string, text: string): Promise<string[]> {
   let outcomes: IOutcome[];
   try {
@@ -36,7 +36,7 @@ export async function submitText(client: Client, name: string, text: string): Pr
   }
   const done = outcomes.filter(outcome => outcome.done === 'created' || outcome.done === 'edited');
   if (done.length < outcomes.length) {
-    await show(`${name} was not submitted as a whole`, <Outcomes outcomes={outcomes} />);
+    await show(`${name} was not submitted completely`, <Outcomes outcomes={outcomes} />);
   } else {
     Notification.success(done.map(({ done, kind, id }) => `${kind} ${id} ${done}`).join(', '), { autoClose: 5000 });
   }

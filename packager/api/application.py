@@ -1,4 +1,4 @@
-"""The application: every route behind one door, and what answers a failure."""
+"""The ASGI application: routes, middlewares and error handlers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from fastapi.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from packager import __version__
-from packager.api.body_limit import BodyLimit
-from packager.api.error_responses import handle_failures
-from packager.api.identity.authorization import Guard
-from packager.api.metrics import Measure, Metrics
+from packager.api.error_responses import add_error_handlers
+from packager.api.metrics import Metrics, RequestMetrics
+from packager.api.middleware import Authorization, BodyLimit
 from packager.api.routes import ROUTERS
 from packager.api.web import PAGES
-from packager.api.web.swagger import describe_tokens
+from packager.api.web.assets import describe_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
     from packager.api.service import Service
 
 OPENAPI = "/openapi.json"
-_ABOUT = "Packages trained models into container images. Errors are `{message}`; secrets of connections are base64."
+_ABOUT = "Packages trained models into container images. Errors are `{message}`; connection secrets are base64."
 
 
 def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
-    """Return the ASGI application of a service; what runs packagings, and the store, are closed when it ends."""
+    """Create the ASGI application of a service; its shutdown closes the runner and the store."""
     metrics = Metrics(service.store)
     hosts = service.settings.hosts or ["*"]
     app = FastAPI(
@@ -38,19 +37,19 @@ def create_app(service: Service, runner: Runner | None = None) -> FastAPI:
         version=__version__,
         description=_ABOUT,
         openapi_url=OPENAPI,
-        docs_url=None,  # their assets come from elsewhere; Swagger UI is served from the package
+        docs_url=None,  # it loads assets from a CDN; packager.api.web.assets serves Swagger UI
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
         middleware=[
-            Middleware(Measure, metrics=metrics),
+            Middleware(RequestMetrics, metrics=metrics),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-            Middleware(Guard, identity=service.identity),
-            Middleware(BodyLimit, most=service.settings.max_body_bytes),
+            Middleware(Authorization, identity=service.identity),
+            Middleware(BodyLimit, max_bytes=service.settings.max_body_bytes),
         ],
     )
     app.state.service, app.state.metrics, app.state.runner = service, metrics, runner
-    handle_failures(app)
+    add_error_handlers(app)
     for router in (*ROUTERS, *PAGES):
         app.include_router(router)
     if service.settings.has_identity:
@@ -67,6 +66,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         if runner is not None:
-            # A thread of its own: requests that are stuck may hold all others.
+            # In an extra thread: hanging requests may occupy all others.
             await to_thread.run_sync(runner.close, limiter=CapacityLimiter(1))
         app.state.service.store.close()

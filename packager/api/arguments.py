@@ -1,4 +1,4 @@
-"""The arguments of a packaging, checked by the JSON Schema that its integration's parameters are."""
+"""Validation of arguments against the JSON Schema of an integration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from packager.models.packaging import ArgumentsSchema
 
-_NOWHERE: Registry[Any] = Registry()  # a `$ref` finds nothing outside its schema: nothing is ever fetched
+_NO_REFERENCES: Registry[Any] = Registry()  # never fetches the target of a `$ref`
 
 _MATCH_SECONDS = 0.5
 _BY_PATTERN = "patternProperties"
 
 
 def _check_pattern(_validator: object, pattern: str, value: object, _schema: object) -> Iterator[ValidationError]:
-    """Search for a pattern as JSON Schema does, for a bounded time and with other threads at work meanwhile.
+    """Search for a pattern as JSON Schema does, with a time limit and without holding the GIL.
 
     A pattern such as `(a+)+$` takes years for forty characters.
     """
@@ -35,9 +35,7 @@ def _check_pattern(_validator: object, pattern: str, value: object, _schema: obj
     try:
         found = regex.search(pattern, value, timeout=_MATCH_SECONDS, concurrent=True)
     except TimeoutError as error:
-        raise TimeoutError(
-            f"its schema's pattern {sanitize(pattern, limit=80)!r} takes too long to be searched for"
-        ) from error
+        raise TimeoutError(f"its schema's pattern {sanitize(pattern, limit=80)!r} takes too long to match") from error
     if not found:
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
@@ -60,11 +58,11 @@ def schema_of(arguments: ArgumentsSchema) -> dict[str, Any]:
 
 
 def check_arguments(schema: dict[str, Any], values: dict[str, Any]) -> dict[str, list[str]]:
-    """Return what is wrong with arguments, by argument; the empty name stands for all of them."""
+    """Return the problems by argument."""
     problems: dict[str, list[str]] = {}
     for name in sorted(values.keys() - schema["properties"].keys()):
         known = ", ".join(sorted(schema["properties"])) or "none"
-        problems[name] = [f"argument {name!r} is unknown; there is {known}"]
+        problems[name] = [f"argument {name!r} is unknown; known: {known}"]
     for name in schema["required"]:
         if name not in values:
             problems[name] = [f"argument {name!r} is required"]
@@ -82,22 +80,22 @@ def check_arguments(schema: dict[str, Any], values: dict[str, Any]) -> dict[str,
 
 
 def check_value(schema: dict[str, Any], value: object) -> list[tuple[str, str]]:
-    """Return what is wrong with a value: where in it, and what.
+    """Return the problems of a value as (path, message).
 
     Raises:
-        TimeoutError: A pattern of the schema takes too long; the text says which.
+        TimeoutError: A pattern of the schema takes too long; the text names it.
     """
-    validator = _Validator(schema, registry=_NOWHERE)
+    validator = _Validator(schema, registry=_NO_REFERENCES)
     try:
         return [(_where(error), sanitize(error.message, limit=80)) for error in validator.iter_errors(value)]
     except (Unresolvable, RecursionError):
-        return [("", "its schema refers to what is nowhere, or to itself")]
+        return [("", "its schema has a reference that is unresolvable or recursive")]
     except (re.error, regex.error):
-        return [("", "its schema has a pattern that is no regular expression")]
+        return [("", "its schema has an invalid regular expression")]
 
 
 def check_schema(schema: dict[str, Any]) -> str:
-    """Say why an argument's parameters are no JSON Schema; nothing, if they are one."""
+    """Return why the parameters of an argument are not a valid JSON Schema, or an empty text."""
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:

@@ -1,4 +1,4 @@
-"""What a failure answers: always `{"message": ...}`, never a traceback or a secret."""
+"""Error responses: always `{"message": ...}`, never a traceback or a secret."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _STATUS: dict[type[PackagerError], HTTPStatus] = {
 }
 
 
-def handle_failures(app: FastAPI) -> None:
-    """Register what answers each kind of failure."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Register the handler of each kind of error."""
     app.add_exception_handler(PackagerError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -37,7 +37,7 @@ def handle_failures(app: FastAPI) -> None:
 
 
 def answer(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return an answer of that status."""
+    """Return an error response."""
     return JSONResponse({"message": message}, status, headers)
 
 
@@ -56,28 +56,25 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         raise error
     kind = request.headers.get("content-type", "")
     if "json" not in kind and any(problem["loc"] == ("body",) for problem in error.errors()):
-        message = (
-            f"the body is {kind[:100].encode(errors='replace').decode() or 'of no type'}: send JSON with the header "
-        )
-        return answer(HTTPStatus.BAD_REQUEST, f"{message}Content-Type: application/json")
+        given = kind[:100].encode(errors="replace").decode() or "unknown"
+        message = f"the body has the type {given}: send JSON with the header Content-Type: application/json"
+        return answer(HTTPStatus.BAD_REQUEST, message)
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))
         what = str(problem["msg"]).removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            what = "this parameter is unknown"
+            what = "unknown parameter"
         lines.append(f"{where[:200]}: {what}" if where else what)
     clean = [line.encode(errors="replace").decode() for line in lines]
-    return answer(HTTPStatus.BAD_REQUEST, "\n".join(["the request is wrong:", *(f"  - {line}" for line in clean)]))
+    return answer(HTTPStatus.BAD_REQUEST, "\n".join(["the request is invalid:", *(f"  - {line}" for line in clean)]))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     headers = dict(error.headers or {})
-    if (
-        error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
-    ):  # the router names those of the first route of that path only
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the router names only the methods of its first match
         headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
     return answer(error.status_code, str(error.detail), headers)
 
@@ -91,13 +88,13 @@ def _methods(request: Request) -> list[str]:
 
 async def _database(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, (OperationalError, PoolTimeoutError)):
-        log.error("the database doesn't answer: %s", str(error).splitlines()[0])
-        if "disk is full" in str(error):  # SQLite's words
-            return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the database can't be written: its disk is full")
-        return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the database doesn't answer; try again", {"Retry-After": "5"})
+        log.error("the database does not answer: %s", str(error).splitlines()[0])
+        if "disk is full" in str(error):  # SQLite's message
+            return answer(HTTPStatus.SERVICE_UNAVAILABLE, "cannot write to the database: its disk is full")
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer; try again", {"Retry-After": "5"})
     return await _unexpected(_request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected %s at %s %s", type(error).__name__, request.method, request.url.path, exc_info=error)
-    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; the service's log says more")
+    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; see the log of the service")

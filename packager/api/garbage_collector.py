@@ -1,4 +1,4 @@
-"""What is left on this machine of runs that are no more: ended and removed."""
+"""Removal of leftovers of old runs on this machine."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ log = logging.getLogger(__name__)
 _DAY = 86_400.0
 
 
-class Sweeper:
-    """Compares what is left with the store.
+class GarbageCollector:
+    """Compares the runs on this machine with the store.
 
-    A run is left over when its packaging is gone, was edited, or was taken over by another service while this one was
-    not heard of.
+    A run is left over if its packaging was deleted or edited, or if another service took it over while this one was
+    down.
     """
 
     def __init__(
         self, runs: RunRepository, executor: Executor, *, is_busy: Callable[[str], bool], log_days: float
     ) -> None:
-        """Leave alone the packagings that `is_busy` names; logs of ended ones go after `log_days` days."""
+        """Skip packagings for which `is_busy` is true; remove logs `log_days` days after the end of the run."""
         self._runs = runs
         self._executor = executor
         self._is_busy = is_busy
         self._log_days = log_days
 
-    def sweep(self) -> None:
-        """LogState at all of them once.
+    def collect(self) -> None:
+        """Check all runs once.
 
         Raises:
-            PackagerError: Something doesn't end.
+            PackagerError: A leftover run cannot be stopped.
         """
         for left in list(self._executor.runs()):
             run = self._run(left.packaging_id)
             if self._is_busy(left.packaging_id):
                 continue
             if not _is_current(left, run):
-                log.info("what is left of %s is removed", left.handle)
+                log.info("removing the leftovers of %s", left.handle)
                 self._executor.stop(left.handle)
                 self._executor.purge(left.handle)
             elif run and run.state in FINAL and time.time() > left.changed + self._log_days * _DAY:
-                log.info("the log of %s is removed after %g days", left.handle, self._log_days)
+                log.info("removing the log of %s after %g days", left.handle, self._log_days)
                 self._executor.purge(left.handle)
 
     def _run(self, packaging_id: str) -> Run | None:
@@ -65,6 +65,6 @@ class Sweeper:
 def _is_current(left: LeftoverRun, run: Run | None) -> bool:
     if run is None:
         return False
-    if run.handle is None:  # it may have been started and not noted
+    if run.handle is None:  # perhaps started, but not recorded yet
         return left.generation in {None, run.generation}
     return run.handle == left.handle

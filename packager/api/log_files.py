@@ -1,6 +1,6 @@
-"""A packaging's log on disk: segments named by the place of their first byte; the oldest go when it's too long.
+"""The log of a packaging on disk: segment files named by the offset of their first byte.
 
-A place is counted from the log's first byte, whatever has gone meanwhile. So a reader keeps a number and nothing else.
+Old segments are removed to limit the size. Offsets count from the first byte of the log, so that they stay valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _DIGITS = 15
-_SEGMENTS = 8  # how many make a whole log: so much of it goes at a time
+_SEGMENTS = 8  # of a log; an eighth of it is removed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class Block:
     """A piece of a log.
 
     Attributes:
-        start: The place of its first byte; later than asked where what was asked has gone.
-        data: Its bytes; empty at the log's end.
+        start: Offset of its first byte; above the requested offset if that part was removed.
+        data: Its bytes; empty at the end of the log.
     """
 
     start: int
@@ -33,18 +33,18 @@ class Block:
 
     @property
     def end(self) -> int:
-        """The place after its last byte."""
+        """The offset after its last byte."""
         return self.start + len(self.data)
 
 
 class LogWriter:
-    """Writes a log, from its end on; a context manager."""
+    """Appends to a log; a context manager."""
 
     def __init__(self, folder: Path, *, most_bytes: int) -> None:
-        """Write into `folder`, which is made where it's missing, and keep about the last `most_bytes` bytes.
+        """Create `folder` if necessary, and keep about the last `most_bytes` bytes in it.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The folder is not writable.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
@@ -54,10 +54,10 @@ class LogWriter:
         self._descriptor = -1
 
     def write_line(self, text: str) -> None:
-        """Write a line; readers see it at once and whole.
+        """Write a line, which readers see at once.
 
         Raises:
-            OSError: The disk is full, or broken.
+            OSError: The line cannot be written, for example because the disk is full.
         """
         if self._descriptor < 0 or self._written >= self._segment_bytes:
             self._begin_segment()
@@ -79,7 +79,7 @@ class LogWriter:
             self._descriptor = -1
 
     def __enter__(self) -> Self:
-        """Return it."""
+        """Return the writer."""
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -88,35 +88,35 @@ class LogWriter:
 
 
 def log_size(folder: Path) -> int:
-    """Return how many bytes a log has had so far; 0 where there is none."""
+    """Return the size of a log, including removed segments; 0 without a log."""
     starts = _starts(folder)
     if not starts:
         return 0
     try:
         return starts[-1] + _path(folder, starts[-1]).stat().st_size
-    except FileNotFoundError:  # the whole log has gone
+    except FileNotFoundError:  # the log was removed
         return 0
 
 
-def read_log(folder: Path, place: int, *, most: int) -> Block:
-    """Read at most `most` bytes from a place on, not beyond the segment that it lies in.
+def read_log(folder: Path, offset: int, *, limit: int) -> Block:
+    """Read at most `limit` bytes from an offset, within one segment.
 
     Raises:
-        OSError: It can't be read.
+        OSError: The log is unreadable.
     """
     while starts := _starts(folder):
-        start = next((each for each in reversed(starts) if each <= place), starts[0])
-        place = max(place, start)
-        # Where it has just gone, the next one.
+        start = next((each for each in reversed(starts) if each <= offset), starts[0])
+        offset = max(offset, start)
+        # If the segment was just removed, read the next one.
         with suppress(FileNotFoundError), _path(folder, start).open("rb", buffering=0) as file:
-            file.seek(place - start)
-            return Block(start=place, data=file.read(most) or b"")
-    return Block(start=place, data=b"")
+            file.seek(offset - start)
+            return Block(start=offset, data=file.read(limit) or b"")
+    return Block(start=offset, data=b"")
 
 
 def _starts(folder: Path) -> list[int]:
     try:
-        return sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208  (names, nothing else)
+        return sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208  (only names are needed)
     except FileNotFoundError:
         return []
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests by route, and packagings by state."""
+"""Prometheus metrics: requests by route, and packagings by state."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STATES = ("scheduling", "running", "succeeded", "failed")
-_KEPT = 5.0  # seconds that counts are not asked for again
+_COUNTS_LIFETIME = 5.0  # seconds before the database is queried again
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH"}
 
 
 class PackagingCounts(Collector):
-    """Packagings by state, counted by the database when Prometheus asks, not more often than every five seconds."""
+    """Packagings by state; queries the database on a scrape, at most every five seconds."""
 
     def __init__(self, store: Store) -> None:
-        """Take where to count."""
+        """Count the packagings of a store."""
         self._store = store
         self._counts: dict[str, int] | None = None
-        self._asked = float("-inf")
+        self._queried = float("-inf")
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give the counts; the last ones while the database doesn't answer."""
-        if time.monotonic() - self._asked > _KEPT:
-            self._asked = time.monotonic()
+        """Return the counts; the last known ones while the database does not answer."""
+        if time.monotonic() - self._queried > _COUNTS_LIFETIME:
+            self._queried = time.monotonic()
             try:
                 self._counts = self._store.packagings.counts()
-            except SQLAlchemyError as error:  # not as no packagings: alerts would go off, or be silent
-                log.warning("packagings can't be counted: %s", type(error).__name__)
+            except SQLAlchemyError as error:  # zero packagings would trigger or silence alerts
+                log.warning("cannot count the packagings: %s", type(error).__name__)
         if self._counts is not None:
             gauge = GaugeMetricFamily("packager_api_packagings", "Packagings by state", labels=["state"])
             for state in {*_STATES, *self._counts}:
@@ -49,15 +49,15 @@ class PackagingCounts(Collector):
             yield gauge
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Name what is collected, without asking the database."""
+        """Describe the metric without querying the database."""
         yield GaugeMetricFamily("packager_api_packagings", "Packagings by state", labels=["state"])
 
 
 class Metrics:
-    """The registry of one application."""
+    """The metrics of one application."""
 
     def __init__(self, store: Store) -> None:
-        """Set up the counts."""
+        """Create the metrics."""
         self.registry = CollectorRegistry()
         self.registry.register(PackagingCounts(store))
         labels = ["method", "route"]
@@ -65,20 +65,20 @@ class Metrics:
             "packager_api_requests", "Requests answered", [*labels, "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "packager_api_request_seconds", "Until the answer began", labels, registry=self.registry
+            "packager_api_request_seconds", "Time to the first byte of the response", labels, registry=self.registry
         )
 
 
-class Measure:
-    """An ASGI middleware that counts requests by their route, never by what a caller wrote into a path."""
+class RequestMetrics:
+    """An ASGI middleware that counts requests by route; paths from callers would create endless labels."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Take what is measured."""
+        """Measure the requests to an application."""
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and count it when its answer begins."""
+        """Handle a request and count it when its response starts."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What runs packagings in this service, put together from its settings: executor, supervisor, and their logs."""
+"""The executor, the supervisor and the logs of this service, created from its settings."""
 
 from __future__ import annotations
 
@@ -20,80 +20,81 @@ if TYPE_CHECKING:
     from packager.api.executors.base import Executor
     from packager.api.store.run_repository import RunRepository
 
-_MOST_JOBS = 10_000  # in a cluster its own quotas decide
+_MAX_JOBS = 10_000  # the quotas of the cluster limit them
 
 
 class Runner:
     """Runs the packagings of a store from `start` to `close`, and opens their logs."""
 
-    def __init__(self, runs: RunRepository, executor: Executor, rules: SupervisorConfig, settings: ApiSettings) -> None:
-        """Take what to run, with what and how."""
+    def __init__(
+        self, runs: RunRepository, executor: Executor, config: SupervisorConfig, settings: ApiSettings
+    ) -> None:
+        """Run the packagings of a repository with an executor."""
         self.executor = executor
-        self.supervisor = Supervisor(runs, executor, rules)
-        self.logs = LogBroadcaster(RunLogs(runs, executor), most_streams=settings.max_log_streams)
+        self.supervisor = Supervisor(runs, executor, config)
+        self.logs = LogBroadcaster(RunLogs(runs, executor), max_streams=settings.max_log_streams)
 
     @classmethod
     def from_settings(cls, settings: ApiSettings, runs: RunRepository, environ: Mapping[str, str]) -> Runner:
-        """Set up the executor that is asked for.
+        """Create the configured executor.
 
         Raises:
-            UsageError: Its folder can't be used.
+            UsageError: Its folder is unusable.
             ClusterUnreachableError: No cluster is configured.
         """
         executor: Executor
         if settings.executor == "local":
-            executor, owner, most = *_local(settings, environ), settings.workers
+            executor, owner, limit = *_local(settings, environ), settings.workers
         else:
-            executor, owner, most = *_kubernetes(settings, environ), _MOST_JOBS
-        lease = timedelta(seconds=settings.lease_seconds)
-        rules = SupervisorConfig(
+            executor, owner, limit = *_kubernetes(settings, environ), _MAX_JOBS
+        config = SupervisorConfig(
             owner=owner,
-            most_running=most,
-            lease=lease,
+            max_running=limit,
+            lease=timedelta(seconds=settings.lease_seconds),
             log_days=settings.log_days,
             stop_seconds=settings.stop_seconds,
         )
-        return cls(runs, executor, rules, settings)
+        return cls(runs, executor, config, settings)
 
     def start(self) -> None:
-        """Begin to run packagings, first those that an earlier process of this service had begun."""
+        """Start to run packagings, first those of an earlier process of this service."""
         self.supervisor.start()
 
     def stop(self) -> None:
-        """Begin to end: start nothing more, and end the logs that are followed; in the thread of the event loop."""
+        """Start nothing more and end the log streams; call it in the thread of the event loop."""
         self.supervisor.stop()
         self.logs.stop()
 
     def close(self) -> None:
-        """Run nothing more; what runs goes on by itself, and the next process of this service finds it."""
-        if self.supervisor.close():  # else its threads still need what is this process's alone
+        """Stop supervising; runs continue, and the next process of this service takes them over."""
+        if self.supervisor.close():  # else its threads still use the executor
             self.executor.close()
 
 
 class RunLogs:
-    """Where the log of each packaging is."""
+    """Finds the log of a packaging."""
 
     def __init__(self, runs: RunRepository, executor: Executor) -> None:
-        """Take where runs are noted, and who has their logs."""
+        """Look up runs in a repository, and their logs in an executor."""
         self._runs = runs
         self._executor = executor
 
     def __call__(self, packaging_id: str) -> LogState | None:
-        """Look for the log of a packaging; None: there is no such packaging.
+        """Return the state of a log; None: the packaging does not exist.
 
         Raises:
-            PackagerError: It can't be had now.
+            PackagerError: The log is unavailable at the moment.
         """
         try:
             run = self._runs.get(packaging_id)
         except EntityNotFoundError:
             return None
         folder = self._executor.log(run.handle) if run.handle else None
-        return LogState(generation=run.generation, is_over=run.state in FINAL, folder=folder)
+        return LogState(generation=run.generation, is_complete=run.state in FINAL, folder=folder)
 
 
 def _local(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:
-    from packager.api.executors.local import LocalExecutor, LocalSettings  # noqa: PLC0415  (only what is needed)
+    from packager.api.executors.local import LocalExecutor, LocalSettings  # noqa: PLC0415  (only the configured one)
 
     executor = LocalExecutor(
         LocalSettings(
@@ -109,13 +110,13 @@ def _local(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor,
 
 def _kubernetes(settings: ApiSettings, environ: Mapping[str, str]) -> tuple[Executor, str]:
     from packager.api.executors.kubernetes import KubernetesExecutor  # noqa: PLC0415
-    from packager.kube.client import Access, connect  # noqa: PLC0415  (75 MB)
+    from packager.kube.cluster import Access, connect  # noqa: PLC0415  (75 MB)
 
     cluster = connect(Access(namespace=settings.namespace or None), environ)
     try:
         executor = KubernetesExecutor(cluster, settings.logs_dir, log_bytes=settings.log_bytes)
     except OSError as error:
         raise UsageError(
-            f"logs can't be kept in {settings.logs_dir}: {error.strerror}", hint="set PACKAGER_API_DATA_DIR"
+            f"cannot store logs in {settings.logs_dir}: {error.strerror}", hint="set PACKAGER_API_DATA_DIR"
         ) from error
     return executor, f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"

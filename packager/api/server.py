@@ -1,4 +1,4 @@
-"""Serving: uvicorn with our log and our way to stop."""
+"""The uvicorn server, with our logging and shutdown."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from packager.api.config import ApiSettings
-    from packager.api.store.entity_repository import Learn
+    from packager.api.store.entity_repository import RegisterSecrets
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 
 
-def open_service(settings: ApiSettings, ca_file: Path | None, learn: Learn) -> Service:
-    """Open the database and set up who may call; `learn` keeps the secrets of connections out of the log.
+def open_service(settings: ApiSettings, ca_file: Path | None, register_secrets: RegisterSecrets) -> Service:
+    """Open the database and create the identity; `register_secrets` redacts connection secrets in the log.
 
     Raises:
-        UsageError: A setting, the key or the token file is wrong.
-        DatabaseError: The database can't be reached.
+        UsageError: A setting, the key or the token file is invalid.
+        DatabaseError: The database is unreachable.
     """
     transport = ProxyTransport(ssl_context(authorities(ca_file, os.environ)))
     identity = identity_from(settings, transport)
@@ -51,14 +51,15 @@ def open_service(settings: ApiSettings, ca_file: Path | None, learn: Learn) -> S
         url = settings.database_url.get_secret_value()
     else:
         url = f"sqlite:///{_own_folder(settings.data_dir).resolve() / 'packager.db'}"
-    return Service(settings=settings, store=open_store(url, find_sealer(settings), learn), identity=identity)
+    store = open_store(url, cipher_from(settings), register_secrets)
+    return Service(settings=settings, store=store, identity=identity)
 
 
-def find_sealer(settings: ApiSettings) -> SecretCipher:
-    """Return what seals the secrets: the key of the settings, else the embedded database's own one.
+def cipher_from(settings: ApiSettings) -> SecretCipher:
+    """Create the cipher with the configured keys, else with the key file of the embedded database.
 
     Raises:
-        UsageError: There is no key, or it is none.
+        UsageError: A key is missing or invalid.
     """
     if settings.key is not None:
         return SecretCipher(settings.key.get_secret_value().replace(",", " ").split(), "PACKAGER_API_KEY")
@@ -66,8 +67,8 @@ def find_sealer(settings: ApiSettings) -> SecretCipher:
         return read_key_file(settings.key_file)
     if settings.database_url is not None:
         raise UsageError(
-            "there is no key for the secrets in the database of PACKAGER_API_DATABASE_URL",
-            hint="give one in PACKAGER_API_KEY or PACKAGER_API_KEY_FILE, the same for every replica; make one by: "
+            "no encryption key for the database of PACKAGER_API_DATABASE_URL",
+            hint="set PACKAGER_API_KEY or PACKAGER_API_KEY_FILE, to the same key for every replica; create one with: "
             "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'",
         )
     own = _own_folder(settings.data_dir) / "key"
@@ -79,25 +80,27 @@ def _own_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UsageError(
-            f"the folder {folder} can't be made: {error.strerror}",
-            hint="set PACKAGER_API_DATA_DIR to a folder that can be written",
+            f"cannot create the folder {folder}: {error.strerror}",
+            hint="set PACKAGER_API_DATA_DIR to a writable folder",
         ) from error
     return folder
 
 
 def serve(service: Service) -> None:
-    """Answer requests until SIGINT or SIGTERM.
+    """Serve requests until SIGINT or SIGTERM.
 
     Raises:
-        UsageError: The address can't be listened on, or packagings can't be run as it is set.
+        UsageError: The address is unusable, or the executor's settings are.
     """
     settings = service.settings
-    with _listening(settings) as listener:
+    with open_listener(settings) as listener:
         runner = Runner.from_settings(settings, service.store.runs, os.environ)
         host, port = listener.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         if not settings.has_identity:
-            log.warning("whoever reaches this address may do everything; PACKAGER_API_TOKENS_FILE asks for tokens")
+            log.warning(
+                "authentication is off: every client has full access; set PACKAGER_API_TOKENS_FILE to require tokens"
+            )
         _Server(_configuration(create_app(service, runner), settings), runner).run(sockets=[listener])
     log.info("stopped")
 
@@ -115,18 +118,23 @@ def _configuration(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
+def open_listener(settings: ApiSettings) -> Iterator[socket.socket]:
+    """Open the listening socket.
+
+    Raises:
+        UsageError: The address is unusable.
+    """
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-        # Whoever reads nothing for so long is cut off by the kernel, and what is held for it freed (tcp(7)).
+        # The kernel closes the connection of a client that has read nothing for this long (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.log_stall_seconds * 1000))
-        # asyncio sets it only where a socket was made with its protocol's number; else the second part of an answer
-        # waits for the acknowledgement of the first: 40 ms.
+        # asyncio sets it only for sockets created with a protocol number. Without it, the second part of a response
+        # waits for the acknowledgement of the first, about 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise UsageError(
-            f"can't listen on {settings.listen}: {error.strerror or error}",
+            f"cannot listen on {settings.listen}: {error.strerror or error}",
             hint="give a free HOST:PORT of this machine with --listen",
         ) from error
     with listener:
@@ -134,28 +142,28 @@ def _listening(settings: ApiSettings) -> Iterator[socket.socket]:
 
 
 class _Threads(ThreadPoolExecutor):
-    """The event loop's threads; what is stuck in one holds up the end of the loop no more than of the process."""
+    """The thread pool of the event loop; its shutdown does not wait for hanging threads."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        """Begin nothing more, and wait for nothing."""
+        """Reject new work, without waiting."""
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn sends itself the signal again when it has stopped, which would make a failure of a stop on demand."""
+    """Exits normally after a signal; uvicorn would raise the signal again and end with a failure."""
 
     def __init__(self, config: uvicorn.Config, runner: Runner) -> None:
-        """Serve, and tell what runs packagings when it is to end."""
+        """Serve an application, and stop the runner first at the shutdown."""
         super().__init__(config)
         self._runner = runner
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer requests until a signal comes."""
+        """Serve requests until a signal."""
         asyncio.get_running_loop().set_default_executor(_Threads())
         await super().serve(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the logs that are followed, which would last longer than requests may, and then all else."""
+        """End the log streams, which may outlast the grace period, then everything else."""
         self._runner.stop()
         await super().shutdown(sockets)
 

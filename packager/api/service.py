@@ -1,4 +1,4 @@
-"""What the routes work with."""
+"""The objects that the routes share."""
 
 from __future__ import annotations
 
@@ -12,37 +12,28 @@ if TYPE_CHECKING:
     from packager.api.entities import NewPackaging
     from packager.api.identity import Identity
     from packager.api.store import Store
-    from packager.models.packaging import PackagingIntegration
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """All that one process of the service has; the routes find it in `request.app.state.service`."""
+    """Settings, store and identity of one process; routes find it in `request.app.state.service`."""
 
     settings: ApiSettings
     store: Store
     identity: Identity
 
     def complete(self, new: NewPackaging) -> NewPackaging:
-        """Return a packaging with its defaults filled in, checked against what is there.
+        """Validate a packaging against the stored entities and return it with its defaults filled in.
 
         Raises:
-            RequestError: Lists every problem.
+            RequestError: The packaging is invalid; lists every problem.
         """
         name, default = new.spec.integration_name, self.settings.output_connection
-        integration = self.integration(name)
-        wanted = connection_ids(new.spec, integration, default)
-        world = ValidationContext(
+        integration = self.store.integrations.find_all([name]).get(name)
+        context = ValidationContext(
             integration=integration,
-            connections=self.store.connections.find_all(wanted),
+            connections=self.store.connections.find_all(connection_ids(new.spec, integration, default)),
             output_connection=default,
-            models_at_hand=self.settings.models_dir is not None,
+            has_models_dir=self.settings.models_dir is not None,
         )
-        return complete_packaging(new, world)
-
-    def integration(self, integration_id: str) -> PackagingIntegration | None:
-        """Return an integration as the packager reads it, or None."""
-        from packager.api.store.entity_repository import as_integration  # noqa: PLC0415
-
-        found = self.store.integrations.find_all([integration_id]).get(integration_id)
-        return as_integration(found) if found else None
+        return complete_packaging(new, context)

@@ -14,6 +14,7 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager.check.confinement import confinement
@@ -24,9 +25,8 @@ from packager.image.planner import MODEL_FOLDER
 from packager.image.runtime_layer import runtime_folder
 from packager.logs.sanitize import sanitize
 from packager.models.integrations import docker_rest
-from packager.system.process import OutOfBoundsError, run_command
-from packager.system.process_tree import unreadable
-from packager.system.signals import private_folder
+from packager.system.orphans import nothing_left
+from packager.system.process import OutOfBoundsError, run_command, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from packager.check.confinement import Confinement
     from packager.environment.cache.local import LocalCache
     from packager.image.plan import ImagePlan, StoredLayer
-    from packager.image.planner import Dependencies, Prepared
+    from packager.image.planner import Dependencies, PlanInputs
     from packager.logs.progress import Reporter
     from packager.registry.access import RegistryAccess
     from packager.settings import CheckMode, Settings
@@ -116,7 +116,7 @@ class ModelCheck:
     in_image: bool = False
     run: Callable[..., Completed] = run_command
 
-    def check(self, plan: ImagePlan, prepared: Prepared) -> str:
+    def check(self, plan: ImagePlan, prepared: PlanInputs) -> str:
         """Check that the model can serve, if possible; return `passed`, or `skipped: ` and the reason.
 
         Raises:
@@ -131,16 +131,19 @@ class ModelCheck:
         try:
             _check_memory(sum(prepared.sizes.values()))
             self._check_platform()
-            with (
-                private_folder("check-", self.workspace) as folder,
-                self._with_environment(prepared, folder) as complete,
-            ):
+            with ExitStack() as stack:
+                folder = Path(
+                    stack.enter_context(
+                        TemporaryDirectory(prefix="check-", dir=self.workspace, ignore_cleanup_errors=True)
+                    )
+                )
+                complete = stack.enter_context(self._with_environment(prepared, folder))
                 scratch = folder / "tmp"
                 scratch.mkdir()
-                with confinement([scratch], USER_ID) as confined:
-                    python = _python_command(complete.dependencies)
-                    with self.reporter.stage("Checking that the model serves"):
-                        self._check(python, plan, complete, folder, confined)
+                confined = stack.enter_context(confinement([scratch], USER_ID))
+                python = _python_command(complete.dependencies)
+                with self.reporter.stage("Checking that the model serves"):
+                    self._check(python, plan, complete, folder, confined)
         except CheckUnavailableError as error:
             if self.mode == "always":
                 raise ModelCheckError(
@@ -168,7 +171,7 @@ class ModelCheck:
             raise CheckUnavailableError(f"its Python doesn't run here: {done.output or done.returncode}")
 
     def _check(
-        self, python: list[str], plan: ImagePlan, prepared: Prepared, folder: Path, confined: Confinement
+        self, python: list[str], plan: ImagePlan, prepared: PlanInputs, folder: Path, confined: Confinement
     ) -> None:
         ours = self.workspace.resolve() in prepared.model.resolve().parents
         home, scratch = folder / "image", folder / "tmp"
@@ -182,7 +185,7 @@ class ModelCheck:
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, which other runs may use at the same time.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
-        with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable():
+        with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable(), nothing_left():
             done = self._run(argv, env, model, paths, confined)
         if not parse_report(done.stdout):
             self._check_python_runs(python, confined)
@@ -193,7 +196,7 @@ class ModelCheck:
             log.info("the check ran the model as the current user: no user namespaces on this machine")
 
     @contextmanager
-    def _with_environment(self, prepared: Prepared, folder: Path) -> Iterator[Prepared]:
+    def _with_environment(self, prepared: PlanInputs, folder: Path) -> Iterator[PlanInputs]:
         """Provide the files of an environment that is in a registry, from the cache folder or downloaded."""
         dependencies = prepared.dependencies
         stored, prefix = dependencies.stored, dependencies.prefix
@@ -273,7 +276,7 @@ class ModelCheck:
                 hint="raise the limit with PACKAGER_CHECK_SECONDS, or skip the check with --no-check",
             ) from error
 
-    def _environment(self, plan: ImagePlan, prepared: Prepared, paths: _PathMap, scratch: Path) -> dict[str, str]:
+    def _environment(self, plan: ImagePlan, prepared: PlanInputs, paths: _PathMap, scratch: Path) -> dict[str, str]:
         """Return the model's whole environment: that of its image, and no secret of ours."""
         ours = {
             name: value

@@ -13,13 +13,11 @@ import typer
 
 from packager import __version__
 from packager.cli.api import api
-from packager.cli.connection import connection
 from packager.cli.describe import inspect, integrations, settings
-from packager.cli.integration import integration
+from packager.cli.entities import connection, integration
 from packager.cli.options import EXIT_CODES
 from packager.cli.pack import pack
 from packager.cli.package import RunCommand, build, make_run, render
-from packager.models.integrations import INTEGRATION_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,13 +35,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _packager(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(value: bool) -> None:  # noqa: FBT001  (Typer's callback)
+    if value:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _packager(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 app.command(cls=RunCommand)(make_run(None))
@@ -63,16 +67,17 @@ for _group, _name, *_others in (
 app.add_typer(api, name="api")
 
 
-def main() -> None:
-    """Run `packager`."""
-    _exit_after(partial(app, prog_name="packager"))
+def main(application: str | None, *, folder: str | None) -> None:
+    """Run `packager`, or the platform's entry point for an application, and end the process.
 
-
-def pack_to(name: str) -> None:
-    """Run the entry point of the platform for one packager."""
-    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    program.command(cls=RunCommand)(make_run(name))
-    _exit_after(partial(program, prog_name=INTEGRATION_TYPES[name].entry_point))
+    `folder` is the private folder that a command may make; the outer process removes it.
+    """
+    program, name = app, "packager"
+    if application is not None:
+        program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        program.command(cls=RunCommand)(make_run(application))
+        name = f"odahu-flow-pack-to-{application.removeprefix('docker-')}"
+    _exit_after(partial(program, prog_name=name, obj=folder))
 
 
 def _report(failed: threading.ExceptHookArgs) -> None:

@@ -1,36 +1,27 @@
-"""`packager api`: the service, and the tokens that its callers are known by."""
+"""`packager api`: the service, and the tokens of its callers."""
 
 from __future__ import annotations
 
-import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
-from signal import Signals
 from typing import Annotated
 
 import typer
 
-from packager.cli.options import Format, Verbose
-from packager.cli.session import open_session
-from packager.errors import Interrupted, UsageError
-from packager.logs.console import LogFormat
-from packager.logs.redaction import secrets_of_url
-from packager.settings import API_PREFIX
-
-log = logging.getLogger(__name__)
+from packager.cli.options import LogOptions, Verbose, with_options
 
 api = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @api.callback(invoke_without_command=True)
+@with_options
 def _serve(
     context: typer.Context,
+    *,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Default: PACKAGER_API_LISTEN, 127.0.0.1:8080.")
     ] = None,
-    verbose: Verbose = False,
-    log_format: Format = LogFormat.auto,
+    logs: LogOptions,
 ) -> None:
     """Start the API service for the ODAHU client, its SDK and browsers. SIGTERM stops it.
 
@@ -38,10 +29,18 @@ def _serve(
     """
     if context.invoked_subcommand is not None:
         return
-    with open_session(log_format, verbose=verbose) as session:
+    import logging
+    from signal import Signals
+
+    from packager.cli.session import open_session
+    from packager.errors import Interrupted
+    from packager.logs.redaction import secrets_of_url
+    from packager.settings import API_PREFIX
+
+    with open_session(logs.log_format, verbose=logs.verbose) as session:
         _check_installed()
-        from packager.api import server  # noqa: PLC0415  (the extra's packages, and only here)
-        from packager.api.config import ApiSettings  # noqa: PLC0415
+        from packager.api import server
+        from packager.api.config import ApiSettings
 
         environ = {**os.environ, **({f"{API_PREFIX}LISTEN": listen} if listen else {})}
         settings = ApiSettings.from_env(environ)
@@ -51,12 +50,13 @@ def _serve(
         try:
             server.serve(server.open_service(settings, session.settings.ca_file, session.redactor.add))
         except Interrupted as stop:
-            log.info("stopped by %s while it started", Signals(stop.signal_number).name)
+            number = Signals(stop.signal_number)
+            logging.getLogger(__name__).info("stopped by %s during the start", number.name)
 
 
 @api.command()
 def token(
-    name: Annotated[str, typer.Argument(help="Name of the token's owner, as shown in the log.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the token's owner, as shown in the log.")],
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Token file. Default: PACKAGER_API_TOKENS_FILE.")
     ] = None,
@@ -64,9 +64,14 @@ def token(
     verbose: Verbose = False,
 ) -> None:
     """Create a token, add its digest to the token file and print it. The token itself is not stored."""
+    from packager.cli.session import open_session
+    from packager.errors import UsageError
+    from packager.logs.progress import LogFormat
+    from packager.settings import API_PREFIX
+
     with open_session(LogFormat.auto, verbose=verbose):
         _check_installed()
-        from packager.api.identity.tokens import add_token  # noqa: PLC0415
+        from packager.api.identity.tokens import add_token
 
         named = file or Path(os.environ.get(f"{API_PREFIX}TOKENS_FILE", ""))
         if named == Path():
@@ -77,15 +82,20 @@ def token(
 @api.command()
 def settings() -> None:
     """List every setting of the service: environment variable, default and meaning."""
-    from packager.api.config import ApiSettings  # noqa: PLC0415
+    from packager.api.config import ApiSettings
+    from packager.settings import API_PREFIX, describe_settings
 
-    for name, field in ApiSettings.model_fields.items():
-        default = "" if field.default_factory or field.default in (None, (), "") else f" (default: {field.default})"
-        typer.echo(f"{API_PREFIX}{name.upper()}\n    {field.description}{default}")
+    typer.echo(describe_settings(ApiSettings, ApiSettings.GROUPS, API_PREFIX))
 
 
 def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    from packager.errors import UsageError
+
     missing = [name for name in ("fastapi", "sqlalchemy", "cryptography", "jwt") if find_spec(name) is None]
     if missing:
-        what = f"the service needs {', '.join(missing)}, not installed here"
-        raise UsageError(what, hint="pip install 'odahu-packager[api]'")
+        raise UsageError(
+            f"the API service needs {', '.join(missing)}, not installed here",
+            hint="pip install 'odahu-packager[api]'",
+        )

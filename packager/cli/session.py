@@ -1,13 +1,16 @@
-"""What is around every command: settings, logging, signals, and errors that end in an exit code."""
+"""What is around every command: settings, logging, signals, its folder, and errors that end in an exit code."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
+import shutil
 import sys
+import tempfile
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,23 +19,23 @@ from typing import TYPE_CHECKING
 import typer
 
 from packager.engines.kaniko import JOB_IMAGE_MARK
-from packager.engines.selection import EngineName, HostInfo, choose_engine
-from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, is_disk_full
+from packager.engines.selection import EngineName, Platform, choose_engine
+from packager.errors import READER_GONE, DiskFullError, Interrupted, PackagerError, UsageError, is_disk_full
 from packager.logs.console import set_up_logging
 from packager.logs.redaction import Redactor
-from packager.pipeline import Tools
+from packager.pipeline import PipelineContext
 from packager.settings import Settings, read_platform
 from packager.sources.stores.location import parse_model
 from packager.sources.stores.store_secrets import environment_secrets, netrc_secrets
-from packager.system.process import run_command, stop_signals
+from packager.system.process import run_command
+from packager.system.signals import ignore_stops, raise_on_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from packager.engines import Engine
     from packager.engines.selection import EngineRequirements
-    from packager.logs.console import LogFormat
-    from packager.logs.progress import Reporter
+    from packager.logs.progress import LogFormat, Reporter
     from packager.models.connection import Connection
     from packager.result import Outputs
     from packager.sources.stores.location import RemoteModel
@@ -43,9 +46,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What a command works with."""
+    """What a command works with.
+
+    Attributes:
+        work: A private folder, which is removed after the command; only for commands that asked for one.
+    """
 
     settings: Settings
+    work: Path
     redactor: Redactor
     reporter: Reporter
 
@@ -62,9 +70,9 @@ class Session:
         self.redactor.add(opened.secrets())
         return opened
 
-    def tools(
+    def pipeline_context(
         self, asked: EngineName, *, platform: str | None = None, refresh: bool = False, check: bool | None = None
-    ) -> Tools:
+    ) -> PipelineContext:
         """Set up what the pipeline works with.
 
         Raises:
@@ -78,8 +86,9 @@ class Session:
         settings = self.settings.model_copy(update=changes)
         run = partial(run_command, grace=settings.stop_grace)
         choose = partial(_set_up_engine, asked, settings, run)
-        return Tools(
+        return PipelineContext(
             settings=settings,
+            work=self.work,
             choose_engine=choose,
             run=run,
             reporter=self.reporter,
@@ -90,34 +99,45 @@ class Session:
 
 def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, requirements: EngineRequirements) -> Engine:
     """Choose the engine; only its own module is imported."""
-    host = HostInfo(in_job_image=JOB_IMAGE_MARK.exists(), in_cluster="KUBERNETES_SERVICE_HOST" in os.environ)
-    name, reason = choose_engine(asked, requirements, host)
+    platform = Platform(job_image=JOB_IMAGE_MARK.exists(), cluster="KUBERNETES_SERVICE_HOST" in os.environ)
+    name, reason = choose_engine(asked, requirements, platform)
     log.info("engine %s: %s", name.value, reason)
     if name is EngineName.oci:
-        from packager.engines.oci import OciEngine  # noqa: PLC0415  (only what is needed)
+        from packager.engines.oci import OciEngine
 
         return OciEngine(settings, run, os.environ)
     if name is EngineName.kaniko:
-        from packager.engines.kaniko import KanikoEngine  # noqa: PLC0415
+        from packager.engines.kaniko import KanikoEngine
 
         return KanikoEngine(settings, run, os.environ)
-    from packager.engines.buildah import BuildahEngine  # noqa: PLC0415
+    from packager.engines.buildah import BuildahEngine
 
     return BuildahEngine(settings, run, os.environ, checks_model=requirements.check)
 
 
 @contextmanager
-def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | None = None) -> Iterator[Session]:
-    """Set up logging and signals around a command; turn its errors into messages and exit codes."""
+def open_session(
+    log_format: LogFormat, *, verbose: bool, outputs: Outputs | None = None, working: typer.Context | None = None
+) -> Iterator[Session]:
+    """Set up logging and signals around a command; turn its errors into messages and exit codes.
+
+    With the context of a command that works in a private folder, that is made: the one that the outer process chose.
+    """
     redactor = Redactor()
     reporter = set_up_logging(log_format, redactor, verbose=verbose)
     try:
-        with stop_signals():
+        with ExitStack() as stack:
+            stack.callback(ignore_stops)  # after the command a stop comes too late
+            raise_on_stop()
             settings = Settings.from_env(os.environ)
             redactor.add([*settings.secrets(), *environment_secrets(os.environ), *netrc_secrets(os.environ)])
             if outputs is not None:
                 outputs.prepare()
-            yield Session(settings=settings, redactor=redactor, reporter=reporter)
+            work = Path()
+            if working is not None:
+                work = stack.enter_context(_work_folder(settings, working.obj))
+                settings = settings.model_copy(update={"work_dir": work})  # everything temporary lies in it
+            yield Session(settings=settings, work=work, redactor=redactor, reporter=reporter)
     except Interrupted as interruption:
         _fail(interruption.as_error(), redactor, outputs)
     except PackagerError as error:
@@ -131,6 +151,26 @@ def open_session(log_format: LogFormat, *, verbose: bool, outputs: Outputs | Non
         _fail(full if is_disk_full(error) else _unexpected(error), redactor, outputs)
     except Exception as error:  # noqa: BLE001  (the last resort: a bug still ends in one message and exit code 1)
         _fail(_unexpected(error), redactor, outputs)
+
+
+@contextmanager
+def _work_folder(settings: Settings, chosen: str | None) -> Iterator[Path]:
+    """Make the private folder that the outer process has chosen, or one of our own where there is none."""
+    below = Path(chosen).parent if chosen else settings.work_dir or Path(tempfile.gettempdir())
+    folder = Path(chosen or below / f"packager-{secrets.token_hex(16)}")
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFullError(f"no space left in {below}", hint="name a larger disk in PACKAGER_WORK_DIR") from error
+        raise UsageError(
+            f"no temporary folder can be made in {below}: {error.strerror}",
+            hint="name a writable folder in PACKAGER_WORK_DIR",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what resists is left to the outer process
 
 
 def _unexpected(error: Exception) -> PackagerError:

@@ -24,7 +24,6 @@ from packager.engines.rootfs import DEFAULT_PATH, find_glibc, find_python, resol
 from packager.errors import BuildError, DiskFullError
 from packager.image.plan import BaseFolder, BaseImage
 from packager.registry.client import find_image
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from packager.models.image import RemoteImage
@@ -243,8 +242,8 @@ def _inspect_layers(
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
-        with private_folder("packager-base-", settings.work_dir) as folder:
-            info = _look(image, repository, folder, env.get("PATH") or DEFAULT_PATH, python)
+        with tempfile.TemporaryDirectory(prefix="base-", dir=settings.work_dir, ignore_cleanup_errors=True) as folder:
+            info = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(f"no space left while inspecting the base image {reference}") from error

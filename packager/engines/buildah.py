@@ -12,12 +12,13 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.base_inspection import ARCHITECTURES
 from packager.engines.buildah_commands import Session, access_args, registries_conf
-from packager.engines.buildah_storage import SESSION_FOLDER_PREFIX, UseLock, cache_name, leftovers, locked
+from packager.engines.buildah_storage import UseLock, cache_name
 from packager.engines.host import Machine, choose_isolation, safe_environment
 from packager.engines.local_outputs import (
     add_docker_manifest,
@@ -27,11 +28,11 @@ from packager.engines.local_outputs import (
     staging_beside,
 )
 from packager.engines.rootfs import DEFAULT_PATH
+from packager.engines.session_record import killed_sessions, recorded
 from packager.errors import BuildError
 from packager.image.plan import BaseImage
 from packager.registry.layout_push import push_layout
 from packager.registry.retries import EngineTroubleError
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,12 +142,14 @@ class BuildahEngine:
     def _session(self, access: RegistryAccess) -> Iterator[Session]:
         """Provide a session with a private temporary folder, and clean up afterwards.
 
-        The remains of killed sessions are removed first.
+        The working containers of killed sessions are removed first.
         """
-        below = Path(self._settings.work_dir or self._environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (the folder in it is private)
+        below = self._settings.work_dir
         with ExitStack() as stack:
-            with convert_write_errors(below):
-                folder = stack.enter_context(private_folder(SESSION_FOLDER_PREFIX, below))
+            with convert_write_errors(below or Path(gettempdir())):
+                folder = Path(
+                    stack.enter_context(TemporaryDirectory(prefix="buildah-", dir=below, ignore_cleanup_errors=True))
+                )
                 env = safe_environment(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)
@@ -155,10 +158,10 @@ class BuildahEngine:
             self._storage = self._storage or session.find_storage()
             if self._storage is not None:
                 session = replace(session, storage=self._storage)
-                stack.enter_context(locked(folder, mark=session.mark, storage=self._storage))
-                for leftover in leftovers(below, storage=self._storage):
-                    if session.remove_containers(leftover.mark):
-                        leftover.remove()
+                stack.enter_context(recorded(self._storage, session.mark))
+                for killed in killed_sessions(self._storage):
+                    if session.remove_containers(killed.mark):
+                        killed.forget()
             try:
                 yield session
             except BaseException:

@@ -11,6 +11,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage, cache_repository, check_cache_repository
@@ -18,7 +19,6 @@ from packager.engines.base_inspection import inspect_remote_base
 from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, safe_environment
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -142,8 +142,8 @@ class KanikoEngine:
         if self._settings.kaniko_cache:
             cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
             log.info("layers are cached in %s", cache)
-        with private_folder("kaniko-", context.parent) as folder:
-            digest_file = folder / "digest"
+        with TemporaryDirectory(prefix="kaniko-", dir=context.parent, ignore_cleanup_errors=True) as folder:
+            digest_file = Path(folder, "digest")
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )

@@ -14,16 +14,16 @@ import json
 import os
 import tarfile
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from packager.errors import BuildError, DiskFullError, is_disk_full
 from packager.models.image import REF_NAME, blob_path
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
 
     from packager.models.reference import Reference
 
@@ -52,8 +52,8 @@ _BROKEN = "repair the layout, or use a new folder"
 def staging_beside(target: Path) -> Iterator[Path]:
     """Create a private folder beside `target` for the block; parents of `target` are created."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with private_folder(f".{target.name[:100]}-", target.parent) as folder:
-        yield folder
+    with TemporaryDirectory(prefix=f".{target.name[:100]}-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def check_layout_target(target: Path) -> None:

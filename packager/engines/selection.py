@@ -33,19 +33,19 @@ class EngineRequirements:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostInfo:
+class Platform:
     """The host that the packager runs on.
 
     Attributes:
-        in_job_image: Whether it is the packager's Job image, which contains Kaniko.
-        in_cluster: Whether it is a Kubernetes pod.
+        job_image: Whether it is the packager's Job image, which contains Kaniko.
+        cluster: Whether it is a Kubernetes pod.
     """
 
-    in_job_image: bool = False
-    in_cluster: bool = False
+    job_image: bool = False
+    cluster: bool = False
 
 
-def choose_engine(asked: EngineName, requirements: EngineRequirements, host: HostInfo) -> tuple[EngineName, str]:
+def choose_engine(asked: EngineName, requirements: EngineRequirements, platform: Platform) -> tuple[EngineName, str]:
     """Return the engine, and the reason for it."""
     if asked is not EngineName.auto:
         return asked, "it was requested"
@@ -55,6 +55,6 @@ def choose_engine(asked: EngineName, requirements: EngineRequirements, host: Hos
         reason = "the base image is in a local container storage"
     else:
         return EngineName.oci, "no command needs to run during the build"
-    if (host.in_job_image or host.in_cluster) and not requirements.local_base and not requirements.local_output:
+    if (platform.job_image or platform.cluster) and not requirements.local_base and not requirements.local_output:
         return EngineName.kaniko, f"{reason}, in a cluster"
     return EngineName.buildah, reason

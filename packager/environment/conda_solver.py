@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import shutil
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -61,9 +60,6 @@ _BUILDS_HINT = (
     "the conda file pins builds, as a full `conda env export` does, and builds are specific to a platform: "
     "use `conda env export --from-history`, or remove the builds"
 )
-_SETTLE_INTERVAL = 0.1  # seconds between two samples
-_SETTLED_SAMPLES = 2  # equal samples in a row
-_MAX_SETTLE_TIME = 5.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,38 +121,8 @@ def link_environment(linking: LinkRequest) -> LinkedEnvironment:
         raise DependenciesError(
             "the conda file has no channels", hint="`nodefaults` removes the default channels: add another channel"
         )
-    with _rattler_config(credentials, linking.workspace) as config:
-        settled = False
-        try:
-            with future_loop() as loop:
-                linked = loop.run_until_complete(_solve_and_link(linking, channels, config))
-            settled = True
-        finally:
-            if not settled:
-                # rattler's threads run on for a moment after its futures have ended. They still write into the folder
-                # to be removed, and abort an interpreter that exits while they hold its objects.
-                _wait_until_quiet(linking.staging)
-    return linked
-
-
-def _wait_until_quiet(folder: Path) -> None:
-    """Wait until a folder no longer changes, a few seconds at most."""
-    deadline, before, equal = time.monotonic() + _MAX_SETTLE_TIME, _extent(folder), 0
-    while equal < _SETTLED_SAMPLES and time.monotonic() < deadline:
-        time.sleep(_SETTLE_INTERVAL)
-        extent = _extent(folder)
-        before, equal = extent, equal + 1 if extent == before else 0
-
-
-def _extent(folder: Path) -> tuple[int, int]:
-    """Return the number of entries below a folder, and their total size."""
-    count = size = 0
-    for place, folders, names in os.walk(folder):
-        count += len(folders) + len(names)
-        for name in names:
-            with suppress(OSError):
-                size += os.lstat(f"{place}/{name}").st_size
-    return count, size
+    with _rattler_config(credentials, linking.workspace) as config, future_loop() as loop:
+        return loop.run_until_complete(_solve_and_link(linking, channels, config))
 
 
 async def _solve_and_link(linking: LinkRequest, channels: tuple[Channel, ...], config: Config) -> LinkedEnvironment:

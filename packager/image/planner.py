@@ -67,7 +67,7 @@ class Dependencies:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PlanInputs:
     """What lies ready for the image.
 
     Attributes:
@@ -115,11 +115,11 @@ def base_conda(
     return Dependencies(python=str(envs_location / name / "bin" / "python"), conda_file=conda_file, variables=variables)
 
 
-def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
+def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
     """Plan the image: base, environment, runtime, model, so that the least changing layers are the lowest."""
-    dependencies, model = prepared.dependencies, prepared.manifest.model
+    dependencies, model = inputs.dependencies, inputs.manifest.model
     command = request.integration_type.command(request.arguments)
-    runtime = Layer(name="runtime", contents=prepared.runtime)
+    runtime = Layer(name="runtime", contents=inputs.runtime)
     env = [
         *dependencies.variables,
         ("ODAHU_MODEL_NAME", model.name),
@@ -130,38 +130,38 @@ def make_plan(request: PackagingRequest, prepared: Prepared) -> ImagePlan:
     ]
     if dependencies.python.startswith("/"):
         # The environment's programs take precedence, as after `conda activate`.
-        path = dict(prepared.base.env).get("PATH", DEFAULT_PATH)
+        path = dict(inputs.base.env).get("PATH", DEFAULT_PATH)
         env.append(("PATH", f"{PurePosixPath(dependencies.python).parent}:{path}"))
     if dependencies.packages:
         env.append(("ODAHU_PACKAGES", str(dependencies.packages)))
     install = _install(dependencies)
     user = command.user
-    if user is None and prepared.base.user and any(isinstance(step, RunStep) for step in install):
-        user = prepared.base.user  # RUN steps need USER root, so the base's user is set again
+    if user is None and inputs.base.user and any(isinstance(step, RunStep) for step in install):
+        user = inputs.base.user  # RUN steps need USER root, so the base's user is set again
     return ImagePlan(
-        base=prepared.base,
-        steps=(*install, runtime, *_model_layers(prepared)),
+        base=inputs.base,
+        steps=(*install, runtime, *_model_layers(inputs)),
         config=ImageConfig(
             env=tuple(env),
             entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.args),
             cmd=command.options,
-            labels=_labels(prepared),
+            labels=_labels(inputs),
             exposed_port=command.port,
             user=user,
             working_dir=str(MODEL_FOLDER),
         ),
-        timestamp=prepared.timestamp,
+        timestamp=inputs.timestamp,
     )
 
 
-def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
+def _model_layers(inputs: PlanInputs) -> tuple[Layer, ...]:
     """Return layers for the large files, and one above them with the other files, which change most often."""
 
     def content(path: str) -> Content:
-        source = prepared.packed.get(path, prepared.model / path)
+        source = inputs.packed.get(path, inputs.model / path)
         return Content(source=source, destination=MODEL_FOLDER / path, is_file=True)
 
-    groups = group_large_files(prepared.sizes)
+    groups = group_large_files(inputs.sizes)
     large = frozenset(path for group in groups for path in group)
     return (
         *(
@@ -171,8 +171,8 @@ def _model_layers(prepared: Prepared) -> tuple[Layer, ...]:
         Layer(
             name="model",
             contents=(
-                Content(source=prepared.model, destination=MODEL_FOLDER, exclude=large - prepared.packed.keys()),
-                *(content(path) for path in sorted(prepared.packed.keys() - large)),
+                Content(source=inputs.model, destination=MODEL_FOLDER, exclude=large - inputs.packed.keys()),
+                *(content(path) for path in sorted(inputs.packed.keys() - large)),
             ),
         ),
     )
@@ -211,20 +211,20 @@ def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep,
     )
 
 
-def _labels(prepared: Prepared) -> tuple[tuple[str, str], ...]:
+def _labels(inputs: PlanInputs) -> tuple[tuple[str, str], ...]:
     """OCI's annotation keys: github.com/opencontainers/image-spec/blob/main/annotations.md."""
-    model, base = prepared.manifest.model, prepared.base
+    model, base = inputs.manifest.model, inputs.base
     labels = [
         ("org.opencontainers.image.title", model.name),
         ("org.opencontainers.image.version", model.version),
-        ("org.opencontainers.image.created", prepared.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("org.opencontainers.image.created", inputs.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
     ]
     if not base.reference.layout:  # a local path is not a name for others
         labels.append(("org.opencontainers.image.base.name", str(base.reference)))
     if base.digest:
         labels.append(("org.opencontainers.image.base.digest", base.digest))
-    if prepared.dependencies.lock_digest:
-        labels.append((LOCK_LABEL, prepared.dependencies.lock_digest))
-    if prepared.server:
-        labels.append((SERVER_LABEL, prepared.server))
-    return (*labels, (VERSION_LABEL, prepared.packager_version))
+    if inputs.dependencies.lock_digest:
+        labels.append((LOCK_LABEL, inputs.dependencies.lock_digest))
+    if inputs.server:
+        labels.append((SERVER_LABEL, inputs.server))
+    return (*labels, (VERSION_LABEL, inputs.packager_version))

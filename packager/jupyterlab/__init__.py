@@ -1,7 +1,7 @@
-"""The packager in JupyterLab: what the browser loads (`labextension/`), and the Jupyter server's part.
+"""The JupyterLab panel: the browser extension (`labextension/`) and the server extension.
 
-The browser's is built from the folder `labextension` at the top of the sources. The server's speaks to the API service,
-with a token that no browser sees.
+The browser extension is built from the top-level folder `labextension`. The server extension calls the API service with
+a token that no browser sees.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
-    """Add the routes to a Jupyter server; called by it."""
+    """Add the routes to a Jupyter server; the server calls this function."""
     from packager.jupyterlab.access import find_access  # noqa: PLC0415  (only in a Jupyter server)
     from packager.jupyterlab.handlers import routes  # noqa: PLC0415
     from packager.jupyterlab.service import Service  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Where the API service is, and the token for it: read on the server's side, never sent to a browser."""
+"""The URL of the API service and the token for it, read by the Jupyter server and never sent to a browser."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from packager.errors import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HINT = (
-    "set PACKAGER_API_URL and PACKAGER_API_TOKEN_FILE where JupyterLab is started, or log in by `odahuflowctl login`"
-)
+_HINT = "set PACKAGER_API_URL and PACKAGER_API_TOKEN_FILE for the Jupyter server, or log in with `odahuflowctl login`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """The service's address and the token for it.
+    """The URL of the service and the token for it.
 
     Attributes:
-        url: Without the API's base path and without a slash at its end.
-        token: None where the service lets everyone in (loopback).
+        url: Without the API's base path and without a trailing slash.
+        token: None for a service without authentication.
     """
 
     url: str
@@ -34,12 +32,12 @@ class Access:
 def find_access(environ: Mapping[str, str]) -> Access:
     """Read `PACKAGER_API_URL` with `PACKAGER_API_TOKEN` or `_TOKEN_FILE`, else the ODAHU client's configuration.
 
-    Address and token come from one place: a token is never sent to an address that it wasn't written down with. Files
-    are read anew each time, so that a new login or a renewed token needs no restart. The client's file is an INI file
-    with `api_url` and `api_token` in its section `general`, `~/.odahuflow/config` or what `ODAHUFLOW_CONFIG` names.
+    URL and token always come from the same source, so that no token is sent to another service. Files are read on each
+    call, so that a new login or a renewed token needs no restart. The client's file is an INI file with `api_url` and
+    `api_token` in its section `general`: `~/.odahuflow/config`, or the file that `ODAHUFLOW_CONFIG` names.
 
     Raises:
-        ServiceError: There is no address, it is none, or a file can't be read.
+        ServiceError: The URL is missing or invalid, or a file is unreadable.
     """
     if url := environ.get("PACKAGER_API_URL", "").strip():
         return Access(url=_checked(url, "PACKAGER_API_URL"), token=_token(environ))
@@ -53,11 +51,11 @@ def find_access(environ: Mapping[str, str]) -> Access:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise ServiceError(f"{path}: can't be read: {error.strerror}", hint=_HINT, status=503) from error
-        except (configparser.Error, UnicodeDecodeError):  # neither is quoted: the file holds a token
+            raise ServiceError(f"cannot read {path}: {error.strerror}", hint=_HINT, status=503) from error
+        except (configparser.Error, UnicodeDecodeError):  # not quoted: the file contains a token
             raise ServiceError(
-                f"{path}: is no configuration of the ODAHU client",
-                hint="log in anew by `odahuflowctl login`",
+                f"{path} is not a configuration file of the ODAHU client",
+                hint="log in again with `odahuflowctl login`",
                 status=503,
             ) from None
         if url := parser.get("general", "api_url", fallback="").strip():
@@ -74,9 +72,11 @@ def _token(environ: Mapping[str, str]) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ServiceError(
-            f"PACKAGER_API_TOKEN_FILE {path}: can't be read: {reason}", hint="check the path and its mode", status=503
+            f"cannot read PACKAGER_API_TOKEN_FILE {path}: {reason}",
+            hint="check the path and its permissions",
+            status=503,
         ) from error
 
 
@@ -84,6 +84,6 @@ def _checked(url: str, where: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         raise ServiceError(
-            f"{where}: is no address of a service", hint="write it as https://packager.example.com", status=503
+            f"{where} is not a service URL", hint="use a URL such as https://packager.example.com", status=503
         )
     return url.rstrip("/")

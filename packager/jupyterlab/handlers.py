@@ -1,4 +1,4 @@
-"""What the panel in the browser asks of the Jupyter server: the API's lists, logs and changes, without its token."""
+"""The routes of the panel in the Jupyter server: lists, logs and changes of the API, without its token."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ _PATHS = {
     "integrations": PATHS["PackagingIntegration"],
     "connections": PATHS["Connection"],
 }
-_SHELF = r"(packagings|integrations|connections)"
+_COLLECTION = r"(packagings|integrations|connections)"
 _ID = r"([A-Za-z0-9][A-Za-z0-9_.-]*)"
 _PAGE = "100"
 _Method = TypeVar("_Method", bound="Callable[..., Awaitable[None]]")
 
 
 class PanelHandler(APIHandler):
-    """What the handlers have in common: the service, and errors that are shown in the panel."""
+    """Base class of the handlers: the service, and error responses."""
 
     auth_resource: ClassVar[str] = "packager"
 
     def initialize(self, service: Service) -> None:
-        """Take the client of the service."""
+        """Set the client of the service."""
         self.service = service
 
     def refuse(self, error: PackagerError) -> None:
-        """Answer with an error's message and hint."""
+        """Answer with the message and the hint of an error."""
         status = error.status if isinstance(error, ServiceError) else 400
         self.set_status(status)
         self.finish({"message": error.message, "hint": error.hint})
 
 
 def answering(method: _Method) -> _Method:
-    """Let only who may use this Jupyter server in, and turn errors into answers."""
+    """Require an authorized user of this Jupyter server, and answer errors."""
 
     @wraps(method)
     async def answer(self: PanelHandler, *args: str) -> None:
         try:
             await method(self, *args)
         except PackagerError as error:
-            log.warning("the packager's panel: %s", error.message)
+            log.warning("packager panel: %s", error.message)
             self.refuse(error)
 
     return cast("_Method", web.authenticated(authorized(answer)))
 
 
 class ServiceHandler(PanelHandler):
-    """`GET service`: where the service is, and who it takes us for."""
+    """`GET service`: the URL of the service, and the user of the token."""
 
     @answering
     async def get(self) -> None:
@@ -77,14 +77,14 @@ class ServiceHandler(PanelHandler):
         self.finish({"url": url, "user": await self.service.ask("GET", "/user/info")})
 
 
-class ShelfHandler(PanelHandler):
-    """`GET packagings|integrations|connections?page=`: a page of the API's list."""
+class CollectionHandler(PanelHandler):
+    """`GET packagings|integrations|connections?page=`: a page of the list."""
 
     @answering
-    async def get(self, shelf: str) -> None:
+    async def get(self, collection: str) -> None:
         """Answer with `{items, more}`."""
         page = self.get_query_argument("page", "0")
-        items = await self.service.ask("GET", _PATHS[shelf], params={"page": page, "size": _PAGE})
+        items = await self.service.ask("GET", _PATHS[collection], params={"page": page, "size": _PAGE})
         self.finish({"items": items or [], "more": len(items or []) == int(_PAGE)})
 
 
@@ -92,22 +92,22 @@ class EntityHandler(PanelHandler):
     """`GET` and `DELETE packagings|integrations|connections/ID`."""
 
     @answering
-    async def get(self, shelf: str, entity_id: str) -> None:
-        """Answer with the entity, its secrets masked by the API."""
-        self.finish(await self.service.ask("GET", f"{_PATHS[shelf]}/{entity_id}"))
+    async def get(self, collection: str, entity_id: str) -> None:
+        """Answer with the entity, with its secrets masked by the API."""
+        self.finish(await self.service.ask("GET", f"{_PATHS[collection]}/{entity_id}"))
 
     @answering
-    async def delete(self, shelf: str, entity_id: str) -> None:
-        """Delete it; a running build is stopped by the API."""
-        self.finish(await self.service.ask("DELETE", f"{_PATHS[shelf]}/{entity_id}") or {"message": "deleted"})
+    async def delete(self, collection: str, entity_id: str) -> None:
+        """Delete the entity; the API stops a running build."""
+        self.finish(await self.service.ask("DELETE", f"{_PATHS[collection]}/{entity_id}") or {"message": "deleted"})
 
 
 class LogHandler(PanelHandler):
-    """`GET packagings/ID/log?follow=`: the log as plain text, as it comes."""
+    """`GET packagings/ID/log?follow=`: the log as plain text, live."""
 
     @answering
     async def get(self, entity_id: str) -> None:
-        """Stream the log; ends when the packaging does, or when the panel goes away."""
+        """Stream the log until the packaging ends or the client disconnects."""
         follow = self.get_query_argument("follow", "true") == "true"
         begun = False
         stream = self.service.log(f"{_PATHS['packagings']}/{entity_id}/log", follow=follow)
@@ -119,7 +119,7 @@ class LogHandler(PanelHandler):
                 self.write(chunk)
                 await self.flush()
         except iostream.StreamClosedError:
-            return  # nobody reads any more
+            return  # the client has disconnected
         except ServiceError as error:
             if not begun:
                 raise
@@ -133,15 +133,15 @@ class LogHandler(PanelHandler):
     def _begin(self) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Accel-Buffering", "no")  # proxies pass it on as it comes
+        self.set_header("X-Accel-Buffering", "no")  # disables buffering in proxies
 
 
 class SubmitHandler(PanelHandler):
-    """`POST submit` with `{text}`: the entities of a YAML file are created, or edited where they exist."""
+    """`POST submit` with `{text}`: creates or edits the entities of a YAML file."""
 
     @answering
     async def post(self) -> None:
-        """Answer with `{outcomes}`, one a document."""
+        """Answer with `{outcomes}`, one for each document."""
         body = self.get_json_body()
         if not isinstance(body, dict) or not isinstance(body.get("text"), str):
             raise RequestError('the body is not {"text": "..."}')
@@ -150,15 +150,15 @@ class SubmitHandler(PanelHandler):
 
 
 class TemplatesHandler(PanelHandler):
-    """`GET templates`: documents to start from."""
+    """`GET templates`: templates of documents."""
 
     @answering
     async def get(self) -> None:
-        """Answer with `{templates}`: for the service's integrations, or for our own while it can't be asked."""
+        """Answer with `{templates}`: for the service's integrations, else for docker-rest and docker-cli."""
         try:
             integrations = await self.service.ask("GET", _PATHS["integrations"], params={"size": "100"})
         except ServiceError as error:
-            log.warning("templates of the packager's own integrations, as %s", error.message)
+            log.warning("using the templates of docker-rest and docker-cli: %s", error.message)
             integrations = []
         own = [
             integration_document(integration_type, f"packager:{__version__}")
@@ -169,13 +169,13 @@ class TemplatesHandler(PanelHandler):
 
 
 def routes(base_url: str, service: Service) -> list[tuple[str, type[PanelHandler], dict[str, Any]]]:
-    """Return the routes below a Jupyter server's base URL."""
+    """Return the routes below the base URL of a Jupyter server."""
     handlers: dict[str, type[PanelHandler]] = {
         "service": ServiceHandler,
         "submit": SubmitHandler,
         "templates": TemplatesHandler,
-        _SHELF: ShelfHandler,
-        f"{_SHELF}/{_ID}": EntityHandler,
+        _COLLECTION: CollectionHandler,
+        f"{_COLLECTION}/{_ID}": EntityHandler,
         f"packagings/{_ID}/log": LogHandler,
     }
     return [

@@ -1,4 +1,4 @@
-"""The API service as the panel's server asks it."""
+"""The client of the API service."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 BASE = "/api/v1"
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_SHOWN = 2000
+_MAX_MESSAGE = 2000
 _REFUSED = {
     401: (
-        "the API service doesn't accept the token",
-        "log in anew, or renew the token that JupyterLab is started with",
+        "the API service refuses the token",
+        "log in again, or renew the token of the Jupyter server",
     ),
-    403: ("the API service doesn't allow this", "the token may be for reading only; ask who runs the service"),
+    403: ("the API service does not allow this", "the token may be read-only; ask the administrator of the service"),
 }
 
 
 class Service:
-    """A client of the API service; finds the access anew for each request."""
+    """A client of the API service; it reads URL and token for each request."""
 
     def __init__(self, find_access: Callable[[], Access], transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Take how the access is found, and what carries the requests (httpx's own by default)."""
+        """Use a function that returns URL and token, and optionally a transport for httpx."""
         self._find_access = find_access
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, transport=transport)
 
     @property
     def url(self) -> str:
-        """The service's address; raises ServiceError where there is none."""
+        """The URL of the service; raises ServiceError if it is not configured."""
         return self._find_access().url
 
     async def ask(self, method: str, path: str, *, params: dict[str, str] | None = None, body: object = None) -> Any:  # noqa: ANN401  (JSON)
-        """Send a request below the API's base path and return the answer's JSON.
+        """Send a request below the API's base path and return the JSON of the response.
 
         Raises:
-            ServiceError: The service can't be reached, or refuses; with its own message.
+            ServiceError: The service is unreachable, or refuses the request; with its message.
         """
         async with self._answer(method, path, params=params, body=body, timeout=_TIMEOUT) as answer:
             await answer.aread()
@@ -54,23 +54,23 @@ class Service:
             return answer.json()
         except ValueError as error:
             raise ServiceError(
-                f"{answer.url} answered with something else than JSON", hint="is this the address of the API service?"
+                f"the response of {answer.url} is not JSON", hint="check that this is the URL of the API service"
             ) from error
 
     async def log(self, path: str, *, follow: bool) -> AsyncIterator[bytes]:
-        """Yield a log as it comes, till the packaging ends when it is followed.
+        """Yield a log as it is written; with `follow`, until the packaging ends.
 
         Raises:
-            ServiceError: The service can't be reached, or refuses; or the log breaks off.
+            ServiceError: The service is unreachable, refuses the request, or the stream breaks.
         """
-        timeout = httpx.Timeout(30.0, connect=10.0, read=None)  # a build may say nothing for a long time
+        timeout = httpx.Timeout(30.0, connect=10.0, read=None)  # a build may log nothing for a long time
         params = {"follow": "true" if follow else "false"}
         async with self._answer("GET", path, params=params, timeout=timeout) as answer:
             try:
                 async for chunk in answer.aiter_bytes():
                     yield chunk
             except httpx.HTTPError as error:
-                raise ServiceError(f"the log broke off: {error or type(error).__name__}") from error
+                raise ServiceError(f"the log stream broke: {error or type(error).__name__}") from error
 
     @asynccontextmanager
     async def _answer(
@@ -98,12 +98,12 @@ class Service:
             finally:
                 await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            # Only what the network said is passed on: httpx quotes a header that it can't send, and with it the token.
-            told = isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError)
-            reason = str(error) if told and str(error) else type(error).__name__
+            # Other messages are dropped: httpx quotes invalid headers, which contain the token.
+            is_safe = isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError)
+            reason = str(error) if is_safe and str(error) else type(error).__name__
             raise ServiceError(
-                f"the API service at {access.url} can't be reached: {reason}",
-                hint="is it running, and are its address and the token right?",
+                f"the API service at {access.url} is unreachable: {reason}",
+                hint="check that it runs, its URL and the token",
             ) from None
 
 
@@ -112,11 +112,11 @@ def _refusal(answer: httpx.Response) -> ServiceError:
         message = str(json.loads(answer.text)["message"])
     except (ValueError, KeyError, TypeError):
         message = " ".join(answer.text.split()) or answer.reason_phrase
-    message = message[:_SHOWN]
+    message = message[:_MAX_MESSAGE]
     if answer.status_code in _REFUSED:
         what, hint = _REFUSED[answer.status_code]
-        # JupyterLab takes these two codes for its own login's.
+        # JupyterLab interprets 401 and 403 as its own login errors.
         return ServiceError(f"{what}: {message}", hint=hint, status=502)
     if answer.is_client_error:
         return ServiceError(message, status=answer.status_code)
-    return ServiceError(f"the API service answered {answer.status_code}: {message}", hint="its own log says more")
+    return ServiceError(f"the API service answered {answer.status_code}: {message}", hint="see the log of the service")

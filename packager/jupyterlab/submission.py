@@ -1,4 +1,4 @@
-"""Submitting a YAML file: its entities are created, or edited where they exist."""
+"""Submission of a YAML file: creates its entities, or edits existing ones."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PATHS = {
     "PackagingIntegration": "/packaging/integration",
     "Connection": "/connection",
 }
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one document.
+    """The outcome of one document.
 
     Attributes:
-        number: Its place in the file, from 1 on.
-        done: `created`, `edited`, `refused`, or `not sent` for what comes after a refused one.
-        message: Why it was refused.
+        number: Its position in the file, from 1.
+        done: `created`, `edited`, `refused`, or `not sent` for a document after a refused one.
+        message: The reason of a refusal.
     """
 
     number: int
@@ -40,46 +40,48 @@ class Outcome:
     message: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as it's sent to the panel."""
+        """Return the outcome for the panel."""
         return asdict(self)
 
 
 def read_entities(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Read a file's documents as (kind, entity); secrets stay base64, as the API takes them.
+    """Read the documents of a file as (kind, entity); secrets stay base64, as the API expects them.
 
     Raises:
-        RequestError: It is no YAML, too large, or a document is no entity; lists every problem.
+        RequestError: The file is too large or not YAML, or a document is not an entity; lists every problem.
     """
-    if len(text) > MOST_BYTES:
-        raise RequestError(f"the file is larger than {MOST_BYTES >> 20} MB", hint="submit it in parts")
+    if len(text) > MAX_BYTES:
+        raise RequestError(f"the file is larger than {MAX_BYTES >> 20} MB", hint="submit it in parts")
     try:
         documents = [document for document in yaml.load_all(text, Loader=TreeLoader) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RequestError(f"{where}{getattr(error, 'problem', None) or 'it is no YAML'}") from error
+        raise RequestError(f"{where}{getattr(error, 'problem', None) or 'invalid YAML'}") from error
     entities, problems = [], []
     for number, document in enumerate(documents, start=1):
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind not in PATHS:
-            problems.append(f"document {number}: its kind is none of {', '.join(PATHS)}")
+            problems.append(f"document {number}: kind must be one of {', '.join(PATHS)}")
         elif not isinstance(document.get("id"), str) or not document["id"]:
-            problems.append(f"document {number}: a {kind} without an id")
+            problems.append(f"document {number}: the {kind} has no id")
         else:
             entities.append((str(kind), {key: value for key, value in document.items() if key != "kind"}))
     if problems:
-        raise RequestError.from_problems("the file can't be submitted", problems)
+        raise RequestError.from_problems("cannot submit the file", problems)
     if not entities:
-        raise RequestError("the file holds no document", hint=f"write one of the kinds {', '.join(PATHS)}")
+        raise RequestError(
+            "the file contains no document", hint=f"write an entity of one of the kinds {', '.join(PATHS)}"
+        )
     return entities
 
 
 async def submit(service: Service, text: str) -> list[Outcome]:
-    """Create or edit every entity of a file, in its order; the first one that is refused ends it.
+    """Create or edit the entities of a file in order, until the first refusal.
 
     Raises:
-        RequestError: The file can't be read as entities; nothing was sent.
-        ServiceError: The service can't be reached.
+        RequestError: The file is invalid; nothing was sent.
+        ServiceError: The service is unreachable.
     """
     outcomes: list[Outcome] = []
     refused = False
@@ -96,7 +98,7 @@ async def submit(service: Service, text: str) -> list[Outcome]:
 
 async def _apply(service: Service, path: str, entity: dict[str, Any]) -> str:
     try:
-        await service.ask("PUT", path, body=entity)  # first, as masked secrets are kept only of what is there
+        await service.ask("PUT", path, body=entity)  # first: only an edit accepts masked secrets
     except ServiceError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from packager import __version__
-from packager.kube.resources import QUANTITY, Resources
+from packager.kube.resources import ContainerResources
+from packager.models.resources import QUANTITY
 
 METADATA_ADDRESSES = ("169.254.169.254/32", "fd00:ec2::254/128")
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -130,8 +131,8 @@ class ApiValues(Section):
         description="The volume of the embedded database and of logs, ReadWriteOnce. With PostgreSQL each replica "
         "keeps its logs in an emptyDir of that size in its place.",
     )
-    resources: Resources = Field(
-        default=Resources(requests={"cpu": "200m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
+    resources: ContainerResources = Field(
+        default=ContainerResources(requests={"cpu": "200m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
         description="Of each replica.",
     )
     env: dict[str, str] = Field(

@@ -1,7 +1,7 @@
-"""The wire to a Kubernetes API server, through the official client; the only importer of it.
+"""HTTP requests to a Kubernetes API server; the only module that imports the official client.
 
-The library gives what is hard: kubeconfig, contexts, logins (tokens, certificates, programs of clouds), in-cluster
-accounts, proxies and TLS. Objects are plain mappings, sent as they were rendered.
+The client library handles kubeconfig, contexts, logins (tokens, certificates, credential plugins), in-cluster accounts,
+proxies and TLS. Objects are plain mappings, sent as they were rendered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -23,53 +23,47 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.kube_config import KubeConfigMerger
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from packager import __version__
-from packager.errors import ClusterError, ClusterUnreachableError, PackagerError
+from packager.errors import ClusterError, ClusterUnreachableError
 from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
-from packager.kube.cluster import Cluster
 from packager.kube.names import check_namespace
 from packager.logs.sanitize import sanitize
-from packager.system.process_tree import ending_children
+from packager.system.retries import RetryableError, RetryPolicy, read_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
-_TRIES = 4
+RETRIES = RetryPolicy(attempts=4)
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-# What reading a wrong kubeconfig ends in; RuntimeError: nobody's home.
-_WRONG = (*(ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, yaml.YAMLError),)
+# What the library raises for an invalid kubeconfig; RuntimeError: the user has no home directory.
+_INVALID_KUBECONFIG = (
+    *(ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, yaml.YAMLError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Which cluster is meant, as kubectl's options say it; all None: as kubectl would choose."""
+    """Which cluster to use, as kubectl's options select it; with nothing set, kubectl's default."""
 
     kubeconfig: Path | None = None
     context: str | None = None
     namespace: str | None = None
 
 
-class _Retryable(Exception):  # noqa: N818  (never leaves this module)
-    """A failure that may be over in a moment."""
+def open_client(access: Access, environ: Mapping[str, str], *, retries: RetryPolicy = RETRIES) -> tuple[Client, str]:
+    """Return a client for the cluster that kubectl would use, and the namespace.
 
-    def __init__(self, error: PackagerError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -> Cluster:
-    """Find the cluster as kubectl does: by the kubeconfig, else by the pod's own service account.
-
-    `pause` is the seconds before a transient failure is retried, doubled each time.
+    The cluster comes from the kubeconfig, else from the pod's own service account.
 
     Raises:
-        ClusterUnreachableError: There is no configuration, or it's wrong.
-        UsageError: The namespace is none.
+        ClusterUnreachableError: There is no configuration, or it is invalid.
+        UsageError: The namespace's name is invalid.
     """
     configuration: Any = Configuration()
     path = str(access.kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config")
@@ -82,26 +76,25 @@ def connect(access: Access, environ: Mapping[str, str], *, pause: float = 0.5) -
             own = _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
         else:
             path = os.pathsep.join(str(Path(part).expanduser()) for part in path.split(os.pathsep))
-            with ending_children():  # a login may be a program (`users[].user.exec`)
-                untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
+            untyped.load_kube_config(path, context=access.context or None, client_configuration=configuration)
             own = _namespace_of(path, access.context)
-    except _WRONG as error:
+    except _INVALID_KUBECONFIG as error:
         raise ClusterUnreachableError(
-            f"no cluster is configured by {path}: {sanitize(error)}",
-            hint="name a kubeconfig with --kubeconfig or KUBECONFIG, and one of its contexts with --context",
+            f"no cluster is configured in {path}: {sanitize(error)}",
+            hint="choose a kubeconfig with --kubeconfig or KUBECONFIG, and one of its contexts with --context",
         ) from error
     if "@" in urlsplit(configuration.host).netloc:
         raise ClusterUnreachableError(
-            f"the cluster's address in {path} holds a user or a password",
-            hint="write `server: https://HOST`, and the login under `users`",
+            f"the server URL in {path} contains a user name or password",
+            hint="write `server: https://HOST`, and the credentials under `users`",
         )
-    configuration.retries = False  # what may be tried again is decided here
+    configuration.retries = False  # retries are decided here
     namespace = check_namespace(access.namespace or own or "default")
-    return Cluster(Client(configuration, pause=pause), namespace)
+    return Client(configuration, retries), namespace
 
 
 def _namespace_of(path: str, context: str | None) -> str:
-    """Return the namespace of a context that could be loaded; the library's list of them wants a current one."""
+    """Return the namespace of a context; the library's own list of contexts fails without a current context."""
     merge: Any = KubeConfigMerger  # untyped
     merged = merge(path).config
     chosen = merged["contexts"].get_with_name(context or merged["current-context"])
@@ -109,67 +102,67 @@ def _namespace_of(path: str, context: str | None) -> str:
 
 
 class Client:
-    """Asks an API server, again where a moment later the answer may be another."""
+    """Sends requests to an API server, and retries what may succeed later."""
 
-    def __init__(self, configuration: Configuration, *, pause: float) -> None:
-        """Take how the server is reached."""
+    def __init__(self, configuration: Configuration, retries: RetryPolicy) -> None:
+        """Take the server's configuration."""
         self._api: Any = ApiClient(configuration)
         self._api.user_agent = f"packager/{__version__}"
         self._host = configuration.host
-        self._pause = pause
+        self._retries = retries
 
-    def ask(
+    def send(
         self, request: ApiRequest, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Return the status and the object of an answer.
+        """Send a request and return the status and the object of the response.
 
-        Asked again is what can't do a thing twice: reads, and what the server was too busy to take.
+        Only what cannot take effect twice is retried: reads, and requests that the server rejected as too many.
 
         Raises:
-            ClusterUnreachableError
-            ClusterError: The answer is none of an API server.
+            ClusterUnreachableError: The server is unreachable.
+            ClusterError: The response is not that of an API server.
         """
 
         def once() -> tuple[int, dict[str, Any]]:
             try:
-                with closing(self._send(request, query or {}, body, _READ_SECONDS)) as response:
-                    status, data = int(response.status), response.data
+                with closing(self._open(request, query or {}, body, _READ_SECONDS)) as response:
+                    status, data, headers = int(response.status), response.data, response.headers
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreachable(error) from error
             answer = _object(data)
             if status < HTTPStatus.MULTIPLE_CHOICES and not {"kind", "metadata"} & answer.keys():
-                unexpected = self._unexpected_response(request, answer)
-                raise _Retryable(unexpected) if request.method == "GET" else unexpected
+                unexpected = self._unexpected_response(answer)
+                raise RetryableError(unexpected) if request.method == "GET" else unexpected
             if is_retryable(status) and (request.method == "GET" or status == HTTPStatus.TOO_MANY_REQUESTS):
-                raise _Retryable(failure(request, status, answer))
+                raise RetryableError(failure(request, status, answer), retry_after=read_retry_after(headers))
             return status, answer
 
-        answered: tuple[int, dict[str, Any]] = self._again(once, unreachable=request.method == "GET")
-        return answered
+        return self._retry(once, request)
 
     def lines(
         self, request: ApiRequest, query: Mapping[str, str], *, read_seconds: float, allow_status: int = 0
     ) -> Iterator[str]:
-        """Give an answer's lines as they come; none at the status `allow_status`.
+        """Yield the lines of a response as they arrive; nothing for the status `allow_status`.
 
         Raises:
-            BrokenOffError: The connection broke, or no line came for `read_seconds`.
-            PackagerError: The server refused, or can't be reached from the first.
+            BrokenOffError: The connection broke, or no line arrived for `read_seconds`.
+            PackagerError: The server rejected the request or is unreachable.
         """
 
         def begin() -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
-            response = self._send(request, query, None, read_seconds)
+            response = self._open(request, query, None, read_seconds)
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             with closing(response):
                 answer = _object(response.data)
             if is_retryable(response.status):
-                raise _Retryable(failure(request, response.status, answer))
+                wait = read_retry_after(response.headers)
+                raise RetryableError(failure(request, response.status, answer), retry_after=wait)
             if response.status == allow_status:
                 return None
             raise failure(request, response.status, answer)
 
-        response = self._again(begin, unreachable=True)
+        response = self._retry(begin, request)
         if response is None:
             return
         with closing(response):
@@ -179,25 +172,28 @@ class Client:
                     *lines, held = (held + block).split(b"\n")
                     yield from (line.decode(errors="replace") for line in lines if line)
             except urllib3.exceptions.HTTPError as error:
-                log.debug("the connection about %s broke: %s", request.subject, error)
+                log.debug("the connection for %s broke: %s", request.subject, error)
                 raise BrokenOffError from error
             if held:
                 yield held.decode(errors="replace")
 
-    def _again(self, ask: Callable[[], Any], *, unreachable: bool) -> Any:  # noqa: ANN401  (what `ask` gives)
-        retryable = (_Retryable, ClusterUnreachableError) if unreachable else (_Retryable,)
-        retrying = Retrying(
-            retry=retry_if_exception_type(retryable),
-            stop=stop_after_attempt(_TRIES),
-            wait=wait_exponential(multiplier=self._pause, max=10),
-            reraise=True,
-        )
-        try:
-            return retrying(ask)
-        except _Retryable as passed:
-            raise passed.error from passed
+    def _retry(self, work: Callable[[], _T], request: ApiRequest) -> _T:
+        """Do the work with retries. An unreachable server is retried for reads only: a write may have taken effect."""
 
-    def _send(
+        def attempt() -> _T:
+            try:
+                return work()
+            except ClusterUnreachableError as error:
+                if error.retryable and request.method == "GET":
+                    raise RetryableError(error) from error.__cause__
+                raise
+
+        try:
+            return self._retries.call(attempt, request.permission)
+        except RetryableError as failed:
+            raise failed.error from failed.__cause__
+
+    def _open(
         self, request: ApiRequest, query: Mapping[str, str], body: Mapping[str, Any] | None, read_seconds: float
     ) -> Any:  # noqa: ANN401  (urllib3's response, untyped in the client)
         headers = {"Accept": "application/json"}
@@ -214,29 +210,28 @@ class Client:
         )
         try:
             return self._api.call_api(*words, _request_timeout=(_CONNECT_SECONDS, read_seconds)).response
-        except (urllib3.exceptions.HTTPError, ApiException) as error:  # the latter for a certificate it doesn't trust
+        except (urllib3.exceptions.HTTPError, ApiException) as error:  # ApiException: an untrusted certificate
             raise self._unreachable(error) from error
         except ValueError:
-            raise self._unsendable() from None  # its words hold the token
+            raise self._unsendable() from None  # its message contains the token
 
     def _unsendable(self) -> ClusterUnreachableError:
         return ClusterUnreachableError(
-            f"the login at the cluster {self._host} can't be sent: it holds what no HTTP header can",
-            hint="look for a line break or another odd character in the token of the kubeconfig",
+            f"the credentials for the cluster {self._host} contain characters that an HTTP header cannot",
+            hint="look for a line break or a non-ASCII character in the token of the kubeconfig",
         )
 
-    def _unexpected_response(self, request: ApiRequest, answer: Mapping[str, Any]) -> ClusterError:
+    def _unexpected_response(self, answer: Mapping[str, Any]) -> ClusterError:
         return ClusterError(
-            f"what answers at {self._host} for the {request.subject} is no Kubernetes: "
-            f"{sanitize(answer.get('message'))}",
-            hint="a proxy or a login page may stand before the cluster: check the kubeconfig's server and the proxy",
+            f"{self._host} is not a Kubernetes API server: {sanitize(answer.get('message'))}",
+            hint="a proxy or a login page may have answered: check the kubeconfig's server and the proxy",
             retryable=True,
         )
 
     def _unreachable(self, error: Exception) -> ClusterUnreachableError:
         cause = error.reason if isinstance(error, ApiException) else error
         return ClusterUnreachableError(
-            f"the cluster at {self._host} can't be reached: {cause}",
+            f"cannot reach the cluster at {self._host}: {sanitize(cause)}",
             hint="check the context, the network and the proxy",
             retryable=True,
         )

@@ -10,24 +10,37 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from packager.kube.api_errors import ApiRequest, BrokenOffError, failure, is_retryable
+from packager.kube.client import RETRIES, Access, Client, open_client
 from packager.kube.names import PODS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from packager.kube.client import Client
+    from packager.system.retries import RetryPolicy
+
+__all__ = ["Access", "Cluster", "connect"]
 
 log = logging.getLogger(__name__)
 
-PAGE = 50  # objects in one answer: a Job with its document and results takes some 10 kB
-_GRACE_SECONDS = 5.0  # an API server ends a watch by itself when its time is over
+PAGE = 50  # objects per response: a Job with its document and results takes about 10 kB
+_GRACE_SECONDS = 5.0  # added to a watch's own timeout, at which the API server ends it
+
+
+def connect(access: Access, environ: Mapping[str, str], *, retries: RetryPolicy = RETRIES) -> Cluster:
+    """Connect to the cluster that kubectl would use.
+
+    Raises:
+        ClusterUnreachableError: No cluster is configured, or the configuration is invalid.
+        UsageError: The namespace's name is invalid.
+    """
+    return Cluster(*open_client(access, environ, retries=retries))
 
 
 class Cluster:
     """One namespace of a cluster."""
 
     def __init__(self, client: Client, namespace: str) -> None:
-        """Speak through `client` about a namespace."""
+        """Work in a namespace through `client`."""
         self.namespace = namespace
         self._client = client
 
@@ -40,7 +53,7 @@ class Cluster:
         return self._answer(self._request("GET", kind, name))
 
     def create(self, kind: Kind, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Create an object and return it as the cluster has it; a `dry_run` only asks whether it would take it.
+        """Create an object and return it as the cluster stored it; a `dry_run` only validates it.
 
         Raises:
             EntityExistsError, RequestError, ClusterError
@@ -65,7 +78,7 @@ class Cluster:
         return self._answer(self._request("PATCH", kind, name), body=body)
 
     def delete(self, kind: Kind, name: str, *, uid: str = "", propagation: str = "Background") -> None:
-        """Delete an object, only the one of that uid when it's given, and what it owns.
+        """Delete an object and what it owns; with `uid`, only if it has this UID.
 
         Raises:
             EntityNotFoundError, ClusterError
@@ -76,9 +89,9 @@ class Cluster:
         self._answer(self._request("DELETE", kind, name), body=options)
 
     def pages(self, kind: Kind, *, labels: str = "", fields: str = "") -> Iterator[tuple[list[dict[str, Any]], str]]:
-        """List objects a page at a time, each page with the list's resource version.
+        """Yield the objects page by page, each page with the list's resource version.
 
-        A list that took so long that its beginning has expired (410) goes on from where it was with newer objects.
+        When the continue token has expired (410), the list continues from the same position with newer objects.
 
         Raises:
             ClusterError
@@ -87,7 +100,7 @@ class Cluster:
         token = ""
         while True:
             request = self._request("GET", kind)
-            status, answer = self._client.ask(request, query={**selectors, "continue": token})
+            status, answer = self._client.send(request, query={**selectors, "continue": token})
             if status == HTTPStatus.GONE and token and (newer := (answer.get("metadata") or {}).get("continue")):
                 token = newer
                 continue
@@ -100,21 +113,21 @@ class Cluster:
                 return
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> tuple[list[dict[str, Any]], str]:
-        """List objects whose number is small by their nature, with the list's resource version."""
+        """Return all objects, for kinds of which there are few, with the list's resource version."""
         items: list[dict[str, Any]] = []
         version = ""
-        for page, version in self.pages(kind, labels=labels, fields=fields):  # noqa: B007  (the last one's)
+        for page, version in self.pages(kind, labels=labels, fields=fields):  # noqa: B007  (the version of the last page)
             items += page
         return items, version
 
     def watch(
         self, kind: Kind, *, labels: str = "", fields: str = "", version: str = "", seconds: float
     ) -> Iterator[dict[str, Any]]:
-        """Give the changes since a resource version, each `{"type", "object"}`, for about that many seconds.
+        """Yield the changes since a resource version, each `{"type", "object"}`, for about that many seconds.
 
-        It just ends when the time is over, when the connection breaks and when the version is too old (410): who
-        watches then lists anew, so nothing is missed. It ends as well at a line that is no event, such as half of one
-        from a proxy that closes the stream.
+        The watch ends without an error when the time is over, when the connection breaks, when the version is too old
+        (410), and at an invalid event, such as half a line from a proxy that closed the stream. The caller lists the
+        objects again then, so no change is missed.
 
         Raises:
             ClusterAccessError, ClusterUnreachableError, ClusterError
@@ -128,7 +141,7 @@ class Cluster:
             for line in lines:
                 event = _event(line)
                 if event is None:
-                    log.debug("the watch on %s gave no event: %.200s", request.subject, line)
+                    log.debug("the watch on %s returned an invalid event: %.200s", request.subject, line)
                     return
                 if event.get("type") != "ERROR":
                     yield event
@@ -141,12 +154,12 @@ class Cluster:
                 return
 
     def log_lines(self, pod: str, container: str, *, follow: bool, since: str = "", seconds: float) -> Iterator[str]:
-        """Give a container's log line by line, each with its time before it.
+        """Yield the lines of a container's log, each with a leading timestamp.
 
         Raises:
-            BrokenOffError: It broke off, or no line came for `seconds`; there may be more.
-            EntityNotFoundError: There is no such pod any more.
-            RequestError: It hasn't started yet.
+            BrokenOffError: The connection broke, or no line arrived for `seconds`; the log may be longer.
+            EntityNotFoundError: The pod does not exist.
+            RequestError: The container has not started yet.
             ClusterError
         """
         request = self._request("GET", PODS, pod, "log")
@@ -159,7 +172,7 @@ class Cluster:
     def _answer(
         self, request: ApiRequest, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        status, answer = self._client.ask(request, query=query, body=body)
+        status, answer = self._client.send(request, query=query, body=body)
         if status >= HTTPStatus.MULTIPLE_CHOICES:
             raise failure(request, status, answer)
         return answer

@@ -11,7 +11,7 @@ import binascii
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from packager.errors import ClusterError, RequestError
 from packager.kube.job import plain
@@ -66,7 +66,10 @@ def connection_of(secret: Mapping[str, Any]) -> Connection:
     entity_id = (secret["metadata"].get("labels") or {}).get(ID, "")
     try:
         spec = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
-        return Connection.model_validate({"id": entity_id, "spec": spec})
+        vital = (
+            {"vital": TypeAdapter(bool).validate_python(spec["vital"])} if "vital" in spec else {}
+        )  # text in a Secret
+        return Connection.model_validate({"id": entity_id, "spec": {**spec, **vital}})
     except ValidationError as error:
         raise _broken(f"Secret {name!r}", "connection", "; ".join(describe(error))) from error
     except (binascii.Error, UnicodeDecodeError) as error:

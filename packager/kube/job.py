@@ -25,7 +25,6 @@ from packager.kube.names import (
     secret_name,
 )
 from packager.kube.resources import container_resources
-from packager.kube.security import security
 
 if TYPE_CHECKING:
     from packager.kube.job_settings import EngineOfJobs, JobSettings
@@ -44,6 +43,9 @@ RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
 _FIRST_OF_OTHERS = 60  # from here on: codes of what talks to a cluster, of the service, and of signals
 _OWN_CONDA = "dockerfileAddCondaInstallation"
 _NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
+# What Kaniko needs to unpack a base image over its root and to run steps in it, measured; nothing more.
+KANIKO_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETFCAP", "KILL")
+OCI_USER = 10001
 _KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget
 
 
@@ -272,3 +274,46 @@ def _model_in_claim(request: JobRequest) -> PurePosixPath | None:
             hint="write the archive's path in it, such as wine-1.0.zip",
         )
     return MODEL_FOLDER / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """The two `securityContext`s of a pod with one container."""
+
+    pod: dict[str, Any]
+    container: dict[str, Any]
+
+
+def security(engine: EngineOfJobs) -> Security:
+    """Return the contexts for an engine.
+
+    kaniko passes the Pod Security level "baseline" of Kubernetes, oci the level "restricted", complete
+    (kubernetes.io/docs/concepts/security/pod-security-standards).
+    """
+    seccomp = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if engine == "kaniko":
+        return Security(
+            pod={"runAsUser": 0, "runAsGroup": 0, **seccomp},
+            container={
+                "privileged": False,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"], "add": list(KANIKO_CAPABILITIES)},
+            },
+        )
+    return Security(
+        # fsGroup: the Secret's file and the volumes are readable for the user.
+        pod={
+            "runAsNonRoot": True,
+            "runAsUser": OCI_USER,
+            "runAsGroup": OCI_USER,
+            "fsGroup": OCI_USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            **seccomp,
+        },
+        container={
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    )

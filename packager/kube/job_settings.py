@@ -10,8 +10,9 @@ from pydantic.alias_generators import to_camel
 
 from packager import __version__
 from packager.errors import UsageError
-from packager.kube.resources import QUANTITY, Resources
+from packager.kube.resources import ContainerResources
 from packager.models.documents import describe
+from packager.models.resources import QUANTITY
 
 EngineOfJobs = Literal["kaniko", "oci"]
 
@@ -38,8 +39,8 @@ class JobSettings(BaseModel):
     service_account_name: str = Field(
         default="", description="The pods' service account; it needs no permission in the cluster."
     )
-    resources: Resources = Field(
-        default=Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "4Gi"}),
+    resources: ContainerResources = Field(
+        default=ContainerResources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "4Gi"}),
         description="For packagings that name none.",
     )
     gpu_resource: str = Field(default="nvidia.com/gpu", description="What `gpu` in a packaging's resources means.")

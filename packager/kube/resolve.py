@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from packager.errors import RequestError
-from packager.kube.resources import resource_problems
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
 from packager.models.manifest import ModelSection
@@ -48,8 +47,8 @@ class FileShelf:
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
         """Return the files' integration, else the documented one."""
-        integration_type = INTEGRATION_TYPES.get(integration_id)
-        own = integration_document(integration_type, self._settings.image) if integration_type else None
+        application = INTEGRATION_TYPES.get(integration_id)
+        own = integration_document(application, self._settings.image) if application else None
         found = self._documents.integrations.get(integration_id)
         return found or (PackagingIntegration.model_validate(own) if own else None)
 
@@ -75,7 +74,7 @@ def resolve(packaging: ModelPackaging, store: EntityStore, settings: JobSettings
     names = {schema.name: schema.default for schema in integration.spec.integration_schema.targets if schema.default}
     names |= {target.name: target.connection_name for target in spec.targets}
     problems = [] if spec.artifact_name else ["spec.artifactName is empty: name the model's archive"]
-    problems += resource_problems(spec.resources)
+    problems += [f"spec.{problem}" for problem in spec.resources.problems()] if spec.resources else []
     targets = [_target(name, connection, store, problems) for name, connection in names.items()]
     holder_name = spec.output_connection or ("" if settings.model_claim else settings.output_connection)
     holder = store.connection(holder_name) if holder_name else None

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from packager.kube.job import MANIFEST_FILE, PACKAGING_FOLDER, PROGRAM, RETRIED_CODES, WORK_FOLDER, environment
+from packager.kube.job import (
+    MANIFEST_FILE,
+    PACKAGING_FOLDER,
+    PROGRAM,
+    RETRIED_CODES,
+    WORK_FOLDER,
+    environment,
+    security,
+)
 from packager.kube.job_settings import EngineOfJobs, JobSettings
 from packager.kube.names import COMMON_LABELS, ENTITY
 from packager.kube.resources import container_resources
-from packager.kube.security import security
 
 _RESULTS = {
     "image": "The image by its tag.",
@@ -58,7 +65,7 @@ def _argo_step(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
         "volumes": _volumes(settings, f"{{{{inputs.parameters.{_SECRET}}}}}"),
         "container": {
             **_step(settings, engine, str(_ARGO_RESULTS)),
-            "resources": container_resources({}, settings),
+            "resources": container_resources(None, settings),
             "securityContext": contexts.container,
         },
     }
@@ -88,7 +95,7 @@ def _tekton_task(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
                     **_step(settings, engine, _TEKTON_RESULTS),
                     "name": "package",
                     "timeout": f"{settings.active_deadline_seconds}s",
-                    "computeResources": container_resources({}, settings),
+                    "computeResources": container_resources(None, settings),
                     "securityContext": {**own, **contexts.container},
                 }
             ],

@@ -11,9 +11,9 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from packager.logs.progress import LogFormat
 from packager.logs.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("packager")
 _SECONDS_BETWEEN_LINES = 10.0
-
-
-class LogFormat(str, Enum):
-    """How the log is written; `auto` is bars at a terminal and plain lines elsewhere."""
-
-    auto = "auto"
-    plain = "plain"
-    json = "json"
 
 
 def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) -> Reporter:

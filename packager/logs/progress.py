@@ -1,13 +1,22 @@
-"""What a stage tells about its progress, without knowing who listens."""
+"""How progress is reported: the formats of the log, and the interface that stages report to."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+
+class LogFormat(str, Enum):
+    """How the log is written; `auto` is bars at a terminal and plain lines elsewhere."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
 
 
 class Reporter(Protocol):

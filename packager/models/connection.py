@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import re
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StrictBool, field_validator
 
 from packager.models.entity import Entity
 
 SECRET_FIELDS = ("password", "keyID", "keySecret", "publicKey")
-MASK = "*****"  # what is shown in a secret's place
+MASK = "*****"  # shown instead of a secret
 REGISTRY_TYPES = ("docker", "ecr")
-_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")  # what no header, file name or environment can hold
+_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")  # invalid in headers, file names and environment variables
 
 
 def _check_text(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if isinstance(text, str) and _UNSENDABLE.search(text):
-        raise ValueError("holds a NUL character or half a surrogate pair, which is no text that can be sent")
+        raise ValueError("contains a NUL character or an unpaired surrogate")
     return value
 
 
-class ConnectionSpec(Entity):
-    """What a connection's `spec` holds; secrets are in clear here and can't be printed."""
+class ConnectionFields(Entity):
+    """The fields of a connection's `spec` that are not secret."""
 
     type: str
     uri: str = ""
     username: str = ""
-    password: SecretStr = SecretStr("")
-    key_id: SecretStr = Field(default=SecretStr(""), alias="keyID")
-    key_secret: SecretStr = SecretStr("")
-    public_key: SecretStr = SecretStr("")
     region: str = ""
     role: str = ""
     reference: str = ""
     description: str = ""
     web_ui_link: str = Field(default="", alias="webUILink")
-    vital: bool = False
+    vital: StrictBool = Field(default=False, description="Protect the connection from deletion.")
 
     _text = field_validator("*")(_check_text)
 
+
+class ConnectionSpec(ConnectionFields):
+    """The `spec` of a connection; its secrets are in clear and excluded from every printed form."""
+
+    password: SecretStr = SecretStr("")
+    key_id: SecretStr = Field(default=SecretStr(""), alias="keyID")
+    key_secret: SecretStr = SecretStr("")
+    public_key: SecretStr = SecretStr("")
+
     def masked(self) -> list[str]:
-        """Return the names of the secret fields that hold the mask, as connections are shown, and no secret."""
+        """Return the names of the secret fields that hold the mask instead of a secret."""
         named = {info.alias or name: getattr(self, name) for name, info in type(self).model_fields.items()}
         return [name for name in SECRET_FIELDS if named[name].get_secret_value() == MASK]
 

@@ -1,13 +1,19 @@
-"""What every entity of the platform shares."""
+"""The base class of the platform's entities."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 
 class Entity(BaseModel):
-    """What all entities of the platform share: camelCase keys, null for absent, unknown keys ignored."""
+    """An entity or a part of one: camelCase keys, null means absent, unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
@@ -17,3 +23,15 @@ class Entity(BaseModel):
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if item is not None}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Allow null for every optional key of an input, as clients write it."""
+        schema = handler(core_schema)
+        resolved = handler.resolve_ref_schema(schema)
+        if handler.mode == "validation":
+            required = resolved.get("required", ())
+            for name, field in resolved.get("properties", {}).items():
+                if name not in required:
+                    resolved["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+        return schema

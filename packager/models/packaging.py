@@ -1,36 +1,34 @@
-"""The packaging manifest that the platform hands us (`mp.json`, "K8sPackager"), and the entities in it.
-
-Keys are camelCase; absent and null mean the same; unknown keys are ignored, because the platform adds fields.
-"""
+"""The packaging manifest that the platform provides (`mp.json`, "K8sPackager"), and the entities in it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from packager.models.connection import Connection
 from packager.models.entity import Entity
+from packager.models.resources import Resources
 
 
 class TargetName(Entity):
-    """A target of a packaging: which connection serves it."""
+    """A target of a packaging and the connection that serves it."""
 
     name: str
     connection_name: str = ""
 
 
 class PackagingSpec(Entity):
-    """What the data scientist wrote."""
+    """The user's part of a packaging."""
 
-    integration_name: str = ""
-    artifact_name: str = ""
-    image: str = ""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    integration_name: str = Field(default="", description="Integration ID, such as docker-rest.")
+    artifact_name: str = Field(default="", description="Archive of the trained model.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Arguments, by the integration's schema.")
     targets: tuple[TargetName, ...] = ()
-    resources: dict[str, Any] = Field(default_factory=dict)
+    image: str = Field(default="", description="Image of the packager. Default: the integration's.")
+    resources: Resources | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)
-    output_connection: str = ""
+    output_connection: str = Field(default="", description="Connection of the store that holds the archive.")
 
 
 class ModelPackaging(Entity):
@@ -44,9 +42,9 @@ class TargetSchema(Entity):
     """A target that an integration offers."""
 
     name: str
-    connection_types: tuple[str, ...] = ()
-    required: bool = False
-    default: str = ""
+    connection_types: tuple[str, ...] = Field(default=(), description="Allowed connection types. Empty: any.")
+    required: StrictBool = False
+    default: str = Field(default="", description="Connection for packagings that name none.")
 
 
 class Parameter(Entity):
@@ -71,18 +69,18 @@ class ArgumentsSchema(Entity):
 
 
 class IntegrationSchema(Entity):
-    """What an integration lets a packaging say."""
+    """The targets and arguments of an integration."""
 
     targets: tuple[TargetSchema, ...] = ()
     arguments: ArgumentsSchema = ArgumentsSchema()
 
 
 class IntegrationSpec(Entity):
-    """How an integration is started, and its schema."""
+    """The entry point of an integration, and its schema."""
 
-    entrypoint: str = ""
-    default_image: str = ""
-    privileged: bool = False
+    entrypoint: str = Field(default="", description="Program in the packager's image.")
+    default_image: str = Field(default="", description="Image of the packager.")
+    privileged: StrictBool = False
     integration_schema: IntegrationSchema = Field(default=IntegrationSchema(), alias="schema")
 
 

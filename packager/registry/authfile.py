@@ -6,6 +6,8 @@ import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager.errors import DiskFullError, RequestError, UsageError, is_disk_full
@@ -13,12 +15,10 @@ from packager.registry.credential_helpers import ask_helpers
 from packager.registry.credential_refresh import Clock, CredentialRefresher, Source
 from packager.registry.credentials import Credential, docker_credential
 from packager.registry.docker_config import CORRECT_IT, DockerConfig
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from packager.models.connection import Connection
     from packager.models.reference import Reference
@@ -90,8 +90,8 @@ def open_auth_file(
     context.learn(user.secrets())
     _report_broken_entries(user, set(context.hosts) - connected)
     sources = [_source(connection, context) for connection in (push, None if pull == push else pull)]
-    with private_folder("auth-", workspace) as folder:
-        path = folder / "config.json"
+    with TemporaryDirectory(prefix="auth-", dir=workspace, ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "config.json")
 
         def publish(logins: Sequence[Credential | None]) -> None:
             held = _with_base(logins, context.base)

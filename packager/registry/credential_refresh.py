@@ -10,7 +10,6 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from packager.errors import PackagerError
-from packager.system.signals import deferred_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,12 +85,11 @@ class CredentialRefresher:
                 self._thread.start()
             yield
         finally:
-            with deferred_stop():
-                self._stopped.set()
-                with self._publishing:
-                    pass  # what is being published is done
-                if self._thread.is_alive():
-                    self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer, and is then left to itself
+            self._stopped.set()
+            with self._publishing:
+                pass  # what is being published is done
+            if self._thread.is_alive():
+                self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer, and is then left to itself
 
     def _keep_fresh(self) -> None:
         while not self._clock.wait(self._stopped, self._seconds_to_wait()):

@@ -1,6 +1,6 @@
 """The program inside the images: `python /opt/odahu/runtime rest|cli ...`.
 
-This file alone can be read by any Python 3, so that one that is too old gets a sentence and not a SyntaxError.
+Any Python 3 can read this file, so that one that is too old gets a message and not a SyntaxError.
 """
 
 import importlib.util
@@ -11,12 +11,12 @@ OLDEST = (3, 8)
 
 
 def main() -> int:
-    """Load the runtime out of the model's sight, then run what the arguments say. The README tells the rule."""
+    """Load the runtime so that the model can't see it (README, "Whose packages are whose"), then run the command."""
     if sys.version_info[:2] < OLDEST:
         sys.stderr.write("The serving runtime needs Python 3.8 or later; this is %d.%d.\n" % sys.version_info[:2])
         return 1
     here = os.path.dirname(os.path.abspath(__file__))
-    # Python put this folder before everything that the model has.
+    # Python has put this folder before those of the model.
     if sys.path and os.path.abspath(sys.path[0]) == here:
         del sys.path[0]
     spec = importlib.util.spec_from_file_location("isolation", os.path.join(here, "odahu_runtime", "isolation.py"))

@@ -1,15 +1,13 @@
-"""The workspace of a run, and the opened model."""
+"""The model of a run, fetched where that is needed, and opened."""
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager.errors import ArtifactError, DiskFullError, UsageError, is_disk_full
+from packager.errors import ArtifactError
 from packager.sources.artifact import Artifact, ArtifactLimits, open_artifact
-from packager.system.signals import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,12 +27,12 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
     reporter: Reporter,
     lazy: bool = True,
 ) -> Iterator[Artifact]:
-    """Download a remote model, and open it for the block; with `lazy`, large files stay in its zip.
+    """Fetch a model if it's not on this machine, and open it for the block; with `lazy`, large files stay in its zip.
 
     Raises:
-        ArtifactError, ManifestError, DependenciesError: The model is missing or invalid.
-        StorageError, RequestError: The download failed.
-        DiskFullError: The disk is full.
+        ArtifactError, ManifestError, DependenciesError: It is missing or wrong.
+        StorageError, RequestError: It can't be fetched.
+        DiskFullError: There is no room for it.
     """
     with ExitStack() as stack:
         with reporter.stage(f"Reading the model {model}"):
@@ -46,7 +44,7 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
             limits = ArtifactLimits.from_settings(settings)
             artifact = open_artifact(path, work, limits=limits, reporter=reporter, lazy=lazy)
         if not artifact.packed:
-            stack.close()  # the downloaded zip is no longer needed
+            stack.close()  # nothing is read from the fetched zip any more
         yield artifact
 
 
@@ -54,7 +52,7 @@ def opened_model(  # noqa: PLR0913  (a stage's inputs)
 def _fetched(
     model: RemoteModel, work: Path, *, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[Path]:
-    from packager.sources.stores.download import fetched  # noqa: PLC0415  (slow to import)
+    from packager.sources.stores.download import fetched  # noqa: PLC0415  (the stores' libraries take long to import)
 
     with fetched(model, work, settings=settings, environ=environ, reporter=reporter) as path, _named(model, path):
         yield path
@@ -62,7 +60,7 @@ def _fetched(
 
 @contextmanager
 def _named(model: RemoteModel, path: Path) -> Iterator[None]:
-    """Replace the downloaded file's name by the user's model in errors of the archive."""
+    """Let errors in the archive name the model that the user gave, not the file that it was fetched into."""
     try:
         yield
     except ArtifactError as error:
@@ -72,28 +70,6 @@ def _named(model: RemoteModel, path: Path) -> Iterator[None]:
         if message == error.message:
             raise
         what = "the server may have answered with a login or error page" if model.is_web else "look at the object there"
-        raise ArtifactError(message, hint=f"check that it is the complete zip of a trained model: {what}") from error
-
-
-@contextmanager
-def workspace(settings: Settings) -> Iterator[Path]:
-    """Create a private temporary folder for the block.
-
-    Raises:
-        DiskFullError: The disk is full.
-        UsageError: Its parent folder can't be used.
-    """
-    below = settings.work_dir or Path(tempfile.gettempdir())
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(private_folder("packager-", below))
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFullError(
-                    f"no space left in {below}", hint="set PACKAGER_WORK_DIR to a folder on a larger disk"
-                ) from error
-            raise UsageError(
-                f"cannot create a temporary folder in {below}: {error.strerror}",
-                hint="set PACKAGER_WORK_DIR to a writable folder",
-            ) from error
-        yield folder
+        raise ArtifactError(
+            message, hint=f"check that the zip of a trained model is there, and whole: {what}"
+        ) from error

@@ -1,1 +1,1 @@
-"""The operating system: processes, signals, proxies."""
+"""The operating system: processes, signals, folders, proxies."""

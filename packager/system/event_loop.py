@@ -37,18 +37,6 @@ class FutureLoop(asyncio.SelectorEventLoop):
             handle.cancel()
             return handle
 
-    _is_whole = False
-
-    def __init__(self) -> None:
-        """Make an open loop."""
-        super().__init__()
-        self._is_whole = True
-
-    def __del__(self) -> None:
-        """Let go of a loop; of one that a stop left half made in silence."""
-        if self._is_whole:
-            super().__del__()
-
     def end(self) -> None:
         """Call off what is still under way, wait until it has ended, and close."""
         try:

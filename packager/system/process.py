@@ -1,12 +1,12 @@
 """The only place that starts processes.
 
-A command runs in a session of its own. While it runs, this process is a child subreaper, so that whatever a command
-leaves behind, even what has left its process group, becomes our child and can be found and ended. What is detached
-lives on without us.
+A command leads a session of its own. What leaves its process group is ended by the outer process (`packager.launcher`).
+What is detached lives on without us.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -16,19 +16,15 @@ import signal
 import subprocess
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from packager.errors import ToolMissingError
-from packager.system.process_tree import Family, children, dying_with_parent, subreaper
-from packager.system.signals import deferred_stop, raise_pending_stop, stop_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-__all__ = ["Completed", "OutOfBoundsError", "Runner", "run_command", "start_detached", "stop_signals"]
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +32,8 @@ HELD = 3  # the descriptor of the file that a detached program holds
 _MOST_LINES = 200
 _MOST_CHARACTERS = 4000
 _POLL_SECONDS = 0.1
-_REAP_SECONDS = 1.0
 _DRAIN_SECONDS = 1.0  # how long what is in the pipes is read when the command has ended but others hold them open
-_LEFTOVER_GRACE = 2.0  # the most that processes get which a command left behind when it ended by itself
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4  # linux/prctl.h
 _NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
 _INSTALL = {
     "buildah": "install Buildah (`apt-get install buildah`, `dnf install buildah`)",
@@ -113,30 +108,23 @@ def run_command(  # noqa: PLR0913  (the Runner's parameters, and the grace that 
     Raises:
         ToolMissingError: There is no such program.
         OutOfBoundsError: It ran longer or wrote more than it may.
-        BaseException: Whatever interrupted us, after every process of the command was ended and reaped.
+        BaseException: Whatever interrupted us, after the command's process group was ended.
     """
     log.debug("$ %s", shlex.join(argv))
     lines = _Lines(on_line)
-    bounds = _Bounds(seconds=seconds, most=most)
-    process: subprocess.Popen[bytes] | None = None
-    with subreaper():
-        strangers = children()
-        try:
-            with deferred_stop():
-                process = _start(argv, env=env, cwd=cwd, capture=capture, text=text, confine=confine)
-                family = Family(process.pid, strangers=strangers)
-            raise_pending_stop()
-            stdout = _pump(process, family, lines, bounds)
-        except BaseException:
-            if process is not None:
-                family.end(grace, process.poll)
-            raise
-        finally:
-            for pipe in (process.stdout, process.stderr) if process is not None else ():
-                if pipe is not None:
-                    pipe.close()
-        family.end(min(grace, _LEFTOVER_GRACE), process.poll)
-        raise_pending_stop()
+    process = _start(argv, env=env, cwd=cwd, capture=capture, text=text, confine=confine)
+    try:
+        stdout = _pump(process, lines, _Bounds(seconds=seconds, most=most))
+    except BaseException:
+        _signal_group(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+        raise
+    finally:
+        _signal_group(process, signal.SIGKILL)  # and what it has left of its group
+        process.wait()
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
     log.debug("%s exited with %d", argv[0], process.returncode)
     return Completed(
         argv=tuple(argv),
@@ -180,13 +168,6 @@ def _start(  # noqa: PLR0913  (those of run_command)
     text: str,
     confine: Callable[[], None] | None,
 ) -> subprocess.Popen[bytes]:
-    die_with_parent = dying_with_parent()
-
-    def prepare() -> None:
-        if confine is not None:
-            confine()
-        die_with_parent()
-
     try:
         process = subprocess.Popen(  # noqa: S603  (a list, never a shell)
             list(argv),
@@ -196,7 +177,7 @@ def _start(  # noqa: PLR0913  (those of run_command)
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if capture else subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509  (takes no lock: safe with threads)
+            preexec_fn=confine,  # noqa: PLW1509  (makes system calls alone: safe with threads)
         )
     except OSError as error:
         if error.errno not in _NO_SUCH_PROGRAM or (cwd is not None and not cwd.is_dir()):
@@ -212,7 +193,12 @@ def _start(  # noqa: PLR0913  (those of run_command)
     return process
 
 
-def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines, bounds: _Bounds) -> bytes:
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _pump(process: subprocess.Popen[bytes], lines: _Lines, bounds: _Bounds) -> bytes:
     """Read the pipes until the process has ended; return its standard output where that is captured."""
     captured = bytearray()
     with selectors.DefaultSelector() as selector:
@@ -221,7 +207,6 @@ def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines, bound
             selector.register(process.stdout, selectors.EVENT_READ, take)
         if process.stderr is not None:
             selector.register(process.stderr, selectors.EVENT_READ, lines.feed)
-        reap_at = time.monotonic() + _REAP_SECONDS
         ended_at: float | None = None
         while process.poll() is None or selector.get_map():
             if not selector.get_map():
@@ -237,9 +222,6 @@ def _pump(process: subprocess.Popen[bytes], family: Family, lines: _Lines, bound
             bounds.check(len(captured))
             if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
                 break  # a process that it left behind holds the pipe open
-            if now > reap_at:
-                family.living()
-                reap_at = now + _REAP_SECONDS
             if ended_at is None and process.poll() is not None:
                 ended_at = now
     lines.flush()
@@ -292,3 +274,18 @@ class _Lines:
     def _hold(self, data: bytes) -> None:
         most = 4 * (_MOST_CHARACTERS + 1)  # a character has at most four bytes
         self._held += data[: max(0, most - len(self._held))]
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """Keep our memory and our environment from other processes of our user, for the block (prctl(2), PR_SET_DUMPABLE).
+
+    Programs that we start meanwhile are readable as always. Root with CAP_SYS_PTRACE is not kept out.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    before = prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TINY_BASE = "localhost/tiny-base:1"
 # What takes minutes is begun first: with a file to a process, the last one to end would be alone for as long.
 _LONGEST = (
+    "test_tutorials",
     "test_packaging",
     "test_kaniko_job",
     "test_oci",

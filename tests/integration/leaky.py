@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager import pipeline, start
+from packager import launcher, pipeline
 from packager.image import planner
 from packager.result import PackagingResult
 from packager.system.process import run_command
@@ -76,4 +76,4 @@ def to_dict(self: PackagingResult) -> dict[str, str]:
 
 setattr(pipeline, "make_plan", make_plan)  # noqa: B010  (it is that module's only by import)
 setattr(PackagingResult, "to_dict", to_dict)  # noqa: B010
-start.main()
+launcher.main()

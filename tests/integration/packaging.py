@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tests.integration.proc import processes_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.integration.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +89,10 @@ class PackagingHarness:
         words = ["run", str(self.model), "mp.json", "--results-dir", str(self.results)]
         return [*words, "--termination-log", str(self.termination_log)]
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
         self.work.mkdir(exist_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "packager", *words],
+            [*prefix, sys.executable, "-m", "packager", *words],
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -119,9 +121,9 @@ class PackagingHarness:
 
     def assert_clean(self) -> None:
         assert list(self.work.iterdir()) == []
+        assert list(self.processes()) == []
         containers = self.buildah("containers", "--noheading", "--format", "{{.ContainerName}} of {{.ImageName}}")
         assert not containers, containers
-        assert list(self.processes()) == []
 
     def processes(self) -> list[int]:
         """The processes that were started for this harness, by the folder in their environment."""

@@ -17,8 +17,7 @@ import httpx
 
 from packager.api.entities import NewIntegration, NewPackaging
 from packager.api.executors.local import LocalExecutor, LocalSettings
-from packager.api.executors.run_processes import MARK
-from packager.api.store.database import open_store
+from packager.api.store import open_store
 from packager.api.store.encryption import make_key_file, read_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.models.integrations import INTEGRATION_TYPES
@@ -31,7 +30,7 @@ from tests.integration.registry import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from packager.models.connection import Connection
     from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
@@ -45,7 +44,7 @@ class Place:
     models: Path
     environ: dict[str, str]
     database: str = ""
-    most_running: int = 6
+    max_running: int = 6
     lease: timedelta = timedelta(seconds=5)
     settings: dict[str, str] = field(default_factory=dict)
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -68,15 +67,15 @@ class Place:
     def open_store(self) -> Store:
         self.data.mkdir(exist_ok=True)
         key = self.key_file
-        sealer = read_key_file(key) if key.exists() else make_key_file(key)
-        return open_store(self.database or f"sqlite:///{self.data}/packager.db", sealer)
+        cipher = read_key_file(key) if key.exists() else make_key_file(key)
+        return open_store(self.database or f"sqlite:///{self.data}/packager.db", cipher)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start `packager api`."""
         own = {
             "DATA_DIR": str(self.data),
             "MODELS_DIR": str(self.models),
-            "WORKERS": str(self.most_running),
+            "WORKERS": str(self.max_running),
             "LISTEN": f"127.0.0.1:{self.port}",
             "LEASE_SECONDS": str(self.lease.total_seconds()),
             "ENGINE": "oci",
@@ -128,8 +127,8 @@ class Place:
             time.sleep(0.05)
 
     def processes(self, part: str = "") -> list[int]:
-        """The processes of this place's runs, by the mark in their environment."""
-        return processes_with("environ", f"{MARK}={self.folder.absolute()}/{part}".encode())
+        """The processes of this place's runs, by their work folder in their environment."""
+        return processes_with("environ", f"PACKAGER_WORK_DIR={self.folder.absolute()}/{part}".encode())
 
 
 def put_entities(store: Store, registry: Connection) -> None:
@@ -177,7 +176,7 @@ def supervisor(place: Place, store: Store) -> Iterator[Supervisor]:
     """A supervisor in this process."""
     settings = LocalSettings(folder=place.folder, environ=place.environ, models=place.models, engine="oci")
     executor = LocalExecutor(settings)
-    rules = SupervisorConfig(owner=executor.node, most_running=place.most_running, lease=place.lease, pause=0.2)
+    rules = SupervisorConfig(owner=executor.node, max_running=place.max_running, lease=place.lease, pause=0.2)
     running = Supervisor(store.runs, executor, rules)
     running.start()
     try:

@@ -46,7 +46,7 @@ class Loss(NamedTuple):
 
 @dataclass(kw_only=True)
 class Tally:
-    """What a client that asks on and on has seen; `refused` says that in the end nobody listened."""
+    """The responses to a client that keeps asking; `refused`: its last connection was refused."""
 
     answers: list[tuple[int, Any]] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)  # before each answer
@@ -61,9 +61,9 @@ class Tally:
 
 @contextmanager
 def load(service: Service, clients: int, row: list[Any], *, keep: Callable[[int], bool]) -> Iterator[list[Tally]]:
-    """Clients that ask until the block ends or nobody listens; those that `keep` names reuse their connection.
+    """Run clients that ask until the block ends or a connection is refused; those in `keep` reuse their connection.
 
-    The model is to answer with a row that begins with its process and ends with the time at which it made the row.
+    The model has to return a row that begins with its process ID and ends with the time at which it made the row.
     """
     stop = Event()
     tallies = [Tally() for _ in range(clients)]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from packager.api.config import ApiSettings
-from packager.api.server import _listening
+from packager.api.server import open_listener
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
 from tests.integration.api_service import KEY, serve_api
@@ -100,9 +100,9 @@ def rows(table: str) -> int:
     return sum(line.startswith("+--") for line in table.splitlines()) - 1
 
 
-def test_an_answer_waits_for_no_acknowledgement() -> None:
+def test_response_does_not_wait_for_an_acknowledgement() -> None:
     with (
-        _listening(ApiSettings(listen="127.0.0.1:0")) as listener,
+        open_listener(ApiSettings(listen="127.0.0.1:0")) as listener,
         socket.create_connection(listener.getsockname()) as ours,
         listener.accept()[0] as theirs,
     ):
@@ -110,7 +110,7 @@ def test_an_answer_waits_for_no_acknowledgement() -> None:
         assert ours.fileno() > 0
 
 
-def test_a_wrong_token_is_told_at_login(client: OdahuClient, tmp_path: Path) -> None:
+def test_login_refuses_an_invalid_token(client: OdahuClient, tmp_path: Path) -> None:
     other = OdahuClient(environment=client.environment, home=tmp_path, service=client.service)
     assert "Credentials are not correct" in other.run("login", "--url", client.service.url, "--token", "x", code=1)
     other.run("login", "--url", client.service.url, "--token", client.service.read_only)
@@ -120,7 +120,7 @@ def test_a_wrong_token_is_told_at_login(client: OdahuClient, tmp_path: Path) -> 
 
 
 @ON_BOTH
-def test_connections(client: OdahuClient) -> None:
+def test_client_manages_connections(client: OdahuClient) -> None:
     file = write(client, "registry.yaml", REGISTRY)
     [created] = shown(client.run("connection", "create", "-f", file))
     assert created["id"] == "test-docker-registry"
@@ -140,7 +140,7 @@ def test_connections(client: OdahuClient) -> None:
     client.run("connection", "delete", "--id", "test-docker-registry")
 
 
-def test_integrations(client: OdahuClient) -> None:
+def test_client_manages_integrations(client: OdahuClient) -> None:
     document = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
     file = write(client, "rest.yaml", document)
     [created] = shown(client.run("packaging-integration", "create", "-f", file))
@@ -164,7 +164,7 @@ def what_is_asked(entity: dict[str, Any]) -> dict[str, Any]:
 
 
 @ON_BOTH
-def test_packagings(client: OdahuClient) -> None:
+def test_client_manages_packagings(client: OdahuClient) -> None:
     world = write(
         client, "world.yaml", REGISTRY, STORE, integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
     )
@@ -208,7 +208,7 @@ def test_packagings(client: OdahuClient) -> None:
     assert "removed resources: 3" in client.run("bulk", "delete", world)
 
 
-def test_bulk(client: OdahuClient) -> None:
+def test_client_applies_and_deletes_in_bulk(client: OdahuClient) -> None:
     everything = write(
         client,
         "all.yaml",
@@ -279,7 +279,7 @@ print("seen")
 """
 
 
-def test_the_sdk(client: OdahuClient) -> None:
+def test_sdk_manages_all_entities(client: OdahuClient) -> None:
     documents = [REGISTRY, STORE, integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1"), PACKAGING]
     own = {"URL": client.service.url, "TOKEN": client.service.token, "DOCUMENTS": json.dumps(documents)}
     head = "\n".join(f"{name} = {value!r}" for name, value in own.items())
@@ -287,7 +287,7 @@ def test_the_sdk(client: OdahuClient) -> None:
 
 
 @ON_BOTH
-def test_no_secret_was_left_anywhere(client: OdahuClient) -> None:
+def test_no_secret_is_in_any_file_or_log(client: OdahuClient) -> None:
     marker = base64.b64decode(SECRET)
     with client.service.client() as http:
         http.post("/api/v1/connection", json={**REGISTRY, "id": "marked"})

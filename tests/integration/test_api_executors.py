@@ -22,13 +22,13 @@ from tests.integration.packagings import (
     supervisor,
     wait_until,
 )
-from tests.integration.proc import processes_with
+from tests.integration.proc import processes, processes_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
 
@@ -63,7 +63,7 @@ def store(place: Place, registry: Registry, front: FaultProxy) -> Iterator[Store
 
 def log_of(place: Place, store: Store, packaging_id: str) -> str:
     handle = store.runs.get(packaging_id).handle or ""
-    return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, most=1 << 20).data.decode()
+    return read_log(place.folder / handle.rpartition("/")[2] / "log", 0, limit=1 << 20).data.decode()
 
 
 def image_of(store: Store, packaging_id: str) -> str:
@@ -71,7 +71,7 @@ def image_of(store: Store, packaging_id: str) -> str:
     return results["imageDigest"].rpartition("@")[2]
 
 
-def test_a_packaging_runs_and_its_end_is_told(
+def test_packaging_runs_and_its_status_is_recorded(
     place: Place, store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     store.packagings.create(packaging("wine", base))
@@ -87,7 +87,7 @@ def test_a_packaging_runs_and_its_end_is_told(
     assert place.processes() == []
 
 
-def test_a_failure_says_why(place: Place, store: Store, base: str) -> None:
+def test_failed_packaging_has_the_reason(place: Place, store: Store, base: str) -> None:
     store.packagings.create(packaging("wine", base.replace("/base:1", "/nothing:1")))
     with supervisor(place, store):
         wait_until(lambda: state_of(store, "wine") in _FINAL)
@@ -98,7 +98,7 @@ def test_a_failure_says_why(place: Place, store: Store, base: str) -> None:
     assert status.results == []
 
 
-def test_what_is_deleted_leaves_no_process_and_no_folder(
+def test_deleted_packaging_leaves_no_process_and_no_folder(
     place: Place, store: Store, front: FaultProxy, base: str
 ) -> None:
     front.stalled.set()
@@ -107,12 +107,12 @@ def test_what_is_deleted_leaves_no_process_and_no_folder(
         wait_until(lambda: state_of(store, "wine") == "running" and len(place.processes()) > 1)
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
         assert place.processes() == []
         assert [path for path in place.folder.iterdir() if path.is_dir()] == []
 
 
-def test_an_edited_packaging_runs_again_without_its_old_results(
+def test_edited_packaging_runs_again_without_its_old_results(
     place: Place, store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     store.packagings.create(packaging("wine", base))
@@ -126,7 +126,7 @@ def test_an_edited_packaging_runs_again_without_its_old_results(
         wait_until(lambda: state_of(store, "wine") == "running" and place.processes())
         store.packagings.edit(packaging("wine", base, imageName="wine:3", port=8000))
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
         front.stalled.clear()
         wait_until(lambda: state_of(store, "wine") in _FINAL)
         assert registry.digest("api/wine", "3") == image_of(store, "wine") != first
@@ -134,8 +134,8 @@ def test_an_edited_packaging_runs_again_without_its_old_results(
     assert registry.ask("HEAD", "/v2/api/wine/manifests/2")[0] == 404
 
 
-def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
-    place.most_running = 2
+def test_runs_never_exceed_the_limit(place: Place, store: Store, base: str) -> None:
+    place.max_running = 2
     for number in range(5):
         store.packagings.create(packaging(f"wine-{number}", base))
     most = 0
@@ -147,7 +147,7 @@ def test_no_more_run_than_may(place: Place, store: Store, base: str) -> None:
     assert most == 2
 
 
-def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store, front: FaultProxy, base: str) -> None:
+def test_run_with_killed_processes_is_retried(place: Place, store: Store, front: FaultProxy, base: str) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
@@ -159,22 +159,21 @@ def test_a_run_whose_keeper_is_killed_is_tried_again(place: Place, store: Store,
     assert (store.runs.get("wine").handle or "").endswith(".2")
 
 
-def test_a_packager_that_is_killed_has_failed(place: Place, store: Store, front: FaultProxy, base: str) -> None:
+def test_killed_packager_has_failed(place: Place, store: Store, front: FaultProxy, base: str) -> None:
     front.stalled.set()
     store.packagings.create(packaging("wine", base))
     with supervisor(place, store):
         assert front.reached.wait(120)
-        (packager,) = {*place.processes()} & {*processes_with("cmdline", b"\0-m\0packager\0run\0")}
-        os.kill(packager, signal.SIGKILL)
+        run = {*place.processes()} & {*processes_with("cmdline", b"executors.shim")}
+        (worker,) = [pid for pid in run if processes()[pid].parent in run]
+        os.kill(worker, signal.SIGKILL)
         wait_until(lambda: state_of(store, "wine") in _FINAL)
     status = store.packagings.get("wine").status
     assert (status.state, status.exit_code, status.reason) == ("failed", 137, "Killed")
 
 
 @pytest.mark.timeout(900)
-def test_a_service_that_is_killed_at_any_moment_loses_nothing(
-    place: Place, store: Store, registry: Registry, base: str
-) -> None:
+def test_service_killed_at_any_moment_loses_nothing(place: Place, store: Store, registry: Registry, base: str) -> None:
     names = [f"wine-{number}" for number in range(20)]
     for name in names[:-1]:
         store.packagings.create(packaging(name, base, port=5000 + int(name.rpartition("-")[2])))

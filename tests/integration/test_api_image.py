@@ -62,9 +62,7 @@ def packaging(harness: PackagingHarness, port: int, artifact: str) -> dict[str, 
     return {"kind": "ModelPackaging", "id": "wine", "spec": spec}
 
 
-def test_a_model_becomes_an_image_that_predicts(
-    client: OdahuClient, harness: PackagingHarness, password_registry: Registry
-) -> None:
+def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness, password_registry: Registry) -> None:
     uri = f"{password_registry.host}/api"
     password = base64.b64encode(password_registry.password.encode()).decode()
     login = {"username": password_registry.username, "password": password}

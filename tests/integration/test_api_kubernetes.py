@@ -16,13 +16,14 @@ import yaml
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.kubernetes import RUN, KubernetesExecutor
 from packager.api.log_files import read_log
-from packager.api.store.database import Store, open_store
+from packager.api.store import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
-from packager.kube.client import Access, connect
+from packager.kube.cluster import Access, connect
 from packager.models.connection import Connection
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
+from packager.system.retries import RetryPolicy
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
 from tests.integration.packagings import Place, wait_until
@@ -74,10 +75,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def make_executor(server: ApiServer, folder: Path) -> KubernetesExecutor:
+    folder.mkdir(exist_ok=True)
+    access = Access(kubeconfig=server.kubeconfig(folder / "kubeconfig"))
+    quick = RetryPolicy(attempts=4, sleep=lambda _seconds: None)
+    return KubernetesExecutor(connect(access, {}, retries=quick), folder / "logs")
+
+
 @pytest.fixture
 def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
-    access = Access(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
-    made = KubernetesExecutor(connect(access, {}, pause=0.01), tmp_path / "logs")
+    made = make_executor(server, tmp_path)
     yield made
     made.close()
 
@@ -118,7 +125,9 @@ def succeeds(server: ApiServer, job: dict[str, Any]) -> None:
     server.finish(job, "Complete")
 
 
-def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_ended_job_has_its_status_and_log_recorded(
+    server: ApiServer, store: Store, executor: KubernetesExecutor
+) -> None:
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):
@@ -132,13 +141,13 @@ def test_a_job_runs_and_its_end_and_log_are_kept(server: ApiServer, store: Store
     handle = store.runs.get("wine").handle or ""
     folder = executor.log(handle)
     assert folder is not None
-    assert read_log(folder, 0, most=1000).data == b"reading the model\npushed\n"
+    assert read_log(folder, 0, limit=1000).data == b"reading the model\npushed\n"
     with supervisor(store, executor):
         time.sleep(0.5)
     assert status_of(store) == status, "what has ended stays as it ended"
 
 
-def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_failed_job_has_the_reason(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     def fails(server: ApiServer, job: dict[str, Any]) -> None:
         runs(server, job)
         error = {"code": "registry-auth", "message": "the registry refuses", "hint": "check the password"}
@@ -154,7 +163,7 @@ def test_a_job_that_fails_says_why(server: ApiServer, store: Store, executor: Ku
     assert status.message == "the registry refuses\nhint: check the password"
 
 
-def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_watch_reports_changes_at_once(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.longest_watch = 60
     executor.resync_seconds = 3600
     server.scene = runs
@@ -167,7 +176,7 @@ def test_a_watch_tells_at_once(server: ApiServer, store: Store, executor: Kubern
         wait_until(lambda: has_ended(store), 50)
 
 
-def test_a_watch_outlives_what_nobody_foresaw(
+def test_watch_survives_unexpected_errors(
     server: ApiServer, store: Store, executor: KubernetesExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("packager.api.executors.kubernetes._PAUSE_SECONDS", 0.05)
@@ -187,7 +196,7 @@ def test_a_watch_outlives_what_nobody_foresaw(
     assert {*told} == {"wine"}
 
 
-def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_deletion_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
@@ -195,12 +204,12 @@ def test_deleting_removes_the_job(server: ApiServer, store: Store, executor: Kub
         executor.log(store.runs.get("wine").handle or "")
         store.packagings.delete("wine")
         running.wake()
-        wait_until(lambda: not store.runs.abandoned())
+        wait_until(lambda: not store.runs.orphans())
     assert server.names("jobs") == server.names("pods") == server.names("secrets") == []
     assert list(executor.runs()) == []
 
 
-def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_edit_replaces_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor) as running:
@@ -216,7 +225,7 @@ def test_editing_replaces_the_job(server: ApiServer, store: Store, executor: Kub
     assert status_of(store).state == "succeeded"
 
 
-def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_removed_job_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor):
@@ -227,7 +236,7 @@ def test_a_job_that_someone_removed_has_failed(server: ApiServer, store: Store, 
     assert len(server.requests("POST", "jobs")) == 1
 
 
-def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_foreign_job_is_left_alone(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     labels = {"packager.odahu.org/entity": "packaging"}
     server.put("jobs", {"metadata": {"name": "wine", "labels": labels}, "spec": {"template": {"spec": {}}}})
     create(store)
@@ -237,7 +246,7 @@ def test_a_job_of_others_is_left_alone(server: ApiServer, store: Store, executor
     assert server.names("jobs") == ["wine"]
 
 
-def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_job_refused_by_the_cluster_has_failed(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.refuse("POST", "jobs", 422, 'Job "wine" is invalid: spec: no', "Invalid")
     create(store)
     with supervisor(store, executor):
@@ -245,7 +254,7 @@ def test_what_the_cluster_refuses_has_failed(server: ApiServer, store: Store, ex
     assert "spec: no" in status_of(store).message
 
 
-def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_unreachable_cluster_is_retried(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = succeeds
     server.refuse("POST", "jobs", 500, "etcd has no leader")
     create(store)
@@ -257,9 +266,7 @@ def test_a_cluster_that_is_down_is_waited_for(server: ApiServer, store: Store, e
     assert (status_of(store).state, status_of(store).message) == ("succeeded", "")
 
 
-def test_a_start_that_was_cut_off_is_found_or_made_good(
-    server: ApiServer, store: Store, executor: KubernetesExecutor
-) -> None:
+def test_interrupted_start_is_found_or_repeated(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     create(store)
     (claim,) = store.runs.claim("one", 1, timedelta(seconds=1))
     handle = executor.start(claim)  # killed before the handle was noted
@@ -277,7 +284,7 @@ def test_a_start_that_was_cut_off_is_found_or_made_good(
     assert store.runs.get("wine").handle == again
 
 
-def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
+def test_stop_does_not_wait_for_the_cluster(
     server: ApiServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
@@ -302,20 +309,20 @@ def test_a_stop_waits_for_no_cluster_and_the_next_service_goes_on(
         assert "is left to the next process" in place.log()
         assert "Traceback" not in place.log()
         place.start()
-        wait_until(lambda: not store.runs.abandoned(), 60)
+        wait_until(lambda: not store.runs.orphans(), 60)
         assert server.names("jobs") == server.names("pods") == []
     finally:
         place.close()
 
 
-def test_a_replica_takes_over_and_starts_nothing_twice(
+def test_replica_takes_over_without_a_second_start(
     server: ApiServer, store: Store, executor: KubernetesExecutor, tmp_path: Path
 ) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor, owner="one"):
         wait_until(lambda: status_of(store).state == "running")
-    other = KubernetesExecutor(executor._cluster, tmp_path / "other")  # noqa: SLF001  (the same cluster)
+    other = make_executor(server, tmp_path / "other")
     with supervisor(store, other, owner="two"):
         wait_until(lambda: store.runs.get("wine").owner == "two")
         job = server.objects["jobs", "wine"]
@@ -325,7 +332,7 @@ def test_a_replica_takes_over_and_starts_nothing_twice(
     assert len(server.requests("POST", "jobs")) == 1
 
 
-def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_log_is_downloaded_once_for_all_readers(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = runs
     create(store)
     with supervisor(store, executor):
@@ -334,19 +341,19 @@ def test_a_log_is_followed_once_for_all(server: ApiServer, store: Store, executo
         folders = {executor.log(handle) for _ in range(20)}
         (folder,) = folders
         assert folder is not None
-        wait_until(lambda: read_log(folder, 0, most=1000).data == b"reading the model\n")
+        wait_until(lambda: read_log(folder, 0, limit=1000).data == b"reading the model\n")
         server.say("wine-pod1", "building")
-        wait_until(lambda: read_log(folder, 0, most=1000).data.endswith(b"building\n"))
+        wait_until(lambda: read_log(folder, 0, limit=1000).data.endswith(b"building\n"))
         assert len([each for each in server.requests("GET", "pods/log") if each.query.get("follow") == "true"]) <= 2
         server.say("wine-pod1", "pushed")
         job = server.objects["jobs", "wine"]
         server.ended(job, 0, RESULTS)
         server.finish(job, "Complete")
         wait_until(lambda: has_ended(store))
-        assert read_log(folder, 0, most=1000).data == b"reading the model\nbuilding\npushed\n"
+        assert read_log(folder, 0, limit=1000).data == b"reading the model\nbuilding\npushed\n"
 
 
-def test_no_secret_stands_in_a_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
+def test_job_contains_no_secret(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:
     server.scene = succeeds
     create(store)
     with supervisor(store, executor):

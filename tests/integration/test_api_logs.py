@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from packager.api.store.leases import Lease
     from tests.integration.registry import Registry
 
@@ -60,16 +60,16 @@ class WrittenRun:
         if not node.exists():
             node.write_text("0123456789ab")
         store.packagings.create(packaging(packaging_id, "r.io/base:1"))
-        self._claim: Lease
-        (self._claim,) = store.runs.claim("a test", 1, timedelta(hours=1))
-        name = f"{packaging_id}.{self._claim.generation}.1"
-        assert store.runs.attach(self._claim, f"local/{node.read_text()}/{name}")
-        assert store.runs.record(self._claim, PackagingStatus(state="running"))
+        self._lease: Lease
+        (self._lease,) = store.runs.claim("a test", 1, timedelta(hours=1))
+        name = f"{packaging_id}.{self._lease.generation}.1"
+        assert store.runs.attach(self._lease, f"local/{node.read_text()}/{name}")
+        assert store.runs.record(self._lease, PackagingStatus(state="running"))
         self.writer = LogWriter(place.folder / name / "log", most_bytes=log_bytes)
 
     def end(self) -> None:
         self.writer.close()
-        assert self._store.runs.record(self._claim, PackagingStatus(state="succeeded"))
+        assert self._store.runs.record(self._lease, PackagingStatus(state="succeeded"))
 
 
 def memory(process: subprocess.Popen[bytes], name: str = "VmRSS") -> int:
@@ -95,7 +95,7 @@ def log_url(place: Place, *, follow: bool, packaging_id: str = "wine") -> str:
     return f"{place.url}/model/packaging/{packaging_id}/log?follow={str(follow).lower()}"
 
 
-def test_200_follow_one_log(place: Place, store: Store) -> None:
+def test_200_clients_follow_one_log(place: Place, store: Store) -> None:
     run = WrittenRun(place, store)
     service = place.start()
     place.wait_until_up(service)
@@ -131,7 +131,7 @@ def test_200_follow_one_log(place: Place, store: Store) -> None:
     assert grown < 64 << 20, f"{grown >> 20} MB for {_FOLLOWERS} followers of {len(early) >> 20} MB"
 
 
-def test_who_stops_reading_is_dropped(place: Place, store: Store) -> None:
+def test_client_that_stops_reading_is_disconnected(place: Place, store: Store) -> None:
     run = WrittenRun(place, store)
     for _ in range(40_000):
         run.writer.write_line("x" * 999)
@@ -148,7 +148,7 @@ def test_who_stops_reading_is_dropped(place: Place, store: Store) -> None:
         stalled.append(connection)
     refused = ask(log_url(place, follow=False))
     assert refused.status_code == 429
-    assert refused.json() == {"message": "3 logs are being read, and no more may be at a time"}
+    assert refused.json() == {"message": "3 log streams are open, the maximum"}
     wait_until(lambda: ask(log_url(place, follow=False)).status_code == 200, 90)
     wait_until(lambda: sockets_of(service) <= before, 90)
     for connection in stalled:
@@ -159,7 +159,7 @@ def test_who_stops_reading_is_dropped(place: Place, store: Store) -> None:
     assert "Traceback" not in place.log()
 
 
-def test_a_stop_ends_the_logs_that_are_followed(place: Place, store: Store) -> None:
+def test_stop_ends_the_log_streams(place: Place, store: Store) -> None:
     run = WrittenRun(place, store)
     run.writer.write_line("begun")
     service = place.start()
@@ -176,7 +176,7 @@ def test_a_stop_ends_the_logs_that_are_followed(place: Place, store: Store) -> N
     assert "Cancel" not in place.log()
 
 
-def test_a_stop_drops_who_does_not_read(place: Place, store: Store) -> None:
+def test_stop_disconnects_clients_that_do_not_read(place: Place, store: Store) -> None:
     run = WrittenRun(place, store)
     for _ in range(40_000):
         run.writer.write_line("x" * 999)
@@ -189,11 +189,11 @@ def test_a_stop_drops_who_does_not_read(place: Place, store: Store) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         service.terminate()
         assert service.wait(60) == 0
-    assert "has not read it all before the stop and is dropped" in place.log()
+    assert "at the stop: it has not read everything" in place.log()
     assert "Traceback" not in place.log()
 
 
-def test_a_log_of_a_gigabyte_comes_from_the_disk(place: Place, store: Store) -> None:
+def test_log_of_a_gigabyte_is_streamed_from_disk(place: Place, store: Store) -> None:
     run = WrittenRun(place, store)
     line = "y" * ((1 << 20) - 1)
     for _ in range(1024):
@@ -210,7 +210,7 @@ def test_a_log_of_a_gigabyte_comes_from_the_disk(place: Place, store: Store) -> 
     assert memory(service, "VmHWM") - before < 32 << 20
 
 
-def test_a_log_ends_with_its_packaging(
+def test_log_stream_ends_with_its_packaging(
     tmp_path: Path, storage: dict[str, str], registry: Registry, tiny_base: str
 ) -> None:
     push(storage, tiny_base, registry.host, "api/base:1")

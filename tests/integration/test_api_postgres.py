@@ -48,7 +48,7 @@ def create(store: Store, packaging_id: str) -> None:
     store.packagings.create(NewPackaging.model_validate(packaging(packaging_id)))
 
 
-def test_replicas_that_start_together_make_one_schema(server: Postgres) -> None:
+def test_concurrent_starts_create_one_schema(server: Postgres) -> None:
     url = server.new_database()
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(start, [url] * 6))
@@ -58,7 +58,7 @@ def test_replicas_that_start_together_make_one_schema(server: Postgres) -> None:
         store.close()
 
 
-def test_a_packaging_is_never_claimed_twice(server: Postgres) -> None:
+def test_packaging_is_never_claimed_twice(server: Postgres) -> None:
     url = server.new_database()
     stores = [start(url) for _ in range(4)]
     stores[0].integrations.create(NewIntegration.model_validate(DOCKER_REST))
@@ -83,7 +83,7 @@ def test_a_packaging_is_never_claimed_twice(server: Postgres) -> None:
         store.close()
 
 
-def test_of_two_who_create_one_wins(server: Postgres) -> None:
+def test_one_of_two_concurrent_creations_succeeds(server: Postgres) -> None:
     store = start(server.new_database())
 
     def try_it(_: int) -> str:
@@ -98,7 +98,7 @@ def test_of_two_who_create_one_wins(server: Postgres) -> None:
     store.close()
 
 
-def test_leases_edits_and_times(server: Postgres) -> None:
+def test_leases_edits_and_times_work_on_postgresql(server: Postgres) -> None:
     store = start(server.new_database())
     create(store, "wine")
     [mine] = store.runs.claim("me", 1, LEASE)
@@ -108,15 +108,15 @@ def test_leases_edits_and_times(server: Postgres) -> None:
     assert store.runs.attach(yours, "y")
     edited = store.packagings.edit(NewPackaging.model_validate(packaging("wine")))
     assert edited.updated_at.endswith("Z")
-    [abandoned] = store.runs.abandoned()
+    [abandoned] = store.runs.orphans()
     assert (abandoned.handle, abandoned.owner) == ("y", "you")
-    store.runs.stopped(abandoned)
+    store.runs.remove_orphan(abandoned)
     store.packagings.delete("wine")
-    assert store.runs.abandoned() == []
+    assert store.runs.orphans() == []
     store.close()
 
 
-def test_strange_texts(server: Postgres) -> None:
+def test_unusual_texts_are_stored_unchanged(server: Postgres) -> None:
     store = start(server.new_database())
     for repository in (store.packagings, store.connections, store.integrations):
         for call in (repository.get, repository.delete):
@@ -126,20 +126,20 @@ def test_strange_texts(server: Postgres) -> None:
     store.close()
 
 
-def test_another_key_or_no_server_is_told(server: Postgres) -> None:
+def test_wrong_key_and_missing_server_are_reported(server: Postgres) -> None:
     url = server.new_database()
     start(url).close()
-    with pytest.raises(UsageError, match="the key doesn't fit the database"):
+    with pytest.raises(UsageError, match="the encryption key does not match the database"):
         open_store(url, SecretCipher([OTHER_KEY], "another"))
     with pytest.raises(DatabaseError) as raised:
         start(url.replace(server.password, "s3cret-wrong"))
     assert "s3cret" not in raised.value.message
     assert "password authentication failed" in raised.value.message
-    with pytest.raises(DatabaseError, match="can't be used"):
+    with pytest.raises(DatabaseError, match="cannot use the database"):
         start("postgresql://postgres:x@127.0.0.1:1/none")
 
 
-def test_a_stop_waits_for_no_database(server: Postgres, tmp_path: Path) -> None:
+def test_stop_does_not_wait_for_the_database(server: Postgres, tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PACKAGER_")}
     place = Place(data=tmp_path / "data", models=tmp_path, environ=environ, database=server.new_database())
     place.settings = {"STOP_SECONDS": "2"}

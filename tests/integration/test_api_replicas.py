@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.api.executors.local import RunName
-from packager.api.store.database import open_store
+from packager.api.store import open_store
 from packager.api.store.encryption import read_key_file
 from tests.integration.oci import pip_harness, push
 from tests.integration.packagings import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from packager.api.store.database import Store
+    from packager.api.store import Store
     from packager.api.store.leases import Lease
     from tests.integration.front import FaultProxy
     from tests.integration.registry import Registry
@@ -79,9 +79,11 @@ def run_names(place: Place) -> list[RunName]:
     return [name for path in place.folder.iterdir() if (name := RunName.parse(path.name))]
 
 
-def test_no_packaging_is_started_twice(replicas: list[Place], store: Store, registry: Registry, base: str) -> None:
+def test_replicas_never_start_a_packaging_twice(
+    replicas: list[Place], store: Store, registry: Registry, base: str
+) -> None:
     for place in replicas:
-        place.most_running, place.lease = 3, _LONG
+        place.max_running, place.lease = 3, _LONG
     services = [place.start() for place in replicas]
     for place, service in zip(replicas, services, strict=True):
         place.wait_until_up(service)
@@ -97,7 +99,7 @@ def test_no_packaging_is_started_twice(replicas: list[Place], store: Store, regi
     assert all(registry.digest(f"api/{name}", "1") for name in names)
 
 
-def test_a_replica_takes_over_what_another_left(
+def test_replica_takes_over_the_runs_of_a_failed_one(
     replicas: list[Place], store: Store, front: FaultProxy, base: str
 ) -> None:
     front.stalled.set()
@@ -121,7 +123,7 @@ def test_a_replica_takes_over_what_another_left(
     assert one.processes() == []
 
 
-def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
+def test_replicas_share_the_packagings(replicas: list[Place], store: Store) -> None:
     names = {f"wine-{number}" for number in range(100)}
     for name in names:
         store.packagings.create(packaging(name, "r.io/base:1"))
@@ -144,7 +146,7 @@ def test_claims_are_shared_out(replicas: list[Place], store: Store) -> None:
     assert Counter(each.id for each in claimed) == dict.fromkeys(names, 1)
 
 
-def test_an_edit_waits_for_the_old_run_on_the_other_replica(
+def test_edited_packaging_waits_for_its_old_run_on_the_other_replica(
     replicas: list[Place], store: Store, front: FaultProxy, registry: Registry, base: str
 ) -> None:
     front.stalled.set()

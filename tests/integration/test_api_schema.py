@@ -64,12 +64,12 @@ def examine(service: ApiService, *words: str) -> str:
     return ended.stdout
 
 
-def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
+def test_responses_conform_to_the_openapi_document(tmp_path: Path) -> None:
     with serve_api(tmp_path / "data", OUTPUT_CONNECTION="models-output") as service:
         check(service, "--phases", "coverage,fuzzing", "--max-examples", "15")
 
 
-def test_what_a_database_refuses_is_answered_as_the_document_says(tmp_path: Path) -> None:
+def test_responses_conform_to_the_openapi_document_on_postgresql(tmp_path: Path) -> None:
     """PostgreSQL is stricter than SQLite about texts and numbers; checks that know no database aren't made again."""
     with serve_postgres() as server:
         settings = {"OUTPUT_CONNECTION": "models-output", "DATABASE_URL": server.new_database(), "KEY": KEY}

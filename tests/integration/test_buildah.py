@@ -40,6 +40,7 @@ from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.conftest import container_storage
 from tests.integration.oci import assert_loads_under_its_name
+from tests.integration.proc import children_of
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 from tests.integration.test_process import wait_for, with_argument
 
@@ -367,25 +368,31 @@ INTERRUPTED = """
     from pathlib import Path
     from packager.engines.buildah import BuildahEngine
     from packager.errors import Interrupted
+    from packager.launcher import supervise
     from packager.models.reference import Destination, Reference
     from packager.image.plan import BaseImage, ImageConfig, ImagePlan, RunStep
-    from packager.system.process import run_command, stop_signals
+    from packager.system.process import run_command
+    from packager.system.signals import raise_on_stop
     from packager.registry.access import RegistryAccess
     from packager.settings import Settings
 
-    logging.basicConfig(level="DEBUG", format="%(message)s", stream=sys.stdout)
-    folder = Path({folder!r})
-    engine = BuildahEngine(Settings(work_dir=folder / "work", cache_dir=folder / "cache"),
-                           partial(run_command, grace=5), os.environ)
-    plan = ImagePlan(base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
-                     steps=(RunStep(name="run", argv=("true",)),), config=ImageConfig(),
-                     timestamp=datetime(2024, 1, 1, tzinfo=timezone.utc))
-    try:
-        with stop_signals():
+    def work(private):
+        raise_on_stop()
+        logging.basicConfig(level="DEBUG", format="%(message)s", stream=sys.stdout)
+        folder = Path({folder!r})
+        os.mkdir(private)
+        engine = BuildahEngine(Settings(work_dir=private, cache_dir=folder / "cache"),
+                               partial(run_command, grace=5), os.environ)
+        plan = ImagePlan(base=BaseImage(reference=Reference.parse("localhost/tiny-base:1")),
+                         steps=(RunStep(name="run", argv=("true",)),), config=ImageConfig(),
+                         timestamp=datetime(2024, 1, 1, tzinfo=timezone.utc))
+        try:
             engine.build(plan, folder / "context", Destination(reference=Reference.parse("r.io/a:1")),
                          RegistryAccess(auth_file=folder / "none"))
-    except Interrupted as error:
-        sys.exit(error.as_error().exit_code)
+        except Interrupted as error:
+            os._exit(error.as_error().exit_code)
+
+    sys.exit(supervise(work, []))
 """
 
 
@@ -396,7 +403,7 @@ def interrupted(harness: BuildahHarness, mark: str) -> Iterator[subprocess.Popen
     (harness.folder / "context").mkdir(exist_ok=True)
     (harness.folder / "context" / "Dockerfile").write_text(f'FROM localhost/tiny-base:1\nRUN ["sh", "-c", "{step}"]\n')
     program = textwrap.dedent(INTERRUPTED.format(folder=str(harness.folder)))
-    env = harness.environ | {"PYTHONPATH": str(Path.cwd())}
+    env = harness.environ | {"PYTHONPATH": str(Path.cwd()), "PACKAGER_WORK_DIR": str(harness.folder / "work")}
     with subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE) as ours:
         wait_for(lambda: len([pid for pid in with_argument(mark) if is_sleep(pid)]) == 2)
         assert len(harness.buildah("containers")) == 1
@@ -408,28 +415,25 @@ def test_a_signal_in_a_run_step_leaves_nothing(harness: BuildahHarness, number: 
     mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
     with interrupted(harness, mark) as ours:
         ours.send_signal(number)
-        time.sleep(0.3)
-        ours.send_signal(number)
         output, _ = ours.communicate(timeout=60)
     assert ours.returncode == 128 + number, output.decode()
     assert with_argument(mark) == []
 
 
-def test_what_a_killed_packager_left_is_removed_by_the_next(harness: BuildahHarness, registry: Registry) -> None:
+def test_what_a_killed_worker_left_is_removed_by_the_next(harness: BuildahHarness, registry: Registry) -> None:
     mark = f"1{os.getpid()}{time.monotonic_ns() % 10**6}"
     with interrupted(harness, mark) as ours:
         harness.build("FROM localhost/tiny-base:1\nLABEL a=meanwhile\n", to_registry(registry, "killed/a:1"))
         assert len(harness.buildah("containers")) == 1  # a living session's is left alone
+        (worker,) = children_of(ours.pid)
         builds = with_argument(str(harness.folder / "context"))
         for pid in builds:
-            os.kill(pid, signal.SIGSTOP)  # else it tidies up where it notices the packager's end before its own
-        ours.kill()
-        for pid in [*builds, *filter(is_sleep, with_argument(mark))]:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGSTOP)  # else it tidies up when it is asked to end
+        os.kill(worker, signal.SIGKILL)
         ours.wait(30)
         wait_for(lambda: with_argument(mark) == [])
+    assert list((harness.folder / "work").iterdir()) == []
     assert len(harness.buildah("containers")) == 1
-    assert len(list((harness.folder / "work").iterdir())) == 1
     harness.build("FROM localhost/tiny-base:1\nLABEL a=next\n", to_registry(registry, "killed/a:1"))
     # The fixture sees that nothing is left.
 

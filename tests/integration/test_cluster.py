@@ -18,10 +18,8 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from packager.kube import client, packagings
-from packager.kube.client import Access, connect
-from packager.kube.cluster import Cluster
+from packager.kube.cluster import Access, Cluster, connect
 from packager.kube.names import JOBS
-from packager.system.process_tree import processes
 from tests.integration.api_server import TOKEN, ApiServer, Permission, permissions
 from tests.integration.packaging import ROOT
 
@@ -662,24 +660,6 @@ def test_a_job_that_the_cluster_makes_after_the_stop_is_taken_back(harness: Clus
         told = running.communicate(timeout=60)[1]
     assert running.returncode == 143, told
     assert server.names("jobs") == []
-
-
-def test_a_stop_ends_the_login_that_the_kubeconfig_names(harness: ClusterHarness, tmp_path: Path) -> None:
-    login, started = tmp_path / "login", tmp_path / "started"
-    login.write_text(f"#!/bin/sh\nsleep 600 &\necho $! $$ > {started}.part\nmv {started}.part {started}\nwait\n")
-    login.chmod(0o755)
-    config = yaml.safe_load(harness.kubeconfig.read_text())
-    program = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(login), "interactiveMode": "Never"}
-    config["users"][0]["user"] = {"exec": program}
-    harness.kubeconfig.write_text(yaml.safe_dump(config))
-    with process(harness, "pack", "get") as running:
-        while not started.exists() and running.poll() is None:
-            time.sleep(0.01)
-        running.send_signal(signal.SIGTERM)
-        told = running.communicate(timeout=60)[1]
-    assert running.returncode == 143, told
-    living = {entry.pid for entry in processes().values() if not entry.is_dead}
-    assert living.isdisjoint(map(int, started.read_text().split()))
 
 
 def test_commands_that_need_no_cluster_load_no_client() -> None:

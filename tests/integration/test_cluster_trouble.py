@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from packager.cli import app
-from packager.kube.client import Access, connect
+from packager.kube.cluster import Access, connect
 from packager.kube.log_follower import Follower
 from tests.integration.api_server import TOKEN, ApiServer
 from tests.integration.packaging import ROOT

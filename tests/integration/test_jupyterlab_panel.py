@@ -120,7 +120,7 @@ def open_lab(page: Page, lab: Lab, file: str = "") -> None:
     expect(page.locator("#packager-panel")).to_contain_text("docker-rest")
 
 
-def test_templates_submission_log_and_deletion(page: Page, lab: Lab, site: Site, tmp_path: Path) -> None:
+def test_file_is_submitted_shown_with_its_log_and_deleted(page: Page, lab: Lab, site: Site, tmp_path: Path) -> None:
     (lab.folder / "wine.yaml").write_text(site.packaging("lab-wine"))
     open_lab(page, lab, "wine.yaml")
     panel = page.locator("#packager-panel")
@@ -147,7 +147,7 @@ def test_templates_submission_log_and_deletion(page: Page, lab: Lab, site: Site,
     assert site.token not in lab.log.read_text()
 
 
-def test_a_template_becomes_a_file_that_is_open(page: Page, lab: Lab) -> None:
+def test_template_is_created_as_a_file_and_opened(page: Page, lab: Lab) -> None:
     open_lab(page, lab)
     page.locator("#packager-panel").get_by_label("New file from a template").click()
     page.locator(".jp-Dialog select").select_option(label="packaging-docker-rest")
@@ -157,7 +157,7 @@ def test_a_template_becomes_a_file_that_is_open(page: Page, lab: Lab) -> None:
     take_picture(page, "lab-template")
 
 
-def test_what_is_refused_is_said_in_the_services_words(page: Page, lab: Lab, site: Site) -> None:
+def test_refused_submission_shows_the_message_of_the_service(page: Page, lab: Lab, site: Site) -> None:
     wrong = site.packaging("lab-wrong", "nowhere").replace("imageName: lab-wrong:1", "port: many")
     (lab.folder / "wrong.yaml").write_text(
         f"kind: Connection\nid: lab-ci\nspec: {{type: docker, uri: x:1}}\n---\n{wrong}"
@@ -172,7 +172,7 @@ def test_what_is_refused_is_said_in_the_services_words(page: Page, lab: Lab, sit
     take_picture(page, "lab-refused")
 
 
-def test_only_the_panels_own_paths_and_only_who_may(lab: Lab) -> None:
+def test_routes_are_limited_to_the_panel_and_authorized_users(lab: Lab) -> None:
     with httpx.Client(base_url=lab.url, timeout=60, verify=PLAIN) as client:
         assert client.get("/packager/connections").status_code == 403
         assert client.post("/packager/submit", json={"text": ""}).status_code == 403
@@ -188,13 +188,13 @@ def test_only_the_panels_own_paths_and_only_who_may(lab: Lab) -> None:
         assert (answer.status_code, answer.json()["message"][:8]) == (400, "line 1, ")
 
 
-def test_a_service_that_is_gone(page: Page, lab: Lab, site: Site) -> None:
+def test_panel_reports_an_unreachable_service(page: Page, lab: Lab, site: Site) -> None:
     open_lab(page, lab)
     for process in site.place.services:
         process.kill()
         process.wait()
     page.locator("#packager-panel").get_by_label("Refresh").click()
     expect(page.locator("#packager-panel").get_by_role("alert")).to_contain_text(
-        f"the API service at {site.url} can't be reached"
+        f"the API service at {site.url} is unreachable"
     )
     take_picture(page, "lab-gone")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from packager.engines.kaniko import KanikoEngine
-from packager.errors import BuildStepError, RegistryUnreachableError, ToolMissingError
+from packager.errors import RegistryUnreachableError, ToolMissingError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.reference import Destination, Reference
 from packager.registry.access import RegistryAccess
@@ -72,16 +72,6 @@ def test_a_push_that_failed(tmp_path: Path) -> None:
         engine.build(PLAN, context, TO, access)
 
 
-def test_what_a_failed_step_leaves_behind_is_ended(tmp_path: Path) -> None:
-    mark = "98765.1"
-    verdict = "error building image: failed to execute command: waiting for process to exit: exit status 42"
-    script = f"setsid sleep {mark} &\necho '{verdict}' >&2; exit 42\n"
-    engine, context, access = make(tmp_path, script)
-    with pytest.raises(BuildStepError, match="exit code 42"):
-        engine.build(PLAN, context, TO, access)
-    assert with_argument(mark) == []
-
-
 def test_an_executor_that_is_not_there(tmp_path: Path) -> None:
     engine, context, access = make(tmp_path, "", kaniko_executor=tmp_path / "nowhere")
     with pytest.raises(ToolMissingError):
@@ -91,19 +81,21 @@ def test_an_executor_that_is_not_there(tmp_path: Path) -> None:
 PROGRAM = """
     import os
     import sys
-    from functools import partial
     from pathlib import Path
     from packager.errors import Interrupted
-    from packager.system.process import run_command, stop_signals
+    from packager.launcher import supervise
+    from packager.system.signals import raise_on_stop
     from tests.integration.test_kaniko_engine import PLAN, TO, make, RUN_STEP
 
-    engine, context, access = make(Path(sys.argv[1]), RUN_STEP.replace("MARK", os.environ["MARK"]))
-    print("started", flush=True)
-    try:
-        with stop_signals():
+    def work(_folder):
+        raise_on_stop()
+        engine, context, access = make(Path(sys.argv[1]), RUN_STEP.replace("MARK", os.environ["MARK"]))
+        try:
             engine.build(PLAN, context, TO, access)
-    except Interrupted as error:
-        sys.exit(error.as_error().exit_code)
+        except Interrupted as error:
+            os._exit(error.as_error().exit_code)
+
+    sys.exit(supervise(work, []))
 """
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
 

@@ -19,8 +19,8 @@ from packager.api.config import ApiSettings
 from packager.api.identity.tokens import read_tokens
 from packager.api.store.encryption import read_key_file
 from packager.kube.entities import integration_of
+from packager.kube.job import security
 from packager.kube.job_settings import JobSettings
-from packager.kube.security import security
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
 from packager.models.packaging import PackagingIntegration
@@ -246,7 +246,7 @@ def test_the_service_reads_its_environment_with_postgresql(tmp_path: Path) -> No
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == url
     assert settings.key_file is not None
-    assert read_key_file(settings.key_file).open(read_key_file(settings.key_file).seal({"a": "b"})) == {"a": "b"}
+    assert read_key_file(settings.key_file).decrypt(read_key_file(settings.key_file).encrypt({"a": "b"})) == {"a": "b"}
     assert (settings.oidc_issuer, settings.oidc_audience) == ("https://id.example", "packager")
     assert (settings.oidc_write_claim, settings.output_connection) == ("groups=packagers", "models")
     assert ("PersistentVolumeClaim", "packager-api") not in bodies

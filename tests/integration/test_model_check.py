@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.system.process import run_command
-from packager.system.process_tree import unreadable
+from packager.system.process import run_command, unreadable
 from tests.integration.bases import plain_channel
 from tests.integration.oci import pip_harness, push, words
 from tests.integration.packaging import CONDA_FORGE, ROOT, PackagingHarness, zip_folder

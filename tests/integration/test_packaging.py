@@ -27,6 +27,7 @@ from tests.integration.packaging import (
     wait_until_serving,
     zip_folder,
 )
+from tests.integration.proc import children_of
 from tests.integration.registry import PASSWORD, free_port, serve_registry
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
     from tests.integration.registry import Registry
 
-pytestmark = pytest.mark.needs("buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "make", "root")
+pytestmark = pytest.mark.needs(
+    "buildah", "podman", "runc", "docker-registry", "htpasswd", "mmdebstrap", "make", "root", "unshare"
+)
 
 
 @pytest.fixture(scope="session")
@@ -466,6 +469,7 @@ def test_a_registry_out_of_space_is_told(harness: PackagingHarness, small_disk: 
     harness.assert_nothing_left()
 
 
+AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL")
 STAGES = [
     "Reading the model",
     "Looking into the base image",
@@ -480,29 +484,42 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("stage", STAGES)
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
+ENDINGS = [
+    pytest.param(stage, number, prefix, id=f"{stage}-{number.name}-{place}")
+    for index, stage in enumerate(STAGES)
+    for place, prefix, numbers in (("child", (), SIGNALS), ("process 1", AS_PROCESS_1, [SIGNALS[index % 3]]))
+    for number in numbers
+]
+
+
+@pytest.mark.parametrize(("stage", "number", "prefix"), ENDINGS)
 def test_a_signal_at_any_stage_leaves_nothing(
-    harness: PackagingHarness, password_registry: Registry, stage: str, number: signal.Signals
+    harness: PackagingHarness, password_registry: Registry, stage: str, number: signal.Signals, prefix: tuple[str, ...]
 ) -> None:
     name = f"stopped-{STAGES.index(stage)}"
     (harness.model / "odahuflow_model/weights.bin").write_bytes(os.urandom(64 << 20))
     with serve_front(password_registry) as front:
         front.stalled.set()  # so that no push ends before its signal comes
         harness.put_manifest(replace(password_registry, host=front.host), imageName=f"{name}:{number.name}")
-        process = harness.start(*harness.arguments(), "--verbose")
+        process = harness.start(*harness.arguments(), "--verbose", prefix=prefix)
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
             lines.append(line)
             if f" {stage}" in line and "done in" not in line:
-                process.send_signal(number)
+                outer = children_of(process.pid)[0] if prefix else process.pid
+                worker = next(pid for pid in children_of(outer) if os.getsid(pid) == pid)
+                os.kill(worker if number == signal.SIGKILL else outer, number)
                 break
         out, err = process.communicate(timeout=60)
         assert process.returncode == 128 + number, "".join(lines) + err
         assert out == ""
-        assert json.loads(harness.termination_log.read_text())["error"]["code"] == "interrupted"
+        error = json.loads(harness.termination_log.read_text())["error"]
+        assert error["code"] == ("killed" if number == signal.SIGKILL else "interrupted")
         front.stalled.clear()
+        if number == signal.SIGKILL:
+            harness.buildah("rm", "--all")  # else the next run does it (tests/integration/test_buildah.py)
         harness.assert_nothing_left()  # that could push on
     assert password_registry.digest(f"models/{name}", number.name) is None
 

@@ -1,13 +1,10 @@
-"""run_command with real processes: what it streams, what it keeps, and that nothing outlives it."""
+"""run_command with real processes: what it streams, what it keeps, and that nothing of its group outlives it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-import textwrap
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,30 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.errors import Interrupted, ToolMissingError
-from packager.system.process import OutOfBoundsError, run_command, stop_signals
-from packager.system.process_tree import processes
-from packager.system.signals import deferred_stop, raise_pending_stop
+from packager.system.orphans import nothing_left
+from packager.system.process import OutOfBoundsError, run_command
+from packager.system.signals import raise_on_stop
+from tests.integration.proc import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-# Starts a child in its group, one in a session of its own that has lost its parent, and one that ignores SIGTERM.
-FAMILY = """
-    sleep {mark} &
-    sh -c 'setsid sleep {mark} & exit 0'
-    setsid sh -c 'trap "" TERM; : >"$0"; while :; do sleep {mark} & wait; done' {ready} &
-    until [ -e {ready} ]; do sleep 0.02; done
-    echo ready
-"""
-
-
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", textwrap.dedent(code)]
-
-
-def family(mark: str, folder: Path) -> str:
-    return textwrap.dedent(FAMILY.format(mark=mark, ready=folder / "ready"))
 
 
 def with_argument(mark: str) -> list[int]:
@@ -53,19 +35,8 @@ def with_argument(mark: str) -> list[int]:
     return found
 
 
-_earlier: set[int] = set()
-
-
-@pytest.fixture(autouse=True)
-def earlier() -> None:
-    """What other tests of this process have left behind comes to it as well, once `run_command` was used."""
-    _earlier.clear()
-    _earlier.update(processes())
-
-
 def zombies() -> list[int]:
-    found = [entry.pid for entry in processes().values() if entry.is_dead and entry.parent == os.getpid()]
-    return [pid for pid in found if pid not in _earlier]
+    return [entry.pid for entry in processes().values() if entry.is_dead and entry.parent == os.getpid()]
 
 
 @pytest.fixture
@@ -167,37 +138,26 @@ def test_the_command_is_logged_quoted(caplog: pytest.LogCaptureFixture) -> None:
     assert "$ echo 'two words' '$HOME'" in caplog.text
 
 
-def test_what_a_command_leaves_behind_is_ended(mark: str, tmp_path: Path) -> None:
-    began = time.monotonic()
-    done = run_command(["sh", "-c", family(mark, tmp_path)], env=ENV, grace=0.5)
-    assert done.returncode == 0
-    assert done.output == "ready"
-    assert time.monotonic() - began < 60  # they sleep for years
+def test_what_a_command_leaves_behind_in_its_group_is_ended(mark: str) -> None:
+    done = run_command(["sh", "-c", f"sleep {mark} & echo ready"], env=ENV)
+    assert (done.returncode, done.output) == (0, "ready")
+    wait_for(lambda: with_argument(mark) == [])
+
+
+def test_what_leaves_its_group_is_ended_where_nothing_may_be_left(mark: str) -> None:
+    with nothing_left():
+        run_command(["sh", "-c", f"setsid sleep {mark} & (trap '' TERM; setsid sleep {mark} &) & exit 0"], env=ENV)
     assert with_argument(mark) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_every_descendant(number: int, mark: str, tmp_path: Path) -> None:
-    script = family(mark, tmp_path) + "wait"
-    # The second comes in the middle of cleaning up, and is ignored.
-    timers = [threading.Timer(seconds, os.kill, (os.getpid(), number)) for seconds in (0.05, 0.2)]
-
-    def stop(line: str) -> None:
-        assert line == "ready"
-        with deferred_stop():
-            for timer in timers:
-                timer.start()
-        raise_pending_stop()
-
-    with pytest.raises(Interrupted) as caught, stop_signals():
-        try:
-            run_command(["sh", "-c", script], env=ENV, on_line=stop, grace=1)
-        finally:
-            for timer in timers:
-                if timer.ident is not None:  # else no line came
-                    timer.join()
+def test_stop_ends_the_group_of_a_command(number: signal.Signals, mark: str) -> None:
+    script = f"trap '' TERM; sleep {mark} & (trap - TERM; exec sleep {mark}) & echo ready; wait; wait"
+    raise_on_stop()
+    with pytest.raises(Interrupted) as caught:
+        run_command(["sh", "-c", script], env=ENV, on_line=lambda _line: signal.raise_signal(number), grace=0.1)
     assert caught.value.as_error().exit_code == 128 + number
-    assert with_argument(mark) == []
+    wait_for(lambda: with_argument(mark) == [])
 
 
 def test_an_error_while_listening_ends_the_command(mark: str) -> None:
@@ -206,7 +166,7 @@ def test_an_error_while_listening_ends_the_command(mark: str) -> None:
 
     with pytest.raises(RuntimeError, match="listener"):
         run_command(["sh", "-c", f"echo x; sleep {mark}"], env=ENV, on_line=fail)
-    assert with_argument(mark) == []
+    wait_for(lambda: with_argument(mark) == [])
 
 
 def test_other_children_of_ours_are_left_alone(mark: str) -> None:
@@ -216,29 +176,6 @@ def test_other_children_of_ours_are_left_alone(mark: str) -> None:
             assert with_argument(mark) == [other.pid]
         finally:
             other.kill()
-
-
-def test_orphans_are_reaped_while_the_command_runs(tmp_path: Path) -> None:
-    orphans: set[int] = set()
-    reaped = tmp_path / "reaped"
-
-    def look(line: str) -> None:
-        if line != "x":
-            orphans.add(int(line))
-        elif not orphans & processes().keys():  # it goes on until then
-            reaped.touch()
-
-    script = "for i in 1 2 3 4 5; do sh -c 'true & echo $!'; done; until [ -e \"$0\" ]; do echo x; sleep 0.1; done"
-    run_command(["sh", "-c", script, str(reaped)], env=ENV, on_line=look, seconds=60)
-    assert len(orphans) == 5
-    assert zombies() == []
-
-
-def test_handlers_are_restored_and_a_clean_block_raises_nothing() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_signals():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_cleaning_up_may_run_commands_while_signals_come() -> None:
@@ -252,29 +189,10 @@ def test_cleaning_up_may_run_commands_while_signals_come() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             cleaned.append(run_command(["echo", "cleaned"], env=ENV).output)
 
-    with pytest.raises(Interrupted), stop_signals():
+    raise_on_stop()
+    with pytest.raises(Interrupted):
         work()
     assert cleaned == ["cleaned"]
-
-
-def test_killing_us_ends_the_command(mark: str) -> None:
-    program = f"""
-        import os
-        from packager.system.process import run_command
-        run_command(["sleep", "{mark}"], env=dict(os.environ))
-    """
-    with subprocess.Popen(python(program), env={**ENV, "PYTHONPATH": str(Path.cwd())}) as ours:
-        try:
-            wait_for(lambda: bool(sleeping(mark)))
-        finally:
-            ours.kill()
-    wait_for(lambda: not with_argument(mark))
-
-
-def sleeping(mark: str) -> list[int]:
-    return [
-        pid for pid in with_argument(mark) if Path("/proc", str(pid), "cmdline").read_bytes().startswith(b"sleep\0")
-    ]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -296,5 +214,4 @@ def test_a_command_that_runs_or_writes_without_an_end(mark: str, script: str, se
     argv = ["sh", "-c", script.format(mark=mark)]
     with pytest.raises(OutOfBoundsError, match=words):
         run_command(argv, env=ENV, capture=True, grace=1.0, seconds=seconds, most=1000)
-    assert with_argument(mark) == []
-    assert zombies() == []
+    wait_for(lambda: with_argument(mark) == [])

@@ -124,7 +124,7 @@ def test_tables_of_any_kind_become_tables_of_any_kind(harness: BatchHarness) -> 
     assert harness.names == {"in.csv", "result.csv", "out.jsonl", "in.jsonl", "out.tsv", "rows.txt"}
 
 
-def test_a_pipe(harness: BatchHarness) -> None:
+def test_batch_reads_stdin_and_writes_stdout(harness: BatchHarness) -> None:
     done = harness.run("predict", "-", "-", "--input-format", "csv", "--delimiter", ";", given="n;s\n1;x\n")
     assert (done.returncode, done.stdout) == (0, "first;second;third\n1;x;ü\n")
     with Path("/dev/full").open("w") as full:
@@ -157,7 +157,7 @@ def test_a_pipe(harness: BatchHarness) -> None:
         ("in.csv", "n,s\n1,a\n", ["--chunk-rows", "0"], {}, 2, "not a whole number"),
     ],
 )
-def test_what_is_wrong_is_said_and_leaves_nothing(
+def test_error_is_reported_and_leaves_no_file(
     harness: BatchHarness, name: str, text: str, words: list[str], more: dict[str, str], code: int, said: str
 ) -> None:
     (harness.folder / name).write_text(text)
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_said_and_leaves_nothing(
     assert (harness.folder / "result.csv").read_text() == "of last week"
 
 
-def test_the_rows_that_the_model_fails_on_are_named(harness: BatchHarness) -> None:
+def test_rows_on_which_the_model_fails_are_named(harness: BatchHarness) -> None:
     (harness.folder / "in.jsonl").write_text('["fail", "me"]\n')
     more = {"MODEL_LOCATION": str(MODELS / "moody" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
     done = harness.run("predict", "in.jsonl", ".", **more)
@@ -181,7 +181,7 @@ def test_the_rows_that_the_model_fails_on_are_named(harness: BatchHarness) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_nothing(harness: BatchHarness, number: signal.Signals) -> None:
+def test_signal_leaves_no_file(harness: BatchHarness, number: signal.Signals) -> None:
     (harness.folder / "in.csv").write_text("n,s\n1,a\n2,b\n")
     words = harness.command("predict", "in.csv", ".", "--chunk-rows", "1")
     with subprocess.Popen(words, env=harness.environ({"MOOD": "slow"}), cwd=harness.folder) as process:
@@ -211,7 +211,7 @@ def test_parquet(own: BatchHarness) -> None:
     assert (done.returncode, "can't be written to standard output" in done.stderr) == (5, True)
 
 
-def test_the_index_that_pandas_writes_is_no_column(own: BatchHarness) -> None:
+def test_pandas_index_in_parquet_is_dropped(own: BatchHarness) -> None:
     frame = pd.DataFrame({"n": [1, 2], "s": ["a", "b"]}, index=[5, 7])
     frame.to_parquet(own.folder / "in.parquet")
     assert "__index_level_0__" in pq.read_schema(own.folder / "in.parquet").names
@@ -220,7 +220,7 @@ def test_the_index_that_pandas_writes_is_no_column(own: BatchHarness) -> None:
     assert pq.read_table(own.folder / "out.parquet")["second"].to_pylist() == ["a", "b"]
 
 
-def test_parquet_that_is_given_up_ends_with_a_sentence(own: BatchHarness) -> None:
+def test_aborted_parquet_ends_with_one_message(own: BatchHarness) -> None:
     pq.write_table(pa.table({"n": [1, 2], "s": ["a", None]}), own.folder / "in.parquet")
     done = own.run("predict", "in.parquet", ".", "--chunk-rows", 1, **HAS_PYARROW, MOOD="renames")
     assert done.returncode == 4
@@ -246,7 +246,7 @@ def test_memory_is_bounded_by_the_chunk(harness: BatchHarness) -> None:
         assert sum(1 for _ in lines) == 20_001
 
 
-def test_a_terminal_sees_how_far_it_is(harness: BatchHarness) -> None:
+def test_terminal_shows_progress(harness: BatchHarness) -> None:
     (harness.folder / "in.csv").write_text("n,s\n" + "1,a\n" * 5)
     shown = {}
     for words in ((), ("--no-progress",)):
@@ -274,7 +274,7 @@ def test_a_terminal_sees_how_far_it_is(harness: BatchHarness) -> None:
     assert shown[("--no-progress",)] == "<end>"
 
 
-def test_self_check_says_that_the_model_serves(harness: BatchHarness) -> None:
+def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     done = harness.run("self-check", "--format", "json", ODAHU_MODEL_NAME="wine")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -293,7 +293,7 @@ def test_self_check_says_that_the_model_serves(harness: BatchHarness) -> None:
     assert harness.calls == [1, 1]
 
 
-def test_what_the_model_prints_as_its_process_ends_is_no_answer(harness: BatchHarness) -> None:
+def test_output_of_the_model_at_exit_is_not_in_the_result(harness: BatchHarness) -> None:
     done = harness.run("self-check", "--format", "json", MOOD="polite")
     assert json.loads(done.stdout)["status"] == "ok"
     assert done.stderr == "goodbye\n"
@@ -310,7 +310,9 @@ def test_standard_input_that_is_closed(harness: BatchHarness) -> None:
 
 @pytest.mark.parametrize("closing", [">&-", "", ">&- 2>&-"])  # without: a pipe whose reader is gone
 @pytest.mark.parametrize("words", [("info",), ("self-check",), ("predict", "--input-format", "csv", "-", "-")])
-def test_standard_output_that_nobody_reads(harness: BatchHarness, words: tuple[str, ...], closing: str) -> None:
+def test_closed_reader_of_standard_output_is_an_error(
+    harness: BatchHarness, words: tuple[str, ...], closing: str
+) -> None:
     program = f'{{ "$@"; echo $? >code; }} {closing}'
     shell = ["sh", "-c", program, "sh", *harness.command(*words)]
     reader, writer = os.pipe()
@@ -335,7 +337,7 @@ def test_standard_output_that_nobody_reads(harness: BatchHarness, words: tuple[s
         assert "Traceback" not in done.stderr
 
 
-def test_self_check_says_why_the_model_does_not_serve(harness: BatchHarness) -> None:
+def test_self_check_reports_why_the_model_fails(harness: BatchHarness) -> None:
     more = {"MODEL_LOCATION": str(MODELS / "broken-init" / "odahuflow_model"), "MODEL_ENTRYPOINT": "entrypoint"}
     done = harness.run("self-check", "--format", "json", **more)
     assert done.returncode == 4

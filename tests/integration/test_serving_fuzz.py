@@ -183,10 +183,10 @@ def test_compressed_bodies(target: Target, path: str, body: bytes, headers: dict
     | st.lists(st.binary(max_size=9), max_size=4).map(
         lambda parts: b"".join(struct.pack("<I", len(part)) + part for part in parts)
     ),
-    told=st.integers(-4, 4),
+    announced=st.integers(-4, 4),
 )
-def test_binary_tensors(target: Target, kind: str, shape: list[int], data: bytes, told: int) -> None:
-    size = {"binary_data_size": max(0, len(data) + told)}
+def test_binary_tensors(target: Target, kind: str, shape: list[int], data: bytes, announced: int) -> None:
+    size = {"binary_data_size": max(0, len(data) + announced)}
     tensor = {"name": "x", "shape": shape, "datatype": kind, "parameters": size}
     head = json.dumps({"inputs": [tensor]}).encode()
     target.check(INFER, head + data, {"Inference-Header-Content-Length": str(len(head))})
@@ -211,7 +211,7 @@ def test_binary_tensors(target: Target, kind: str, shape: list[int], data: bytes
 @example(data=b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n")
 @example(data=b"POST /api/model/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
 @example(data=b"GET /%00%ff HTTP/1.1\r\nHost: x\r\n\r\n")
-def test_what_is_hardly_http(target: Target, data: bytes) -> None:
+def test_malformed_http_gets_an_error_response(target: Target, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", target.service.port), timeout=30) as raw:
         raw.sendall(data)
         with suppress(OSError):
@@ -220,7 +220,7 @@ def test_what_is_hardly_http(target: Target, data: bytes) -> None:
         with suppress(ConnectionResetError):
             while chunk := raw.recv(65536):
                 received += chunk
-    # 501 is what RFC 9112 (6.1) wants for a transfer coding that nobody knows.
+    # 501 is what RFC 9112 (6.1) wants for a transfer coding that is unknown.
     allowed = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.0 2", b"HTTP/1.0 4", b"HTTP/1.1 501")
     assert not received or received.startswith(allowed), received
     target.check(INVOKE, b'{"data": [[1, 2]]}', {})

@@ -40,9 +40,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
 
 @pytest.mark.needs("index")
 @pytest.mark.parametrize("version", EACH_PYTHON)
-def test_a_model_with_old_versions_of_what_we_use_has_its_own_and_we_have_ours(
-    homes: Homes, tmp_path: Path, version: str
-) -> None:
+def test_model_with_old_versions_of_our_packages_gets_its_own(homes: Homes, tmp_path: Path, version: str) -> None:
     base = find_python(version)
     assert base is not None
     python = make_venv(f"pinned-{version}", base, *PINS, *PINS_BY_PYTHON.get(version, NEWER_PINS))
@@ -79,7 +77,7 @@ def base(storage: dict[str, str]) -> str:
 @pytest.mark.timeout(600)
 @pytest.mark.needs("buildah", "podman", "runc", "skopeo", "mmdebstrap", "patchelf", "root", "index")
 @pytest.mark.parametrize("version", EACH_IMAGE)
-def test_an_image_serves_as_any_user_with_a_read_only_root(
+def test_image_serves_as_any_user_with_a_read_only_root(
     tmp_path: Path, storage: dict[str, str], base: str, pythons_channel: Path, version: str
 ) -> None:
     environ = {**user_environ(storage, pythons_channel), "PACKAGER_WORK_DIR": str(tmp_path / "work")}
@@ -102,8 +100,8 @@ def test_an_image_serves_as_any_user_with_a_read_only_root(
             assert ask(f"{address}/v2/health/ready") == {"ready": True}
             which = "import os, sys; print(sys.version_info[:2], os.getuid(), os.access('/', os.W_OK))"
             inside = [*PODMAN, "exec", name, "python", "-c", which]
-            told = subprocess.run(inside, env=environ, check=True, capture_output=True, text=True).stdout
-            assert told == f"({version.replace('.', ', ')}) 54321 False\n"
+            printed = subprocess.run(inside, env=environ, check=True, capture_output=True, text=True).stdout
+            assert printed == f"({version.replace('.', ', ')}) 54321 False\n"
         finally:
             stop = [*PODMAN, "stop", "--ignore", "--time", "10", name]
             subprocess.run(stop, env=environ, check=False, capture_output=True)

@@ -105,12 +105,12 @@ def client_of(site: Site, token: str) -> httpx.Client:
     return httpx.Client(base_url=site.url, cookies={"packager_token": token}, timeout=60, verify=PLAIN)
 
 
-def test_a_token_opens_the_pages_till_one_logs_out(context: BrowserContext, site: Site) -> None:
+def test_token_opens_the_pages_until_logout(context: BrowserContext, site: Site) -> None:
     page = context.new_page()
     page.goto(f"{site.url}/ui/connections?page=0")
     page.get_by_label("Token").fill("pkgr_nobodys")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not known")
+    expect(page.get_by_role("alert")).to_contain_text("invalid")
     take_picture(page, "login")
     page.get_by_label("Token").fill(site.token)
     page.get_by_role("button", name="Log in").click()
@@ -123,13 +123,13 @@ def test_a_token_opens_the_pages_till_one_logs_out(context: BrowserContext, site
     assert context.cookies() == []
 
 
-def test_a_packaging_from_the_editor_to_its_image(page: Page, site: Site, registry: Registry) -> None:
+def test_packaging_is_created_in_the_editor_and_built(page: Page, site: Site, registry: Registry) -> None:
     password = base64.b64encode(MARKER.encode()).decode()
     with serve_front(registry) as front:
         front.stalled.set()  # the packaging doesn't end before the page has shown that it runs
         connection = {"type": "docker", "uri": front.host + "/pages", "username": "ada", "password": password}
         write(page, site, f"kind: Connection\nid: pages\nspec: {connection}\n---\n{site.packaging('wine', 'pages')}")
-        expect(page.locator("#messages")).to_contain_text("Nothing is wrong.")
+        expect(page.locator("#messages")).to_contain_text("No problems found.")
         page.get_by_role("button", name="Submit").click()
         expect(page.get_by_role("heading", name="wine")).to_contain_text(re.compile("scheduling|running"))
         expect(page.get_by_role("log")).to_contain_text("INFO")
@@ -157,7 +157,7 @@ def test_a_packaging_from_the_editor_to_its_image(page: Page, site: Site, regist
     store.close()
 
 
-def test_the_list_stays_up_to_date_and_the_keyboard_does(page: Page, site: Site) -> None:
+def test_list_updates_itself_and_keeps_the_focus(page: Page, site: Site) -> None:
     with httpx.Client(headers={"Authorization": f"Bearer {site.token}"}, verify=PLAIN) as api:
         spec = {"integrationName": "docker-rest", "artifactName": "none.zip", "targets": [target("registry")]}
         api.post(f"{site.place.url}/model/packaging", json={"id": "none", "spec": spec}).raise_for_status()
@@ -181,7 +181,7 @@ def target(connection: str) -> dict[str, str]:
     return {"name": "docker-push", "connectionName": connection}
 
 
-def test_the_editor_says_what_is_wrong_on_which_line(page: Page, site: Site) -> None:
+def test_editor_shows_problems_by_line(page: Page, site: Site) -> None:
     text = site.packaging("Wrong_id", "nowhere").replace("imageName: Wrong_id:1", "port: many")
     write(page, site, text)
     problems = page.locator(".problems li")
@@ -196,10 +196,10 @@ def test_the_editor_says_what_is_wrong_on_which_line(page: Page, site: Site) -> 
     page.get_by_role("textbox").fill("kind: Connection\nid: [\n")
     expect(problems).to_contain_text(["Line 3 this is no YAML"])
     page.get_by_role("textbox").fill(site.packaging("wine"))
-    expect(page.locator("#messages")).to_contain_text(re.compile("Nothing is wrong"))
+    expect(page.locator("#messages")).to_contain_text(re.compile("No problems found"))
 
 
-def test_a_text_is_sent_once_and_is_not_written_on_meanwhile(page: Page, site: Site) -> None:
+def test_form_is_locked_while_it_is_submitted(page: Page, site: Site) -> None:
     write(page, site, site.packaging("Wrong_id"))
     expect(page.locator(".problems li")).to_have_count(1)
     sent: list[str] = []
@@ -211,21 +211,21 @@ def test_a_text_is_sent_once_and_is_not_written_on_meanwhile(page: Page, site: S
     assert sent == [f"{site.url}/ui/new"] * 2
 
 
-def test_a_check_that_fails_is_told_and_made_again(page: Page, site: Site) -> None:
+def test_failed_check_is_reported_and_retried(page: Page, site: Site) -> None:
     write(page, site, site.packaging("Wrong_id"))
     expect(page.locator(".problems li")).to_have_count(1)
     page.route("**/ui/check", lambda route: route.abort())
     page.get_by_role("textbox").fill(site.packaging("wine"))
-    expect(page.locator("#messages")).to_have_text(re.compile("^Not checked: .* tried again"))
+    expect(page.locator("#messages")).to_have_text(re.compile("^Not checked: .* Retrying"))
     expect(page.locator("#numbers .wrong")).to_have_count(0)
     page.unroute("**/ui/check")
     page.route("**/ui/check", lambda route: route.fulfill(status=401))
     expect(page.locator("#messages")).to_contain_text("logged out")
     page.unroute("**/ui/check")
-    expect(page.locator("#messages")).to_contain_text("Nothing is wrong")
+    expect(page.locator("#messages")).to_contain_text("No problems found")
 
 
-def test_what_others_wrote_is_text(page: Page, site: Site) -> None:
+def test_foreign_text_is_escaped(page: Page, site: Site) -> None:
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     spec = {"type": "docker", "uri": "localhost:1", "description": EVIL}
     write(page, site, f"kind: Connection\nid: evil\nspec: {spec}\n")
@@ -237,7 +237,7 @@ def test_what_others_wrote_is_text(page: Page, site: Site) -> None:
     expect(page.locator(".problems")).to_contain_text("kind: is none of")
 
 
-def test_a_read_only_token_shows_and_changes_nothing(context: BrowserContext, site: Site) -> None:
+def test_read_only_token_offers_no_changes(context: BrowserContext, site: Site) -> None:
     page = logged_in(context, site, site.reading_token)
     expect(page.get_by_text("bob (read-only)")).to_be_visible()
     write(page, site, site.packaging("not-mine", "nowhere"))
@@ -251,7 +251,7 @@ def test_a_read_only_token_shows_and_changes_nothing(context: BrowserContext, si
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_the_pages_fit_a_phone_in_both_schemes(
+def test_pages_fit_a_phone_in_light_and_dark_mode(
     browser: Browser, page: Page, context: BrowserContext, site: Site, scheme: Any, dark: bool
 ) -> None:
     state = context.storage_state()
@@ -274,7 +274,7 @@ def _brightness(color: str) -> int:
     return sum(int(part) for part in re.findall(r"\d+", color)[:3])
 
 
-def test_swagger_ui_asks_nobody_else(page: Page, site: Site) -> None:
+def test_swagger_ui_loads_nothing_from_other_sites(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/swagger/index.html")
     page.get_by_role("button", name="Authorize").first.click()
     page.get_by_label("auth-bearer-value").or_(page.locator("input[type=text]")).first.fill(site.token)

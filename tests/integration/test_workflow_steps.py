@@ -24,7 +24,7 @@ ARGO_FILE, TEKTON_FILE = ROOT / "manifests/argo/workflow-template.yaml", ROOT / 
 
 def by_engine(engine: str) -> dict[str, Any]:
     """The container of an engine's step, as the Job has it."""
-    from packager.kube.security import security  # noqa: PLC0415
+    from packager.kube.job import security  # noqa: PLC0415
 
     contexts = security("oci" if engine == "oci" else "kaniko")
     return {**contexts.pod, **contexts.container}

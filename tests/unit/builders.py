@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from packager.image.plan import BaseImage, Content
-from packager.image.planner import Dependencies, Prepared
+from packager.image.planner import Dependencies, PlanInputs
 from packager.models.manifest import ArtifactManifest
 from packager.models.packaging import PackagingManifest
 from packager.models.reference import Reference
@@ -54,7 +54,7 @@ def base(**changes: Any) -> BaseImage:
     return BaseImage(**{**values, **changes})
 
 
-def prepared(folder: Path = Path("work"), **changes: Any) -> Prepared:
+def prepared(folder: Path = Path("work"), **changes: Any) -> PlanInputs:
     """Make what lies ready: an environment, a runtime of one file, the model."""
     prefix = PurePosixPath("/opt/conda/envs/wine")
     dependencies = Dependencies(
@@ -69,4 +69,4 @@ def prepared(folder: Path = Path("work"), **changes: Any) -> Prepared:
         "created": CREATED,
         "packager_version": "0.1.0",
     }
-    return Prepared(**{**values, **changes})
+    return PlanInputs(**{**values, **changes})

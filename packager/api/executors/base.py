@@ -1,4 +1,4 @@
-"""What the supervisor asks of whatever runs packagings."""
+"""The protocol of executors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftoverRun:
-    """A run of which something is left on this machine: its processes, its folder, its log.
+    """A run that has processes, a folder or a log on this machine.
 
     Attributes:
-        generation: Of the packaging, where what is left tells it.
-        changed: When it was last written to, in seconds since 1970.
+        generation: Of the packaging, if it is known.
+        changed: Time of the last change, in seconds since 1970.
     """
 
     packaging_id: str
@@ -29,66 +29,66 @@ class LeftoverRun:
 
 
 class Executor(Protocol):
-    """Runs packagings; a handle is text that finds a run again, also for the next process of this service.
+    """Runs packagings; a handle identifies a run, also for the next process of this service.
 
-    Every method may be called from any thread, and more than once for the same thing.
+    Every method is thread-safe and idempotent.
 
     Attributes:
-        resync_seconds: How long a run may go unobserved when nothing was heard of a change.
+        resync_seconds: Maximum time between two observations of a run.
     """
 
     resync_seconds: float
 
-    def start(self, claim: Lease) -> str:
-        """Start a packaging and return its handle, which the store must hold before the work counts as started.
+    def start(self, lease: Lease, /) -> str:
+        """Start a packaging and return its handle, which the caller must store.
 
-        One that was started already, and whose handle was not noted, is found and not started again. With a handle in
-        the claim, its run is lost: another attempt is made, where that makes sense.
+        A run that was started before, but whose handle was not stored, is found and not started again. A handle in the
+        lease means that the run is lost: start another attempt, if possible.
 
         Raises:
-            RequestError, BuildError, EntityExistsError: It will never run.
-            PackagerError: It can't be started now.
+            RequestError, BuildError, EntityExistsError: The packaging can never run.
+            PackagerError: The packaging cannot be started at the moment.
         """
 
     def observe(self, handle: str) -> PackagingStatus | None:
-        """Tell what has become of a run; None when it is lost, or not known here.
+        """Return the status of a run; None if it is lost or unknown.
 
         Raises:
-            PackagerError: That can't be told now.
+            PackagerError: The status is unavailable at the moment.
         """
 
     def stop(self, handle: str) -> None:
-        """End a run and return when nothing of it runs any more; no error when there is nothing to end.
+        """Stop a run and wait until it has ended; do nothing if it is not running.
 
         Raises:
-            PackagerError: It has not ended.
+            PackagerError: The run has not ended.
         """
 
     def log(self, handle: str) -> Path | None:
-        """Return the folder that a run's log is in (`packager.api.log_files`); None when it is not known here.
+        """Return the folder of a run's log (`packager.api.log_files`); None if the run is unknown.
 
         Raises:
-            PackagerError: It can't be had now.
+            PackagerError: The log is unavailable at the moment.
         """
 
     def finalize(self, handle: str) -> None:
-        """Remove all but the log of a run that has ended and whose end is in the store."""
+        """Remove everything but the log of an ended run whose status is stored."""
 
     def purge(self, handle: str) -> None:
-        """Remove all that is left of a run that doesn't run any more."""
+        """Remove everything of an ended run."""
 
     def find(self, packaging_id: str, generation: int) -> list[str]:
-        """Return the handles of what was started for one generation of a packaging.
+        """Return the handles of the runs of one generation of a packaging.
 
         Raises:
-            PackagerError: That can't be told now.
+            PackagerError: The runs are unavailable at the moment.
         """
 
     def runs(self) -> Iterator[LeftoverRun]:
-        """Give every run of which something is left on this machine."""
+        """Return all runs that have anything on this machine."""
 
     def close(self) -> None:
-        """Let go of what this process alone may have; what runs goes on."""
+        """Release the locks and threads of this process; runs continue."""
 
     def watch(self, on_change: Callable[[str], None]) -> None:
-        """Call `on_change` with a packaging's id whenever its run has changed, from now on; or never."""
+        """Call `on_change` with the ID of a packaging when its run may have changed; optional."""

@@ -1,7 +1,7 @@
-"""Packagings on this machine: a `packager run` each, which lives on when the service ends and is found again.
+"""Packagings on this machine: one `packager run` each, which outlives the service and is found again.
 
-A run is a folder and its keeper, a process that holds the folder's lock as long as it lives. Everything that tells
-what a run is doing is in the folder, and nothing in this process's memory.
+A run is a folder and an outer process with its worker, which lock the folder as long as they live. The folder has the
+whole state of the run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 from packager.api.entities import NamedValue, PackagingStatus, with_hint
 from packager.api.executors.base import LeftoverRun
 from packager.api.executors.run_folder import RunFolder
-from packager.api.executors.run_processes import MARK, end_processes
 from packager.errors import BuildError, DiskFullError, PackagerError, RequestError, UsageError, is_disk_full
 from packager.kube.job import plain
+from packager.system.folders import remove_folder
 from packager.system.process import start_detached
-from packager.system.signals import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,24 +34,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KEEPER = "packager.api.executors.shim"
-_OWN_SETTINGS = "PACKAGER_API_"  # the service's; a packaging must not see them
+_SHIM = "packager.api.executors.shim"
+_OWN_SETTINGS = "PACKAGER_API_"  # hidden from packagings
 _KIND = "local"
 _KILLED = 137
-_STOPPED = (130, 143)  # by SIGINT or SIGTERM: when the machine goes down everything gets one
-_MOST_ATTEMPTS = 3
+_STOPPED = (130, 143)  # by SIGINT or SIGTERM, as at a shutdown of the machine
+_MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings:
-    """How packagings are run on this machine.
+    """Settings of the local executor.
 
     Attributes:
-        folder: Where the runs' folders lie; one service's alone.
-        environ: The environment that packagings get, without the service's own settings.
-        models: A folder with model archives, for packagings that name no outputConnection.
-        engine: As `packager run --engine` has it.
-        log_bytes: How much of each log is kept.
+        folder: Parent of the runs' folders; only one service can use it.
+        environ: The environment of packagings; the settings of the service are removed.
+        models: Folder of model archives for packagings without an outputConnection.
+        engine: As in `packager run --engine`.
+        log_bytes: Maximum size of each log.
         grace: Seconds between SIGTERM and SIGKILL when a run is stopped.
     """
 
@@ -66,19 +65,19 @@ class LocalSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunName:
-    """What a run's folder is called: `wine.7.1`, the first attempt at the seventh generation of the packaging wine."""
+    """The name of a run's folder: `wine.7.1` is the first attempt of generation 7 of the packaging wine."""
 
     packaging_id: str
     generation: int
     attempt: int
 
     def __str__(self) -> str:
-        """Return the folder's name."""
+        """Return the name of the folder."""
         return f"{self.packaging_id}.{self.generation}.{self.attempt}"
 
     @classmethod
     def parse(cls, text: str) -> RunName | None:
-        """Read a folder's name; None when it is no run's."""
+        """Parse the name of a folder; None if it is not the folder of a run."""
         packaging_id, _, rest = text.partition(".")
         generation, _, attempt = rest.partition(".")
         if not (packaging_id and generation.isdecimal() and attempt.isdecimal()):
@@ -92,10 +91,10 @@ class LocalExecutor:
     resync_seconds = 1.0
 
     def __init__(self, settings: LocalSettings) -> None:
-        """Take the folder for this process alone.
+        """Lock the folder of the runs.
 
         Raises:
-            UsageError: Another service has it, or it can't be written.
+            UsageError: Another service uses the folder, or it is not writable.
         """
         self._settings = settings
         self._started: set[int] = set()
@@ -107,90 +106,92 @@ class LocalExecutor:
             self.node = _node(settings.folder)
         except BlockingIOError:
             raise UsageError(
-                f"another `packager api` runs its packagings in {settings.folder}", hint="give each a folder of its own"
+                f"another `packager api` uses {settings.folder}", hint="set PACKAGER_API_DATA_DIR to another folder"
             ) from None
         except OSError as error:
             raise UsageError(
-                f"packagings can't be run in {settings.folder}: {error.strerror}", hint="name a writable folder"
+                f"cannot use {settings.folder} for runs: {error.strerror}",
+                hint="set PACKAGER_API_DATA_DIR to a writable folder",
             ) from error
 
     def close(self) -> None:
-        """Let go of the folder; what runs goes on."""
-        os.close(self._lock)
+        """Unlock the folder; runs continue."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
-    def start(self, claim: Lease) -> str:
-        """Start a packaging, or find the one that was started already, and return its handle.
+    def start(self, lease: Lease, /) -> str:
+        """Start a packaging, or find its run if it was started before, and return the handle.
 
-        A claim whose own run is lost gets another attempt.
+        After a lost run, start another attempt.
 
         Raises:
-            RequestError: It can't be run as it is.
-            BuildError: It was lost too often.
-            DiskFullError, PackagerError: This machine can't run it now.
+            RequestError: The packaging can never run.
+            BuildError: Its runs were lost too often.
+            DiskFullError, PackagerError: The packaging cannot be started at the moment.
         """
-        name = self._next_name(claim)
+        name = self._next_name(lease)
         folder = self._folder(name)
         if not folder.is_held() and _status(folder) is None:
-            self._prepare_and_start(claim.manifest(), folder)
+            self._prepare_and_start(lease.manifest(), folder)
         return self._handle(name)
 
-    def _next_name(self, claim: Lease) -> RunName:
-        last = self._name(claim.handle) if claim.handle else None
-        attempt = last.attempt + 1 if last and last.generation == claim.generation else 1
-        if attempt > _MOST_ATTEMPTS:
+    def _next_name(self, lease: Lease) -> RunName:
+        last = self._name(lease.handle) if lease.handle else None
+        attempt = last.attempt + 1 if last and last.generation == lease.generation else 1
+        if attempt > _MAX_ATTEMPTS:
             raise BuildError(
-                f"the run of packaging {claim.id!r} was lost {_MOST_ATTEMPTS} times: killed, or the machine went down",
-                hint="see whether the machine has memory enough; edit the packaging to run it again",
+                f"the run of packaging {lease.id!r} was lost {_MAX_ATTEMPTS} times: killed, or by a shutdown",
+                hint="check that the machine has enough memory; edit the packaging to run it again",
             )
-        return RunName(packaging_id=claim.id, generation=claim.generation, attempt=attempt)
+        return RunName(packaging_id=lease.id, generation=lease.generation, attempt=attempt)
 
     def _prepare_and_start(self, manifest: PackagingManifest, folder: RunFolder) -> None:
         model = self._model(manifest)
-        words = [*([str(model)] if model else []), folder.manifest.name, "--engine", self._settings.engine]
-        words += ["--termination-log", str(folder.termination_log), "--log-format", "plain"]
-        argv = [sys.executable, "-m", "packager", "run", *words]
-        end_processes(folder.path, self._settings.grace, self._reap)  # of a keeper that was killed as it began
+        args = ["run", *([str(model)] if model else []), folder.manifest.name, "--engine", self._settings.engine]
+        args += ["--termination-log", str(folder.termination_log), "--log-format", "plain"]
+        folder.end_run(self._settings.grace, self._reap)  # of an outer process that was killed at its start
         try:
             folder.make()
             _write(folder.manifest, json.dumps(plain(manifest)))
-            _write(folder.order, json.dumps({"argv": argv, "logBytes": self._settings.log_bytes}))
+            _write(folder.order, json.dumps({"args": args, "logBytes": self._settings.log_bytes}))
             held = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                keeper = [sys.executable, "-m", _KEEPER, str(folder.path)]
-                pid = start_detached(keeper, env=self._environ(folder), held=held, errors=folder.errors)
+                shim = [sys.executable, "-m", _SHIM, str(folder.path)]
+                pid = start_detached(shim, env=self._environ(folder), held=held, errors=folder.errors)
             finally:
-                os.close(held)  # the keeper has it as well
+                os.close(held)  # the run has inherited it
         except OSError as error:
             with suppress(OSError):
                 remove_folder(folder.path)
-            what = f"the run of {manifest.subject} can't be started in {folder.path}: {error.strerror}"
+            message = f"cannot start the run of {manifest.subject} in {folder.path}: {error.strerror}"
             if is_disk_full(error):
-                raise DiskFullError(what, hint="make room there") from error
-            raise PackagerError(what, hint="it is tried again") from error
+                raise DiskFullError(message, hint="free disk space there") from error
+            raise PackagerError(message, hint="the service retries it") from error
         with self._reaping:
             self._started.add(pid)
 
     def _model(self, manifest: PackagingManifest) -> Path | None:
-        """Return the archive below the folder of models; None where a connection says where it is."""
+        """Return the archive below the folder of models; None if a connection gives its store."""
         if manifest.model_holder is not None:
             return None
         name = PurePosixPath(manifest.training_zip_name)
         if self._settings.models is None or not name.parts or name.is_absolute() or ".." in name.parts:
             raise RequestError(
-                f"{manifest.subject}: nothing says where the model archive {str(name)!r} is stored",
-                hint="name a connection of the type s3, gcs or azureblob in spec.outputConnection, or give the service "
-                "a folder of models, below which artifactName is a path",
+                f"{manifest.subject}: the store of the model archive {str(name)!r} is unknown",
+                hint="name a connection of the type s3, gcs or azureblob in spec.outputConnection, or set "
+                "PACKAGER_API_MODELS_DIR to a folder that contains the path in artifactName",
             )
         return self._settings.models.absolute() / name
 
     def _environ(self, folder: RunFolder) -> dict[str, str]:
         kept = {name: value for name, value in self._settings.environ.items() if not name.startswith(_OWN_SETTINGS)}
-        places = {"PACKAGER_WORK_DIR": str(folder.work), "TMPDIR": str(folder.work), MARK: str(folder.path)}
+        places = {"PACKAGER_WORK_DIR": str(folder.work), "TMPDIR": str(folder.work)}
         return {**kept, **places}
 
     def observe(self, handle: str) -> PackagingStatus | None:
-        """Tell what has become of a run; None when it is not of this machine, or its keeper was killed."""
+        """Return the status of a run; None if it is of another machine, or was killed."""
         self._reap()
         name = self._name(handle)
         if name is None:
@@ -199,39 +200,37 @@ class LocalExecutor:
         if folder.is_held():
             return PackagingStatus(state="running")
         status = _status(folder)
-        if status is None:  # killed: whatever it left goes, so that the next attempt is alone
-            end_processes(folder.path, self._settings.grace, self._reap)
-            status = _status(folder)
-            folder.take_secrets_away()
+        if status is None:
+            folder.remove_secrets()
         return status
 
     def stop(self, handle: str) -> None:
-        """End a run and return when nothing of it runs any more; no error when there is nothing to end.
+        """Stop a run and wait until it has ended; do nothing if it is not running.
 
         Raises:
-            PackagerError: Some of its processes don't die.
+            PackagerError: The run does not end.
         """
         name = self._name(handle)
         if name is None:
             return
         folder = self._folder(name)
-        end_processes(folder.path, self._settings.grace, self._reap)
+        folder.end_run(self._settings.grace, self._reap)
         if folder.path.exists():
-            folder.take_secrets_away()
+            folder.remove_secrets()
 
     def log(self, handle: str) -> Path | None:
-        """Return the folder that a run's log is in; None when it is not of this machine."""
+        """Return the folder of a run's log; None if the run is of another machine."""
         name = self._name(handle)
         return self._folder(name).log if name else None
 
     def finalize(self, handle: str) -> None:
-        """Keep of an ended run nothing but its log; everything else is in the store by now."""
+        """Remove everything but the log of an ended run whose status is stored."""
         name = self._name(handle)
         if name is not None:
             self._folder(name).keep_log_only()
 
     def purge(self, handle: str) -> None:
-        """Remove all that is left of a run that doesn't run any more."""
+        """Remove everything of an ended run."""
         name = self._name(handle)
         if name is not None and self._folder(name).path.exists():
             remove_folder(self._folder(name).path)
@@ -243,7 +242,7 @@ class LocalExecutor:
         ]
 
     def runs(self) -> Iterator[LeftoverRun]:
-        """Give every run that has left anything here."""
+        """Return all runs that have anything on this machine."""
         for entry in os.scandir(self._settings.folder):
             if name := RunName.parse(entry.name):
                 with suppress(FileNotFoundError):
@@ -255,7 +254,7 @@ class LocalExecutor:
                     )
 
     def watch(self, on_change: Callable[[str], None]) -> None:
-        """Do nothing: a look costs so little that everything is looked at all the time."""
+        """Do nothing: an observation is cheap, so `resync_seconds` is short."""
 
     def _handle(self, name: RunName) -> str:
         return f"{_KIND}/{self.node}/{name}"
@@ -269,7 +268,7 @@ class LocalExecutor:
         return RunFolder(self._settings.folder.absolute() / str(name))
 
     def _reap(self) -> None:
-        """Let the keepers that have ended leave the process table; nobody needs their exit codes."""
+        """Reap the outer processes that have ended."""
         with self._reaping:
             for pid in list(self._started):
                 try:
@@ -281,25 +280,25 @@ class LocalExecutor:
 
 
 def _status(folder: RunFolder) -> PackagingStatus | None:
-    """Tell how a run has ended; None where nothing of it says so."""
+    """Return the status of an ended run; None if its outcome is unknown."""
     code = folder.exit_code()
-    if results := folder.results():  # written only when the image is pushed, whatever came after that
+    if results := folder.results():  # written only if the image was pushed, even if a later step failed
         values = [NamedValue(name=name, value=value) for name, value in results.items()]
         return PackagingStatus(state="succeeded", exit_code=0, results=values)
     if code is None or code in _STOPPED:
         return None
+    if code == _KILLED:
+        message = "the packager was killed by SIGKILL, usually by the kernel because of low memory"
+        return PackagingStatus(state="failed", exit_code=code, reason="Killed", message=message)
     if error := folder.error():
         message = with_hint(error.get("message", ""), error.get("hint", ""))
         return PackagingStatus(state="failed", exit_code=code, reason=error.get("code", "error"), message=message)
-    if code == _KILLED:
-        message = "it was killed by SIGKILL, as the kernel does where memory is short; its log ends there"
-        return PackagingStatus(state="failed", exit_code=code, reason="Killed", message=message)
-    message = f"it ended with exit code {code} and no word; its log may say more"
+    message = f"the packager ended with exit code {code} without an error message; see its log"
     return PackagingStatus(state="failed", exit_code=code, reason="Error", message=message)
 
 
 def _node(folder: Path) -> str:
-    """Return this folder's own random name, which no other service's folder has."""
+    """Return the random ID of this folder."""
     path = folder / ".node"
     if not path.exists():
         temporary = folder / ".node.new"

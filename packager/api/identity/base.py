@@ -1,4 +1,4 @@
-"""What tells who a caller is."""
+"""The protocol of identities."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Principal:
     """A caller.
 
     Attributes:
-        username: For the audit lines.
-        email: Where it is known.
-        may_write: Whether they may change anything, and see secrets.
+        username: Name in the audit log.
+        email: Empty if unknown.
+        may_write: Whether the caller may change entities and see secrets.
     """
 
     username: str
@@ -22,20 +22,20 @@ class Principal:
 
 
 class UnknownCallerError(Exception):
-    """A caller's token is missing or not one that is known; the text says why and may be shown."""
+    """The token is missing or invalid; the text gives the reason and is safe to show."""
 
 
-class UnansweredError(Exception):
-    """Whether a token is known can't be told at the moment; the text may be shown."""
+class IdentityUnavailableError(Exception):
+    """The token cannot be verified at the moment; the text is safe to show."""
 
 
 class Identity(Protocol):
-    """Tells who a caller is."""
+    """Authenticates callers."""
 
     async def authenticate(self, token: str) -> Principal:
-        """Return the caller with that bearer token; it is empty when there is none.
+        """Return the caller with that bearer token; an empty token means that the request has none.
 
         Raises:
-            UnknownCallerError: The token is not known.
-            UnansweredError: That can't be told at the moment.
+            UnknownCallerError: The token is missing or invalid.
+            IdentityUnavailableError: The token cannot be verified at the moment.
         """

@@ -1,7 +1,7 @@
-"""Tokens of an OpenID Connect provider: JWTs for our audience, signed with a key that the provider publishes.
+"""Tokens of an OpenID Connect provider: JWTs for our audience, signed with a published key of the provider.
 
-The provider's document is that of openid.net/specs/openid-connect-discovery-1_0.html; its keys are kept for a while,
-and asked for anew, not too often, when a token names one that isn't among them.
+Discovery: openid.net/specs/openid-connect-discovery-1_0.html. The keys are cached, and refreshed at a limited rate
+when a token names an unknown key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpx
 import jwt
 from anyio import to_thread
 
-from packager.api.identity.base import Principal, UnansweredError, UnknownCallerError
+from packager.api.identity.base import IdentityUnavailableError, Principal, UnknownCallerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Asymmetric ones only: with the others whoever knows the public key could sign.
+# Asymmetric algorithms only: with others, everyone who has the public key could sign.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-_LEEWAY = 30  # seconds that two machines' clocks may differ
-_PAUSE = 10.0  # seconds between two requests for keys, whatever tokens come
-_OLDEST = 12  # lifetimes that keys are good for while the provider doesn't answer: by then one may be withdrawn
-_TIMEOUT = 5.0
-_LARGEST = 1 << 20
-_NAMES = ("preferred_username", "email", "name", "sub")
+_LEEWAY = 30  # seconds of clock skew
+_MIN_INTERVAL = 10.0  # seconds between two requests for keys
+_MAX_LIFETIMES = 12  # of cached keys while the provider does not answer; it may have withdrawn a key since
+_TIMEOUT = 5.0  # seconds
+_MAX_BYTES = 1 << 20
+_USERNAME_CLAIMS = ("preferred_username", "email", "name", "sub")
 
 
 class OpenIdConnect:
-    """The callers that a provider knows."""
+    """Accepts the tokens of an OpenID Connect provider."""
 
     def __init__(
         self, settings: ApiSettings, transport: httpx.BaseTransport, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take the issuer, the audience and the claim of who may write; nothing is asked yet."""
+        """Read the settings, without a request to the provider."""
         self._issuer = str(settings.oidc_issuer)
         self._audience = str(settings.oidc_audience)
         self._write_claim = settings.oidc_write_claim
@@ -49,22 +49,22 @@ class OpenIdConnect:
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched: float | None = None
-        self._tried: float | None = None
+        self._requested: float | None = None
         self._lock = asyncio.Lock()
 
     async def authenticate(self, token: str) -> Principal:
-        """Return the caller that a token is about.
+        """Return the caller of a token.
 
         Raises:
-            UnknownCallerError: It's none of this provider's for this audience, or it has expired.
-            UnansweredError: The provider's keys can't be had.
+            UnknownCallerError: The token is invalid, expired, or for another audience.
+            IdentityUnavailableError: The provider's keys are unavailable.
         """
         if not token:
-            raise UnknownCallerError("a bearer token is needed")
+            raise UnknownCallerError("a bearer token is required")
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError as error:
-            raise UnknownCallerError("the bearer token is not known") from error
+            raise UnknownCallerError("the bearer token is invalid") from error
         key = await self._key(str(header.get("kid", "")))
         try:
             claims = jwt.decode(
@@ -79,7 +79,7 @@ class OpenIdConnect:
         except jwt.ExpiredSignatureError as error:
             raise UnknownCallerError("the token has expired: log in again") from error
         except jwt.PyJWTError as error:
-            raise UnknownCallerError(f"the token is refused: {error}") from error
+            raise UnknownCallerError(f"the token is invalid: {error}") from error
         return Principal(username=_name(claims), email=str(claims.get("email", "")), may_write=self._may_write(claims))
 
     def _may_write(self, claims: dict[str, Any]) -> bool:
@@ -96,60 +96,60 @@ class OpenIdConnect:
     async def _key(self, name: str) -> jwt.PyJWK:
         if self._is_stale() or self._find(name) is None:
             async with self._lock:
-                if (self._is_stale() or self._find(name) is None) and self._may_ask():
+                if (self._is_stale() or self._find(name) is None) and self._may_request():
                     await self._fetch()
         found = self._find(name)
-        if self._fetched is None or self._clock() - self._fetched > _OLDEST * self._lifetime:
-            raise UnansweredError("the identity provider can't be reached: try again in a moment")
+        if self._fetched is None or self._clock() - self._fetched > _MAX_LIFETIMES * self._lifetime:
+            raise IdentityUnavailableError("the identity provider is unreachable: try again later")
         if found is None:
-            raise UnknownCallerError("the token is signed with a key that the identity provider doesn't publish")
+            raise UnknownCallerError("the token is signed with a key that the identity provider does not publish")
         return found
 
     def _find(self, name: str) -> jwt.PyJWK | None:
-        if not name and len(self._keys) == 1:  # a provider with one key need not name it
+        if not name and len(self._keys) == 1:  # a provider with one key may omit its ID
             return next(iter(self._keys.values()))
         return self._keys.get(name)
 
     def _is_stale(self) -> bool:
         return self._fetched is None or self._clock() - self._fetched > self._lifetime
 
-    def _may_ask(self) -> bool:
-        return self._tried is None or self._clock() - self._tried >= _PAUSE
+    def _may_request(self) -> bool:
+        return self._requested is None or self._clock() - self._requested >= _MIN_INTERVAL
 
     async def _fetch(self) -> None:
-        self._tried = self._clock()
+        self._requested = self._clock()
         try:
-            document = await to_thread.run_sync(self._ask)
+            document = await to_thread.run_sync(self._download)
             keys = jwt.PyJWKSet.from_dict(document).keys
         except (httpx.HTTPError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-            log.warning("the keys of the identity provider %s can't be had: %s", self._issuer, error)
+            log.warning("cannot get the keys of the identity provider %s: %s", self._issuer, error)
             return
         self._keys = {
             str(key.key_id or ""): key
             for key in keys
-            # A symmetric one that is published is everyone's, and PyJWT goes by the key's algorithm.
+            # A published symmetric key is no secret, and PyJWT would accept its signatures.
             if key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
         }
         self._fetched = self._clock()
 
-    def _ask(self) -> dict[str, Any]:
+    def _download(self) -> dict[str, Any]:
         with httpx.Client(transport=self._transport, trust_env=False, timeout=_TIMEOUT) as client:
-            about = _json(client.get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"))
-            if about.get("issuer") != self._issuer:
-                raise ValueError(f"its document names the issuer {str(about.get('issuer'))[:200]!r}")
-            return _json(client.get(str(about["jwks_uri"])))
+            metadata = _json(client.get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"))
+            if metadata.get("issuer") != self._issuer:
+                raise ValueError(f"its document names the issuer {str(metadata.get('issuer'))[:200]!r}")
+            return _json(client.get(str(metadata["jwks_uri"])))
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
     answer.raise_for_status()
-    if len(answer.content) > _LARGEST:
-        raise ValueError("its answer is too large")
+    if len(answer.content) > _MAX_BYTES:
+        raise ValueError("the response is too large")
     found = answer.json()
     if not isinstance(found, dict):
-        raise TypeError("its answer is no JSON object")
+        raise TypeError("the response is not a JSON object")
     return found
 
 
 def _name(claims: dict[str, Any]) -> str:
-    found = next((str(claims[name]) for name in _NAMES if claims.get(name)), "")
+    found = next((str(claims[name]) for name in _USERNAME_CLAIMS if claims.get(name)), "")
     return "".join(character if character.isprintable() else "?" for character in found)[:200]

@@ -1,7 +1,7 @@
-"""Bearer tokens of a file, of which it holds digests only.
+"""Bearer tokens of a file, which contains only their digests.
 
-A line is `NAME read-only|read-write SHA256`, the digest of the token in hexadecimal. Tokens are 256 random bits, so
-there is nothing to guess, and a slow hash as for passwords would protect nothing more.
+A line is `NAME read-only|read-write SHA256`, with the hexadecimal digest of the token. Tokens are 256 random bits, so
+they need no slow password hash.
 """
 
 from __future__ import annotations
@@ -21,35 +21,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PREFIX = "pkgr_"  # so that a leaked one is recognized
+_PREFIX = "pkgr_"  # makes leaked tokens recognizable
 _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._@-]{0,99})\s+(?P<access>read-only|read-write)\s+(?P<digest>[0-9a-f]{64})"
 )
-_HINT = "a line is NAME read-only|read-write SHA256-OF-THE-TOKEN; `packager api token` writes them"
+_HINT = "each line must be NAME read-only|read-write SHA256; `packager api token` writes them"
 _PRIVATE = 0o600
 
 
 def digest_of(token: str) -> str:
-    """Return what the file holds of a token."""
+    """Return the digest of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def read_tokens(path: Path) -> dict[str, Principal]:
-    """Read a token file: callers by the digest of their token.
+    """Read a token file as callers by token digest.
 
     Raises:
-        UsageError: It can't be read, or a line is wrong.
+        UsageError: The file is unreadable, or a line is invalid.
     """
     try:
         text = path.read_text(encoding="ascii")
         mode = path.stat().st_mode & 0o777
     except (OSError, UnicodeDecodeError) as error:
-        what = (error.strerror if isinstance(error, OSError) else None) or "it is no ASCII text"
-        raise UsageError(f"the token file {path} can't be read: {what}", hint=_HINT) from error
-    if mode & 0o002:  # to be read by others does no harm: it holds digests
-        raise UsageError(
-            f"the token file {path} can be changed by every user (mode {mode:04o})", hint=f"chmod o-w {path}"
-        )
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not ASCII text"
+        raise UsageError(f"cannot read the token file {path}: {reason}", hint=_HINT) from error
+    if mode & 0o002:  # the digests may be world-readable
+        raise UsageError(f"every user can change the token file {path} (mode {mode:04o})", hint=f"chmod o-w {path}")
     found: dict[str, Principal] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].strip()
@@ -57,25 +55,25 @@ def read_tokens(path: Path) -> dict[str, Principal]:
             continue
         match = _LINE.fullmatch(words)
         if match is None:
-            raise UsageError(f"the token file {path}, line {number}, is wrong", hint=_HINT)
+            raise UsageError(f"the token file {path}, line {number}, is invalid", hint=_HINT)
         found[match["digest"]] = Principal(username=match["name"], may_write=match["access"] == "read-write")
     return found
 
 
 def add_token(path: Path, name: str, *, may_write: bool) -> str:
-    """Make a token, note its digest in the file (made with mode 0600 when it isn't there), and return the token.
+    """Create a token, append its digest to the file (created with mode 0600 if missing), and return the token.
 
     Raises:
-        UsageError: The name is none or taken, or the file can't be read or written.
+        UsageError: The name is invalid or taken, or the file is unreadable or not writable.
     """
     token = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name} {'read-write' if may_write else 'read-only'} {digest_of(token)}"
     if not _LINE.fullmatch(line):
-        raise UsageError(f"{name!r} is no name of a token", hint="use at most 100 letters, digits and . _ @ -")
+        raise UsageError(f"invalid token name {name!r}", hint="use at most 100 letters, digits and . _ @ -")
     if path.exists() and name in {caller.username for caller in read_tokens(path).values()}:
         raise UsageError(
-            f"the token file {path} has a token of {name!r}, and the log's audit lines are told apart by the name",
-            hint=f"take another name, such as {name}-2; to revoke the old one, remove its line",
+            f"the token file {path} already has a token of {name!r}, and the audit log distinguishes callers by name",
+            hint=f"use another name, such as {name}-2; to revoke the old token, remove its line",
         )
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _PRIVATE)
@@ -84,23 +82,23 @@ def add_token(path: Path, name: str, *, may_write: bool) -> str:
             stream.write((b"\n" if before and not before.endswith(b"\n") else b"") + f"{line}\n".encode())
     except OSError as error:
         raise UsageError(
-            f"the token file {path} can't be written: {error.strerror}", hint="name a file in a folder that is there"
+            f"cannot write the token file {path}: {error.strerror}", hint="name a file in an existing, writable folder"
         ) from error
     return token
 
 
 class TokenFile:
-    """The callers of a token file, which is read again when it has changed: a token is revoked without a restart."""
+    """The callers of a token file; a changed file is read again, so that revocation needs no restart."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            UsageError: It can't be read, or a line is wrong.
+            UsageError: The file is unreadable, or a line is invalid.
         """
         self._path = path
         self._callers = read_tokens(path)
-        self._seen = self._stamp()
+        self._read_stamp = self._stamp()
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -110,28 +108,28 @@ class TokenFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     async def authenticate(self, token: str) -> Principal:
-        """Return the caller with that token.
+        """Return the caller of a token.
 
         Raises:
-            UnknownCallerError: The token is not known.
+            UnknownCallerError: The token is missing or invalid.
         """
         if not token:
-            raise UnknownCallerError("a bearer token is needed")
+            raise UnknownCallerError("a bearer token is required")
         self._refresh()
         caller = self._callers.get(digest_of(token))
         if caller is None:
-            raise UnknownCallerError("the bearer token is not known")
+            raise UnknownCallerError("the bearer token is invalid")
         return caller
 
     def _refresh(self) -> None:
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp == self._read_stamp:
             return
-        self._seen = stamp
+        self._read_stamp = stamp
         try:
             self._callers = read_tokens(self._path)
-            log.info("the token file %s was read again: %d tokens", self._path, len(self._callers))
+            log.info("reloaded the token file %s: %d tokens", self._path, len(self._callers))
         except UsageError as error:
-            # What it said before may have been revoked since: nobody is let in by it.
+            # A token of the old content may be revoked in the new one.
             self._callers = {}
-            log.error("%s; no token is accepted until it is mended", error.message)  # noqa: TRY400  (a person's mistake)
+            log.error("%s; all tokens are refused until the file is corrected", error.message)  # noqa: TRY400  (a user's mistake)

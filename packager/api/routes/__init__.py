@@ -1,9 +1,9 @@
-"""The routes: the paths, codes and messages that the public ODAHU clients know."""
+"""The routes: paths, status codes and messages as the public ODAHU clients expect them."""
 
 from __future__ import annotations
 
-from packager.api.routes import about, connections, health, integrations, logs, packagings
+from packager.api.routes import about, entities, logs
 
-ROUTERS = (packagings.router, logs.router, integrations.router, connections.router, about.router, health.router)
+ROUTERS = (entities.packagings, logs.router, entities.integrations, entities.connections, about.router, about.probes)
 
 __all__ = ["ROUTERS"]

@@ -1,4 +1,4 @@
-"""What the routes share: reading a body strictly, pages of a list, answers, and a line for each change."""
+"""Helpers of the routes: strict JSON bodies, pages of lists, described errors, and the audit log."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Message(BaseModel):
-    """What happened, or what is wrong."""
+    """A confirmation or an error."""
 
     message: str
 
 
 class Page(BaseModel):
-    """Which part of a list."""
+    """A page of a list."""
 
     model_config = ConfigDict(extra="forbid")
 
-    size: int = Field(default=500, ge=1, le=10_000, description="How many at most.")
-    page: int = Field(default=0, ge=0, le=1_000_000, description="Counted from 0.")
+    size: int = Field(default=500, ge=1, le=10_000, description="Maximum number of entities.")
+    page: int = Field(default=0, ge=0, le=1_000_000, description="Page number, from 0.")
 
 
 def _problem(*codes: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -55,21 +55,21 @@ CHANGES = _problem(*_CHANGE, HTTPStatus.NOT_FOUND)
 
 
 def service_of(request: Request) -> Service:
-    """Return what the route works with."""
+    """Return the service."""
     found: Service = request.app.state.service
     return found
 
 
 def caller_of(request: Request) -> Principal:
-    """Return who asks, as the guard has found out."""
+    """Return the caller that the middleware has authenticated."""
     found: Principal = request.state.principal
     return found
 
 
-def audit(request: Request, what: str, kind: str, entity_id: str) -> None:
-    """Write the line of a change: who did what to which entity, from where."""
+def audit(request: Request, action: str, kind: str, entity_id: str) -> None:
+    """Log a change with its caller and the caller's address."""
     fields = {
-        "audit": what,
+        "audit": action,
         "kind": kind,
         "id": entity_id,
         "user": caller_of(request).username,
@@ -80,17 +80,17 @@ def audit(request: Request, what: str, kind: str, entity_id: str) -> None:
 
 
 def wake_runner(request: Request) -> None:
-    """Let what runs packagings look at once what has changed."""
+    """Make the supervisor look for changes now."""
     runner: Runner | None = request.app.state.runner
     if runner is not None:
         runner.supervisor.wake()
 
 
 def read_json(body: bytes) -> object:
-    """Read JSON whose values everything behind us can hold.
+    """Parse JSON strictly: finite numbers, and text that every database can store.
 
     Raises:
-        ValueError: It is none, or holds a number or a character that is no JSON; the text says which.
+        ValueError: The text is not valid JSON, or has such a number or character.
     """
     value = json.loads(body, parse_constant=_refuse_number, parse_float=_read_float)
     if b"\\u" in body or b"\x00" in body:
@@ -99,7 +99,7 @@ def read_json(body: bytes) -> object:
 
 
 def _refuse_number(text: str) -> float:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _read_float(text: str) -> float:
@@ -110,7 +110,7 @@ def _read_float(text: str) -> float:
 
 def _check_text(value: object) -> None:
     if isinstance(value, str) and _UNSENDABLE.search(value):
-        raise ValueError("a text holds a NUL character or half a surrogate pair")
+        raise ValueError("a text contains a NUL character or an unpaired surrogate")
     if isinstance(value, dict):
         for key, item in value.items():
             _check_text(key)
@@ -125,15 +125,15 @@ class _StrictRequest(Request):
         try:
             return read_json(await self.body())
         except (ValueError, RecursionError) as error:
-            what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise HTTPException(HTTPStatus.BAD_REQUEST, f"the body is no JSON: {what}") from error
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {reason}") from error
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its body by `read_json`."""
+    """A route that parses its body with `read_json`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
+        """Return the handler of requests."""
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:

@@ -1,6 +1,6 @@
-"""The secrets of connections at rest: encrypted by a key that is not in the database.
+"""Encryption of connection secrets in the database, with a key outside of it.
 
-Fernet (github.com/fernet/spec): AES-128 in CBC mode with an HMAC, so that a text that was changed doesn't open.
+Fernet (github.com/fernet/spec): AES-128 in CBC mode with an HMAC, which detects changed texts.
 """
 
 from __future__ import annotations
@@ -20,96 +20,96 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEY_BYTES = 32
-_HOW = "make one by: python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
+_HOW = "create one with: python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
 
 
 class SecretCipher:
-    """Seals and opens texts; the first key seals, every key opens, so that keys can be changed."""
+    """Encrypts with the first key and decrypts with any of them, so that keys can be rotated."""
 
     def __init__(self, keys: list[str], where: str) -> None:
-        """Take keys, 32 bytes each as URL-safe base64; `where` names them in errors.
+        """Use keys of 32 bytes in URL-safe base64; `where` names their source in errors.
 
         Raises:
-            UsageError: There is none, or one is no key.
+            UsageError: No key is given, or a key is invalid.
         """
         for number, key in enumerate(keys, start=1):
             try:
-                fits = len(base64.b64decode(key, altchars=b"-_", validate=True)) == _KEY_BYTES
+                is_valid = len(base64.b64decode(key, altchars=b"-_", validate=True)) == _KEY_BYTES
             except (binascii.Error, ValueError):
-                fits = False
-            if not fits:
+                is_valid = False
+            if not is_valid:
                 raise UsageError(f"{where}, key {number}: is not {_KEY_BYTES} bytes in URL-safe base64", hint=_HOW)
         if not keys:
-            raise UsageError(f"{where}: holds no key", hint=_HOW)
+            raise UsageError(f"{where}: contains no key", hint=_HOW)
         self._first = Fernet(keys[0])
         self._fernet = MultiFernet([Fernet(key) for key in keys])
 
-    def seal(self, values: Mapping[str, str]) -> str:
-        """Return a text that only the key opens."""
+    def encrypt(self, values: Mapping[str, str]) -> str:
+        """Return the values as an encrypted text."""
         return self._fernet.encrypt(json.dumps(dict(values)).encode()).decode()
 
-    def open(self, sealed: str) -> dict[str, str]:
-        """Return what was sealed.
+    def decrypt(self, text: str) -> dict[str, str]:
+        """Return the values of an encrypted text.
 
         Raises:
-            UsageError: By another key, or it was changed.
+            UsageError: Another key encrypted the text, or it was changed.
         """
         try:
-            found: dict[str, str] = json.loads(self._fernet.decrypt(sealed.encode()))
+            found: dict[str, str] = json.loads(self._fernet.decrypt(text.encode()))
         except InvalidToken as error:
             raise _wrong_key() from error
         return found
 
-    def is_current(self, sealed: str) -> bool:
-        """Tell whether the first key has sealed a text."""
+    def is_current(self, text: str) -> bool:
+        """Return whether the first key encrypted a text."""
         try:
-            self._first.decrypt(sealed.encode())
+            self._first.decrypt(text.encode())
         except InvalidToken:
             return False
         return True
 
-    def rotate(self, sealed: str) -> str:
-        """Return what was sealed by any of the keys, sealed by the first.
+    def rotate(self, text: str) -> str:
+        """Encrypt an encrypted text again, with the first key.
 
         Raises:
-            UsageError: By another key, or it was changed.
+            UsageError: Another key encrypted the text, or it was changed.
         """
         try:
-            return self._fernet.rotate(sealed.encode()).decode()
+            return self._fernet.rotate(text.encode()).decode()
         except InvalidToken as error:
             raise _wrong_key() from error
 
 
 def _wrong_key() -> UsageError:
     return UsageError(
-        "the key doesn't fit the database: the secrets of its connections were sealed with another one",
-        hint="give this database's key in PACKAGER_API_KEY or PACKAGER_API_KEY_FILE; without it the secrets "
-        "are lost, and only a new database helps",
+        "the encryption key does not match the database: another key encrypted its connection secrets",
+        hint="set PACKAGER_API_KEY or PACKAGER_API_KEY_FILE to the key of this database. If the key is lost, so are "
+        "the secrets: start with a new database",
     )
 
 
 def read_key_file(path: Path) -> SecretCipher:
-    """Read keys, one a line.
+    """Read keys from a file, one per line.
 
     Raises:
-        UsageError: It can't be read, others may read it, or it holds no keys.
+        UsageError: The file is unreadable, readable by every user, or contains no valid keys.
     """
     try:
         text = path.read_text(encoding="ascii")
         mode = path.stat().st_mode & 0o777
     except (OSError, UnicodeDecodeError) as error:
-        what = (error.strerror if isinstance(error, OSError) else None) or "it is no ASCII text"
-        raise UsageError(f"the key file {path} can't be read: {what}", hint=_HOW) from error
+        what = (error.strerror if isinstance(error, OSError) else None) or "it is not ASCII text"
+        raise UsageError(f"cannot read the key file {path}: {what}", hint=_HOW) from error
     if mode & 0o007:
-        raise UsageError(f"the key file {path} is open to every user (mode {mode:04o})", hint=f"chmod 600 {path}")
+        raise UsageError(f"every user can access the key file {path} (mode {mode:04o})", hint=f"chmod 600 {path}")
     return SecretCipher(text.split(), f"the key file {path}")
 
 
 def make_key_file(path: Path) -> SecretCipher:
-    """Make a key, readable by nobody else, unless the file is there already; two processes end with the same key.
+    """Create a key file with mode 0600 unless it exists; concurrent processes get the same key.
 
     Raises:
-        UsageError: It can't be written.
+        UsageError: The file cannot be written.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -120,14 +120,14 @@ def make_key_file(path: Path) -> SecretCipher:
                 stream.write(Fernet.generate_key() + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.link(fresh, path)  # fails when the file is there, unlike a rename
+            os.link(fresh, path)  # unlike a rename, fails if the file exists
         finally:
             fresh.unlink()
     except FileExistsError:
         pass
     except OSError as error:
         raise UsageError(
-            f"the key file {path} can't be made: {error.strerror}",
+            f"cannot create the key file {path}: {error.strerror}",
             hint="set PACKAGER_API_DATA_DIR to a writable folder",
         ) from error
     return read_key_file(path)

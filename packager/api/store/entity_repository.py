@@ -1,4 +1,4 @@
-"""Connections and integrations in the database; each method is a transaction of its own."""
+"""Connections and integrations in the database; each method is one transaction."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from packager.api import entities
-from packager.api.store.tables import CONNECTIONS, FACTS, INTEGRATIONS
-from packager.errors import EntityExistsError, EntityNotFoundError, RequestError
+from packager.api.store.database import already_exists, page_of, row_of
+from packager.api.store.leases import StoredEntity
+from packager.api.store.tables import CONNECTIONS, FACTS, INTEGRATIONS, json_text
+from packager.errors import RequestError
 from packager.kube.entities import keep_masked
 from packager.models.connection import SECRET_FIELDS, Connection
 from packager.models.packaging import PackagingIntegration
@@ -32,65 +32,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
-Learn = Callable[[Iterable[str]], None]
+RegisterSecrets = Callable[[Iterable[str]], None]
 _KEY_CHECK = "key"
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredEntity(Generic[_Value]):
-    """An entity with the times of its creation and of its last change."""
-
-    value: _Value
-    created_at: datetime
-    updated_at: datetime
-
-
-def not_found(entity_id: str) -> EntityNotFoundError:
-    """Return the error that the public clients know."""
-    return EntityNotFoundError(f'entity "{entity_id}" is not found')
-
-
-def already_there(entity_id: str) -> EntityExistsError:
-    """Return the error that the public clients know."""
-    return EntityExistsError(f'entity "{entity_id}" already exists')
-
-
-def checked_id(entity_id: str) -> str:
-    """Return an id that the database can be asked for: PostgreSQL refuses texts with a NUL character.
-
-    Raises:
-        EntityNotFoundError: It can be no entity's.
-    """
-    if "\0" in entity_id:
-        raise not_found(entity_id)
-    return entity_id
-
-
-def row_of(transaction: Transaction, table: Table, entity_id: str, *, lock: bool = False) -> Row[Any]:
-    """Return an entity's row, on request locked against others until the transaction ends.
-
-    Raises:
-        EntityNotFoundError: There is none of that id.
-    """
-    query = select(table).where(table.c.id == checked_id(entity_id))
-    row = transaction.execute(query.with_for_update() if lock else query).one_or_none()
-    if row is None:
-        raise not_found(entity_id)
-    return row
-
-
-def allowed_values(values: Iterable[str]) -> list[str]:
-    """Return those values of a filter that the database can be asked for."""
-    return [value for value in values if "\0" not in value]
-
-
 class EntityRepository(ABC, Generic[_Value]):
-    """One kind of entities."""
+    """The entities of one kind."""
 
     _table: Table
 
     def __init__(self, database: Database) -> None:
-        """Take where they are kept."""
+        """Store them in a database."""
         self._database = database
 
     @abstractmethod
@@ -102,10 +54,10 @@ class EntityRepository(ABC, Generic[_Value]):
         """Read an entity."""
 
     def create(self, entity: _Value) -> StoredEntity[_Value]:
-        """Keep a new entity.
+        """Store a new entity.
 
         Raises:
-            EntityExistsError: There is one of that id.
+            EntityExistsError: The ID is taken.
         """
         now = datetime.now(timezone.utc)
         values = self._values(entity)
@@ -113,14 +65,14 @@ class EntityRepository(ABC, Generic[_Value]):
             with self._database.writing() as transaction:
                 transaction.execute(insert(self._table).values(**values, created_at=now, updated_at=now))
         except IntegrityError as error:
-            raise already_there(values["id"]) from error
+            raise already_exists(values["id"]) from error
         return StoredEntity(value=entity, created_at=now, updated_at=now)
 
     def edit(self, entity: _Value) -> StoredEntity[_Value]:
         """Replace an entity.
 
         Raises:
-            EntityNotFoundError: There is none of that id.
+            EntityNotFoundError: No entity has that ID.
         """
         now = datetime.now(timezone.utc)
         entity_id = self._values(entity)["id"]
@@ -138,41 +90,38 @@ class EntityRepository(ABC, Generic[_Value]):
         """Return an entity.
 
         Raises:
-            EntityNotFoundError: There is none of that id.
+            EntityNotFoundError: No entity has that ID.
         """
         with self._database.reading() as transaction:
             return self._stored(row_of(transaction, self._table, entity_id))
 
     def list(self, page: int, size: int, filters: Mapping[str, Iterable[str]]) -> list[StoredEntity[_Value]]:
-        """Return a page of entities, the newest first; `filters` are allowed values by column."""
-        query = select(self._table).order_by(self._table.c.created_at.desc(), self._table.c.id)
-        for name, allowed in filters.items():
-            query = query.where(self._table.c[name].in_(allowed_values(allowed)))
+        """Return a page of entities, newest first; `filters` maps columns to allowed values."""
         with self._database.reading() as transaction:
-            rows = transaction.execute(query.limit(size).offset(page * size)).all()
+            rows = page_of(transaction, self._table, page, size, filters)
         return [self._stored(row) for row in rows]
 
     def delete(self, entity_id: str) -> None:
-        """Remove an entity.
+        """Delete an entity.
 
         Raises:
-            EntityNotFoundError: There is none of that id.
-            RequestError: It must not be removed.
+            EntityNotFoundError: No entity has that ID.
+            RequestError: The entity is protected.
         """
         with self._database.writing() as transaction:
-            self._check_removal(row_of(transaction, self._table, entity_id, lock=True))
+            self._check_deletion(row_of(transaction, self._table, entity_id, lock=True))
             transaction.execute(delete(self._table).where(self._table.c.id == entity_id))
 
-    def _check_removal(self, row: Row[Any]) -> None:
-        """Refuse what must stay."""
+    def _check_deletion(self, row: Row[Any]) -> None:
+        """Raise RequestError for a protected entity."""
 
     def find(self, transaction: Transaction, ids: Iterable[str]) -> dict[str, _Value]:
-        """Return those of some entities that exist, within a transaction."""
+        """Return the existing ones of some entities, within a transaction."""
         rows = transaction.execute(select(self._table).where(self._table.c.id.in_(set(ids)))).all()
         return {row.id: self._read(row) for row in rows}
 
     def find_all(self, ids: Iterable[str]) -> dict[str, _Value]:
-        """Return those of some entities that exist."""
+        """Return the existing ones of some entities."""
         with self._database.reading() as transaction:
             return self.find(transaction, ids)
 
@@ -180,64 +129,59 @@ class EntityRepository(ABC, Generic[_Value]):
         return StoredEntity(value=self._read(row), created_at=row.created_at, updated_at=row.updated_at)
 
 
-class IntegrationRepository(EntityRepository[entities.NewIntegration]):
+class IntegrationRepository(EntityRepository[PackagingIntegration]):
     """The integrations."""
 
     _table = INTEGRATIONS
 
-    def _values(self, entity: entities.NewIntegration) -> dict[str, Any]:
-        return {"id": entity.id, "spec": json.dumps(entity.spec.model_dump(by_alias=True, mode="json"))}
+    def _values(self, entity: PackagingIntegration) -> dict[str, Any]:
+        return {"id": entity.id, "spec": json_text(entity.spec)}
 
-    def _read(self, row: Row[Any]) -> entities.NewIntegration:
-        return entities.NewIntegration.model_validate({"id": row.id, "spec": json.loads(row.spec)})
-
-
-def as_integration(entity: entities.NewIntegration) -> PackagingIntegration:
-    """Return an integration as the packager reads it."""
-    return PackagingIntegration.model_validate(entity.model_dump(by_alias=True, mode="json"))
+    def _read(self, row: Row[Any]) -> PackagingIntegration:
+        return PackagingIntegration.model_validate({"id": row.id, "spec": json.loads(row.spec)})
 
 
 class ConnectionRepository(EntityRepository[Connection]):
-    """The connections, with their secrets in clear in memory and sealed in the database."""
+    """The connections; their secrets are in clear in memory and encrypted in the database."""
 
     _table = CONNECTIONS
 
-    def __init__(self, database: Database, sealer: SecretCipher, learn: Learn) -> None:
-        """Take where they are kept, what seals their secrets, and what keeps those that are used out of the log."""
+    def __init__(self, database: Database, cipher: SecretCipher, register_secrets: RegisterSecrets) -> None:
+        """Store them in a database; `register_secrets` is called with secrets when they come into use."""
         super().__init__(database)
-        self._sealer = sealer
-        self._learn = learn
-        self._learnt: set[str] = set()
+        self._cipher = cipher
+        self._register_secrets = register_secrets
+        self._registered: set[str] = set()
 
     def check_key(self) -> None:
-        """See that the key fits this database; a new database takes it as its own.
+        """Check that the key belongs to this database; a new database adopts it.
 
-        Where the first of several keys is a new one, all is sealed anew by it, so that the others can be taken away.
+        If the first key is new, all secrets are encrypted again with it, so that the other keys can be removed.
 
         Raises:
-            UsageError: It doesn't fit.
+            UsageError: The key belongs to another database.
         """
-        sealed = self._key_check()
-        if sealed is None:
+        stored = self._key_check()
+        if stored is None:
             try:
                 with self._database.writing() as transaction:
-                    transaction.execute(insert(FACTS).values(name=_KEY_CHECK, value=self._sealer.seal({})))
-            except IntegrityError:  # another replica has just been first
-                sealed = self._key_check()
-        if sealed is not None:
-            self._sealer.open(sealed)
-            if not self._sealer.is_current(sealed):
-                self._seal_anew()
+                    transaction.execute(insert(FACTS).values(name=_KEY_CHECK, value=self._cipher.encrypt({})))
+            except IntegrityError:  # another replica was first
+                stored = self._key_check()
+        if stored is not None:
+            self._cipher.decrypt(stored)
+            if not self._cipher.is_current(stored):
+                self._rotate()
 
-    def _seal_anew(self) -> None:
+    def _rotate(self) -> None:
         with self._database.writing() as transaction:
-            held = select(CONNECTIONS.c.id, CONNECTIONS.c.sealed).where(CONNECTIONS.c.sealed != "")
-            for row in transaction.execute(held.with_for_update()).all():
-                fresh = {"sealed": self._sealer.rotate(row.sealed)}
-                transaction.execute(update(CONNECTIONS).where(CONNECTIONS.c.id == row.id).values(**fresh))
+            encrypted = select(CONNECTIONS.c.id, CONNECTIONS.c.sealed).where(CONNECTIONS.c.sealed != "")
+            for row in transaction.execute(encrypted.with_for_update()).all():
+                changed = update(CONNECTIONS).where(CONNECTIONS.c.id == row.id)
+                transaction.execute(changed.values(sealed=self._cipher.rotate(row.sealed)))
             fact = update(FACTS).where(FACTS.c.name == _KEY_CHECK)
-            transaction.execute(fact.values(value=self._sealer.seal({})))
-        log.info("the secrets of all connections are sealed by the first key now; the others are no longer needed")
+            transaction.execute(fact.values(value=self._cipher.encrypt({})))
+        log.info("all connection secrets are encrypted with the first key now; the other keys can be removed")
 
     def _key_check(self) -> str | None:
         with self._database.reading() as transaction:
@@ -247,37 +191,37 @@ class ConnectionRepository(EntityRepository[Connection]):
     def _values(self, entity: Connection) -> dict[str, Any]:
         spec = entity.spec.model_dump(by_alias=True, mode="python")
         secrets = {name: spec.pop(name).get_secret_value() for name in SECRET_FIELDS}
-        held = {name: value for name, value in secrets.items() if value}
-        self._keep_out_of_the_log(held.values())
+        given = {name: value for name, value in secrets.items() if value}
+        self._register(given.values())
         return {
             "id": entity.id,
             "type": entity.spec.type,
             "spec": json.dumps(spec),
-            "sealed": self._sealer.seal(held) if held else "",
+            "sealed": self._cipher.encrypt(given) if given else "",
         }
 
     def _read(self, row: Row[Any]) -> Connection:
-        secrets = self._sealer.open(row.sealed) if row.sealed else {}
+        secrets = self._cipher.decrypt(row.sealed) if row.sealed else {}
         return Connection.model_validate({"id": row.id, "spec": {**json.loads(row.spec), **secrets}})
 
     def find(self, transaction: Transaction, ids: Iterable[str]) -> dict[str, Connection]:
-        """Return those of some connections that exist, to be used."""
+        """Return the existing ones of some connections, and register their secrets."""
         found = super().find(transaction, ids)
         for connection in found.values():
-            self._keep_out_of_the_log(connection.spec.secrets())
+            self._register(connection.spec.secrets())
         return found
 
-    def _keep_out_of_the_log(self, secrets: Iterable[str]) -> None:
-        """Tell secrets once; those of connections that are only listed aren't, as each makes every line slower."""
-        if fresh := set(secrets) - self._learnt:
-            self._learn(fresh)
-            self._learnt |= fresh
+    def _register(self, secrets: Iterable[str]) -> None:
+        """Register new secrets; not those of connections that are only listed: each slows down every log line."""
+        if new := set(secrets) - self._registered:
+            self._register_secrets(new)
+            self._registered |= new
 
     def _merged(self, entity: Connection, row: Row[Any]) -> Connection:
-        """Keep the secrets in whose place the mask was sent back."""
+        """Keep the secrets for which the client sent the mask back."""
         return keep_masked(entity, self._read(row))
 
-    def _check_removal(self, row: Row[Any]) -> None:
+    def _check_deletion(self, row: Row[Any]) -> None:
         if json.loads(row.spec).get("vital"):
             raise RequestError(
                 f'connection "{row.id}" is vital and can\'t be deleted', hint="edit it to `vital: false`"

@@ -1,12 +1,12 @@
-"""What a supervisor holds of a packaging while it runs it."""
+"""The values that the repositories return: stored entities, runs and leases."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from packager.errors import RequestError
-from packager.models.packaging import ModelPackaging, PackagingIntegration, PackagingManifest, Target
+from packager.models.packaging import PackagingIntegration, PackagingManifest, Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,34 +15,45 @@ if TYPE_CHECKING:
     from packager.api import entities
     from packager.models.connection import Connection
 
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEntity(Generic[_Value]):
+    """An entity with the times of its creation and of its last change."""
+
+    value: _Value
+    created_at: datetime
+    updated_at: datetime
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A packaging that is this owner's to run, as long as its lease is renewed.
+    """The right to run a packaging, for as long as its owner renews it.
 
     Attributes:
-        id: The packaging's.
-        generation: Counts up with each PUT, and is another one where a packaging was deleted and created anew.
-        owner: Who claimed it.
-        handle: What the executor gave when it was started before; None when it wasn't.
+        id: ID of the packaging.
+        generation: Increased by each PUT; also differs between a deleted packaging and a new one of the same ID.
+        owner: Name of the service that holds the lease.
+        handle: The executor's name of the run; None before the run was started.
         entity: The packaging.
-        integration: Its integration, as the packager reads it; None when it was deleted since.
-        connections: All that it names and that exist, by id, with their secrets in clear.
+        integration: Its integration; None if it was deleted since.
+        connections: The existing connections that it names, by ID, with their secrets in clear.
     """
 
     id: str
     generation: int
     owner: str
     handle: str | None
-    entity: entities.ModelPackaging
+    entity: entities.StoredPackaging
     integration: PackagingIntegration | None
     connections: Mapping[str, Connection]
 
     def manifest(self) -> PackagingManifest:
-        """Return what `packager run` is given (`mp.json`).
+        """Return the manifest for `packager run` (`mp.json`).
 
         Raises:
-            RequestError: What it names was deleted since; lists every problem.
+            RequestError: A named entity was deleted since; lists every problem.
         """
         spec = self.entity.spec
         names = {target.name: target.connection_name for target in spec.targets}
@@ -50,11 +61,10 @@ class Lease:
         wanted = [*names.values(), *([spec.output_connection] if spec.output_connection else [])]
         problems += [f"the connection {name!r} was deleted" for name in wanted if name not in self.connections]
         if problems:
-            raise RequestError.from_problems(f"packaging {self.id!r}", problems, hint="create it anew and run it again")
+            hint = "create it again and edit the packaging to run it"
+            raise RequestError.from_problems(f"packaging {self.id!r}", problems, hint=hint)
         return PackagingManifest(
-            model_packaging=ModelPackaging.model_validate(
-                {"id": self.id, "spec": spec.model_dump(by_alias=True, exclude_none=True)}
-            ),
+            model_packaging=self.entity,
             packaging_integration=self.integration,
             targets=tuple(Target(name=name, connection=self.connections[wanted]) for name, wanted in names.items()),
             model_holder=self.connections.get(spec.output_connection),
@@ -64,10 +74,10 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Where a packaging's run is, for whoever reads its log.
+    """The run of a packaging, for readers of its log.
 
     Attributes:
-        generation, owner, handle: As of a claim; no owner before it is claimed and after it has ended.
+        generation, owner, handle: As in the lease; the owner is None before the packaging is claimed and after its end.
         state: The packaging's.
     """
 
@@ -79,12 +89,12 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class OrphanedRun:
-    """A run whose packaging was deleted or edited: to be stopped, and what it left to be removed.
+    """A run whose packaging was deleted or edited, to be stopped and cleaned up.
 
     Attributes:
-        number: Of this note.
-        packaging_id, generation, handle: Of the run; no handle when none was attached: it may have been starting.
-        owner, lease_until: Who had claimed it till when; None when it had ended.
+        number: Key of this record.
+        packaging_id, generation, handle: Of the run. Without a handle, the run may have been about to start.
+        owner, lease_until: Its last lease; None if the run had ended.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Bringing the database's schema up to date, at each start; replicas that start together take turns."""
+"""Migration of the database schema at each start; replicas that start together take turns."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _LOCK = 0x7061636B  # PostgreSQL's advisory locks are numbers
 
 
 def configuration() -> Config:
-    """Return Alembic's configuration: where the revisions are."""
+    """Return Alembic's configuration with the folder of the revisions."""
     config = Config()
     folder = str(Path(__file__).with_name("migrations"))
-    config.set_main_option("script_location", folder.replace("%", "%%"))  # it's interpolated
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # Alembic interpolates it
     return config
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the revisions that are missing, all or none.
+    """Apply all missing revisions in one transaction.
 
     Raises:
-        UsageError: The database was written by a newer version.
+        UsageError: A newer version wrote the database.
     """
     config = configuration()
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
@@ -43,6 +43,6 @@ def migrate(engine: Engine) -> None:
         except CommandError as error:
             newest = ScriptDirectory.from_config(config).get_current_head()
             raise UsageError(
-                f"the database's schema is not one that this version knows, which knows it up to revision {newest}",
-                hint="start the version that wrote it, or a newer one",
+                f"the database schema is newer than this version, which supports it up to revision {newest}",
+                hint="start the version that wrote the database, or a newer one",
             ) from error

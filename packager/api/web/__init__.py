@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from packager.api.web import assets, editor, login, swagger, views
+from packager.api.web import assets, editor, session, views
 
-PAGES = (views.router, editor.router, login.router, assets.router, swagger.router)
+PAGES = (views.router, editor.router, session.router, assets.router)
 
 __all__ = ["PAGES"]

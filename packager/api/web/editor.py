@@ -1,4 +1,4 @@
-"""The pages that change: an editor that submits YAML, and deleting."""
+"""The pages that change entities: the YAML editor and the deletion."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from packager.api.entities import ModelPackaging, NewConnection, NewIntegration, NewPackaging
-from packager.api.routes import connections, integrations, packagings
+from packager.api.entities import NewConnection, NewIntegration, NewPackaging, StoredPackaging
+from packager.api.routes import entities
 from packager.api.routes.common import Page, service_of
 from packager.api.web.rendering import render
 from packager.api.web.session import PageRoute, form_of
@@ -28,8 +28,8 @@ Form = Annotated[dict[str, str], Depends(form_of)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shelf:
-    """What is done with the entities of a kind, by the API's own functions, and so with their audit lines."""
+class _Operations:
+    """The operations on the entities of a kind: the API's own, so that they are audited."""
 
     kind: str
     word: str
@@ -43,76 +43,76 @@ class _Shelf:
 
 @dataclass(frozen=True, kw_only=True)
 class _Messages:
-    """What stands beside the editor: what is wrong, what will be replaced, what was done before it went wrong."""
+    """The messages beside the editor: problems, entities to be replaced, and entities done before a problem."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
 
-def _get_packaging(request: Request, packaging_id: str) -> ModelPackaging:
+def _get_packaging(request: Request, packaging_id: str) -> StoredPackaging:
     return service_of(request).store.packagings.get(packaging_id)
 
 
 _NONE = _Messages()
-_CHECKING = CapacityLimiter(2)  # YAML is read by Python: more at once would only keep the other routes waiting
-_SHELVES = (
-    _Shelf(
+_CHECKS = CapacityLimiter(2)  # parsing YAML holds the GIL: more threads would only delay the other routes
+_OPERATIONS = (
+    _Operations(
         kind="ModelPackaging",
         word="packaging",
         page="/",
         get=_get_packaging,
-        create=packagings.create_packaging,
-        edit=packagings.edit_packaging,
-        delete=packagings.delete_packaging,
+        create=entities.create_packaging,
+        edit=entities.edit_packaging,
+        delete=entities.delete_packaging,
         model=NewPackaging,
     ),
-    _Shelf(
+    _Operations(
         kind="Connection",
         word="connection",
         page="/ui/connections",
-        get=connections.get_connection,
-        create=connections.create_connection,
-        edit=connections.edit_connection,
-        delete=connections.delete_connection,
+        get=entities.get_connection,
+        create=entities.create_connection,
+        edit=entities.edit_connection,
+        delete=entities.delete_connection,
         model=NewConnection,
     ),
-    _Shelf(
+    _Operations(
         kind="PackagingIntegration",
         word="integration",
         page="/ui/integrations",
-        get=integrations.get_integration,
-        create=integrations.create_integration,
-        edit=integrations.edit_integration,
-        delete=integrations.delete_integration,
+        get=entities.get_integration,
+        create=entities.create_integration,
+        edit=entities.edit_integration,
+        delete=entities.delete_integration,
         model=NewIntegration,
     ),
 )
-_BY_KIND = {shelf.kind: shelf for shelf in _SHELVES}
-_BY_WORD = {shelf.word: shelf for shelf in _SHELVES}
+_BY_KIND = {each.kind: each for each in _OPERATIONS}
+_BY_WORD = {each.word: each for each in _OPERATIONS}
 
 
 @router.get("/ui/new")
 def show_editor(request: Request, template: str = "") -> Response:
-    """Show the editor with a template, by default a packaging."""
+    """Show the editor with a template; by default with a packaging."""
     known = _templates(request)
     return _editor(request, known.get(template) or next(iter(known.values())), template=template)
 
 
 @router.get("/ui/edit/{word}/{entity_id}")
 def edit(request: Request, word: str, entity_id: str) -> Response:
-    """Show the editor with an entity; a connection's secrets are masked, and those left masked stay as they are."""
-    shelf = _shelf(word)
-    entity = shelf.model.model_validate(shelf.get(request, entity_id).model_dump())
-    told = entity.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
-    text = yaml.safe_dump({"kind": shelf.kind, **told}, sort_keys=False, allow_unicode=True, width=100)
+    """Show the editor with an entity; secrets of connections are masked, and kept while the mask is unchanged."""
+    operations = _operations(word)
+    entity = operations.model.model_validate(operations.get(request, entity_id).model_dump())
+    document = entity.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
+    text = yaml.safe_dump({"kind": operations.kind, **document}, sort_keys=False, allow_unicode=True, width=100)
     return _editor(request, text)
 
 
 @router.post("/ui/check")
 async def check_text(request: Request, form: Form) -> Response:
-    """Return what is wrong with a text: the part beside the editor. A few at a time, as callers ask at each pause."""
-    return await to_thread.run_sync(_checked, request, form, limiter=_CHECKING)
+    """Return the messages about a text; the page asks after each pause in typing."""
+    return await to_thread.run_sync(_checked, request, form, limiter=_CHECKS)
 
 
 def _checked(request: Request, form: dict[str, str]) -> Response:
@@ -123,7 +123,7 @@ def _checked(request: Request, form: dict[str, str]) -> Response:
 
 @router.post("/ui/new")
 def submit(request: Request, form: Form) -> Response:
-    """Create or replace each entity of a text, in its order; nothing, when something of it is wrong."""
+    """Create or replace each entity of a text, in order; none of them if the text has a problem."""
     text = _text(form)
     documents, problems = check(service_of(request), text)
     if problems:
@@ -141,22 +141,22 @@ def submit(request: Request, form: Form) -> Response:
 
 @router.get("/ui/delete/{word}/{entity_id}")
 def ask_to_delete(request: Request, word: str, entity_id: str) -> Response:
-    """Ask whether to delete an entity."""
-    shelf = _shelf(word)
-    return render(request, "delete", shelf=shelf, entity=shelf.get(request, entity_id))
+    """Ask for confirmation of a deletion."""
+    operations = _operations(word)
+    return render(request, "delete", operations=operations, entity=operations.get(request, entity_id))
 
 
 @router.post("/ui/delete/{word}/{entity_id}")
 def delete(request: Request, word: str, entity_id: str) -> Response:
     """Delete an entity."""
-    shelf = _shelf(word)
-    shelf.delete(request, entity_id)
-    return RedirectResponse(shelf.page, HTTPStatus.SEE_OTHER)
+    operations = _operations(word)
+    operations.delete(request, entity_id)
+    return RedirectResponse(operations.page, HTTPStatus.SEE_OTHER)
 
 
-def _shelf(word: str) -> _Shelf:
+def _operations(word: str) -> _Operations:
     if word not in _BY_WORD:
-        raise RequestError(f"there is no {word[:40]!r} to change")
+        raise RequestError(f"{word[:40]!r} is not a kind of entity; known: {', '.join(_BY_WORD)}")
     return _BY_WORD[word]
 
 
@@ -165,7 +165,7 @@ def _text(form: dict[str, str]) -> str:
 
 
 def _templates(request: Request) -> dict[str, str]:
-    known = [each.model_dump(by_alias=True) for each in integrations.list_integrations(request, Page(size=100))]
+    known = [each.model_dump(by_alias=True) for each in entities.list_integrations(request, Page(size=100))]
     image = service_of(request).settings.packager_image
     own = [integration_document(integration_type, image) for integration_type in INTEGRATION_TYPES.values()]
     templates = document_templates(sorted(known, key=lambda each: str(each["id"])), own)
@@ -173,24 +173,24 @@ def _templates(request: Request) -> dict[str, str]:
 
 
 def _apply(request: Request, document: Document) -> None:
-    shelf = _BY_KIND[document.kind]
+    operations = _BY_KIND[document.kind]
     try:
-        shelf.edit(request, document.entity)  # first, as only who has the secrets may be told to keep them
+        operations.edit(request, document.entity)  # first: only an edit accepts masked secrets
     except EntityNotFoundError:
-        shelf.create(request, document.entity)
+        operations.create(request, document.entity)
 
 
 def _notes(request: Request, documents: list[Document]) -> list[str]:
-    """Say what a submission would replace."""
+    """Return notes about the entities that a submission would replace."""
     store = service_of(request).store
-    shelves = {"ModelPackaging": store.packagings, "Connection": store.connections}
+    repositories = {"ModelPackaging": store.packagings, "Connection": store.connections}
     notes = []
     for document in documents:
-        shelf: Any = shelves.get(document.kind, store.integrations)
+        repository: Any = repositories.get(document.kind, store.integrations)
         with suppress(EntityNotFoundError):
-            shelf.get(document.entity.id)
-            again = ", and run again" if document.kind == "ModelPackaging" else ""
-            notes.append(f"The {_BY_KIND[document.kind].word} {document.entity.id} is there; it is replaced{again}.")
+            repository.get(document.entity.id)
+            again = " and run again" if document.kind == "ModelPackaging" else ""
+            notes.append(f"The {_BY_KIND[document.kind].word} {document.entity.id} exists and will be replaced{again}.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""HTML from templates, and the headers that every page is sent with."""
+"""HTML from templates, and the security headers of every page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from packager import __version__
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from packager.api.entities import ModelPackaging
+    from packager.api.entities import StoredPackaging
 
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: a form's Origin would then be null, and by it we tell our own forms from those of other sites.
+    # Not no-referrer: it sets the Origin of forms to null, and the Origin tells our forms from those of other sites.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -28,7 +28,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def security_headers(**changed: str) -> dict[str, str]:
-    """Return the headers of a page; a keyword replaces the policy of its directive (`style_src="'self'"`)."""
+    """Return the security headers; keywords replace directives of the policy (`style_src="'self'"`)."""
     policy = _SECURITY["Content-Security-Policy"]
     for name, value in changed.items():
         directive = name.replace("_", "-")
@@ -39,7 +39,7 @@ def security_headers(**changed: str) -> dict[str, str]:
 
 
 def age_of(time: str, now: datetime | None = None) -> str:
-    """Say how long ago an RFC 3339 time was, in its largest unit; nothing for what is no time."""
+    """Return the age of an RFC 3339 time in its largest unit; empty for an invalid time."""
     try:
         then = datetime.fromisoformat(time.replace("Z", "+00:00"))
     except ValueError:
@@ -49,14 +49,14 @@ def age_of(time: str, now: datetime | None = None) -> str:
     return f"{seconds // size} {unit}"
 
 
-def image_of(packaging: ModelPackaging) -> str:
-    """Return the image that a packaging has made, by digest where that's known."""
+def image_of(packaging: StoredPackaging) -> str:
+    """Return the image of a packaging, by digest if it is known."""
     results = {result.name: result.value for result in packaging.status.results}
     return results.get("imageDigest") or results.get("image", "")
 
 
-def shortened_image(image: str) -> str:
-    """Return an image with the first twelve digits of its digest."""
+def short_image(image: str) -> str:
+    """Return an image with a digest of twelve digits."""
     name, found, digest = image.partition("@sha256:")
     return f"{name}@sha256:{digest[:12]}…" if found else image
 
@@ -81,4 +81,4 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(age=age_of, image=image_of, short=shortened_image)
+_environment.filters.update(age=age_of, image=image_of, short=short_image)

@@ -1,4 +1,4 @@
-"""The pages that show: packagings, one of them with its log, connections, integrations."""
+"""The pages that show packagings, one packaging with its log, connections and integrations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from packager.api.routes import connections, integrations, logs
+from packager.api.routes import entities, logs
 from packager.api.routes.common import Page, service_of
 from packager.api.web.rendering import render
 from packager.api.web.session import PageRoute
@@ -20,10 +20,10 @@ PageNumber = Annotated[int, Query(ge=0, le=100_000)]
 
 @router.get("/")
 def show_packagings(request: Request, page: PageNumber = 0, integration: str = "") -> Response:
-    """Show packagings, the newest first."""
+    """Show packagings, newest first."""
     filters = {"integration_name": [integration]} if integration else {}
     found = service_of(request).store.packagings.list(page, _SIZE, filters)
-    known = sorted(each.id for each in integrations.list_integrations(request, Page()))
+    known = sorted(each.id for each in entities.list_integrations(request, Page()))
     return render(
         request,
         "packagings",
@@ -37,7 +37,7 @@ def show_packagings(request: Request, page: PageNumber = 0, integration: str = "
 
 @router.get("/ui/packagings/{packaging_id}")
 def show_packaging(request: Request, packaging_id: str) -> Response:
-    """Show a packaging: its state, image and arguments, and its log as it is written."""
+    """Show a packaging: its state, image and arguments, and its log, live."""
     packaging = service_of(request).store.packagings.get(packaging_id)
     given = {name: _text(value) for name, value in packaging.spec.arguments.items()}
     resources = (
@@ -47,23 +47,22 @@ def show_packaging(request: Request, packaging_id: str) -> Response:
 
 
 @router.get("/ui/packagings/{packaging_id}/log")
-async def show_log(request: Request, packaging_id: str, asked: Annotated[logs.LogQuery, Query()]) -> Response:
-    """Return a packaging's log as the API streams it."""
-    return await logs.read_log(request, packaging_id, asked)
+async def show_log(request: Request, packaging_id: str, query: Annotated[logs.LogQuery, Query()]) -> Response:
+    """Return the log of a packaging as the API streams it."""
+    return await logs.read_log(request, packaging_id, query)
 
 
 @router.get("/ui/connections")
 def show_connections(request: Request, page: PageNumber = 0) -> Response:
-    """Show connections, without their secrets."""
-    asked = connections.ConnectionPage(page=page, size=_SIZE)
-    found = connections.list_connections(request, asked)
+    """Show connections with their secrets masked."""
+    found = entities.list_connections(request, entities.ConnectionPage(page=page, size=_SIZE))
     return render(request, "connections", connections=found, page=page, more=len(found) == _SIZE)
 
 
 @router.get("/ui/integrations")
 def show_integrations(request: Request, page: PageNumber = 0) -> Response:
     """Show integrations with their arguments and targets."""
-    found = integrations.list_integrations(request, Page(page=page, size=_SIZE))
+    found = entities.list_integrations(request, Page(page=page, size=_SIZE))
     described = [
         (
             each,

@@ -1,4 +1,4 @@
-"""What is wrong with a text of entities, and on which of its lines."""
+"""Validation of YAML text with entities: every problem with its line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from packager.api.entities import NewConnection, NewIntegration, NewPackaging
-from packager.api.entity_checks import check_integration, read_connection
 from packager.api.routes.common import read_json
+from packager.api.validation import check_integration, read_connection
 from packager.errors import RequestError
 from packager.models.documents import describe
 from packager.models.yaml_text import TreeLoader, reason
@@ -28,14 +28,14 @@ _KINDS: dict[str, type[Entity]] = {
     "PackagingIntegration": NewIntegration,
     "Connection": NewConnection,
 }
-_MOST_CHARACTERS = 200_000  # two seconds of work
+_MAX_CHARACTERS = 200_000  # about two seconds of work
 _ARGUMENT = re.compile(r"(?:the default of )?(?:required )?argument '([^']*)'")
 _FIELD = re.compile(r"([A-Za-z]\w*(?:\.\w+)*)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something wrong, and the line it stands on, from 1 on."""
+    """A problem and its line, counted from 1."""
 
     line: int
     text: str
@@ -43,10 +43,10 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A document of the text that is an entity.
+    """An entity of the text.
 
     Attributes:
-        node: Its YAML, which knows the lines.
+        node: Its YAML node, which has the line numbers.
     """
 
     kind: str
@@ -55,11 +55,11 @@ class Document:
 
 
 def read(text: str) -> tuple[list[Document], list[Problem]]:
-    """Return the entities of a text, and what is wrong with the others."""
+    """Return the entities of a text, and the problems of the other documents."""
     documents: list[Document] = []
     problems: list[Problem] = []
-    if len(text) > _MOST_CHARACTERS:
-        return [], [Problem(line=1, text=f"the text is longer than {_MOST_CHARACTERS} characters: submit it in parts")]
+    if len(text) > _MAX_CHARACTERS:
+        return [], [Problem(line=1, text=f"the text is longer than {_MAX_CHARACTERS} characters: submit it in parts")]
     try:
         loader = TreeLoader(text)
         while loader.check_node():
@@ -68,7 +68,7 @@ def read(text: str) -> tuple[list[Document], list[Problem]]:
                 _read_one(node, loader.construct_document(node), documents, problems)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        problems.append(Problem(line=mark.line + 1 if mark else 1, text=f"this is no YAML: {_why(error)}"))
+        problems.append(Problem(line=mark.line + 1 if mark else 1, text=f"invalid YAML: {_why(error)}"))
     if not documents and not problems:
         problems.append(Problem(line=1, text=f"write an entity of one of the kinds {', '.join(_KINDS)}"))
     return documents, problems
@@ -84,25 +84,25 @@ def _read_one(node: yaml.Node, value: object, documents: list[Document], problem
         return
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        problems.append(Problem(line=_line(node, ["kind"]), text=f"kind: is none of {', '.join(_KINDS)}"))
+        problems.append(Problem(line=_line(node, ["kind"]), text=f"kind: must be one of {', '.join(_KINDS)}"))
         return
     try:
-        sound = read_json(json.dumps(value, allow_nan=False).encode())
+        plain = read_json(json.dumps(value, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
-        problems.append(Problem(line=line, text=f"holds what JSON can't say: {error}"))
+        problems.append(Problem(line=line, text=f"contains a value that JSON does not support: {error}"))
         return
     try:
-        documents.append(Document(kind=kind, entity=_KINDS[kind].model_validate(sound), node=node))
+        documents.append(Document(kind=kind, entity=_KINDS[kind].model_validate(plain), node=node))
     except ValidationError as error:
         for problem, text in zip(error.errors(include_input=False), describe(error), strict=True):
             problems.append(Problem(line=_line(node, list(problem["loc"])), text=text))
 
 
 def check(service: Service, text: str) -> tuple[list[Document], list[Problem]]:
-    """Return the entities of a text and all that is wrong with it, as it would be told when it is submitted.
+    """Return the entities of a text and all problems that its submission would report.
 
-    A packaging that stands behind a connection or an integration of the same text may need it, so what it names is
-    looked up only when those before it are there.
+    A packaging may need a connection or an integration that comes before it in the same text, so it is validated only
+    if the text has none before it.
     """
     documents, problems = read(text)
     before: set[str] = set()
@@ -114,7 +114,7 @@ def check(service: Service, text: str) -> tuple[list[Document], list[Problem]]:
 
 
 def checker(service: Service, entity: Entity) -> Callable[[], object]:
-    """Return what refuses an entity that is wrong."""
+    """Return a function that raises RequestError for an invalid entity."""
     if isinstance(entity, NewPackaging):
         return lambda: service.complete(entity)
     if isinstance(entity, NewIntegration):
@@ -123,7 +123,7 @@ def checker(service: Service, entity: Entity) -> Callable[[], object]:
 
 
 def problems_of(document: Document, attempt: Callable[[], object]) -> list[Problem]:
-    """Return what an attempt with a document refuses, each with its line."""
+    """Return the problems that an attempt with a document reports, with their lines."""
     try:
         attempt()
     except RequestError as error:
@@ -133,11 +133,9 @@ def problems_of(document: Document, attempt: Callable[[], object]) -> list[Probl
 
 
 def _path(text: str) -> list[Any]:
-    """Return where in an entity the words of a problem point to."""
+    """Return the path in the entity that the text of a problem refers to."""
     if found := _ARGUMENT.match(text):
         return ["spec", "arguments", found[1]]
-    if " is no id of a " in text:
-        return ["id"]
     if text.startswith(("target ", "the target ", "required target")):
         return ["spec", "targets"]
     first = found[1].split(".") if (found := _FIELD.match(text)) else []
@@ -145,7 +143,7 @@ def _path(text: str) -> list[Any]:
 
 
 def _line(node: yaml.Node, path: list[Any]) -> int:
-    """Return the line of the last part of a path that is there."""
+    """Return the line of the last existing part of a path."""
     line = node.start_mark.line + 1
     for part in path:
         if isinstance(node, yaml.MappingNode):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from packager.errors import UsageError, is_disk_full
 from packager.system.file_states import file_states
-from packager.system.signals import remove_folder
+from packager.system.folders import remove_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The command line surface: `predict` and `info`, each one process with one answer."""
+"""The commands `predict` and `info`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from . import batch_input, batch_output, inputs, outputs, parquet, progress_bar
 from .batch_input import Source
 from .batch_output import OutputError
 from .inputs import InputError
-from .limits import Limits
 from .model import Model, ModelError
-from .request_validation import Intake
+from .request_validation import RequestLimits, RequestValidator
 
 if TYPE_CHECKING:
     from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
 
     from .batch_input import Chunk, Progress
     from .inputs import Batch
-    from .schema_validation import Checks
+    from .schema_validation import SchemaValidator
 
 OK, BAD_INPUT, MODEL_FAILED, NOT_WRITTEN = 0, 3, 4, 5
 CHUNK_ROWS = 10_000
@@ -32,17 +31,17 @@ _unwritten: List[Any] = []
 
 
 class Options(NamedTuple):
-    """What `predict` is asked for.
+    """The options of `predict`.
 
     Attributes:
         input_file: A file, or `-`.
         output: A folder, a file, or `-`.
-        input_format: One of `batch_input.FORMATS`; empty: by the file's suffix.
-        output_format: The same; empty: by the suffix of a file, else the input's.
-        chunk_rows: The most rows of a call of the model; None: all of a JSON document, else `CHUNK_ROWS`.
-        delimiter: Of CSV, in and out; empty: a tab for `.tsv`, else a comma.
-        header: Whether CSV input has one.
-        progress: Whether a line on the terminal says how far it is.
+        input_format: One of `batch_input.FORMATS`; empty: from the file's suffix.
+        output_format: The same; empty: from the suffix of a file, else the input's.
+        chunk_rows: Maximum of rows per call of the model; None: all of a JSON document, else `CHUNK_ROWS`.
+        delimiter: Of CSV input and output; empty: a tab for `.tsv`, else a comma.
+        header: Whether CSV input has a header.
+        progress: Whether to show progress on a terminal.
     """
 
     input_file: str
@@ -62,7 +61,7 @@ class _Target(NamedTuple):
 
 
 def predict(options: Options) -> int:
-    """Write the predictions: whole, or not at all (`-` is written as it comes)."""
+    """Write the predictions: all or none (`-` is written as they come)."""
     return run(lambda stdout: _predict(options, stdout))
 
 
@@ -72,37 +71,37 @@ def info() -> int:
 
 
 def run(command: Callable[[int], str]) -> int:
-    """Print what the command answers; or one message for what went wrong, and the model's traceback before it.
+    """Print the result of a command, or one error message, after the model's traceback if there is one.
 
-    The command gets the descriptor of the standard output; what it prints goes to stderr.
+    The command gets the file descriptor of standard output; all that it prints goes to stderr.
     """
     try:
         with _stdout_is_stderr() as stdout:
             answer = command(stdout)
         if answer:
-            tell(answer)
+            print_text(answer)
     except (InputError, parquet.MissingError) as error:
         return _fail(error, BAD_INPUT)
     except ModelError as error:
         if error.details != str(error):
-            _say(error.details)
+            _print_error(error.details)
         return _fail(error, MODEL_FAILED)
     except OutputError as error:
         return _fail(error, NOT_WRITTEN)
     return OK
 
 
-def tell(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a text.
 
     Raises:
-        OutputError: Nobody reads the standard output, or it isn't open.
+        OutputError: Standard output is closed, or its reader has gone.
     """
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError as error:
-        _unwritten.append(sys.stdout)  # kept, as closing it would write what it holds
+        _unwritten.append(sys.stdout)  # kept, since closing it would write its buffer
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise OutputError(f"Standard output can't be written: {error.strerror}") from error
 
@@ -125,9 +124,9 @@ def _predict(options: Options, stdout: int) -> str:
         text = _text(stream, source) if form == "json" else ""
         batch = _batch(text, source) if whole else None
         model = Model.from_env(os.environ)
-        checks = Intake.of_model(model, limits, _say).checks
+        validator = RequestValidator.of_model(model, limits, _print_error).schema_validator
         if batch is not None:
-            batch = _suiting(checks, batch, source.name)
+            batch = _validate(validator, batch, source.name)
             result = model.predict(batch, indent=2).encode() + b"\n"
             with _opened(target, stdout) as out:
                 out.write(result)
@@ -135,7 +134,7 @@ def _predict(options: Options, stdout: int) -> str:
             chunks, position = _chunks(stream, text, source, model, read)
             _stream(
                 model,
-                _all_suiting(checks, batch_input.checked(chunks, source), source),
+                _validate_all(validator, batch_input.checked(chunks, source), source),
                 source,
                 target,
                 stdout,
@@ -145,32 +144,32 @@ def _predict(options: Options, stdout: int) -> str:
     return "" if target.path == _STDOUT else f"Prediction is successful. Result file: {target.path}"
 
 
-def _limits() -> Limits:
+def _limits() -> RequestLimits:
     try:
-        return Limits.from_env(os.environ)
+        return RequestLimits.from_env(os.environ)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _suiting(checks: Checks, batch: Batch, name: str, first: int = 0) -> Batch:
-    """The rows as the model takes them; `first` is the number of the first one.
+def _validate(validator: SchemaValidator, batch: Batch, name: str, first: int = 0) -> Batch:
+    """Return the rows as the model takes them; `first` is the number of the first row.
 
     Raises:
-        InputError: They don't suit the model; says where.
+        InputError: They don't match the model's columns; says where.
     """
     try:
-        return checks.apply(batch, first)
+        return validator.apply(batch, first)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
 
-def _all_suiting(checks: Checks, chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
+def _validate_all(validator: SchemaValidator, chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
     for chunk in chunks:
-        yield chunk._replace(batch=_suiting(checks, chunk.batch, source.name, chunk.first))
+        yield chunk._replace(batch=_validate(validator, chunk.batch, source.name, chunk.first))
 
 
 def _target(options: Options, form: str) -> _Target:
-    """Where the result goes, and as what.
+    """Return where the result goes, and its format.
 
     Raises:
         OutputError: It can't be written there.
@@ -205,7 +204,7 @@ def _chunks(
     return batch_input.read_lines(stream, source, described, model.mode), position
 
 
-def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
+def _stream(  # noqa: PLR0913, PLR0917  (input, output and options)
     model: Model,
     chunks: Iterator[Chunk],
     source: Source,
@@ -214,24 +213,24 @@ def _stream(  # noqa: PLR0913, PLR0917  (both ends, and what is between)
     position: Callable[[], Progress],
     options: Options,
 ) -> None:
-    """Predict chunk by chunk, so that no more than one is in memory."""
-    line = progress_bar.Meter(position, shown=options.progress and progress_bar.on_terminal())
+    """Predict chunk by chunk, with one chunk in memory."""
+    line = progress_bar.ProgressBar(position, shown=options.progress and progress_bar.on_terminal())
     try:
         with _opened(target, stdout) as out:
             writer = _writer(out, target)
             try:
                 rows = _copy(model, chunks, source, writer, line)
             except BaseException:
-                writer.give_up()
+                writer.abort()
                 raise
     except BaseException:
         line.clear()
         raise
-    line.at(rows, done=True)
+    line.update(rows, done=True)
 
 
 def _copy(
-    model: Model, chunks: Iterator[Chunk], source: Source, writer: batch_output.Writer, line: progress_bar.Meter
+    model: Model, chunks: Iterator[Chunk], source: Source, writer: batch_output.Writer, line: progress_bar.ProgressBar
 ) -> int:
     columns: Optional[List[Any]] = None
     rows = 0
@@ -243,7 +242,7 @@ def _copy(
         columns = names
         writer.write(predicted, names)
         rows = chunk.last
-        line.at(rows)
+        line.update(rows)
     if not rows:
         raise InputError(f"{source.name} has no rows")
     writer.finish()
@@ -306,7 +305,7 @@ def _parsed(text: str, source: Source) -> Any:
         raise InputError(f"{source.name}: {error}") from error
     if lines:
         shown = ", ".join(map(str, lines[:_SHOWN_LINES])) + (", ..." if len(lines) > _SHOWN_LINES else "")
-        _say(f"Warning: {source.name}: ignored a comma after the last item, line {shown}")
+        _print_error(f"Warning: {source.name}: ignored a comma after the last item, line {shown}")
     return document
 
 
@@ -320,7 +319,7 @@ def _batch(text: str, source: Source) -> inputs.Batch:
 
 @contextmanager
 def _stdout_is_stderr() -> Iterator[int]:
-    """What the model prints, in Python or below it, is no part of our answer; gives the real standard output."""
+    """Send all that the model prints, also from native code, to stderr; yield the real standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -333,10 +332,10 @@ def _stdout_is_stderr() -> Iterator[int]:
 
 
 def _fail(error: Exception, code: int) -> int:
-    _say(f"Error: {error}")
+    _print_error(f"Error: {error}")
     return code
 
 
-def _say(text: Any) -> None:
+def _print_error(text: Any) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

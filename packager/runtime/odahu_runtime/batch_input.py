@@ -32,14 +32,14 @@ _LONGEST_CELL = 1 << 24  # characters; Python's own limit is less than what an e
 
 
 class Source(NamedTuple):
-    """What is read, and how.
+    """An input and its format.
 
     Attributes:
         path: A file, or `-` for standard input.
         form: One of `FORMATS`.
-        rows: The most rows of a chunk.
-        delimiter: Between the cells of CSV.
-        header: Whether the first line of CSV has the columns' names.
+        rows: Maximum of rows in a chunk.
+        delimiter: Delimiter of CSV.
+        header: Whether the first line of CSV has the column names.
     """
 
     path: str
@@ -50,15 +50,15 @@ class Source(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How errors name it."""
+        """Return its name in error messages."""
         return "standard input" if self.path == STDIN else self.path
 
 
 class Chunk(NamedTuple):
-    """Rows that are predicted on together.
+    """Rows that are predicted together.
 
     Attributes:
-        first: The number of the first of them; the first row of all is 1.
+        first: The number of the first row, counted from 1.
         batch: The rows.
     """
 
@@ -67,31 +67,31 @@ class Chunk(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The number of the last row."""
+        """Return the number of the last row."""
         return self.first + len(self.batch.data) - 1
 
 
 class Progress(NamedTuple):
-    """How far a reader has come: in bytes or in rows, of how many; 0 where nobody knows."""
+    """The progress of a reader and its total, in bytes or in rows; 0 if unknown."""
 
     done: int
     total: int
 
 
 def format_of(path: str) -> str:
-    """The format that a file's suffix stands for; JSON for all that have none of ours."""
+    """Return the format of a file by its suffix; JSON for unknown suffixes."""
     return _SUFFIXES.get(os.path.splitext(path)[1].lower(), "json")
 
 
 def known_suffix(path: str) -> bool:
-    """Whether a path ends with the suffix of a format."""
+    """Whether the suffix of a path is that of a format."""
     suffix = os.path.splitext(path)[1].lower()
     return suffix in _SUFFIXES or suffix == ".json"
 
 
 @contextmanager
 def opened(source: Source) -> Iterator[Tuple[IO[bytes], Callable[[], Progress]]]:
-    """Open what is read, for the block; gives its bytes, and how far they were read.
+    """Open the input; yield its stream, and a function for the progress.
 
     Raises:
         InputError: It can't be opened.
@@ -102,7 +102,7 @@ def opened(source: Source) -> Iterator[Tuple[IO[bytes], Callable[[], Progress]]]
         yield sys.stdin.buffer, lambda: Progress(0, 0)
         return
     try:
-        stream = open(source.path, "rb")  # noqa: SIM115  (an error in the block isn't one of opening)
+        stream = open(source.path, "rb")  # noqa: SIM115  (an error in the block is not one of opening)
     except OSError as error:
         raise InputError(f"The input file {source.name} can't be read: {error.strerror}") from error
     with stream:
@@ -111,10 +111,10 @@ def opened(source: Source) -> Iterator[Tuple[IO[bytes], Callable[[], Progress]]]
 
 
 def checked(chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
-    """Give chunks, and say of the input whatever fails while it's read.
+    """Yield chunks, and name the input in errors of reading it.
 
     Raises:
-        InputError: It can't be read on, or is not UTF-8.
+        InputError: It can't be read, or is not UTF-8.
     """
     last = 0
     try:
@@ -129,10 +129,10 @@ def checked(chunks: Iterator[Chunk], source: Source) -> Iterator[Chunk]:
 
 
 def read_csv(stream: IO[bytes], source: Source, described: Sequence[Column]) -> Iterator[Chunk]:
-    """Read CSV (RFC 4180); cells are of the types that the model's `info()` gives their columns.
+    """Read CSV (RFC 4180); cells get the types that the model's `info()` gives their columns.
 
     Raises:
-        InputError: A row is too short or too long, or a cell isn't of its column's type; says where.
+        InputError: A row is too short or too long, or a cell does not have its column's type; says where.
     """
     model = ColumnNames(described)
     csv.field_size_limit(_LONGEST_CELL)
@@ -190,13 +190,13 @@ def _refusal(number: int, cell: Tuple[csv_values.Reader, str]) -> Optional[Tuple
 
 
 def read_lines(stream: IO[bytes], source: Source, described: Sequence[Column], mode: str) -> Iterator[Chunk]:
-    """Read JSON lines (jsonlines.org): each an object, or a list where the columns need no names.
+    """Read JSON lines (jsonlines.org): each an object, or a list without column names.
 
-    Objects become rows for a model that predicts on a matrix: in the order of the model's own columns where it has the
-    same ones, else in the order of the first line.
+    For a model that predicts on a matrix, objects become rows: in the order of the model's columns if they have the
+    same names, else in the order of the first line.
 
     Raises:
-        InputError: A line is no JSON, or a row unlike the others; says where.
+        InputError: A line is not JSON, or its shape differs from the first one's; says where.
     """
     shape = _Shape(source, described, mode)
     first, rows = 1, []  # type: int, List[Any]
@@ -218,7 +218,7 @@ def read_lines(stream: IO[bytes], source: Source, described: Sequence[Column], m
 
 
 class _Shape:
-    """What all rows have to be like: as the first is."""
+    """The shape of all rows, which is that of the first row."""
 
     def __init__(self, source: Source, described: Sequence[Column], mode: str) -> None:
         self.names: Optional[List[Any]] = None
@@ -260,10 +260,10 @@ class _Shape:
 
 
 def read_document(document: Any, source: Source) -> Iterator[Chunk]:
-    """Give the rows of a JSON document in chunks; it is in memory as a whole.
+    """Yield the rows of a JSON document, which is in memory as a whole, in chunks.
 
     Raises:
-        InputError: It isn't what a prediction can be made of.
+        InputError: It has another shape.
     """
     try:
         batch = inputs.read_batch(document)

@@ -1,4 +1,4 @@
-"""Predictions as files, written chunk by chunk: there whole at the end, or not at all."""
+"""Files of predictions, written chunk by chunk; a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Writer:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Write what comes after the last row."""
+        """Write the end after the last row."""
 
-    def give_up(self) -> None:
-        """Let go of what has been written: it will never be finished."""
+    def abort(self) -> None:
+        """Discard the unfinished output."""
 
 
 @contextmanager
 def written(path: str) -> Iterator[IO[bytes]]:
-    """Give a file to write to, that gets its name `path` when the block ends well.
+    """Open a file for writing, which gets its name `path` when the block succeeds.
 
     Raises:
         OutputError: It can't be written.
@@ -58,7 +58,7 @@ def written(path: str) -> Iterator[IO[bytes]]:
 
 
 def remove_parts() -> None:
-    """Remove what isn't finished; for whoever ends the process at once, too."""
+    """Remove unfinished files; also called before the process exits at once."""
     for part in list(_parts):
         with suppress(OSError):
             os.unlink(part)
@@ -66,7 +66,7 @@ def remove_parts() -> None:
 
 
 class JsonWriter(Writer):
-    """One document, `{"prediction": [...], "columns": [...]}`, a row on a line."""
+    """Writes one document, `{"prediction": [...], "columns": [...]}`, one row per line."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         """Write to a stream."""
@@ -87,7 +87,7 @@ class JsonWriter(Writer):
 
 
 class LinesWriter(Writer):
-    """A row on a line: an object where the columns have names, else a list."""
+    """Writes one row per line: an object if the columns have names, else a list."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         """Write to a stream."""
@@ -102,7 +102,7 @@ class LinesWriter(Writer):
 
 
 class CsvWriter(Writer):
-    """CSV with a header; what is missing is an empty cell, and a list or an object is JSON within its cell."""
+    """Writes CSV with a header; a missing value is an empty cell, lists and objects are JSON text."""
 
     def __init__(self, stream: IO[bytes], delimiter: str) -> None:
         """Write to a stream."""
@@ -124,12 +124,12 @@ class CsvWriter(Writer):
 
 
 def as_lists(rows: List[Any]) -> List[List[Any]]:
-    """Rows as lists; a model may also give a value a row."""
+    """Return rows as lists; a model may also return one value per row."""
     return [row if isinstance(row, list) else [row] for row in rows]
 
 
 def names_for(columns: List[Any], rows: List[List[Any]]) -> List[str]:
-    """The names of the columns, made up where the model gives none, or not as many as there are values."""
+    """Return the names of the columns; default names if the model returns none, or not one per value."""
     width = max(map(len, rows), default=0)
     if len(columns) == width:
         return [str(name) for name in columns]

@@ -1,4 +1,4 @@
-"""What a body is made of: compression, characters, and the forms that rows may come in."""
+"""Request and response bodies: compression, character encoding, and the formats of rows."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from .csv_values import Reader
     from .http import Reply, Request
-    from .request_validation import Intake
+    from .request_validation import RequestValidator
 
-_WORTH_IT = 1024  # bytes of an answer, below which compression makes it slower and hardly smaller
-_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is less than an encoded image takes
+_WORTH_IT = 1024  # bytes; compression makes a smaller response slower and hardly smaller
+_LONGEST_CELL = 1 << 30  # characters; the body has its own limit, and Python's is too low for an encoded image
 
 
 def plain_body(request: Request, body: bytes, limit: int) -> bytes:
-    """The body as it was before `Content-Encoding`.
+    """Return the body without its `Content-Encoding`.
 
     Raises:
-        InputError: It isn't gzip, or not what it says, or more than `limit` bytes when unpacked.
+        InputError: It is not valid gzip, or unpacks to more than `limit` bytes.
     """
     encoding = request.header("content-encoding")
     if encoding is not None:
@@ -36,7 +36,7 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
     if encoding in (None, "", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise InputError(f"The body is compressed ({encoding}); send it as it is, or with gzip", 415)
+        raise InputError(f"The body is compressed ({encoding}); send it uncompressed or with gzip", 415)
     try:
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
     except EOFError as error:
@@ -49,7 +49,7 @@ def plain_body(request: Request, body: bytes, limit: int) -> bytes:
 
 
 def packed(request: Request, reply: Reply) -> Reply:
-    """The answer, compressed where the client takes that and it is worth it."""
+    """Return the response, compressed where the client accepts that and it pays off."""
     accepted = request.header("accept-encoding")
     if accepted is None or len(reply.body) < _WORTH_IT or not _takes_gzip(accepted):
         return reply
@@ -59,19 +59,19 @@ def packed(request: Request, reply: Reply) -> Reply:
     return reply._replace(headers=headers, body=body)
 
 
-def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
-    """The rows of a body: Arrow, or CSV with a line of names, where its type says so, else JSON.
+def read_rows(request: Request, body: bytes, validator: RequestValidator) -> Batch:
+    """Read the rows of a body: Arrow or CSV with a header, by its content type, else JSON.
 
     Raises:
-        InputError: It is none of them; says where.
+        InputError: It is invalid; says where.
     """
     kind = request.header("content-type") or JSON
     if kind != JSON:
         kind = kind.partition(";")[0].strip().lower()
     if kind in (arrow.STREAM, arrow.FILE):
-        return arrow.read(body, intake)
+        return arrow.read(body, validator)
     if kind == CSV:
-        return _read_csv(_text_of(body), intake)
+        return _read_csv(_text_of(body), validator)
     try:
         document = fast_json.loads(body)
     except fast_json.Refused:
@@ -84,10 +84,10 @@ def read_rows(request: Request, body: bytes, intake: Intake) -> Batch:
 
 
 def document_of(body: bytes) -> Any:
-    """Read a body of JSON.
+    """Read a JSON body.
 
     Raises:
-        InputError: It isn't; says where.
+        InputError: It is invalid; says where.
     """
     try:
         document = fast_json.loads(body)
@@ -98,7 +98,7 @@ def document_of(body: bytes) -> Any:
 
 
 def _text_of(body: bytes) -> str:
-    """The characters of a body.
+    """Decode a body.
 
     Raises:
         InputError: It isn't UTF-8, or empty.
@@ -122,7 +122,7 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def _read_csv(text: str, intake: Intake) -> Batch:
+def _read_csv(text: str, validator: RequestValidator) -> Batch:
     csv.field_size_limit(_LONGEST_CELL)  # the model may have set another
     reader = csv.reader(io.StringIO(text), strict=True)
     columns: Optional[Any] = None
@@ -134,18 +134,18 @@ def _read_csv(text: str, intake: Intake) -> Batch:
                 continue
             if columns is None:
                 columns = line
-                readers = csv_values.readers(columns, intake.checks.names)
+                readers = csv_values.readers(columns, validator.schema_validator.names)
             elif len(line) != len(columns):
                 raise InputError(
                     f"CSV line {reader.line_num} has {len(line)} cells, and there are {len(columns)} columns", 422
                 )
             else:
-                intake.check_count(len(data) + 1)
+                validator.check_row_count(len(data) + 1)
                 data.append(_row(line, readers))
     except csv.Error as error:
         raise InputError(f"Invalid CSV: {error}: line {reader.line_num}") from error
     if columns is None or not data:
-        raise InputError("The CSV has no rows: the first line are the names of the columns")
+        raise InputError("The CSV has no rows: the first line has the names of the columns")
     return Batch(data, columns)
 
 
@@ -157,7 +157,7 @@ def _row(line: List[str], readers: List[Reader]) -> List[Any]:
 
 
 def _value(read: Reader, cell: str) -> Any:
-    """A value; one that isn't of its column's type as what it looks like, for the checks to say where it is."""
+    """Read a value; one of another type than its column's by its look, so that the validation says where it is."""
     try:
         return read(cell)
     except csv_values.CellError:

@@ -1,8 +1,8 @@
-"""The names of a model's columns, and which of them the names in a request stand for.
+"""The names of a model's columns, and how names in a request refer to them.
 
 A model may name its columns by numbers, truth values, times or tuples (pandas' `MultiIndex`). JSON has only some of
-these, CSV, Arrow and the Open Inference Protocol have text alone. So a name in a request is looked up by its own type
-first, then as the service's documents show the model's names, then by its text.
+these types; CSV, Arrow and the Open Inference Protocol have only text. So a name in a request is looked up by its type
+and value first, then as the service's documents show the model's names, then by its text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Index = Dict[Any, List[int]]
 
-_UNNAMED = ("", "Unnamed: 0")  # how pandas writes the name of an index, and how it reads it
+_UNNAMED = ("", "Unnamed: 0")  # the name of an index as pandas writes it, and as it reads it
 _MIDNIGHT = " 00:00:00"
 
 
@@ -33,7 +33,7 @@ class ColumnNames:
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        """Know the names of these columns; several columns may have the same one."""
+        """Index the names of these columns; several columns may have the same name."""
         self.columns = columns
         self.own = [column.name for column in columns]
         self.are_text = all(type(name) is str for name in self.own)
@@ -53,14 +53,14 @@ class ColumnNames:
         return found
 
     def __contains__(self, given: object) -> bool:
-        """Whether a name stands for a column, or for one of several."""
+        """Whether a name refers to at least one column."""
         return bool(self._candidates(given))
 
     def find(self, given: Any) -> Optional[int]:
-        """The place of the first column that a name stands for; None where there is no such column.
+        """Return the index of the first column that a name refers to, or None for an unknown name.
 
         Raises:
-            InputError: It may stand for several that have different names.
+            InputError: It could refer to several columns with different names.
         """
         found = self._candidates(given)
         if len(found) > 1:
@@ -76,11 +76,11 @@ class ColumnNames:
         return list(dict.fromkeys(place for text in spellings for place in self._spellings.get(text, ())))
 
     def same_text(self, place: int) -> List[int]:
-        """The places of the columns whose names are written like that of the column at `place`, itself among them."""
+        """Return the indexes of all columns whose names have the same text as the name of the column at `place`."""
         return self._text[str(self.own[place])]
 
     def ambiguous(self, text: str, places: Sequence[int]) -> InputError:
-        """The error for a name that may stand for the columns at several places."""
+        """Return the error for a name that could refer to several columns."""
         meant = ", ".join(f"{_shortened(repr(self.own[place]))} (column {place})" for place in places)
         return InputError(
             f'"columns" are ambiguous: {_shortened(repr(text))} may be any of the model\'s columns {meant}; send JSON, '
@@ -88,8 +88,8 @@ class ColumnNames:
             422,
         )
 
-    def refuse_index(self, first: Any) -> None:
-        """Refuse the index of a pandas frame, which comes as a first column without a name that the model doesn't have.
+    def reject_index(self, first: Any) -> None:
+        """Reject the index of a pandas DataFrame: a first column without a name, which the model doesn't have.
 
         Raises:
             InputError: The first name is that of an index.
@@ -103,12 +103,12 @@ class ColumnNames:
 
 
 def _typed(name: Any) -> Any:
-    """What is equal only for names of the same type and value."""
+    """Return a key that is equal only for names of the same type and value."""
     return (tuple, tuple(map(_typed, name))) if isinstance(name, tuple) else (type(name), name)
 
 
 def _as_json(name: Any) -> Any:
-    """A name as JSON shows it; a list as a tuple."""
+    """Return a name as JSON has it; a list becomes a tuple."""
     try:
         shown = outputs.plain(name)
         hash(tuple(shown) if isinstance(shown, list) else shown)
@@ -118,7 +118,7 @@ def _as_json(name: Any) -> Any:
 
 
 def _spellings(name: Any) -> Iterator[str]:
-    """The texts that tools write for a name."""
+    """Yield the texts that tools write for a name."""
     yield str(name)
     shown = _as_json(name)
     if isinstance(shown, str):

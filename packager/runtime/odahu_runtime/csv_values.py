@@ -1,4 +1,4 @@
-"""The cells of CSV files, which are text: values of the types that the model's `info()` names."""
+"""The values of CSV cells, which are text: converted to the types that the model's `info()` names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[str], Any]
 
-# As JSON writes them, and a sign: what else Python would take (1_000, an Arabic digit) is text.
+# As in JSON, and with a sign. Other numbers of Python's (1_000, an Arabic digit) are text.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LONG = re.compile(r"[+-]?[0-9]{19,}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)", re.IGNORECASE)
@@ -23,21 +23,21 @@ _WORDS = {"": None, "nan": None, "true": True, "false": False}
 
 
 class CellError(ValueError):
-    """A cell isn't of its column's type; the text says which that is."""
+    """A cell does not have its column's type; the message is that type."""
 
 
 def readers(given: Sequence[str], names: ColumnNames) -> List[Reader]:
-    """How the cells of each column are read: by the type that the model gives the column, else by their look.
+    """Return a reader for the cells of each column: for the column's type, or for an unknown column `guess`.
 
     Raises:
-        InputError: A name may stand for several of the model's columns.
+        InputError: A name could refer to several of the model's columns.
     """
     places = [names.find(name) for name in given]
     return [guess if place is None else reader_of(names.columns[place]) for place in places]
 
 
 def guess(text: str) -> Any:
-    """A number or true or false where it looks like one, None where it's empty, else the text."""
+    """Return a number or a boolean if the cell looks like one, None if it is empty, else its text."""
     word = text.strip().lower()
     if word in _WORDS:
         return _WORDS[word]
@@ -48,7 +48,7 @@ def guess(text: str) -> Any:
 
 
 def integer(text: str) -> Any:
-    """A whole number, or None for an empty cell.
+    """Read an integer, or None from an empty cell.
 
     Raises:
         CellError: It is neither.
@@ -59,13 +59,14 @@ def integer(text: str) -> Any:
         raise CellError(str(error).replace("a number", "a whole number")) from error
     if not isinstance(value, float):
         return value
-    if value.is_integer() and LEAST_INTEGER <= value <= LARGEST_INTEGER:  # 3.0: pandas writes a column with holes so
+    # 3.0: pandas writes integers with missing values so.
+    if value.is_integer() and LEAST_INTEGER <= value <= LARGEST_INTEGER:
         return int(value)
     raise CellError("a whole number")
 
 
 def number(text: str) -> Any:
-    """A number, or None for an empty cell or a NaN; true and false are 1 and 0.
+    """Read a number, or None from an empty cell or a NaN; true and false are 1 and 0.
 
     Raises:
         CellError: It is neither, or a whole number beyond 64 bits.
@@ -86,21 +87,21 @@ def number(text: str) -> Any:
 
 
 def boolean(text: str) -> Any:
-    """True for `true` and `1`, False for `false` and `0`, None for an empty cell or a NaN.
+    """Read True from `true` and `1`, False from `false` and `0`, None from an empty cell or a NaN.
 
     Raises:
-        CellError: It is none of these.
+        CellError: It is another text.
     """
     word = text.strip().lower()
     if word in _WORDS:
         return _WORDS[word]
-    if word in ("1", "0", "1.0", "0.0"):  # 1.0: pandas writes a column with holes so
+    if word in ("1", "0", "1.0", "0.0"):  # 1.0: pandas writes booleans with missing values so
         return word in ("1", "1.0")
     raise CellError("true or false")
 
 
 def string(text: str) -> Any:
-    """The text, or None for an empty cell."""
+    """Read text, or None from an empty cell."""
     return text or None
 
 
@@ -109,6 +110,6 @@ _TEXTS = ("object", "date", "time", "datetime", "category")
 
 
 def reader_of(column: Column) -> Reader:
-    """How the cells of one of the model's columns are read."""
+    """Return the reader for the cells of a model's column."""
     text = column.stated and column.type.lower().startswith(_TEXTS)
     return _READERS.get(column.kind, string if text else guess)

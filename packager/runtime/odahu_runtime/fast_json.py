@@ -1,4 +1,4 @@
-"""JSON by orjson where the image has it; what it refuses is left to the standard library to read, write or explain."""
+"""JSON by orjson, if the image has it; the standard library handles and explains all that orjson rejects."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 _found: Dict[str, Any] = {}
 
 
-class Refused(Exception):  # noqa: N818  (no error: the slower way is tried)
-    """There is no orjson, or it doesn't take this."""
+class Refused(Exception):  # noqa: N818  (not an error: the standard library is tried)
+    """orjson is missing, or rejects this value."""
 
 
 def use(orjson: Optional[Any]) -> None:
-    """Use orjson from now on, or no more."""
+    """Use orjson from now on, or without a module no longer."""
     _found.clear()
     if orjson is not None:
         _found["loads"], _found["dumps"] = orjson.loads, orjson.dumps
-        # These two have a form of ours; what orjson would make of them may change.
+        # The runtime has its own format for these two; orjson's may change.
         _found["option"] = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -27,7 +27,7 @@ def loads(text: Union[str, bytes]) -> Any:
     """Read standard JSON, as text or UTF-8.
 
     Raises:
-        Refused: The standard library has to.
+        Refused: The standard library has to do it.
     """
     if not _found:
         raise Refused
@@ -40,10 +40,10 @@ def loads(text: Union[str, bytes]) -> Any:
 def dumps(value: Any, default: Callable[[Any], Any]) -> bytes:
     """Write JSON on one line, in UTF-8; NaN becomes null.
 
-    `default` is for what isn't JSON, as the standard library has it.
+    `default` converts values of other types, as in the standard library.
 
     Raises:
-        Refused: The standard library has to.
+        Refused: The standard library has to do it.
     """
     if not _found:
         raise Refused

@@ -1,12 +1,16 @@
-"""A gunicorn worker that leaves HTTP to granian's Rust core: gunicorn starts, watches and replaces the processes.
+"""A gunicorn worker that leaves HTTP to granian's Rust core; gunicorn starts, watches and replaces the processes.
 
-The core reads heads and bodies and writes answers without the interpreter, in a thread of its own. It tells of a
-request by calling the scheduler's `_schedule_fn`, and of a body that has come by calling what was left with its future,
-in one of its threads for Python. Such a thread predicts what it has heard of, as far as the gate lets it: one is always
-left to hear of other requests, so that health checks are answered meanwhile. Slow clients hold none.
+The core reads heads and bodies and writes responses in a thread of its own, without the interpreter, so slow clients
+block nobody. It calls Python in one thread: for each request head the `_schedule_fn` of the scheduler object, and for
+each body the callback of its future. That thread only registers requests and submits them to the RequestScheduler.
 
-These classes have no promise of stability: the version is pinned, and this module is the only one that knows them. The
-interface is RSGI (github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md), without an event loop.
+Why not granian's public servers: `granian.Granian` starts and replaces its processes itself, and closes connections at
+once when it stops; `granian.server.embed.Server` binds its own socket, so workers can't share one, and calls itself
+experimental; both run ASGI and RSGI in an asyncio event loop and WSGI in threads that slow clients block. Their Python
+modules also log through `logging`, which belongs to the model. So this module drives the classes of the compiled core,
+which have no promise of stability: the version is pinned, no other module knows them, and
+tests/integration/test_serving_granian.py fails where a version changes what is used here. The interface is RSGI
+(github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md).
 """
 
 from __future__ import annotations
@@ -23,39 +27,41 @@ from urllib.parse import unquote
 
 from gunicorn.workers.base import Worker
 
-from . import log, rlimits
-from .http import Job, Request, error_reply, in_terms_of, no_body, too_large
-from .scheduler import READING, Exchange, Gate, overdue_replies, pause
+from . import log, process
+from .drain import wait_until_quiet
+from .http import Request, error_reply, in_protocol_form, no_body, too_large
+from .prediction import Job
+from .scheduler import READING, Exchange, RequestScheduler
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Type
+    from typing import Any, Callable, List, Type, Union
 
-    from .batching import Limits
+    from .batching import BatchLimits
     from .http import Reply
 
-_TICK_SECONDS = 0.25
-_IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends a thread: never
-_STACK_BYTES = 8 * 1024 * 1024  # of the core's threads: as those that Python starts, since the model runs in them
-_TOGETHER_SECONDS = 0.05  # after lines of the log were written, in which others are kept back
-_LOOK_SECONDS = 0.025  # between two looks for a request, once the worker is to end
-_QUIET_LOOKS = 12  # without one, after which the connections are closed
-_LAST_LOOKS = 20  # whether they are
-_ERROR = 400  # and above, the statuses that are errors
-_CONNECTIONS = 65536  # in hand at once; the kernel keeps more
-_KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
+CHECK_INTERVAL = 0.25  # seconds between two checks for requests whose time is up; the log waits no longer either
+LOG_INTERVAL = 0.05  # seconds in which a busy worker writes the log once
+CLOSE_SECONDS = 1.0  # in which the core closes its connections at the end
+IDLE_SECONDS = 366 * 24 * 3600  # after which the core ends an idle thread: never
+MAX_CONNECTIONS = 65536  # open at once; more wait in the kernel
+KEEPALIVE_MILLISECONDS = 75_000  # as for gunicorn: longer than load balancers keep a connection
+FIRST_ERROR_STATUS = 400
+
+
+_REPLACED = error_reply(503, "The model hangs, and this worker is replaced; try again")
 
 
 class _Http1(NamedTuple):
     """The core reads these by name; the limits are its own defaults."""
 
-    header_read_timeout: int = _KEEPALIVE_MILLISECONDS
+    header_read_timeout: int = KEEPALIVE_MILLISECONDS
     keep_alive: bool = True
     max_buffer_size: int = 8192 + 4096 * 100
     pipeline_flush: bool = False
 
 
 class _Loop:
-    """As much of an event loop as the core needs: what it wants called is called at once, in its thread."""
+    """The part of an event loop that the core needs: it runs each callback at once, in the core's thread."""
 
     def call_soon(self, call: Callable[..., None], *arguments: Any, context: Any = None) -> None:  # noqa: ARG002
         call(*arguments)
@@ -63,25 +69,25 @@ class _Loop:
     call_soon_threadsafe = call_soon
 
 
-def worker_class(core: Any, threads: int, timeout: int, batches: Limits) -> Type[Worker]:
-    """The class of the workers for gunicorn's arbiter."""
+def worker_class(core: Any, threads: int, timeout: int, batches: BatchLimits) -> Type[Worker]:
+    """Return the class of the workers for gunicorn's arbiter."""
 
     class GranianWorker(_Worker):
         def run(self) -> None:
-            self._gate = Gate(threads, timeout, self._answer, self.wsgi.predict_together, batches)
-            self.serve(core, timeout)
+            self._scheduler = RequestScheduler(threads, timeout, self._send, self.wsgi.predict_batch, batches)
+            self.serve(core)
 
     return GranianWorker
 
 
 class _Worker(Worker):  # type: ignore[misc]
-    def serve(self, core: Any, timeout: int) -> None:
-        """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
-        gc.freeze()  # what the model has loaded stays: no collection needs to look through it again
+    def serve(self, core: Any) -> None:
+        """Serve until a signal, the end of the master or a model that hangs; then finish the open requests."""
+        gc.freeze()  # what the model has loaded stays: no collection needs to traverse it again
         self._context = contextvars.copy_context()
         self._closing = False
-        self._keep_until = 0.0  # what the log keeps back, by the monotonic clock
-        self._gate.start()
+        self._next_log = 0.0  # when a busy worker writes the log again, by the monotonic clock
+        self._scheduler.start()
         stopped = threading.Event()
         signal = core.WorkerSignal()
         signal.add_cb(stopped.set)
@@ -89,71 +95,50 @@ class _Worker(Worker):  # type: ignore[misc]
             self.age,
             (None, core.SocketHolder(self.sockets[0].sock.fileno(), False, self.cfg.backlog)),  # noqa: FBT003
             None,  # no pipe for its own metrics
-            *(1, 1, self._gate.borrowed + 1, _IDLE_SECONDS),  # threads: of its runtime, for files, and for Python
-            rlimits.connections(_CONNECTIONS),
-            "1",
-            _Http1(),
-            None,
-            False,  # noqa: FBT003  (no WebSockets)
-            None,
-            *(False, None, None, None, "tls1.3", None, [], False),  # no TLS: that is the ingress' part
-            (None, None),
+            blocking_threads=1,  # the core reads no files
+            py_threads_idle_timeout=IDLE_SECONDS,
+            backpressure=process.max_connections(MAX_CONNECTIONS),
+            http1_opts=_Http1(),
         )
         loop = _Loop()
-        os.environ["RUST_MIN_STACK"] = str(_STACK_BYTES)
-        server.serve_str(_scheduler(core, loop, self._hear), loop, signal)
-        del os.environ["RUST_MIN_STACK"]
-        overdue = overdue_replies(timeout)
-        lost = self._watch(overdue)
+        server.serve_str(_core_scheduler(core, loop, self._on_head), loop, signal)
+        hangs = self._watch()
         self._closing = self.wsgi.closing = True
-        if lost:
-            log.write("ERROR", "The model does not come back: this worker is replaced")
+        if hangs:
+            log.write("ERROR", "The model hangs: this worker is replaced")
+            self._scheduler.reject_all(_REPLACED)
         else:
-            self._finish_requests(overdue)
+            wait_until_quiet(self._is_quiet, self.cfg.graceful_timeout - 2)
         signal.set()
-        self._await_end(stopped, lost=lost)
+        until = time.monotonic() + CLOSE_SECONDS
+        while not stopped.wait(CLOSE_SECONDS / 20) and time.monotonic() < until:
+            if hangs:  # requests that arrive over open connections
+                self._scheduler.reject_all(_REPLACED)
         log.flush()
-        self.wsgi.metrics.settle()
+        self.wsgi.metrics.flush()
 
-    def _watch(self, overdue: Dict[str, Reply]) -> bool:
-        """Live, until it is time to stop; true when it is for a model that doesn't come back."""
+    def _watch(self) -> bool:
+        """Check the requests until it is time to stop; return whether the model hangs."""
         while self.alive and self.ppid == os.getppid():
             self.notify()
             log.flush()
-            self.wsgi.metrics.settle()
-            if self._gate.expire(overdue):
+            self.wsgi.metrics.flush()
+            if self._scheduler.check():
                 return True
-            if select.select([self.PIPE[0]], [], [], _TICK_SECONDS)[0]:
-                os.read(self.PIPE[0], 4096)  # a signal came
+            if select.select([self.PIPE[0]], [], [], CHECK_INTERVAL)[0]:
+                os.read(self.PIPE[0], 4096)  # a signal arrived
         return False
 
-    def _finish_requests(self, overdue: Dict[str, Reply]) -> None:
-        """Go on answering until no request comes for a while; each answer says that the connection ends with it.
+    def _is_quiet(self) -> bool:
+        self.notify()
+        self._scheduler.check()
+        return len(self._scheduler) == 0
 
-        So a client that asks again within that while never sends a request into a connection that is being closed. One
-        that had its last answer before the signal, and was idle for longer, may: it has to ask again.
-        """
-        until = time.monotonic() + self.cfg.graceful_timeout - 2
-        quiet = 0  # looks, and not seconds: a process that was kept from running has heard of nobody meanwhile
-        while quiet < _QUIET_LOOKS and time.monotonic() < until:
-            self.notify()
-            ran = pause(_LOOK_SECONDS)
-            self._gate.expire(overdue)
-            quiet = quiet + 1 if ran and not len(self._gate) else 0
-
-    def _await_end(self, stopped: threading.Event, *, lost: bool) -> None:
-        """Let the core close the connections; these are looks too."""
-        for _ in range(_LAST_LOOKS):
-            if stopped.wait(_TICK_SECONDS / 5):
-                return
-            if lost:  # else the threads still answer what comes over connections that were there already
-                self._gate.give_up(error_reply(503, "The model hangs, and this worker is replaced; try again"))
-
-    def _hear(self, watcher: Any) -> None:
-        """A request came."""
+    def _on_head(self, watcher: Any) -> None:
+        """Start a request whose head was read."""
         scope = watcher.scope
         path = scope.path
-        # Of headers that are there twice the first; to ask the core for each takes longer.
+        # Of repeated headers the first; asking the core for single ones takes longer.
         headers = dict(scope.headers.items()[::-1])
         request = Request(
             scope.method,
@@ -162,65 +147,61 @@ class _Worker(Worker):  # type: ignore[misc]
             headers.get,
         )
         exchange = Exchange(watcher, request)
-        self._gate.enter(exchange)
-        self.wsgi.metrics.in_flight(len(self._gate))
+        self._scheduler.register(exchange)
+        self.wsgi.metrics.in_flight(len(self._scheduler))
         try:
             step = self.wsgi.begin(request)
             if isinstance(step, Job):
                 self._read(exchange, step)
             else:
-                self._gate.reply(exchange, step)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets an answer)
-            self._gate.reply(exchange, error_reply(500, f"{type(error).__name__}: {error}"))
-        self._gate.rest()
+                self._scheduler.reply(exchange, step)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a response)
+            self._scheduler.reply(exchange, error_reply(500, f"{type(error).__name__}: {error}"))
 
     def _read(self, exchange: Exchange, job: Job) -> None:
         header = exchange.request.header
         length = header("content-length")
-        if not job.reads or length == "0":
-            self._gate.submit(exchange, job, b"")
+        if not job.reads_body or length == "0":
+            self._scheduler.submit(exchange, job, b"")
         elif length is not None:
             if int(length) > self.wsgi.max_body:
-                self._gate.reply(exchange, too_large(self.wsgi.max_body))
+                self._scheduler.reply(exchange, too_large(self.wsgi.max_body))
                 return
 
-            self._gate.expect(exchange)
             future = exchange.body = exchange.proto.proto()
-            future.add_done_callback(partial(self._come, exchange, job), context=self._context)
+            future.add_done_callback(partial(self._on_body, exchange, job), context=self._context)
         elif header("transfer-encoding") is None:
-            self._gate.reply(exchange, no_body())
+            self._scheduler.reply(exchange, no_body())
         else:
             self._read_chunks(exchange, job)
 
-    def _come(self, exchange: Exchange, job: Job, future: Any) -> None:
-        """A body came."""
+    def _on_body(self, exchange: Exchange, job: Job, future: Any) -> None:
         try:
             body = future.result()
-        except Exception as error:  # noqa: BLE001  (the core has its own kinds: the client left, or sent nonsense)
-            self._gate.reply(exchange, _unreadable(error))
+        except Exception as error:  # noqa: BLE001  (the core's own classes: the client left, or sent invalid HTTP)
+            self._scheduler.reply(exchange, _unreadable(error))
             return
-        exchange.body = None  # it leads back here, and no collector of garbage finds that
-        self._gate.submit(exchange, job, body)
-        self._gate.rest()
+        exchange.body = None  # it refers to this exchange, a cycle that the garbage collector can't see
+        self._scheduler.submit(exchange, job, body)
 
     def _read_chunks(self, exchange: Exchange, job: Job) -> None:
-        """Read a body of unknown length piece by piece, so that its size is known before it is too large.
+        """Read a body of unknown length in chunks, and stop where it becomes too large.
 
-        The core ends each with an empty piece, and gives one more where it can't read on, or has read trailers.
+        The core ends each body with an empty chunk, and adds another where it can't read on or has read trailers.
         """
         chunks: List[bytes] = []
         size = 0
         iterator = exchange.proto.proto.__aiter__()
 
-        def ask() -> None:
+        def read_next() -> None:
             try:
                 future = exchange.body = iterator.__anext__()
             except StopAsyncIteration:
                 done()
                 return
-            future.add_done_callback(self._unless_gone(exchange, come), context=self._context)
+            future.add_done_callback(self._guarded(exchange, on_chunk), context=self._context)
 
-        def come(future: Any) -> None:
+        def on_chunk(future: Any) -> None:
             nonlocal size
             try:
                 chunk = future.result()
@@ -230,35 +211,35 @@ class _Worker(Worker):  # type: ignore[misc]
             chunks.append(chunk)
             size += len(chunk)
             if size > self.wsgi.max_body:
-                self._gate.reply(exchange, too_large(self.wsgi.max_body))
+                self._scheduler.reply(exchange, too_large(self.wsgi.max_body))
             elif chunks[-2:] == [b"", b""] and exchange.request.header("trailer") is None:
-                self._gate.reply(exchange, error_reply(400, "The body can't be read: it ended before its last chunk"))
+                self._scheduler.reply(exchange, _unreadable("it ended before its last chunk"))
             else:
-                ask()
+                read_next()
 
         def done() -> None:
             exchange.body = None
-            self._gate.submit(exchange, job, b"".join(chunks))
+            self._scheduler.submit(exchange, job, b"".join(chunks))
 
-        ask()
+        read_next()
 
-    def _unless_gone(self, exchange: Exchange, step: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _guarded(self, exchange: Exchange, step: Callable[[Any], None]) -> Callable[[Any], None]:
         def call(future: Any) -> None:
             try:
                 step(future)
             except Exception as error:  # noqa: BLE001  (as above)
-                self._gate.reply(exchange, _unreadable(error))
+                self._scheduler.reply(exchange, _unreadable(error))
 
         return call
 
-    def _answer(self, exchange: Exchange, reply: Reply) -> None:
+    def _send(self, exchange: Exchange, reply: Reply) -> None:
         close = self._closing
-        if reply.status >= _ERROR:
-            reply = in_terms_of(exchange.request, reply)
+        if reply.status >= FIRST_ERROR_STATUS:
+            reply = in_protocol_form(exchange.request, reply)
             close = close or (exchange.state == READING and _has_body(exchange.request))  # the core reads no further
         headers = reply.headers
         if exchange.state == READING and exchange.body is not None:
-            exchange.body.cancel()  # else the core reads on, and the connection stays as long as the client likes
+            exchange.body.cancel()  # else the core goes on reading for as long as the client keeps the connection
         exchange.body = None
         if close:
             headers = [*headers, ("Connection", "close")]
@@ -266,29 +247,30 @@ class _Worker(Worker):  # type: ignore[misc]
         exchange.proto.proto.response_bytes(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
         now = time.monotonic()
         seconds = now - exchange.began
-        metrics, waiting = self.wsgi.metrics, len(self._gate)
+        metrics, waiting = self.wsgi.metrics, len(self._scheduler)
         metrics.in_flight(waiting)
         metrics.answered(request.path, reply.status, seconds, last=not waiting)
-        last = not waiting and now > self._keep_until
+        last = not waiting and now > self._next_log
         if last:
-            self._keep_until = now + _TOGETHER_SECONDS
+            self._next_log = now + LOG_INTERVAL
         log.access(request, reply.status, len(reply.body), seconds, last=last)
 
 
-def _scheduler(core: Any, loop: _Loop, hear: Callable[[Any], None]) -> Any:
+def _core_scheduler(core: Any, loop: _Loop, on_head: Callable[[Any], None]) -> Any:
     class Scheduler(core.CallbackScheduler):  # type: ignore[misc]
         __slots__ = ()
 
         def __init__(self, *_: Any) -> None:
             super().__init__()
-            self._schedule_fn = hear  # type: ignore[misc]  # the core's own slot
+            self._schedule_fn = on_head  # type: ignore[misc]  # a slot of the core's class
 
-    return Scheduler(loop, hear, None, lambda *_: None, lambda *_: None)
+    return Scheduler(loop, on_head, None, lambda *_: None, lambda *_: None)
 
 
-def _unreadable(error: Exception) -> Reply:
-    # The core's future keeps the error, whose traceback would keep the future, and no collector of garbage finds that.
-    error.__traceback__ = None
+def _unreadable(error: Union[Exception, str]) -> Reply:
+    if isinstance(error, Exception):
+        # The core's future keeps it, and its traceback keeps the future: a cycle that the garbage collector can't see.
+        error.__traceback__ = None
     return error_reply(400, f"The body can't be read: {error}")
 
 

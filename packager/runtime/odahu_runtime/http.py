@@ -1,4 +1,4 @@
-"""Requests and answers, as every part of the REST surface has them, whichever server carries them."""
+"""Requests and replies, independent of the server that carries them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from . import outputs
 if TYPE_CHECKING:
     from typing import Any, Dict, Sequence
 
-    from .prediction import Prediction
-
     Environ = Dict[str, Any]
 
 NO_BODY = 'The request has no body; send {"columns": [...], "data": [[...]]}'
-TOO_LARGE = "The body is larger than {} bytes, the most that this service reads"
+TOO_LARGE = "The body is larger than {} bytes, the limit of this service"
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 class Request:
-    """What came before the body, whichever server read it."""
+    """The head of a request."""
 
     __slots__ = ("client", "header", "method", "path")
 
     def __init__(self, method: str, path: str, client: str, header: Callable[[str], Optional[str]]) -> None:
-        """`header` gives the value of one by its name in small letters, or None."""
+        """`header` returns the value of a header by its name in lower case, or None."""
         self.method = method
         self.path = path
         self.client = client
@@ -35,7 +33,7 @@ class Request:
 
     @classmethod
     def from_environ(cls, environ: Environ) -> Request:
-        """Read it from what WSGI has."""
+        """Read it from a WSGI environment."""
 
         def header(name: str) -> Optional[str]:
             name = name.upper().replace("-", "_")
@@ -46,54 +44,42 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """An answer; the body is JSON unless the headers say otherwise."""
+    """A response; the body is JSON unless the headers say otherwise."""
 
     status: int
     headers: List[Tuple[str, str]]
     body: bytes
 
 
-class Job(NamedTuple):
-    """What is left to do for a request: it takes the model, and the body where it `reads` one.
-
-    Where it is a prediction, that has the steps of it; one that `shares` may have its call of the model with others.
-    """
-
-    reads: bool
-    run: Callable[[Request, bytes], Reply]
-    prediction: Optional[Prediction] = None
-    shares: bool = False
-
-
 def json_reply(status: int, text: Union[str, bytes], headers: Sequence[Tuple[str, str]] = ()) -> Reply:
-    """An answer of JSON text."""
+    """Return a response of JSON text."""
     body = text.encode() if isinstance(text, str) else text
     return Reply(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers], body)
 
 
 def text_reply(status: int, text: str, kind: str) -> Reply:
-    """An answer of text of a media type."""
+    """Return a response of text of a media type."""
     body = text.encode()
     return Reply(status, [("Content-Type", kind), ("Content-Length", str(len(body)))], body)
 
 
 def error_reply(status: int, message: str, *headers: Tuple[str, str]) -> Reply:
-    """An error as every answer of ours has it."""
+    """Return an error response: `{"message": ...}`."""
     return json_reply(status, outputs.dumps({"message": message}), headers)
 
 
 def no_body() -> Reply:
-    """The answer to a request that has no body and needs one."""
+    """Return the response to a request that lacks its body."""
     return error_reply(411, NO_BODY)
 
 
 def too_large(limit: int) -> Reply:
-    """The answer to a body of more than `limit` bytes."""
+    """Return the response to a body of more than `limit` bytes."""
     return error_reply(413, TOO_LARGE.format(limit))
 
 
-def in_terms_of(request: Request, reply: Reply) -> Reply:
-    """An answer as the request's protocol has it: the Open Inference Protocol's errors are `{"error": ...}`."""
+def in_protocol_form(request: Request, reply: Reply) -> Reply:
+    """Return the reply in the form of the request's protocol: Open Inference errors are `{"error": ...}`."""
     start, ours = b'{"message":', b'{"error":'
     if reply.status < HTTPStatus.BAD_REQUEST or not request.path.startswith("/v2") or not reply.body.startswith(start):
         return reply
@@ -103,5 +89,5 @@ def in_terms_of(request: Request, reply: Reply) -> Reply:
 
 
 def header_text(text: str) -> str:
-    """Text that a header can carry: what it can't is percent-encoded."""
+    """Return text that a header can carry, percent-encoded where necessary."""
     return text if _PLAIN.fullmatch(text) else quote(text, safe=" /:@,;=+$!*'()[]")

@@ -1,4 +1,4 @@
-"""What a prediction is asked of: JSON text, read and checked before the model sees it."""
+"""The input of predictions: JSON text, parsed and checked before the model gets it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
     from typing import Any, List, NoReturn, Optional, Tuple
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-# No whole number of JSON is less or larger: numpy has no larger ones, and orjson would make floats of them.
+# The range of integers in JSON: numpy has no larger ones, and orjson turns larger ones into floats.
 LEAST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
-_SHORTEST = 19  # digits of the shortest number that may be beyond these
+_SHORTEST = 19  # digits of the shortest number that may exceed the range
 _LONG = re.compile(_STRING + rf"|(?<![\d.eE+-])-?\d{{{_SHORTEST},}}(?![\d.eE])", re.DOTALL)
 _CLASSES = bytes(48 if byte in b"0123456789" else 32 if byte in b" \t\r\n,:[-" else 46 for byte in range(256))
 _LONG_RUN = b" " + b"0" * _SHORTEST
 _SHOWN_DIGITS = 40
-_NAMES = {str, int, float, bool, type(None)}  # the types of JSON's that a name may have
+_NAMES = {str, int, float, bool, type(None)}  # the JSON types of a column name
 _COMMA = re.compile(_STRING + r"|,(?=\s*[\]}])", re.DOTALL)
 _CONSTANT = re.compile(_STRING + r"|NaN|-?Infinity", re.DOTALL)
 
 
 class InputError(Exception):
-    """The request or the input file is not what a prediction can be made of.
+    """The request or the input file is invalid.
 
     Attributes:
-        status: What HTTP answers with.
+        status: The HTTP status of the response.
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
-        """Answer `message`, with `status` where HTTP asked."""
+        """Reply `message`, over HTTP with `status`."""
         super().__init__(message)
         self.status = status
 
 
 class Batch(NamedTuple):
-    """What is to be predicted on: rows, and the names of their columns where the caller gave them.
+    """The rows to predict, and the names of their columns if the caller gave them.
 
-    `numbers` says that all the values are known to be numbers, so that they need no further check of their types.
+    `numbers` says that all values are known to be numbers, so that their types need no further check.
     """
 
     data: List[Any]
@@ -54,7 +54,7 @@ def parse_strict(text: str) -> Any:
     """Read standard JSON.
 
     Raises:
-        InputError: It isn't, with the line and the column.
+        InputError: It is invalid; names line and column.
     """
     try:
         document = fast_json.loads(text)
@@ -77,7 +77,7 @@ def _parse(text: str) -> Any:
 
 
 def check_integers(body: bytes) -> None:
-    """Refuse JSON with a whole number beyond 64 bits, which orjson reads as a float and the standard library doesn't.
+    """Reject JSON with an integer beyond 64 bits, which orjson reads as a float and the standard library does not.
 
     Raises:
         InputError: There is one; says where.
@@ -102,9 +102,9 @@ def _is_in_range(digits: str) -> bool:
 
 
 def are_numbers(rows: List[Any]) -> bool:
-    """Whether all values of rows are numbers, and none may have been a whole number beyond 64 bits before it was read.
+    """Whether all values of rows are numbers, none of which can have been an integer beyond 64 bits.
 
-    As fast as a sum, in which large values of either sign could cancel each other out.
+    As fast as a sum, in which large values of opposite sign could cancel out.
     """
     try:
         return max(starmap(math.hypot, rows)) < -LEAST_INTEGER
@@ -118,7 +118,7 @@ def parse_tolerant(text: str) -> Tuple[Any, List[int]]:
     Returns: The value, and the numbers of the lines that have such a comma.
 
     Raises:
-        InputError: It has other faults.
+        InputError: It has other errors.
     """
     try:
         return parse_strict(text), []
@@ -132,7 +132,7 @@ def parse_tolerant(text: str) -> Tuple[Any, List[int]]:
 def read_batch(document: Any) -> Batch:
     """Check that `{"columns": [...], "data": [[...]]}` has that shape; `columns` may be absent.
 
-    Rows may be objects too, for the models that predict on objects.
+    Rows may be objects too, for models that predict on objects.
 
     Raises:
         InputError: It has another shape.
@@ -154,7 +154,7 @@ def read_batch(document: Any) -> Batch:
 
 
 def _is_table(data: List[Any], columns: Optional[List[Any]]) -> bool:
-    """Whether all the rows are lists of one length: without a step of Python's for each, there may be many."""
+    """Whether all rows are lists of one length; without an interpreter step per row, as there may be many."""
     if set(map(type, data)) != {list}:
         return False
     lengths = set(map(len, data))
@@ -162,7 +162,7 @@ def _is_table(data: List[Any], columns: Optional[List[Any]]) -> bool:
 
 
 def _read_columns(columns: Any) -> List[Any]:
-    """The names; a list of them, which is how JSON has a tuple, as one."""
+    """Read column names; a list, which is JSON for a tuple, becomes a tuple."""
     if not isinstance(columns, list):
         raise InputError(f'"columns" must be a list of names, got {kind_of(columns)}')
     if set(map(type, columns)) <= _NAMES:
@@ -185,7 +185,7 @@ def _check_row(number: int, row: Any, columns: Optional[List[Any]], first: Any) 
 
 
 def kind_of(value: Any) -> str:
-    """What a value is called in JSON's terms."""
+    """Describe the JSON type of a value."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     kinds = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
@@ -193,7 +193,7 @@ def kind_of(value: Any) -> str:
 
 
 class _ConstantError(Exception):
-    """NaN, Infinity or -Infinity: JavaScript has them, JSON hasn't."""
+    """NaN, Infinity or -Infinity, which JSON does not have."""
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -210,7 +210,7 @@ def _position(text: str, found: int) -> str:
 
 
 def _drop_trailing_commas(text: str) -> Tuple[str, List[int]]:
-    """Put a space in the place of each, so that the places of other faults stay what they are."""
+    """Replace each by a space, so that the positions of other errors stay correct."""
     lines: List[int] = []
     seen = 0
 

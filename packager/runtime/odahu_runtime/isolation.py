@@ -1,26 +1,28 @@
-"""Imports that leave no trace, so that the model and the runtime can't get at each other's packages.
+"""Imports that leave no trace, so that the model and the runtime never get each other's packages.
 
-Our packages never lie on `sys.path`. They are found by a finder that is there only while they are imported, and their
-entries leave `sys.modules` before the model is imported. The modules live on, held by what refers to them.
+The runtime's packages are never on `sys.path`. A finder that exists only while they are imported finds them, and their
+entries leave `sys.modules` before the model is imported. References between the modules keep them alive.
 """
 
 from __future__ import annotations
 
+import glob
+import importlib.util
+import os
 import sys
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any, Iterator, List, Optional, Sequence
 
-_kept: List[ModuleType] = []
+_kept: List[Any] = []  # keeps modules without a name alive: orjson crashes with SIGSEGV after its module is freed
 
 
 class _Finder:
-    """Finds one top-level package, and what is below it, in one folder and nowhere else."""
+    """Finds one top-level package and its submodules in one folder only."""
 
     def __init__(self, package: str, folder: str) -> None:
         self.package = package
@@ -34,16 +36,16 @@ class _Finder:
 
 @contextmanager
 def private(package: str, folder: str, absent: Sequence[str] = ()) -> Iterator[None]:
-    """Within the block `package` is the one in `folder`, and the packages in `absent` can't be imported.
+    """Import `package` from `folder` within the block, in which the packages in `absent` can't be imported.
 
-    Everything that the package needs has to be imported within the block: afterwards its name is free again, or means
-    what it meant before.
+    All modules of the package have to be imported within the block: afterwards its name is free again, or refers to the
+    same package as before.
     """
     names = (package, *absent)
     before = {name: module for name, module in sys.modules.items() if any(_belongs(name, root) for root in names)}
     for name in before:
         del sys.modules[name]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how the import system says "there is none"
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None marks a module as absent
     finder: Any = _Finder(package, folder)
     sys.meta_path.insert(0, finder)
     try:
@@ -57,3 +59,36 @@ def private(package: str, folder: str, absent: Sequence[str] = ()) -> Iterator[N
 
 def _belongs(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
+
+
+def load_granian(vendor: str) -> Optional[Any]:
+    """Load granian's Rust core for this Python from `vendor`; without one return None, and gunicorn serves alone.
+
+    Granian's Python files are not used (granian_worker.py tells why).
+
+    Raises:
+        ImportError: It exists, and this machine can't load it.
+    """
+    return _load(vendor, "granian", "_granian")
+
+
+def load_orjson(vendor: str) -> Optional[Any]:
+    """Load orjson; without one return None, and the standard library reads and writes JSON.
+
+    Raises:
+        ImportError: It exists, and this machine can't load it.
+    """
+    return _load(vendor, "orjson", "orjson")
+
+
+def _load(vendor: str, package: str, module: str) -> Optional[Any]:
+    for path in sorted(glob.glob(os.path.join(glob.escape(vendor), package, f"{module}.*"))):
+        if path.endswith(tuple(EXTENSION_SUFFIXES)):
+            spec = importlib.util.spec_from_file_location(f"{package}.{module}", path)
+            assert spec is not None  # noqa: S101  (it has the suffix of an extension)
+            assert spec.loader is not None  # noqa: S101
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+            _kept.append(loaded)
+            return loaded
+    return None

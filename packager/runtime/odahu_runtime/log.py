@@ -25,11 +25,11 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a
 
 
 _style = {"json": False}
-# What is to be written: entries, and requests whose lines are made when they are, together with others'.
-_pending: Deque[Union[str, Tuple[float, Request, int, int, float]]] = deque(maxlen=10_000)  # while nobody reads stderr
+# Entries to be written, and requests whose lines are formatted then. Limited, since stderr may never be read.
+_pending: Deque[Union[str, Tuple[float, Request, int, int, float]]] = deque(maxlen=10_000)
 _MOST_PENDING = 64
 _writing = Lock()
-# The last second and the process, how the second is written, and how a line of text in it begins.
+# The last second and process ID, its timestamp, and the beginning of a text line.
 _second: List[Any] = [(0, 0), "", ""]
 
 
@@ -45,7 +45,7 @@ def write(level: str, text: str, fields: Optional[Dict[str, Any]] = None) -> Non
 
 
 def flush() -> None:
-    """Write what was kept back, unless another thread is about to."""
+    """Write all pending entries, unless another thread is doing so."""
     while _pending and _writing.acquire(blocking=False):
         try:
             entries = [_pending.popleft() for _ in range(len(_pending))]
@@ -54,16 +54,16 @@ def flush() -> None:
             while data:
                 data = data[os.write(STDERR, data) :]
         except OSError:  # noqa: PERF203
-            pass  # nobody reads it: no reason to stop serving
+            pass  # the reader has gone, which is no reason to stop serving
         finally:
             _writing.release()
 
 
 def access(request: Request, status: int, size: int, seconds: float, *, last: bool = True) -> None:
-    """Write one line for a request: who, what, the status, the bytes of the answer and the milliseconds.
+    """Write the access line of a request: client, method, path, status, bytes of the response and milliseconds.
 
-    The id that the client gave the request, and the trace it belongs to (w3.org/TR/trace-context), stand behind. Unless
-    it is the `last` for now, the line may be kept back until `flush`, or for some others.
+    The request ID from the client and its trace (w3.org/TR/trace-context) follow. Unless it is the `last` for now, the
+    line may be written later, with others.
     """
     _pending.append((time.time(), request, status, size, seconds))
     if last or len(_pending) >= _MOST_PENDING:
@@ -71,7 +71,7 @@ def access(request: Request, status: int, size: int, seconds: float, *, last: bo
 
 
 def _begin(when: float) -> List[Any]:
-    """How the second is written, and how a line of text begins in it."""
+    """Return the timestamp of a second, and the beginning of its text lines."""
     now = int(when), os.getpid()
     if _second[0] != now:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now[0]))
@@ -119,10 +119,10 @@ def _trace(request: Request) -> Dict[str, str]:
 
 
 class Log:
-    """What gunicorn wants of its `logger_class`."""
+    """The interface of gunicorn's `logger_class`."""
 
     def __init__(self, cfg: Any) -> None:
-        """Take gunicorn's configuration, of which nothing is needed."""
+        """Keep gunicorn's configuration, which is not used."""
         self.cfg = cfg
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -136,7 +136,7 @@ class Log:
         return log
 
     def debug(self, *_: Any, **__: Any) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
     def exception(self, text: Any, *args: Any, **_: Any) -> None:
         """Write an error with the traceback of the exception that is being handled."""
@@ -147,7 +147,7 @@ class Log:
             write("ERROR", f"{text}\n{traceback.format_exc().rstrip()}")
 
     def access(self, resp: Any, _req: Any, environ: Dict[str, Any], request_time: timedelta) -> None:
-        """Write the line of a request."""
+        """Write the access line of a request."""
         path = str(environ.get("RAW_URI", "-")).split("?", 1)[0]
         status = int(str(resp.status).split(None, 1)[0])
         request = Request.from_environ({**environ, "PATH_INFO": path})

@@ -1,4 +1,4 @@
-"""The model: a GPPI module, imported once, called with care."""
+"""The model: a GPPI module that is imported once, and whose errors can't end the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import outputs, process_exit, schema
+from . import outputs, process, schema
 from .inputs import Batch, InputError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     _Made = TypeVar("_Made")
 
 _FUNCTIONS = {"matrix": "predict_on_matrix", "objects": "predict_on_objects"}
-_LONGEST = 2000  # characters of a model's own message that we show to a client
-_FLOAT_BYTES = 8  # of a number of Python's; numpy has longer ones
+_LONGEST = 2000  # characters of a model's own message in a response
+_FLOAT_BYTES = 8  # of a Python float; numpy has longer ones
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -29,11 +29,11 @@ class ModelError(Exception):
     """The model failed.
 
     Attributes:
-        details: The model's traceback from its own first line on, or the message where there is none.
+        details: The model's traceback from its own first line on, or the message without a traceback.
     """
 
     def __init__(self, message: str, cause: Optional[BaseException] = None) -> None:
-        """Say what failed and, of the model's own exception, its type and text."""
+        """Add type and text of the model's own exception to the message."""
         if cause is not None:
             try:
                 text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
@@ -45,7 +45,7 @@ class ModelError(Exception):
 
     @classmethod
     def of(cls, message: str, error: ModelError) -> ModelError:
-        """The same error with another message."""
+        """Return the same error with another message."""
         made = cls(message)
         made.details = error.details
         return made
@@ -55,14 +55,14 @@ class Model:
     """A loaded model.
 
     Attributes:
-        mode: What its `init()` answered: `matrix` or `objects`.
+        mode: The return value of its `init()`: `matrix` or `objects`.
     """
 
     def __init__(self, module: ModuleType) -> None:
         """Call the module's `init()`.
 
         Raises:
-            ModelError: It failed, or what it answered can't be served.
+            ModelError: It failed, or its return value is not supported.
         """
         self._module = module
         with _guarded("init() of the model failed"):
@@ -77,10 +77,10 @@ class Model:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Model:
-        """Import and start the model that `MODEL_LOCATION` and `MODEL_ENTRYPOINT` name.
+        """Import and initialize the model that `MODEL_LOCATION` and `MODEL_ENTRYPOINT` name.
 
         Raises:
-            ModelError: It can't be imported or started.
+            ModelError: It can't be imported or initialized.
         """
         for name in ("MODEL_LOCATION", "MODEL_ENTRYPOINT"):
             if not environ.get(name):
@@ -97,11 +97,11 @@ class Model:
         return cls(module)
 
     def predict(self, batch: Batch, indent: Optional[int] = None) -> str:
-        """Predict; the answer is the JSON text of `{"prediction": [[...]], "columns": [...]}`.
+        """Predict; return the JSON text of `{"prediction": [[...]], "columns": [...]}`.
 
         Raises:
-            InputError: The batch does not suit this kind of model.
-            ModelError: The model failed, or its answer has no form in JSON.
+            InputError: This kind of model can't predict on the batch.
+            ModelError: The model failed, or its result can't be represented in JSON.
         """
         given = self._given(batch)
         with _guarded("Exception during prediction"):
@@ -109,19 +109,19 @@ class Model:
             return outputs.dumps({"prediction": prediction, "columns": columns}, indent, self._default)
 
     def predict_raw(self, batch: Batch) -> Tuple[Any, List[Any]]:
-        """Predict; the answer is what the model gave, and the names of its columns.
+        """Predict; return the model's result, and the names of its columns.
 
         Raises:
-            InputError: The batch does not suit this kind of model.
+            InputError: This kind of model can't predict on the batch.
             ModelError: The model failed.
         """
         return _carefully(self._answer, self._given(batch), batch.columns)
 
     def text(self, prediction: Any, columns: List[Any]) -> bytes:
-        """A prediction as `predict` writes it, in UTF-8.
+        """Write a prediction as `predict` does, in UTF-8.
 
         Raises:
-            ModelError: It has no form in JSON.
+            ModelError: It can't be represented in JSON.
         """
         return _carefully(self._written, prediction, columns)
 
@@ -129,16 +129,16 @@ class Model:
         return outputs.encoded({"prediction": self._simple(prediction), "columns": columns}, self._default)
 
     def values(self, prediction: Any, columns: List[Any]) -> Tuple[Any, List[Any]]:
-        """A prediction as JSON's own values.
+        """Convert a prediction to JSON values.
 
         Raises:
-            ModelError: It has no form in JSON.
+            ModelError: It can't be represented in JSON.
         """
         with _guarded("Exception during prediction"):
             return outputs.plain(self._simple(prediction), self._default), outputs.plain(columns, self._default)
 
     def _simple(self, prediction: Any) -> Any:
-        """An array of numpy's numbers as Python's own, as `outputs` would make it; any other value as it is."""
+        """Convert a numpy array of numbers to Python numbers, as `outputs` would; return other values unchanged."""
         if self._default is not None or type(prediction).__name__ != "ndarray":
             return prediction
         dtype = prediction.dtype
@@ -146,7 +146,7 @@ class Model:
         return prediction.tolist() if plain else prediction
 
     def columns(self) -> Tuple[List[schema.Column], List[schema.Column]]:
-        """The columns of input and output as `info()` describes them, none for a model that has no `info()`.
+        """Return the columns of input and output that `info()` describes; without `info()` there are no columns.
 
         Raises:
             ModelError: `info()` failed, or did not return two lists of columns.
@@ -156,9 +156,9 @@ class Model:
             return schema.columns(given), schema.columns(returned)
 
     def examples(self) -> Tuple[List[Any], List[Any], List[str]]:
-        """The example of the input that `info()` gives: the model's names, values, and the columns that have none.
+        """Return the input example of `info()`: the model's names, the values, and the columns without an example.
 
-        Columns that aren't required and have no example are left out.
+        Columns that are neither required nor have an example are left out.
 
         Raises:
             ModelError: `info()` failed, or did not return two lists of columns.
@@ -182,7 +182,7 @@ class Model:
         return prediction, [] if columns is None else [columns] if isinstance(columns, str) else list(columns)
 
     def schemas(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-        """The properties of input and output, empty of columns for a model that has no `info()`.
+        """Return the properties of input and output; without `info()` they have no columns.
 
         Raises:
             ModelError: `info()` failed, or did not return two lists of columns.
@@ -214,11 +214,11 @@ class Model:
 
 @contextmanager
 def _guarded(what: str) -> Iterator[None]:
-    """Whatever the model raises, also SystemExit and KeyboardInterrupt, is a ModelError and ends no process.
+    """Turn all that the model raises, also SystemExit and KeyboardInterrupt, into a ModelError.
 
-    A process that the model forked and let come back here ends: it has no answer to give.
+    A process that the model has forked, and that returns here, exits.
     """
-    process = os.getpid()
+    pid = os.getpid()
     try:
         yield
     except ModelError:
@@ -226,13 +226,13 @@ def _guarded(what: str) -> Iterator[None]:
     except BaseException as error:
         raise _failed(error, what) from error
     finally:
-        if os.getpid() != process:
-            process_exit.leave(0)
+        if os.getpid() != pid:
+            process.exit_now(0)
 
 
 def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _Made:
-    """What a call of the model's gives: as `_guarded` has it, without what a context manager takes."""
-    process = os.getpid()
+    """Call the model like `_guarded`, without the time that a context manager takes."""
+    pid = os.getpid()
     try:
         return call(first, second)
     except ModelError:
@@ -240,18 +240,18 @@ def _carefully(call: Callable[[Any, Any], _Made], first: Any, second: Any) -> _M
     except BaseException as error:
         raise _failed(error) from error
     finally:
-        if os.getpid() != process:
-            process_exit.leave(0)
+        if os.getpid() != pid:
+            process.exit_now(0)
 
 
 def _failed(error: BaseException, what: str = "Exception during prediction") -> ModelError:
     if isinstance(error, MemoryError):
-        traceback.clear_frames(error.__traceback__)  # what fills the memory is let go of before the answer is made
+        traceback.clear_frames(error.__traceback__)  # frees the memory before the response is made
     return ModelError(what, error)
 
 
 def _add_packages(folder: str) -> None:
-    """Put a folder of packages first, as `site` does: the folders that its .pth files name come right after it."""
+    """Put a folder of packages first on the path, and right after it the folders in its .pth files, as `site` does."""
     before = list(sys.path)
     sys.path.insert(0, folder)
     site.addsitedir(folder, {folder})
@@ -276,7 +276,7 @@ def _as_objects(batch: Batch) -> List[Any]:
 
 
 def _as_table(results: Any) -> Tuple[Any, List[str]]:
-    """Objects as rows, in the order in which their keys appear first; anything else as it is."""
+    """Turn objects into rows, ordered by the first appearance of their keys; return other values unchanged."""
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         return results, []
     columns = list(dict.fromkeys(key for result in results for key in result))
@@ -290,7 +290,7 @@ def _pair(result: Any) -> Tuple[Any, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback without the frames of the runtime and the import system that come before the model's."""
+    """Format the traceback without the leading frames of the runtime and the import system."""
     frame = error.__traceback__
     first = frame
     while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's messages: tensors in, tensors out.
+"""The messages of the Open Inference Protocol: tensors in, tensors out.
 
 The format: github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, and for binary
 data github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md.
@@ -49,7 +49,7 @@ class _Tensor(NamedTuple):
 
 
 def metadata(name: str, version: str, given: Sequence[Column], returned: Sequence[Column]) -> Dict[str, Any]:
-    """What a model takes and gives: each column is a tensor of one column."""
+    """Describe the model's input and output: each column is a tensor of one column."""
     return {
         "name": name,
         "versions": [version],
@@ -62,11 +62,11 @@ def metadata(name: str, version: str, given: Sequence[Column], returned: Sequenc
 def read(document: Any, binary: bytes, known: Container[str]) -> Batch:
     """Turn the inputs of a request into rows.
 
-    Several tensors are columns with names, of the shape [n] or [n, 1]. One alone is the matrix, whatever its name,
-    unless it has one column that the model knows by this name (`known`). `binary` is what follows the JSON.
+    Several tensors are named columns of shape [n] or [n, 1]. A single tensor is the matrix, whatever its name, unless
+    it is one column whose name the model knows (`known`). `binary` is the data after the JSON.
 
     Raises:
-        InputError: A tensor is missing, has another shape than it says, or values that aren't of its type.
+        InputError: A tensor is missing, or its values don't match its shape or its type.
     """
     if not isinstance(document, dict):
         raise InputError('Expected an object with the list "inputs"')
@@ -90,10 +90,10 @@ def read(document: Any, binary: bytes, known: Container[str]) -> Batch:
 
 
 def wanted_outputs(document: Dict[str, Any]) -> Optional[List[str]]:
-    """The names of the tensors that a request asks for; None: all there are.
+    """Return the names of the tensors that a request asks for; None means all.
 
     Raises:
-        InputError: Its "outputs" isn't a list of tensors with names.
+        InputError: Its "outputs" is not a list of named tensors.
     """
     listed = document.get("outputs")
     if not listed and (listed is None or isinstance(listed, list)):
@@ -106,22 +106,22 @@ def wanted_outputs(document: Dict[str, Any]) -> Optional[List[str]]:
 
 
 def chosen(tensors: List[Dict[str, Any]], names: Optional[List[str]]) -> List[Dict[str, Any]]:
-    """The tensors of these names, in this order.
+    """Return the tensors with these names, in this order.
 
     Raises:
-        InputError: There is none of a name.
+        InputError: A name is unknown.
     """
     if names is None:
         return tensors
     by_name = {tensor["name"]: tensor for tensor in tensors}
     for name in names:
         if name not in by_name:
-            raise InputError(f'"outputs" asks for {name!r}; there is {", ".join(by_name)}')
+            raise InputError(f'"outputs" asks for {name!r}; available: {", ".join(by_name)}')
     return [by_name[name] for name in names]
 
 
 def write(prediction: Any, columns: List[Any]) -> List[Dict[str, Any]]:
-    """Turn rows into tensors: one a column where the columns have names, else one for all."""
+    """Turn rows into tensors: one per named column, else one for all."""
     rows = prediction if isinstance(prediction, list) else [prediction]
     table = set(map(type, rows)) <= {list} and set(map(len, rows)) <= {len(columns)}
     if columns and table and len(set(map(str, columns))) == len(columns):
@@ -177,10 +177,10 @@ def _is_column(tensor: _Tensor) -> bool:
 
 
 def _flat(data: Any, place: str, kind: str) -> List[Any]:
-    """The values in row-major order, whether they came flat or nested; each of the tensor's type."""
+    """Return the values in row-major order, from flat or nested lists; each has the tensor's type."""
     if not isinstance(data, list):
         raise InputError(f'{place} has no "data", a list')
-    # The types of all the values at once: a step of Python's for each would take longer than the model.
+    # The types of all values at once: an interpreter step per value would take longer than the model.
     flat: List[Any] = data
     types = set(map(type, flat))
     while list in types:
@@ -222,14 +222,14 @@ def _unpack(data: bytes, kind: str, place: str) -> List[Any]:
 
 
 def _nested(data: List[Any], shape: List[int]) -> List[Any]:
-    """Rows of the shape, from values in row-major order."""
+    """Return rows of a shape, from values in row-major order."""
     for size in reversed(shape):
         data = [data[start : start + size] for start in range(0, len(data), size)] if size else []
     return data
 
 
 def _flattened(rows: Any) -> Tuple[List[int], List[Any]]:
-    """The shape of nested lists, and their values; a level whose lists differ in length stays as it is."""
+    """Return the shape of nested lists and their values; lists of different lengths are not flattened."""
     shape, flat = [len(rows)], list(rows)
     while set(map(type, flat)) == {list} and len(set(map(len, flat))) == 1:
         shape.append(len(flat[0]))

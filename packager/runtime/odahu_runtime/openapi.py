@@ -1,4 +1,4 @@
-"""The service's own documents: OpenAPI 3.1, and a page that shows it without anything from elsewhere."""
+"""The service's documentation: OpenAPI 3.1, and a self-contained page that shows it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ _JSON = "application/json"
 _PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "docs.html")
 _ERROR = "#/components/schemas/Error"
 _REFUSALS = {
-    "400": "The body can't be read; says where",
+    "400": "The body is invalid; names the position",
     "406": "Arrow is asked for, and the model's environment has no pyarrow",
-    "413": "The body is larger, or has more rows, than the service takes at once",
-    "415": "Compressed otherwise than with gzip; or Arrow, and the model's environment has no pyarrow",
-    "422": "The columns or the values are not the model's; names row and column",
+    "413": "The body exceeds the limit of bytes or rows",
+    "415": "Unsupported compression; or Arrow, and the model's environment has no pyarrow",
+    "422": "Columns or values don't match the model's; names row and column",
 }
 _TYPES = ("integer", "number", "boolean", "string")
 
 
 def page() -> str:
-    """The documentation page, which reads /openapi.json."""
+    """Return the documentation page, which reads /openapi.json."""
     with open(_PAGE, encoding="utf-8") as file:
         return file.read()
 
 
 def openapi(name: str, version: str, properties: Sequence[Document], columns: Sequence[Sequence[Column]]) -> Document:
-    """The OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0); both arguments are for input and output."""
+    """Return the OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0); both arguments are for input and output."""
     given, returned = properties
-    # The platform's layout, which its clients read in Swagger, says that a prediction is a list of numbers. But it is
-    # what the model gives: rows, as a rule.
+    # In the platform's Swagger layout a prediction is a list of numbers. Models return any values, usually rows.
     returned = {**returned, "prediction": {**returned["prediction"], "items": {}}}
     base = f"/v2/models/{name}"
     invoke = _operation("Prediction", "predict", {"$ref": "#/components/schemas/Prediction"})
@@ -77,7 +76,7 @@ def openapi(name: str, version: str, properties: Sequence[Document], columns: Se
         },
         "components": {
             "responses": {
-                "Refused": {"description": "What is wrong", "content": {_JSON: {"schema": {"$ref": _ERROR}}}},
+                "Refused": {"description": "The error", "content": {_JSON: {"schema": {"$ref": _ERROR}}}},
             },
             "schemas": {
                 "Prediction": {"type": "object", "required": ["prediction", "columns"], "properties": returned},
@@ -98,7 +97,7 @@ def _operation(summary: str, name: str, answer: Document, error: str = "Error", 
         "operationId": name,
         "responses": {
             "200": {"description": summary, "content": {kind: {"schema": answer}}},
-            "default": {"description": "What is wrong", "content": {_JSON: {"schema": wrong}}},
+            "default": {"description": "The error", "content": {_JSON: {"schema": wrong}}},
         },
     }
 

@@ -1,6 +1,6 @@
-"""What a model returns, as JSON that every client can read.
+"""JSON of a model's results, which every client can read.
 
-Nothing is imported for it: numpy's, pandas' and other libraries' values are known by how they behave.
+No library is imported for it: values of numpy, pandas and others are recognized by their behaviour.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def dumps(value: Any, indent: Optional[int] = None, default: Optional[Default] =
     """Write a value as strict JSON; `default` as in `plain`.
 
     Raises:
-        TypeError: The value, or one within it, has no form in JSON.
+        TypeError: The value, or one within it, can't be represented in JSON.
     """
     return encoded(value, default).decode() if indent is None else _dumps(value, indent, default)
 
 
 def encoded(value: Any, default: Optional[Default] = None) -> bytes:
-    """As `dumps`, on one line, in UTF-8.
+    """Like `dumps`, on one line, in UTF-8.
 
     Raises:
-        TypeError: The value, or one within it, has no form in JSON.
+        TypeError: The value, or one within it, can't be represented in JSON.
     """
     if default is None:
         try:
@@ -53,33 +53,33 @@ def encoded(value: Any, default: Optional[Default] = None) -> bytes:
 
 
 def _dumps(value: Any, indent: Optional[int], default: Optional[Default]) -> str:
-    """As the standard library writes it."""
+    """Write JSON with the standard library."""
 
     def step(item: Any) -> Any:
         return _step_once(item, default)
 
     try:
-        # Much faster than `plain`, and right unless there is a NaN, or a key that isn't JSON's.
+        # Much faster than `plain`, and correct unless there is a NaN or a key that JSON doesn't have.
         return json.dumps(value, indent=indent, allow_nan=False, default=step)
     except (TypeError, ValueError):
         return json.dumps(plain(value, default), indent=indent, allow_nan=False)
 
 
 def _step_once(item: Any, default: Optional[Default] = None) -> Any:
-    """As `_step`, for who may have to begin anew."""
+    """Like `_step`, for callers that may have to start over."""
     if isinstance(item, abc.Iterator):
         raise TypeError("can be read only once")
     return _step(item, default)
 
 
 def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR0911  (a case, a return)
-    """Turn a value into what JSON has.
+    """Convert a value to the types of JSON.
 
     NaN and the infinities become null, because JSON has no such numbers. `default` is the model's own
-    `JSONEncoder.default`, asked first about whatever isn't JSON by itself; its TypeError means that it doesn't know.
+    `JSONEncoder.default`, called first for values of other types; its TypeError means that it can't convert one.
 
     Raises:
-        TypeError: The value, or one within it, has no form in JSON.
+        TypeError: The value, or one within it, can't be represented in JSON.
     """
     if value is None or type(value) in (str, int, bool):
         return value
@@ -99,13 +99,13 @@ def plain(value: Any, default: Optional[Default] = None) -> Any:  # noqa: PLR091
 
 
 def _is_plain(values: Any) -> bool:
-    """Whether a list holds JSON's own values, and lists of them, at a few steps of Python's for all of them."""
+    """Whether a list holds only JSON values and lists of them; takes a few interpreter steps for the whole list."""
     types = set(map(type, values))
     if types == {list}:
         return _is_plain(list(chain.from_iterable(values)))
     if not types <= _SCALARS:
         return False
-    # A sum is finite only where all that was added is; one of finite numbers that isn't is taken the slower way.
+    # A sum is finite only if all addends are; finite numbers with an infinite sum go the slower way.
     return float not in types or math.isfinite(sum([value for value in values if isinstance(value, float)]))
 
 
@@ -115,7 +115,7 @@ def _key(key: Any, default: Optional[Default]) -> str:
 
 
 def _step(value: Any, default: Optional[Default]) -> Any:
-    """One step nearer to JSON; the answer may hold values that need a step of their own."""
+    """Convert a value one level; the result may hold values that have to be converted, too."""
     if default is not None:
         try:
             return default(value)
@@ -145,11 +145,11 @@ def _standard(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, abc.Iterable):
         return list(value)
-    raise TypeError(f"a value of type {type(value).__module__}.{type(value).__qualname__} has no form in JSON")
+    raise TypeError(f"a value of type {type(value).__module__}.{type(value).__qualname__} can't be represented in JSON")
 
 
 def _table(value: Any) -> Any:
-    """A DataFrame as its rows; a Series, an Index and their like as their values."""
+    """Return the rows of a DataFrame, or the values of a Series, an Index and the like."""
     if not hasattr(value, "columns"):
         return list(value)
     if hasattr(value, "iter_rows"):
@@ -159,14 +159,14 @@ def _table(value: Any) -> Any:
 
 
 def _array(value: Any) -> Any:
-    """A numpy array, or one of its scalars, as Python's own values."""
+    """Return a numpy array or scalar as Python values."""
     kind = getattr(value.dtype, "kind", "")
     if kind == "M":
         return _dates(value.astype(str).tolist())
     if kind == "m":
         return value.astype("timedelta64[us]").tolist()
     if kind == "f":
-        return value.astype("float64").tolist()  # a long double would stay what it is
+        return value.astype("float64").tolist()  # `tolist` leaves a long double unchanged
     if kind == "c":
         return value.astype("complex128").tolist()
     return value.tolist()
@@ -192,7 +192,7 @@ def _in_order(values: Any) -> Any:
         return list(values)
 
 
-# What the standard library has, the narrower type before the wider.
+# Types of the standard library, subclasses before their bases.
 _STANDARD: Tuple[Tuple[Any, Callable[[Any], Any]], ...] = (
     (enum.Enum, lambda value: value.value),
     ((dt.date, dt.time), lambda value: value.isoformat()),  # a datetime is a date

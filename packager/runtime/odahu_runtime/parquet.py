@@ -1,4 +1,4 @@
-"""Parquet, by the pyarrow that the model's own environment has."""
+"""Parquet files, by the pyarrow of the model's environment."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ class MissingError(Exception):
 
 
 def library() -> Tuple[Any, Any]:
-    """Give pyarrow and its Parquet part. Only for when the model is loaded: its packages are on the path then.
+    """Import pyarrow and its Parquet module, which is possible only after the model was loaded.
 
     Raises:
         MissingError: They can't be imported.
     """
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except Exception as error:  # whatever a broken one raises
+    except Exception as error:  # a broken installation raises anything
         raise MissingError(_MISSING.format(f"{type(error).__name__}: {error}")) from error
 
 
 def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[], Progress]]:
-    """Read a Parquet file a batch at a time; gives the chunks, and how far they were read.
+    """Read a Parquet file in batches; return the chunks, and a function for the progress.
 
     Raises:
-        MissingError: There is no pyarrow.
-        InputError: It's no Parquet file, or damaged.
+        MissingError: pyarrow is missing.
+        InputError: The file is not Parquet, or damaged.
     """
     pa, parquet = library()
     try:
         file = parquet.ParquetFile(stream)
         stored = [str(name) for name in file.schema_arrow.names]
         total = int(file.metadata.num_rows)
-    except Exception as error:  # pyarrow's errors are of several kinds
+    except Exception as error:  # pyarrow has several classes of errors
         raise InputError(f"{source.name} can't be read as Parquet: {error}") from error
     names = [name for name in stored if not arrow.INDEX.fullmatch(name)]
     read = None if names == stored else names
@@ -75,7 +75,7 @@ def read(stream: IO[bytes], source: Source) -> Tuple[Iterator[Chunk], Callable[[
 
 
 def _plain(pa: Any, column: Any) -> List[Any]:
-    """A column's values as JSON has them, so that a model gets the same from every format."""
+    """Return a column's values as JSON has them, so that a model gets the same from every format."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if arrow.is_plain(pa, kind):
         return arrow.plain_values(pa, column)
@@ -84,13 +84,13 @@ def _plain(pa: Any, column: Any) -> List[Any]:
 
 
 class ParquetWriter(Writer):
-    """A Parquet file, a row group a chunk; the first chunk decides the types."""
+    """Writes a Parquet file, one row group per chunk; the first chunk determines the types."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         """Write to a stream.
 
         Raises:
-            MissingError: There is no pyarrow.
+            MissingError: pyarrow is missing.
         """
         self._arrow, self._parquet = library()
         self._stream = stream
@@ -101,7 +101,7 @@ class ParquetWriter(Writer):
         """Write the rows of a chunk.
 
         Raises:
-            OutputError: They don't have the types of the first chunk's, or no types at all.
+            OutputError: Their types differ from those of the first chunk, or can't be written.
         """
         lists = as_lists(rows)
         names = names_for(columns, lists)
@@ -113,8 +113,8 @@ class ParquetWriter(Writer):
         except (self._arrow.ArrowException, TypeError, ValueError) as error:
             where = f"rows {self._rows + 1}-{self._rows + len(rows)} of the prediction"
             raise OutputError(
-                f"{where} can't be written as Parquet: {error}. A column has one type there, that of its values in the "
-                "first chunk; a larger --chunk-rows, CSV or JSON lines may do"
+                f"{where} can't be written as Parquet: {error}. A column has one type, that of its values in the "
+                "first chunk; try a larger --chunk-rows, CSV or JSON lines"
             ) from error
         self._rows += len(rows)
 
@@ -129,7 +129,7 @@ class ParquetWriter(Writer):
         return self._arrow.Table.from_arrays(arrays, names=names)
 
     def _type(self, column: List[Any]) -> Any:
-        """The type that a column keeps: nothing but nulls in the first chunk are numbers; None lets pyarrow tell."""
+        """Return the type of a column: number if the first chunk has only nulls; None lets pyarrow infer it."""
         if all(value is None for value in column):
             return self._arrow.float64()
         numbers = all(value is None or (type(value) in (int, float)) for value in column)
@@ -140,7 +140,7 @@ class ParquetWriter(Writer):
         if self._writer is not None:
             self._writer.close()
 
-    def give_up(self) -> None:
-        """Close the file while it can be: else pyarrow does when it is too late, and prints a traceback."""
+    def abort(self) -> None:
+        """Close the file now; at the end of the process pyarrow would fail to, and print a traceback."""
         with suppress(Exception):
             self.finish()

@@ -1,64 +1,77 @@
-"""What a route does to predict, in steps: it reads rows, calls the model, and writes the answer.
+"""The routes that predict, in steps: read the rows, call the model, write the response.
 
-Each step gives what the next one takes, or an answer where it failed; nothing that the request or the model does gets
-out of a step but as an answer.
+Each step returns the input of the next one, or a reply where it failed. Errors of the request and of the model never
+escape a step: they become replies.
 """
 
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from . import codecs, oip, outputs, responses
-from .http import Job, Reply, header_text, json_reply
+from .http import Reply, Request, header_text, json_reply
 from .inputs import InputError
 from .model import ModelError
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Tuple, Union
+    from typing import Any, Dict, List, Tuple, Union
 
-    from .http import Request
     from .inputs import Batch
     from .metrics import Metrics
     from .model import Model
-    from .request_validation import Intake
+    from .request_validation import RequestValidator
 
-    Note = Dict[str, Any]  # what of a request its answer repeats
-    Result = Tuple[Any, List[Any]]  # what the model gave, and the names of its columns
+    Note = Dict[str, Any]  # parts of a request that its response repeats
+    Result = Tuple[Any, List[Any]]  # the model's return value, and the names of its columns
 
-_DIGITS = 20  # of a length; Python refuses to read a number of thousands
+_DIGITS = 20  # of a length; Python rejects numbers of thousands of digits
 
 
-class Service(NamedTuple):
-    """What the image tells about itself."""
+class ModelIdentity(NamedTuple):
+    """Name and version of the model, from the environment."""
 
     name: str
     version: str
 
 
-class Means(NamedTuple):
-    """What predictions are made with."""
+class PredictionContext(NamedTuple):
+    """The objects that predictions need."""
 
-    service: Service
+    identity: ModelIdentity
     model: Model
-    intake: Intake
+    validator: RequestValidator
     metrics: Metrics
     log_error: Callable[[str], None]
 
     def failed(self, key: str, request: Request, fault: Exception) -> Reply:
-        """The answer to a failure: an object with the text under `key`. What isn't the request's fault is logged."""
+        """Return the reply to an error, an object with the text under `key`; log it unless the request is invalid."""
         if isinstance(fault, InputError):
             return json_reply(fault.status, outputs.dumps({key: str(fault)}))
         if isinstance(fault, ModelError):
             self.log_error(f"{request.method} {request.path!r}: {fault.details}")
             return json_reply(500, outputs.dumps({key: str(fault)}))
-        lines = traceback.format_exception(type(fault), fault, fault.__traceback__, chain=False)  # one of ours
+        lines = traceback.format_exception(type(fault), fault, fault.__traceback__, chain=False)  # a bug of the runtime
         self.log_error(f"{request.method} {request.path!r}: {''.join(lines).rstrip()}")
         return json_reply(500, outputs.dumps({key: f"{type(fault).__name__}: {fault}"}))
 
 
-class Part(NamedTuple):
-    """A request whose rows were read."""
+class Job(NamedTuple):
+    """The work for a request that needs the model, and the body if it reads one.
+
+    Attributes:
+        reads_body: Whether the body has to be read.
+        run: Does all of it.
+        batchable: The prediction, where it may share a call of the model with others.
+    """
+
+    reads_body: bool
+    run: Callable[[Request, bytes], Reply]
+    batchable: Optional[Prediction] = None
+
+
+class ParsedRequest(NamedTuple):
+    """A request whose rows have been read."""
 
     prediction: Prediction
     request: Request
@@ -67,44 +80,44 @@ class Part(NamedTuple):
 
 
 class Prediction:
-    """The steps of a route. Any thread may take any of them."""
+    """The steps of a route. Every thread may run each of them."""
 
-    error = "message"  # the key of an answer's text that says what is wrong
+    error = "message"  # the key of the text in an error response
 
-    def __init__(self, means: Means) -> None:
-        """Predict with these."""
-        self._means = means
-        self._model, self._intake, self._metrics = means.model, means.intake, means.metrics
+    def __init__(self, context: PredictionContext) -> None:
+        """Predict with the objects of `context`."""
+        self._context = context
+        self._model, self._validator, self._metrics = context.model, context.validator, context.metrics
         self._names = [
-            ("Model-Name", header_text(means.service.name)),
-            ("Model-Version", header_text(means.service.version)),
+            ("Model-Name", header_text(context.identity.name)),
+            ("Model-Version", header_text(context.identity.version)),
         ]
 
     def job(self, *, shares: bool) -> Job:
-        """The job of a request; `shares`: it may share a call of the model with others."""
-        return Job(True, self.run, self, shares)  # noqa: FBT003
+        """Return the job of a request, which may share a call of the model with others if it `shares`."""
+        return Job(reads_body=True, run=self.run, batchable=self if shares else None)
 
     def run(self, request: Request, body: bytes) -> Reply:
-        """Take all the steps."""
+        """Run all the steps."""
         part = self.read(request, body)
         return part if isinstance(part, Reply) else self.complete(part)
 
-    def complete(self, part: Part) -> Reply:
-        """Take the steps that are left when the rows are read."""
+    def complete(self, part: ParsedRequest) -> Reply:
+        """Run the steps after the rows have been read."""
         result = self.predict(part)
         return result if isinstance(result, Reply) else self.finish(part, result)
 
-    def read(self, request: Request, body: bytes) -> Union[Part, Reply]:
+    def read(self, request: Request, body: bytes) -> Union[ParsedRequest, Reply]:
         """Read the rows of a body."""
         try:
-            batch, note = self._read(request, codecs.plain_body(request, body, self._intake.limits.max_body))
-            batch = self._intake.take(batch)
-        except Exception as fault:  # noqa: BLE001  (the thread that runs this must live on)
+            batch, note = self._read(request, codecs.plain_body(request, body, self._validator.limits.max_body))
+            batch = self._validator.validate(batch)
+        except Exception as fault:  # noqa: BLE001  (every error becomes a reply)
             return self._failed(request, fault)
         self._metrics.asked(len(batch.data))
-        return Part(self, request, batch, note)
+        return ParsedRequest(self, request, batch, note)
 
-    def predict(self, part: Part) -> Union[Result, Reply]:
+    def predict(self, part: ParsedRequest) -> Union[Result, Reply]:
         """Call the model."""
         try:
             self._metrics.called(len(part.batch.data))
@@ -112,20 +125,20 @@ class Prediction:
         except Exception as fault:  # noqa: BLE001
             return self._failed(part.request, fault)
 
-    def finish(self, part: Part, result: Result) -> Reply:
-        """Write the answer."""
+    def finish(self, part: ParsedRequest, result: Result) -> Reply:
+        """Write the response."""
         try:
             return codecs.packed(part.request, self._finish(part.request, part.note, *result))
         except Exception as fault:  # noqa: BLE001
             return self._failed(part.request, fault)
 
     def headers(self, request: Request) -> List[Tuple[str, str]]:
-        """The headers of an answer that name the model, and the request where it has an id."""
+        """Return the headers that name the model, and the request if it has an ID."""
         request_id = request.header("request-id") or request.header("x-request-id")
         return [*self._names, ("Request-Id", header_text(request_id))] if request_id else self._names
 
     def _failed(self, request: Request, fault: Exception) -> Reply:
-        return self._means.failed(self.error, request, fault)
+        return self._context.failed(self.error, request, fault)
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
         raise NotImplementedError
@@ -135,11 +148,11 @@ class Prediction:
 
 
 class Invoke(Prediction):
-    """`/api/model/invoke`: rows of JSON, CSV or Arrow, and predictions in any of these."""
+    """`/api/model/invoke`: rows in JSON, CSV or Arrow, and predictions in any of these."""
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
         note = {"form": responses.form(request.header("accept"))}
-        return codecs.read_rows(request, body, self._intake), note
+        return codecs.read_rows(request, body, self._validator), note
 
     def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
         return responses.reply(note["form"], self._model, prediction, columns, self.headers(request))
@@ -150,10 +163,10 @@ class Infer(Prediction):
 
     error = "error"
 
-    def __init__(self, means: Means) -> None:
-        """Predict with these."""
-        super().__init__(means)
-        self._columns = means.intake.checks.names
+    def __init__(self, context: PredictionContext) -> None:
+        """Predict with the objects of `context`."""
+        super().__init__(context)
+        self._columns = context.validator.schema_validator.names
 
     def _read(self, request: Request, body: bytes) -> Tuple[Batch, Note]:
         length = request.header("inference-header-content-length")
@@ -168,8 +181,8 @@ class Infer(Prediction):
         return batch, {"head": head, "outputs": oip.wanted_outputs(document)}
 
     def _finish(self, request: Request, note: Note, prediction: Any, columns: List[Any]) -> Reply:
-        service = self._means.service
-        answer = {"model_name": service.name, "model_version": service.version, **note["head"]}
+        identity = self._context.identity
+        answer = {"model_name": identity.name, "model_version": identity.version, **note["head"]}
         tensors = oip.write(*self._model.values(prediction, columns))
         answer["outputs"] = oip.chosen(tensors, note["outputs"])
         return json_reply(200, outputs.encoded(answer), self.headers(request))

@@ -1,4 +1,4 @@
-"""A line on a terminal that says how far a batch has come."""
+"""The progress of a batch, as a line on a terminal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
     from .batch_input import Progress
 
-_PAUSE = 0.1  # seconds between two looks of the line
+_PAUSE = 0.1  # seconds between two updates
 _WIDTH = 30
 
 
-class Meter:
-    """Counts rows; writes nothing where stderr is no terminal."""
+class ProgressBar:
+    """A line with the progress; it is written only to a terminal."""
 
     def __init__(self, position: Callable[[], Progress], *, shown: bool) -> None:
-        """Ask `position` how far the input was read."""
+        """Get the position in the input from `position`."""
         self._position = position
         self._shown = shown
         self._begin = self._next = time.monotonic()
 
-    def at(self, rows: int, *, done: bool = False) -> None:
-        """Say how many rows are predicted."""
+    def update(self, rows: int, *, done: bool = False) -> None:
+        """Show how many rows have been predicted."""
         now = time.monotonic()
         if not self._shown or (now < self._next and not done):
             return
@@ -37,7 +37,7 @@ class Meter:
         sys.stderr.flush()
 
     def clear(self) -> None:
-        """Take the line away: something else is to be said."""
+        """Remove the line, so that a message can be written."""
         if self._shown:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
@@ -52,5 +52,5 @@ class Meter:
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal that can go back to the line's begin."""
+    """Whether stderr is a terminal that can rewrite a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

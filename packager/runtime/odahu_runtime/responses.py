@@ -1,4 +1,4 @@
-"""The forms that a prediction is answered in: JSON, unless the client asks for another one that there is."""
+"""The formats of a response to a prediction: JSON, unless the client asks for another supported one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FORMS = {JSON: JSON, CSV: CSV, arrow.STREAM: arrow.STREAM, arrow.FILE: arrow.FI
 
 
 def form(accepted: Optional[str]) -> str:
-    """The form that a header `Accept` likes best, of those that there are; JSON where it names none of them.
+    """Return the supported format that an `Accept` header prefers; JSON where it names no supported one.
 
     Raises:
-        InputError: It takes nothing but Arrow, and the model has no pyarrow; 406.
+        InputError: It accepts only Arrow, and the model has no pyarrow; 406.
     """
     if accepted is None or accepted in (JSON, "*/*"):
         return JSON
@@ -45,10 +45,10 @@ def form(accepted: Optional[str]) -> str:
 
 
 def reply(kind: str, model: Model, prediction: Any, columns: List[Any], headers: Sequence[Tuple[str, str]]) -> Reply:
-    """The answer in a form.
+    """Write the response in a format.
 
     Raises:
-        ModelError: The prediction has no form in JSON, and so in none of them.
+        ModelError: The prediction can't be represented in JSON, and so in no other format.
     """
     if kind == JSON:
         return json_reply(200, model.text(prediction, columns), headers)
@@ -59,7 +59,7 @@ def reply(kind: str, model: Model, prediction: Any, columns: List[Any], headers:
 
 
 def _wanted(accepted: str) -> List[str]:
-    """The known forms that are accepted, the best first (RFC 9110, 12.5.1)."""
+    """Return the supported formats that are accepted, by preference (RFC 9110, 12.5.1)."""
     found: Dict[str, float] = {}
     for part in accepted.lower().split(","):
         name, *parameters = (word.strip() for word in part.split(";"))
@@ -74,7 +74,7 @@ def _wanted(accepted: str) -> List[str]:
 
 
 def _table(rows: Any, columns: Any) -> Tuple[List[str], List[List[Any]]]:
-    """Names and values of columns; what is no table is a column of its own."""
+    """Return names and values of columns; a prediction that is not a table is one column."""
     names = list(map(str, columns)) if isinstance(columns, list) else []
     if not isinstance(rows, list):
         rows = [rows]
@@ -98,7 +98,7 @@ def _csv(names: List[str], columns: List[List[Any]]) -> bytes:
 
 
 def _cells(values: List[Any]) -> List[Any]:
-    """A null is an empty cell; truth values, lists and objects are as JSON writes them."""
+    """Return the cells of a column: null is empty; booleans, lists and objects are JSON text."""
     if not set(map(type, values)) & {bool, list, dict}:
         return values
     return [json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in values]

@@ -1,7 +1,6 @@
 """The model's schemas in the layout that `info` prints and the Swagger document carries.
 
-The layout is the platform's: its order of keys, and `number` as the type of a cell whatever the model says, for its
-clients read them so.
+The layout is the platform's, as its clients expect it: the order of keys, and `number` as the type of every cell.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
 
 _EXAMPLES = {"integer": 0, "number": 0, "string": "", "boolean": False}
-# The words that models are described with: OpenAPI's types, and numpy's and MLflow's.
+# The type names in descriptions of models: those of OpenAPI, numpy and MLflow.
 _KINDS = {
     **dict.fromkeys(("integer", "int", "uint", "long"), "integer"),
     **dict.fromkeys(("number", "float", "double", "decimal"), "number"),
@@ -30,8 +29,8 @@ _SIZED = re.compile(r"(u?int|float)(8|16|32|64|128)")
 class Column(NamedTuple):
     """A column of the model's input or output.
 
-    Its name is the model's own, which may be of any type; `text` is how documents show it. Its type is `number`, and
-    not `stated`, where the model says none; it is `required` unless the model says false.
+    The name is the model's own and may be of any type; documents show it as `text`. Without a type in `info()` the type
+    is `number` and not `stated`. A column is `required` unless the model says false.
     """
 
     name: Any
@@ -41,19 +40,19 @@ class Column(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The name as text."""
+        """Return the name as text."""
         return str(self.name)
 
     @property
     def kind(self) -> str:
-        """Its type in OpenAPI's words: `integer`, `number`, `boolean`, `string`; empty where it is of no such type."""
+        """Return the OpenAPI type: `integer`, `number`, `boolean` or `string`; empty for other types."""
         word = self.type.lower()
         sized = _SIZED.fullmatch(word)
         return _KINDS.get(sized.group(1) if sized else word, "") if self.stated else ""
 
     @property
     def range(self) -> Tuple[int, int]:
-        """The least and the largest whole number of its type; where that has no size, all that 64 bits may hold."""
+        """Return the smallest and the largest integer of the type; 64 bits where the type has no size."""
         sized = _SIZED.fullmatch(self.type.lower())
         if self.kind != "integer" or sized is None:
             return LEAST_INTEGER, LARGEST_INTEGER
@@ -62,14 +61,14 @@ class Column(NamedTuple):
 
 
 def described_columns(described: Any) -> List[Dict[str, Any]]:
-    """One of the lists that `info()` returns, or older models' object of columns by name, as a list."""
+    """Return a list of columns from `info()`; older models return an object of columns by name."""
     if hasattr(described, "items"):
         return [dict({"name": name}, **column) for name, column in described.items()]
     return list(described)
 
 
 def columns(described: Any) -> List[Column]:
-    """The columns of one of the lists that `info()` returns."""
+    """Return the columns of a list from `info()`."""
     return [
         Column(
             _hashable(column["name"]),
@@ -82,7 +81,7 @@ def columns(described: Any) -> List[Column]:
 
 
 def _hashable(name: Any) -> Any:
-    """A name as it is; a list, which JSON has for a tuple, as a tuple."""
+    """Return a name; a list, which is JSON for a tuple, becomes a tuple."""
     try:
         hash(name)
     except TypeError:
@@ -91,7 +90,7 @@ def _hashable(name: Any) -> Any:
 
 
 def input_properties(described: Any) -> Schema:
-    """The properties of a request, from the first list that `info()` returns."""
+    """Return the properties of a request, from the first list that `info()` returns."""
     names, examples = names_and_examples(described)
     return {
         "columns": {"example": names, "items": {"type": "string"}, "type": "array"},
@@ -104,7 +103,7 @@ def input_properties(described: Any) -> Schema:
 
 
 def output_properties(described: Any) -> Schema:
-    """The properties of an answer, from the second list that `info()` returns."""
+    """Return the properties of a response, from the second list that `info()` returns."""
     names, examples = names_and_examples(described)
     return {
         "prediction": {"example": [examples], "items": {"type": "number"}, "type": "array"},
@@ -113,7 +112,7 @@ def output_properties(described: Any) -> Schema:
 
 
 def swagger(name: str, version: str, inputs: Schema, outputs: Schema) -> Schema:
-    """The Swagger 2.0 document of a service; clients read `paths["/api/model/invoke"].post` in it."""
+    """Return the Swagger 2.0 document of a service; clients read `paths["/api/model/invoke"].post` in it."""
     json_type = ["application/json"]
     request = {"type": "object", "required": ["data"], "properties": inputs}
     invoke = {
@@ -125,7 +124,7 @@ def swagger(name: str, version: str, inputs: Schema, outputs: Schema) -> Schema:
         "responses": {
             "200": {"description": "Results of prediction", "schema": {"type": "object", "properties": outputs}},
             "default": {
-                "description": "What is wrong",
+                "description": "The error",
                 "schema": {"type": "object", "properties": {"message": {"type": "string"}}},
             },
         },
@@ -154,7 +153,7 @@ def _get(summary: str, description: str) -> Schema:
 
 
 def names_and_examples(described: Any) -> Tuple[List[Any], List[Any]]:
-    """The names and the examples of a list of `{name, type, required?, example}`."""
+    """Return the names and the examples of a list of `{name, type, required?, example}`."""
     columns = described_columns(described)
     names = [column["name"] for column in columns]
     return names, [column.get("example", _EXAMPLES.get(str(column.get("type")))) for column in columns]

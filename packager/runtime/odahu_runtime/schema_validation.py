@@ -1,8 +1,8 @@
-"""Whether rows are what the model's `info()` says that it takes; columns in another order are put into the model's.
+"""Validation of rows against the model's `info()`; columns in another order are reordered to the model's.
 
-Names that are the model's are handed on as the model has them, whatever type that is. The ordinary path takes a few
-steps of Python's for a column and none for a cell: `sum()` adds numbers and refuses the rest. Only rows that don't pass
-are looked at one by one, to say what is wrong where.
+Known names are passed on as the model has them, whatever their type. The usual path takes a few interpreter steps per
+column and none per cell: `sum()` adds numbers and rejects other values. Only rows that fail this are checked one by
+one, to name the invalid cells.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _WANTED = {_NUMBER: "a number", _INTEGER: "a whole number", _BOOLEAN: "true or f
 _NUMERIC = {int, float, bool, type(None)}
 _TRUTH = {0: False, 1: True, None: None}
 _WIDEST = (LEAST_INTEGER, LARGEST_INTEGER)
-# The types that suit whatever their value is.
+# The Python types whose values are all valid.
 _SURE: Dict[str, Set[type]] = {
     _NUMBER: _NUMERIC,
     _INTEGER: {int, bool, type(None)},
     _BOOLEAN: {bool, type(None)},
 }
-_FEW = 8  # rows that are looked at one by one
-_REMEMBERED = 64  # at most, of what clients may send in any number
+_FEW = 8  # rows, up to which the types of each row are compared
+_REMEMBERED = 64  # maximum of remembered combinations, since clients can send any number of them
 _SHOWN = 5  # problems in a message
 _LONGEST = 60  # characters of a value or a name in it
 _CHUNK = 1000  # rows that are searched for problems at once
 
 
 class _Type(NamedTuple):
-    """What a column takes: numbers, whole numbers of a range, truth values, or anything, where the kind is empty."""
+    """The values of a column: numbers, integers in a range, booleans, or with an empty kind any values."""
 
     kind: str
     range: Tuple[int, int] = _WIDEST
@@ -51,7 +51,7 @@ class _Type(NamedTuple):
 
     @property
     def is_sure(self) -> bool:
-        """Whether Python's type of a value says that it suits."""
+        """Whether the Python type of a value shows that it is valid."""
         return self.kind != _INTEGER or self.range == _WIDEST
 
     def __str__(self) -> str:
@@ -63,12 +63,12 @@ _ANYTHING = _Type("")
 
 
 class _Match(NamedTuple):
-    """How the columns of a request become the model's.
+    """The mapping of a request's columns to the model's.
 
     Attributes:
-        order: Where those that the model has are in the request; None where they stay as they are.
-        names: Their names, as the model has them where it has them.
-        types: What they take.
+        order: The indexes of the model's columns in the request; None if their order is the model's.
+        names: Their names, as the model has them where it knows them.
+        types: Their types.
     """
 
     order: Optional[List[int]]
@@ -76,26 +76,26 @@ class _Match(NamedTuple):
     types: List[_Type]
 
 
-class Checks:
-    """The columns that a model takes, and what may stand in them.
+class SchemaValidator:
+    """Checks rows against a model's columns.
 
-    A null is a missing value, which any column may have. A whole number may be written 3.0, a truth value 0 or 1, and
-    these are handed on as 3 and true. A number may be true or false. Columns of text may hold anything: the platform's
-    own toolchain calls all columns of objects `string`, also those of truth values and of lists.
+    A null is a missing value, which any column may have. An integer may be written 3.0, a boolean 0 or 1; they are
+    passed on as 3 and true. A number may be true or false. Columns of text may hold any value: the platform's own
+    toolchain calls all columns of objects `string`, also those of booleans and of lists.
 
     Attributes:
         names: The names of the columns.
     """
 
-    def __init__(self, columns: Sequence[Column], *, objects: bool = False, refuse: bool = True) -> None:
-        """Check for these columns; a model without any takes everything.
+    def __init__(self, columns: Sequence[Column], *, objects: bool = False, reject: bool = True) -> None:
+        """Check against these columns; without columns all rows are valid.
 
-        `objects`: the rows may be objects. `refuse`: else only names are made the model's.
+        `objects`: the rows may be objects. `reject`: reject invalid rows, and not only replace names.
         """
         self.names = ColumnNames(columns)
         self._columns = columns
         self._objects = objects
-        self._refuses = refuse
+        self._rejects = reject
         self._places = [column for column in map(self.names.find, self.names.own) if column is not None]
         self._expected = self.names.own if self.names.are_text else None
         self._types = [_Type.of(column) for column in columns]
@@ -105,10 +105,10 @@ class Checks:
         self._least = max((place for place, column in enumerate(columns, 1) if column.required), default=0)
 
     def apply(self, batch: Batch, first: int = 0) -> Batch:
-        """The rows as the model takes them; `first` is the number of the first one.
+        """Return the rows as the model takes them; `first` is the number of the first row.
 
         Raises:
-            InputError: Columns or values are others than the model's; names the first few.
+            InputError: Columns or values don't match the model's; names the first few.
         """
         if not self._columns:
             return batch
@@ -117,7 +117,7 @@ class Checks:
             return self._apply_to_objects(batch, first)
         types = self._types
         if names is None:
-            if self._refuses:
+            if self._rejects:
                 self._check_width(len(rows[0]))
         elif names != self._expected:
             match = self._matches.get(repr(names)) or self._match(names)
@@ -125,7 +125,7 @@ class Checks:
                 rows = list(map(list, map(itemgetter(*match.order), rows)))
             names, types = list(match.names), match.types
             batch = Batch(rows, names)
-        if self._refuses and not (
+        if self._rejects and not (
             types is self._types
             and ((self._numbers and (numbers or _adds_up(chain.from_iterable(rows)))) or self._are_known(rows))
         ):
@@ -133,7 +133,7 @@ class Checks:
         return batch
 
     def _are_known(self, rows: List[Any]) -> bool:
-        """Whether these are a few rows of types that suited the model before, whatever their values were."""
+        """Whether these are a few rows whose types were valid before."""
         if len(rows) > _FEW:
             return False
         for row in rows:
@@ -153,15 +153,15 @@ class Checks:
             raise InputError(f"Every row has {width} values, and the model has {_listed(self.names.own)}", 422)
 
     def _match(self, given: List[Any]) -> _Match:
-        """What the columns of a request are; remembered for the next one that has the same."""
+        """Map the columns of a request; the result is remembered for requests with the same columns."""
         own, found = self.names.own, list(map(self.names.find, given))
-        if self._refuses:
+        if self._rejects:
             self._check_names(given, found)
         names = [name if place is None else own[place] for name, place in zip(given, found)]  # noqa: B905
         known = [place for place in found if place is not None]
         if found == self._places:
             match = _Match(None, names, self._types)
-        elif self._refuses and len(known) == len(found) and len(set(self._places)) == len(own):
+        elif self._rejects and len(known) == len(found) and len(set(self._places)) == len(own):
             order = sorted(range(len(known)), key=known.__getitem__)
             types = self._types if len(known) == len(own) else [self._types[place] for place in sorted(known)]
             match = _Match(order if order != list(range(len(order))) else None, [names[at] for at in order], types)
@@ -172,12 +172,12 @@ class Checks:
         return match
 
     def _type_by_name(self, found: Optional[int]) -> _Type:
-        """What columns of one name take; anything where they differ in that."""
+        """Return the type of all columns of one name; any values where their types differ."""
         types = {wanted for place, wanted in zip(self._places, self._types) if place == found}  # noqa: B905
         return types.pop() if len(types) == 1 else _ANYTHING
 
     def _check_names(self, given: List[Any], found: List[Optional[int]]) -> None:
-        """Refuse columns of which one is missing, unless it isn't required, or there too often; or pandas' index."""
+        """Reject missing required columns, repeated columns and pandas' index."""
         there, wanted = Counter(place for place in found if place is not None), Counter(self._places)
         missing, repeated = wanted - there, there - wanted
         needed = [
@@ -186,14 +186,14 @@ class Checks:
             if column.required and place in missing
         ]
         if found[0] is None:
-            self.names.refuse_index(given[0])
+            self.names.reject_index(given[0])
         for place in repeated:
             if len(self.names.same_text(place)) > 1:
                 raise self.names.ambiguous(str(self.names.own[place]), self.names.same_text(place))
         if needed or repeated or (None in found and missing):
-            self._refuse_names(given, found, needed or list(missing), list(repeated))
+            self._reject_names(given, found, needed or list(missing), list(repeated))
 
-    def _refuse_names(
+    def _reject_names(
         self, given: List[Any], found: List[Optional[int]], missing: List[int], repeated: List[int]
     ) -> NoReturn:
         own = self.names.own
@@ -201,26 +201,26 @@ class Checks:
         parts = [
             f"missing: {_few(_shown(own[place]) for place in dict.fromkeys(missing))}" if missing else "",
             f"unknown: {_few(f'{_shown(given[number])} (column {number})' for number in unknown)}" if unknown else "",
-            f"there too often: {_few(_shown(own[place]) for place in repeated)}" if repeated else "",
+            f"repeated: {_few(_shown(own[place]) for place in repeated)}" if repeated else "",
         ]
         said = "; ".join(part for part in parts if part)
-        raise InputError(f'"columns" are not the model\'s; {said}; the model has {_listed(own)}', 422)
+        raise InputError(f"\"columns\" don't match the model's; {said}; the model has {_listed(own)}", 422)
 
     def _apply_to_objects(self, batch: Batch, first: int) -> Batch:
         if not self._objects:
             return batch
         if not self.names.are_text:
             batch = Batch([self._renamed(row, number) for number, row in enumerate(batch.data, first)], batch.columns)
-        if self._refuses:
+        if self._rejects:
             self._check_objects(batch.data, first)
         return batch
 
     def _renamed(self, row: Dict[str, Any], number: int) -> Dict[Any, Any]:
-        """An object whose keys are the model's own names."""
+        """Return an object with the model's own names as keys."""
         found = {key: self.names.find(key) for key in row}
         renamed = {key if place is None else self.names.own[place]: row[key] for key, place in found.items()}
         if len(renamed) < len(row):
-            raise InputError(f"row {number}: two names stand for the same column {_counted(first=number)}", 422)
+            raise InputError(f"row {number}: two names refer to the same column {_counted(first=number)}", 422)
         return renamed
 
     def _check_objects(self, rows: List[Any], first: int) -> None:
@@ -230,32 +230,32 @@ class Checks:
             except KeyError:
                 values = [row.get(column.name) for row in rows]
                 if column.required:
-                    self._refuse_objects(rows, first)
-            made = _suiting(values, wanted)
+                    self._reject_objects(rows, first)
+            made = _as_valid(values, wanted)
             if made is None:
                 lists = [[row.get(name) for name in self.names.own] for row in rows]
-                _refuse(lists, self._types, self.names.own, first)
+                _reject(lists, self._types, self.names.own, first)
             if made is not values:
                 for row, value in zip(rows, made):  # noqa: B905
                     if column.name in row:
                         row[column.name] = value
 
-    def _refuse_objects(self, rows: List[Any], first: int) -> NoReturn:
+    def _reject_objects(self, rows: List[Any], first: int) -> NoReturn:
         def problems() -> Iterator[str]:
             for number, row in enumerate(rows, first):
                 missing = [column.name for column in self._columns if column.required and column.name not in row]
                 if missing:
                     unknown = [name for name in row if name not in self.names.own]
-                    told = f", and unknown: {_few(map(_shown, unknown))}" if unknown else ""
-                    yield f"row {number}: missing: {_few(map(_shown, missing))}{told}"
+                    text = f", and unknown: {_few(map(_shown, unknown))}" if unknown else ""
+                    yield f"row {number}: missing: {_few(map(_shown, missing))}{text}"
 
         raise InputError(f"{_few(problems(), '; ')} {_counted(first)}; the model has {_listed(self.names.own)}", 422)
 
     def _check_values(self, rows: List[Any], types: List[_Type], names: Optional[List[Any]], first: int) -> None:
         for place, (wanted, values) in enumerate(zip(types, zip(*rows))):  # noqa: B905  (a row may lack optional columns)
-            made = _suiting(values, wanted)
+            made = _as_valid(values, wanted)
             if made is None:
-                _refuse(rows, types, self.names.own if names is None else names, first)
+                _reject(rows, types, self.names.own if names is None else names, first)
             if made is not values:
                 for row, value in zip(rows, made):  # noqa: B905
                     row[place] = value
@@ -269,15 +269,15 @@ def _adds_up(values: Any) -> bool:
     return True
 
 
-def _suiting(values: Sequence[Any], wanted: _Type) -> Optional[Sequence[Any]]:
-    """The values of a column as the model takes them, which are the same ones as a rule; None where it doesn't."""
+def _as_valid(values: Sequence[Any], wanted: _Type) -> Optional[Sequence[Any]]:
+    """Return the values of a column as the model takes them, usually unchanged; None if they are invalid."""
     kind = wanted.kind
     if not kind:
         return values
     if kind != _BOOLEAN and wanted.is_sure:
         try:
             if isinstance(sum(values), int) or kind == _NUMBER:
-                return values  # a float among them would make it one
+                return values  # a single float would make the sum a float
         except (TypeError, OverflowError):
             pass
     types = set(map(type, values))
@@ -299,17 +299,17 @@ def _whole(values: Sequence[Any], span: Tuple[int, int], *, floats: bool) -> Opt
     return values if not numbers or (span[0] <= min(numbers) and max(numbers) <= span[1]) else None
 
 
-def _refuse(rows: Sequence[Any], types: Sequence[_Type], names: Sequence[Any], first: int) -> NoReturn:
+def _reject(rows: Sequence[Any], types: Sequence[_Type], names: Sequence[Any], first: int) -> NoReturn:
     def problems() -> Iterator[str]:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            if None not in map(_suiting, zip(*chunk), types):  # noqa: B905
+            if None not in map(_as_valid, zip(*chunk), types):  # noqa: B905
                 continue
             for number, row in enumerate(chunk, first + start):
                 for place, (value, wanted, name) in enumerate(zip(row, types, names)):  # noqa: B905
-                    if _suiting((value,), wanted) is None:
-                        told = f"{_shown(value)} is {kind_of(value)}, not {wanted}"
-                        yield f"row {number}, column {place} ({_shown(name)}): {told}"
+                    if _as_valid((value,), wanted) is None:
+                        text = f"{_shown(value)} is {kind_of(value)}, not {wanted}"
+                        yield f"row {number}, column {place} ({_shown(name)}): {text}"
 
     raise InputError(f"{_few(problems(), '; ')} {_counted(first)}", 422)
 

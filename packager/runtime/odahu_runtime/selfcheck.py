@@ -1,4 +1,4 @@
-"""`self-check`: whether the model serves, before anybody asks it to."""
+"""The command `self-check`: does the model serve?"""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SHOWN_NAMES = 5
 def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
     """Load the model, ask it for its schemas and predict their example; print a report as `text` or `json`.
 
-    With a `command_line` the model finds that in `sys.argv`; where `rest` is its first word the model predicts in a
-    thread, as in the server.
+    With a `command_line` the model finds it in `sys.argv`; if its first word is `rest` the model predicts in a thread,
+    as in the server.
 
     Returns: 0, or 4 when it can't serve; its own traceback is then on stderr.
     """
@@ -48,8 +48,8 @@ def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
         return ""
 
     code = batch.run(check)
-    told = batch.run(lambda _: json.dumps(report) if form == "json" else _text(report))
-    return code or told
+    printed = batch.run(lambda _: json.dumps(report) if form == "json" else _text(report))
+    return code or printed
 
 
 def _run(call: Callable[[], object]) -> None:
@@ -107,7 +107,7 @@ def _step(report: Dict[str, Any], name: str) -> Iterator[None]:
 
 
 def _sample(model: Model) -> Tuple[Optional[Batch], str]:
-    """The example of the input that `info()` gives, or why there is none."""
+    """Return the input example of `info()`, or why it is missing."""
     names, values, missing = model.examples()
     if not names:
         return None, "the model has no info() that describes its input"

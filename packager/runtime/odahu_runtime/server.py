@@ -2,8 +2,8 @@
 
 A worker is granian's Rust core where the image has it (granian_worker.py), else gunicorn's own (threaded_worker.py).
 
-Every worker loads the model for itself, after the fork. A worker that can't load it ends the service. This module is
-the only one that imports gunicorn, and it is imported only where gunicorn is ours (`isolation.private`).
+Every worker loads the model itself, after the fork. A worker that can't load it stops the service. Only this module and
+the workers import gunicorn, and only within `isolation.private`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 from array import array
-from concurrent.futures import thread  # noqa: F401  (lazily, it would find the model's `queue`)
+from concurrent.futures import thread  # noqa: F401  (imported later, it would import the model's `queue`)
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,9 +26,9 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 from gunicorn.workers.workertmp import WorkerTmp
 
-from . import granian_worker, log, outputs, process_exit, rlimits, threaded_worker
-from .batching import Limits
-from .metrics import Shared
+from . import granian_worker, log, outputs, process, threaded_worker
+from .batching import BatchLimits
+from .metrics import SharedMetrics
 from .model import Model, ModelError
 from .wsgi import Application
 
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 MODEL_FAILED = 4
 _GRACE_SECONDS = 25  # Kubernetes kills after 30
-_PATIENCE_SECONDS = 5
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
-_SPARE_WORKERS = 8  # that a signal may ask for, besides those that are configured
-_BACKLOG = 4096  # connections that the kernel keeps for us
+_MASTER_EXTRA_SECONDS = 5
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no constant for it
+_SPARE_WORKERS = 8  # that signals may add to the configured ones
+_BACKLOG = 4096  # connections that may wait in the kernel
 _CONNECTIONS = 1000  # of a worker without granian
-_STARTED, _FAILED = 1, 2  # what a worker tells the master; to fail is to have said why
-_KEEPALIVE_SECONDS = 75  # longer than load balancers keep a connection: they close it, never we under their request
+_STARTED, _FAILED = 1, 2  # states that a worker reports to the master; a failed one has logged the reason
+_KEEPALIVE_SECONDS = 75  # longer than load balancers', so that the server never closes a connection under a request
 
 
 class Settings(NamedTuple):
-    """How to listen and how much to do at once; `timeout` in seconds. `core` is granian's, or None."""
+    """Options of the server; `timeout` in seconds. `core` is granian's core, or None."""
 
     host: str
     port: int
@@ -55,29 +55,29 @@ class Settings(NamedTuple):
     threads: int
     timeout: int
     core: Any = None
-    batches: Limits = Limits()
+    batches: BatchLimits = BatchLimits()
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal says to stop."""
+    """Serve until a signal stops the process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        # As PID 1 nothing stops us before gunicorn has set up its handlers.
+        # Without handlers signals don't stop PID 1, and gunicorn sets up its own later.
         signal.signal(number, _leave)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    rlimits.raise_limit()
-    util.write_error = _write_error  # gunicorn's own answers are HTML
+    process.raise_file_limit()
+    util.write_error = _write_error  # gunicorn's own responses are HTML
     if hasattr(os, "memfd_create"):
         base.WorkerTmp = _Heartbeat
-    _Service(settings).run()
+    _Server(settings).run()
     return 0
 
 
-class _Service(BaseApplication):  # type: ignore[misc]
+class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.shared = Shared(settings.workers + _SPARE_WORKERS)
+        self.shared = SharedMetrics(settings.workers + _SPARE_WORKERS)
         self.metrics: Any = None
         self.started: Any = None
         super().__init__()
@@ -94,23 +94,23 @@ class _Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads + threaded_worker.SPARE_THREADS,
-            "worker_connections": rlimits.connections(_CONNECTIONS),
-            # The worker itself watches the model; the master waits for it a little longer.
-            "timeout": settings.timeout + _PATIENCE_SECONDS if settings.timeout else 0,
-            "worker_class": _known_when_started(worker),
+            "worker_connections": process.max_connections(_CONNECTIONS),
+            # The worker itself watches the model; the master waits a little longer.
+            "timeout": settings.timeout + _MASTER_EXTRA_SECONDS if settings.timeout else 0,
+            "worker_class": _reporting_start(worker),
             "backlog": _BACKLOG,
             "logger_class": log.Log,
             "graceful_timeout": _GRACE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None,  # noqa: S108
-            "child_exit": _check_it_had_started,
+            "child_exit": _check_start,
             "post_worker_init": _started,
         }
         for name, value in values.items():
             self.cfg.set(name, value)
 
     def load(self) -> Application:
-        """In a worker: load the model. The service ends where that fails, so this process does at once."""
+        """Load the model in a worker; if that fails the service stops, so this process exits at once."""
         try:
             application = Application(
                 Model.from_env(os.environ),
@@ -124,7 +124,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
                 sys.stderr.write(error.details + "\n")
             log.write("CRITICAL", str(error))
             self.started[0] = _FAILED
-            process_exit.leave(MODEL_FAILED)
+            process.exit_now(MODEL_FAILED)
 
         return application
 
@@ -134,7 +134,7 @@ class _Service(BaseApplication):  # type: ignore[misc]
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
     stopping = False
-    # The master would end with a worker that ends with one of these codes, and a model can end its process with any.
+    # The master exits when a worker exits with one of these codes, and a model can exit with any code.
     WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
     def spawn_worker(self) -> Any:
@@ -143,17 +143,17 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         except SystemExit as error:
             if os.getpid() == self.pid:
                 raise
-            process_exit.finish(error.code if isinstance(error.code, int) else 0)  # the worker is done
+            process.exit_after_hooks(error.code if isinstance(error.code, int) else 0)  # the worker is done
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002  (gunicorn's signature)
-        """Stop the workers; those that still load the model have no request to finish, and may not listen."""
+        """Stop the workers; those that still load the model have no requests, and may not handle signals yet."""
         self.stopping = True
         for listener in self.LISTENERS:
-            _turn_away(listener.sock)
+            _drop_new_connections(listener.sock)
         for pid, worker in list(self.WORKERS.items()):
             if worker.started[0] != _STARTED:
                 self.kill_worker(pid, signal.SIGKILL)
-        self._reap_all()  # those that died together have sent one signal
+        self._reap_all()  # workers that died together have sent one signal
         super().stop(graceful)
 
     def handle_chld(self, sig: int, frame: Any) -> None:
@@ -167,68 +167,68 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             with suppress(HaltServer):
                 self.reap_workers()
                 return
-            self.kill_workers(0)  # forgets those that are gone
+            self.kill_workers(0)  # forgets workers that have exited
 
     def handle_usr2(self) -> None:
-        """Do nothing: a container replaces its program by being replaced."""
+        """Do nothing: the program is replaced by replacing its container."""
 
 
 class _Heartbeat(WorkerTmp):  # type: ignore[misc]
-    """The file whose time says that a worker lives, in memory: there may be no folder for it."""
+    """The file whose time shows that a worker lives; in memory, as there may be no writable folder."""
 
     def __init__(self, _cfg: Any) -> None:
         self._tmp = os.fdopen(os.memfd_create("heartbeat"), "w+b", 0)
 
 
-def _known_when_started(worker_class: Any) -> Any:
-    class Known(worker_class):  # type: ignore[misc]
+def _reporting_start(worker_class: Any) -> Any:
+    class Reporting(worker_class):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.started = mmap.mmap(-1, 1)  # shared with the master
-            self.metrics = self.app.shared.take()
+            self.metrics = self.app.shared.acquire()
 
         def load_wsgi(self) -> None:
             self.app.metrics = self.metrics
             self.app.started = self.started
             super().load_wsgi()
 
-    return Known
+    return Reporting
 
 
-def _turn_away(listener: socket.socket) -> None:
-    """Let the kernel drop what would become new connections, while the workers still accept those that it has made.
+def _drop_new_connections(listener: socket.socket) -> None:
+    """Let the kernel drop new connections, while the workers still accept the existing ones.
 
-    A client then asks again and is refused in the end, or reaches another pod. Without it a connection that nobody has
-    accepted yet would be reset together with the request that it carries. See socket(7), SO_ATTACH_FILTER: the filter
-    is one instruction, "return 0", that is: take no byte of any packet.
+    A client then retries and is refused in the end, or reaches another pod. Otherwise connections that are not accepted
+    yet would be reset together with their requests. See socket(7), SO_ATTACH_FILTER: the filter
+    is one instruction, "return 0": keep no byte of any packet.
     """
     program = array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
-    with suppress(OSError):  # a kernel that forbids it
+    with suppress(OSError):  # the kernel forbids it
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
 
 
 def _started(worker: Any) -> None:
-    worker.init_signals()  # the model may have set its own
+    worker.init_signals()  # the model may have changed them
     worker.started[0] = _STARTED
     worker.log.info("Worker %s serves the model", worker.pid)
 
 
-def _check_it_had_started(server: Any, worker: Any) -> None:
-    """Never start over and over what can't start: a crash of the interpreter, too little memory."""
+def _check_start(server: Any, worker: Any) -> None:
+    """Stop the service instead of restarting a worker that can't start, say for lack of memory."""
     if worker.started[0] != _STARTED and not server.stopping:
-        told = worker.started[0] == _FAILED
-        reason = "the model can't be loaded" if told else "a worker died while it loaded the model; out of memory?"
+        failed = worker.started[0] == _FAILED
+        reason = "the model can't be loaded" if failed else "a worker died while it loaded the model; out of memory?"
         raise HaltServer(reason, MODEL_FAILED)
     worker.started.close()
-    server.app.shared.give_back(worker.metrics)
+    server.app.shared.release(worker.metrics)
 
 
 def _leave(_signal: int, _frame: Any) -> NoReturn:
-    process_exit.leave(0)
+    process.exit_now(0)
 
 
 def _write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Answer what isn't HTTP, or not of a form that reaches the application."""
+    """Respond to requests that are not valid HTTP, or never reach the application."""
     body = outputs.dumps({"message": message or reason})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))

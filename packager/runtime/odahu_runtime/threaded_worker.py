@@ -1,7 +1,7 @@
-"""gunicorn's worker with threads, where there is no granian: the same gate, the same time limits, the same end.
+"""gunicorn's worker with threads, for images without granian: the same scheduler, time limits and end.
 
-The pool's threads read requests and write answers, as gunicorn has it. The model is asked by threads of our own, as
-many as are wanted, so that who reads and writes is never one of those that the model keeps.
+gunicorn's threads read requests and write responses; the threads of the RequestScheduler call the model. So the threads
+that read and write are never those that the model keeps.
 """
 
 from __future__ import annotations
@@ -12,49 +12,48 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from gunicorn.workers.gthread import ThreadWorker
 
 from . import log
+from .drain import LOOK_INTERVAL, wait_until_quiet
 from .http import error_reply
 from .inputs import InputError
-from .scheduler import READING, WAITING, Exchange, Gate, overdue_replies, pause
+from .scheduler import READING, WAITING, Exchange, RequestScheduler
 from .wsgi import CLOSE, read_body
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Tuple, Type
+    from typing import Any, Dict, Optional, Type
 
-    from .batching import Limits
-    from .http import Job, Reply, Request
+    from .batching import BatchLimits
+    from .http import Reply, Request
+    from .prediction import Job
 
-SPARE_THREADS = (
-    64  # that read and write, besides those whose request is the model's: so many slow clients hold nobody up
-)
-_TICK_SECONDS = 0.25
-_LOOK_SECONDS = 0.05  # between two looks for a request, once the worker is to end
-_QUIET_LOOKS = 6  # without one, after which the connections are closed
+SPARE_THREADS = 64  # threads that read and write, besides one for each prediction: as many slow clients block nobody
+CHECK_INTERVAL = 0.25  # seconds between two checks for requests whose time is up
 
 
-def worker_class(threads: int, timeout: int, batches: Limits) -> Type[ThreadWorker]:
-    """The class of the workers for gunicorn's arbiter."""
+def worker_class(threads: int, timeout: int, batches: BatchLimits) -> Type[ThreadWorker]:
+    """Return the class of the workers for gunicorn's arbiter."""
 
     class Threaded(_Worker):
         def run(self) -> None:
-            self.serve(threads, timeout, batches)
+            self._timeout = timeout
+            self._scheduler = RequestScheduler(threads, timeout, _deliver, self.wsgi.predict_batch, batches)
+            self.serve()
 
     return Threaded
 
 
-class _Waiter:
-    """Where a thread waits for its answer."""
+class _Delivery:
+    """Where a thread waits for the response to its request."""
 
-    __slots__ = ("came", "reply", "sock")
+    __slots__ = ("arrived", "reply", "sock")
 
     def __init__(self, sock: Optional[socket.socket]) -> None:
         self.sock = sock
-        self.came = threading.Event()
+        self.arrived = threading.Event()
         self.reply: Any = None
 
 
@@ -62,32 +61,28 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     alive: bool
     wsgi: Any
     _closing = False  # SIGTERM may come at any time
+    _active = 0  # connections that a thread handles
     _handled = 0  # connections whose request ended
-    _woken = 0  # times that the loop has gone on because of the pipe
+    _woken = 0  # how often the pipe has woken gunicorn's loop
+    _seen = (0, 0)  # `_handled` and `_woken` at the last look
 
-    def serve(self, threads: int, timeout: int, batches: Limits) -> None:
-        """Serve until a signal, the master's end, or a model that doesn't come back; then let the requests finish."""
-        self._timeout = timeout
+    def serve(self) -> None:
+        """Serve until a signal, the end of the master or a model that hangs; then finish the open requests."""
         self._application = self.wsgi
-        self._gate = Gate(threads, timeout, _hand_over, self._application.predict_together, batches)
-        self._gate.start()
-        self._line: SimpleQueue[Tuple[Exchange, Job, bytes]] = SimpleQueue()
-        self._active = 0
+        self._scheduler.start()
         self._count = threading.Lock()
-        for _ in range(threads):
-            threading.Thread(target=self._work, daemon=True).start()
-        self._application.turns = self._take_turns
+        self._application.finish = self._finish
         self.wsgi = self._call
         self.poller.register(self.PIPE[0], selectors.EVENT_READ, self._drain)  # so that signals wake the loop
         threading.Thread(target=self._watch, daemon=True).start()
         super().run()
 
     def handle_exit(self, _signal: int, _frame: Any) -> None:
-        """SIGTERM: each answer ends its connection from now on, and when no request comes any more the loop ends."""
+        """SIGTERM: each response ends its connection from now on; when no request arrives any more the loop ends."""
         self._closing = True
 
     def handle(self, conn: Any) -> Any:
-        """A client that stops sending, or reading, holds a thread no longer than the timeout."""
+        """Handle a connection; a client that stops sending or reading keeps a thread no longer than the timeout."""
         conn.sock.settimeout(self._timeout or None)
         with self._count:
             self._active += 1
@@ -103,72 +98,67 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         with suppress(BlockingIOError):
             os.read(pipe, 4096)
 
+    def _wake(self) -> None:
+        os.write(self.PIPE[1], b".")
+
     def _call(self, environ: Dict[str, Any], start_response: Any) -> Any:
         environ[CLOSE] = start_response.__self__.force_close
         if self._closing:
             environ[CLOSE]()
         return self._application(environ, start_response)
 
-    def _take_turns(self, environ: Dict[str, Any], request: Request, job: Job) -> Reply:
-        """Read the body, and wait until the request is answered by whoever does."""
-        waiter = _Waiter(environ.get("gunicorn.socket"))
-        exchange = Exchange(waiter, request)
-        self._gate.enter(exchange)
+    def _finish(self, environ: Dict[str, Any], request: Request, job: Job) -> Reply:
+        """Read the body, and wait until the scheduler delivers the response."""
+        delivery = _Delivery(environ.get("gunicorn.socket"))
+        exchange = Exchange(delivery, request)
+        self._scheduler.register(exchange)
         metrics = self._application.metrics
-        metrics.in_flight(len(self._gate))
+        metrics.in_flight(len(self._scheduler))
         try:
-            body = read_body(environ, self._application.max_body) if job.reads else b""
+            body = read_body(environ, self._application.max_body) if job.reads_body else b""
         except InputError as error:
             exchange.state = WAITING
-            self._gate.reply(exchange, error_reply(error.status, str(error)))
+            self._scheduler.reply(exchange, error_reply(error.status, str(error)))
         else:
-            exchange.state = WAITING
-            self._line.put((exchange, job, body))
-        waiter.came.wait()
-        metrics.in_flight(len(self._gate))
-        reply: Reply = waiter.reply
+            self._scheduler.submit(exchange, job, body)
+        delivery.arrived.wait()
+        metrics.in_flight(len(self._scheduler))
+        reply: Reply = delivery.reply
         return reply
 
-    def _work(self) -> None:
-        while True:
-            self._gate.submit(*self._line.get())
-
     def _watch(self) -> None:
-        """Answer who is overdue; end the loop when the model is to be given up, or when nobody asks any more."""
-        overdue = overdue_replies(self._timeout)
-        until: Optional[float] = None
-        quiet = handled = 0  # looks in a row, as a process that is stalled sees no seconds go by
-        while self.alive:
-            woken = self._woken
-            if self._closing:
-                os.write(self.PIPE[1], b".")  # a loop that doesn't go on has heard of nobody either
-            ran = pause(_LOOK_SECONDS if self._closing else _TICK_SECONDS) and self._woken != woken
-            if self._gate.expire(overdue):
-                log.write("ERROR", "The model does not come back: this worker is replaced")
-                break
-            if self._closing:
-                self._application.closing = True
-                now = time.monotonic()
-                until = until or now + self.cfg.graceful_timeout - 2
-                asked = self.futures or self._active or self._handled != handled
-                quiet = quiet + 1 if ran and not asked else 0
-                handled = self._handled
-                if now > until or quiet == _QUIET_LOOKS:
-                    self.alive = False
-                    os.write(self.PIPE[1], b".")
-                    return
+        """Check the requests; end the loop when the model hangs, or after SIGTERM when no request arrives any more."""
+        while self.alive and not self._closing:
+            time.sleep(CHECK_INTERVAL)
+            if self._scheduler.check():
+                log.write("ERROR", "The model hangs: this worker is replaced")
+                self._end_loop()
+                gone = error_reply(503, "The model hangs, and this worker is replaced; try again")
+                while True:  # until the process ends: requests that arrive over open connections
+                    self._scheduler.reject_all(gone)
+                    time.sleep(LOOK_INTERVAL)
+        if self.alive:
+            self._application.closing = True
+            self._wake()
+            wait_until_quiet(self._is_quiet, self.cfg.graceful_timeout - 2)
+            self._end_loop()
+
+    def _end_loop(self) -> None:
         self.alive = False
-        os.write(self.PIPE[1], b".")
-        gone = error_reply(503, "The model hangs, and this worker is replaced; try again")
-        while True:  # until the process ends: whoever still comes is answered
-            self._gate.give_up(gone)
-            time.sleep(_LOOK_SECONDS)
+        self._wake()
+
+    def _is_quiet(self) -> bool:
+        """Whether no request was there since the last look, in which gunicorn's loop has run."""
+        self._scheduler.check()
+        seen, self._seen = self._seen, (self._handled, self._woken)
+        self._wake()
+        return seen[0] == self._handled and seen[1] != self._woken and not self._active and not self.futures
 
 
-def _hand_over(exchange: Exchange, reply: Reply) -> None:
-    waiter: _Waiter = exchange.proto
-    waiter.reply = reply
-    if exchange.state == READING and waiter.sock is not None:
+def _deliver(exchange: Exchange, reply: Reply) -> None:
+    delivery: _Delivery = exchange.proto
+    delivery.reply = reply
+    if exchange.state == READING and delivery.sock is not None:
         with suppress(OSError):
-            waiter.sock.shutdown(socket.SHUT_RD)  # who reads from it finds the end, and then this answer
-    waiter.came.set()
+            delivery.sock.shutdown(socket.SHUT_RD)  # the thread that reads finds the end, and then this response
+    delivery.arrived.set()

@@ -1,64 +1,60 @@
-"""The REST surface as a WSGI application, for gunicorn's own workers: reading bodies."""
+"""The routes as a WSGI application, for gunicorn's own workers, and reading bodies."""
 
 from __future__ import annotations
 
 import socket
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING
 
-from .http import NO_BODY, TOO_LARGE, Job, Request, error_reply, in_terms_of
+from .http import NO_BODY, TOO_LARGE, Request, error_reply, in_protocol_form
 from .inputs import InputError
-from .router import Surface
+from .prediction import Job
+from .router import Router
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, Tuple
+    from typing import Any, Callable, Dict, Iterable, List, Tuple
 
     from .http import Reply
 
     Environ = Dict[str, Any]
     StartResponse = Callable[[str, List[Tuple[str, str]]], Any]
 
-# The server leaves a function here that ends the connection after the answer, for where the rest of the body is unread.
+# The server puts a function here that closes the connection after the response, if a part of the body is unread.
 CLOSE = "odahu.close_connection"
 _CHUNK = 64 * 1024
 _DRAIN_SECONDS = 5.0
 
 
-class Application(Surface):
-    """The surface of one model as WSGI wants it (PEP 3333).
-
-    Attributes:
-        turns: What reads a request's body and has its job done; None: this does, in the thread that it is called in.
-    """
-
-    turns: Optional[Callable[[Environ, Request, Job], Reply]] = None
+class Application(Router):
+    """The routes of one model as WSGI wants them (PEP 3333)."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, for a server of WSGI's kind."""
+        """Answer one request, for a WSGI server."""
         began = time.monotonic()
         request = Request.from_environ(environ)
         step = self.begin(request)
         if isinstance(step, Job):
-            step = (self.turns or self._finish)(environ, request, step)
-        step = in_terms_of(request, step)
+            step = self.finish(environ, request, step)
+        step = in_protocol_form(request, step)
         self.metrics.answered(request.path, step.status, time.monotonic() - began)
         start_response(f"{step.status} {HTTPStatus(step.status).phrase}", step.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [step.body]
 
-    def _finish(self, environ: Environ, request: Request, job: Job) -> Reply:
+    def finish(self, environ: Environ, request: Request, job: Job) -> Reply:
+        """Read the body and run the job in this thread; a worker sets another method here."""
         try:
-            body = read_body(environ, self.max_body) if job.reads else b""
+            body = read_body(environ, self.max_body) if job.reads_body else b""
         except InputError as error:
             return error_reply(error.status, str(error))
         return job.run(request, body)
 
 
 def read_body(environ: Environ, limit: int) -> bytes:
-    """The whole body, of a known length or chunked.
+    """Read the whole body, of a known length or chunked.
 
     Raises:
-        InputError: It has no length, is too large, comes too slowly, or ended early.
+        InputError: It has no length, is too large or too slow, or ended early.
     """
     try:
         if "HTTP_TRANSFER_ENCODING" in environ:
@@ -66,7 +62,7 @@ def read_body(environ: Environ, limit: int) -> bytes:
         return _read_sized(environ, limit)
     except socket.timeout as error:
         _close(environ)
-        raise InputError("The body came too slowly", 408) from error
+        raise InputError("The body was received too slowly", 408) from error
     except (OSError, ValueError) as error:
         _close(environ)
         raise InputError(f"The body can't be read: {error}") from error
@@ -110,7 +106,7 @@ def _read(stream: Any, length: int) -> bytes:
 
 
 def _drain(stream: Any, most: int) -> None:
-    """Read on for a while, since a client that is still sending does not see an answer."""
+    """Read on for a while, since a client that is still sending does not see the response."""
     until = time.monotonic() + _DRAIN_SECONDS
     while most > 0 and time.monotonic() < until:
         part = stream.read(_CHUNK)

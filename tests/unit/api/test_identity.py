@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from packager.api.application import create_app
 from packager.api.config import ApiSettings
 from packager.api.identity import UnknownCallerError
-from packager.api.identity.authorization import PUBLIC_PATHS
-from packager.api.identity.base import UnansweredError
+from packager.api.identity.base import IdentityUnavailableError
 from packager.api.identity.oidc import OpenIdConnect
 from packager.api.identity.tokens import TokenFile, add_token, digest_of
+from packager.api.middleware import PUBLIC_PATHS
 from packager.errors import UsageError
 from packager.models.connection import Connection
 from tests.unit.api_builders import connection, encoded, make_client, make_service, token_file
@@ -40,7 +40,7 @@ def routes(folder: Path) -> list[tuple[str, str]]:
     return [(method.upper(), path) for method, path in found if path not in PUBLIC_PATHS]
 
 
-def test_every_route_wants_a_known_token_and_every_change_one_that_may_write(tmp_path: Path) -> None:
+def test_routes_require_a_token_and_changes_a_read_write_token(tmp_path: Path) -> None:
     path, ann, ben = token_file(tmp_path)
     asked = routes(tmp_path)
     assert len(asked) >= 18
@@ -60,7 +60,7 @@ def test_every_route_wants_a_known_token_and_every_change_one_that_may_write(tmp
 
 
 @pytest.mark.parametrize("end", ["", "/", "%0A", "/%0A", "%0A/", "%20"])
-def test_a_token_that_may_read_sees_no_secret_however_the_path_is_written(tmp_path: Path, end: str) -> None:
+def test_read_only_token_sees_no_secret_for_any_spelling_of_the_path(tmp_path: Path, end: str) -> None:
     path, _, reading = token_file(tmp_path)
     service = make_service(tmp_path, tokens_file=path)
     document = {"id": "store", "spec": {"type": "s3", "uri": "s3://models", "keySecret": "hush-hush"}}
@@ -71,14 +71,14 @@ def test_a_token_that_may_read_sees_no_secret_however_the_path_is_written(tmp_pa
         assert encoded("hush-hush") not in answer.text
 
 
-def test_a_path_that_is_no_route_wants_a_token_too(tmp_path: Path) -> None:
+def test_unknown_path_requires_a_token(tmp_path: Path) -> None:
     path, ann, _ = token_file(tmp_path)
     with make_client(make_service(tmp_path, tokens_file=path)) as client:
         assert client.get("/docs").status_code == 401
         assert client.get("/docs", headers={"Authorization": f"Bearer {ann}"}).status_code == 404
 
 
-def test_probes_need_no_token_but_a_wrong_one_is_told(tmp_path: Path) -> None:
+def test_probe_needs_no_token_but_an_invalid_token_is_refused(tmp_path: Path) -> None:
     path, ann, _ = token_file(tmp_path)
     with make_client(make_service(tmp_path, tokens_file=path)) as client:
         for url in ("/health", "/ready", "/metrics", "/openapi.json"):
@@ -87,7 +87,7 @@ def test_probes_need_no_token_but_a_wrong_one_is_told(tmp_path: Path) -> None:
         assert client.get("/health", headers={"Authorization": f"Bearer {ann}"}).status_code == 200
 
 
-def test_the_user_is_who_the_token_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_user_is_the_owner_of_the_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, ann, _ = token_file(tmp_path)
     with make_client(make_service(tmp_path, tokens_file=path), ann) as client, caplog.at_level("INFO"):
         assert client.get("/api/v1/user/info").json() == {"username": "ann", "email": ""}
@@ -103,7 +103,7 @@ def known(tokens: TokenFile, token: str) -> bool:
         return False
 
 
-def test_the_file_holds_digests_and_is_read_again(tmp_path: Path) -> None:
+def test_changed_token_file_is_read_again(tmp_path: Path) -> None:
     path, ann, ben = token_file(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert ann not in path.read_text()
@@ -123,34 +123,34 @@ def test_the_file_holds_digests_and_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["ann", "ann all " + "0" * 64, "ann read-only 12", "ann read-only " + "g" * 64, "ä"])
-def test_a_wrong_token_file_is_refused(tmp_path: Path, line: str) -> None:
+def test_invalid_token_file_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"# ours\n\n{line}\n")
     with pytest.raises(UsageError, match="token file"):
         TokenFile(path)
 
 
-def test_a_token_file_that_everyone_can_change_is_refused(tmp_path: Path) -> None:
+def test_world_writable_token_file_is_refused(tmp_path: Path) -> None:
     path, ann, _ = token_file(tmp_path)
     tokens = TokenFile(path)
     assert known(tokens, ann)
     path.chmod(0o666)
-    with pytest.raises(UsageError, match="can be changed by every user"):
+    with pytest.raises(UsageError, match="every user can change"):
         TokenFile(path)
     path.chmod(0o644)
     assert known(TokenFile(path), ann)
 
 
-def test_a_token_needs_a_plain_name(tmp_path: Path) -> None:
+def test_invalid_token_name_is_refused(tmp_path: Path) -> None:
     for name in ("", "a b", "a\nb read-write", "#a"):
-        with pytest.raises(UsageError, match="no name of a token"):
+        with pytest.raises(UsageError, match="invalid token name"):
             add_token(tmp_path / "tokens", name, may_write=True)
     assert not (tmp_path / "tokens").exists()
 
 
-def test_a_name_is_given_once(tmp_path: Path) -> None:
+def test_taken_token_name_is_refused(tmp_path: Path) -> None:
     add_token(tmp_path / "tokens", "ann", may_write=False)
-    with pytest.raises(UsageError, match="has a token of 'ann'"):
+    with pytest.raises(UsageError, match="already has a token of 'ann'"):
         add_token(tmp_path / "tokens", "ann", may_write=True)
 
 
@@ -206,7 +206,7 @@ def signed(key: str = "one", *, algorithm: str = "RS256", **claims: Any) -> str:
     return jwt.encode(held, KEYS[key], algorithm=algorithm, headers={"kid": key})
 
 
-def test_a_token_of_the_provider_is_known_and_its_keys_are_kept() -> None:
+def test_provider_token_is_accepted_and_keys_are_cached() -> None:
     oidc, wire, _ = provider()
 
     async def twice() -> None:
@@ -241,18 +241,18 @@ def test_a_token_of_the_provider_is_known_and_its_keys_are_kept() -> None:
     ],
     ids=[f"token-{number}" for number in range(15)],
 )
-def test_any_other_token_is_not(token: str) -> None:
+def test_invalid_provider_token_is_refused(token: str) -> None:
     oidc, _, _ = provider()
     with pytest.raises(UnknownCallerError):
         asyncio.run(oidc.authenticate(token))
 
 
-def test_a_symmetric_key_that_is_published_signs_nothing() -> None:
+def test_published_symmetric_key_is_ignored() -> None:
     oidc, wire, _ = provider()
     known = base64.urlsafe_b64encode(b"k" * 64).rstrip(b"=").decode()
     wire.others = [{"kty": "oct", "k": known, "kid": "open", "use": "sig", "alg": "HS256"}]
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u", "exp": 4e9}
-    with pytest.raises(UnknownCallerError, match="doesn't publish"):
+    with pytest.raises(UnknownCallerError, match="does not publish"):
         asyncio.run(oidc.authenticate(jwt.encode(claims, "k" * 64, "HS256", headers={"kid": "open"})))
 
 
@@ -267,12 +267,12 @@ def test_a_symmetric_key_that_is_published_signs_nothing() -> None:
         ("https://a.b/role=w", {"https://a.b/role": "w"}, True),
     ],
 )
-def test_a_claim_says_who_may_write(claim: str, claims: dict[str, Any], may_write: bool) -> None:
+def test_write_claim_decides_who_may_write(claim: str, claims: dict[str, Any], may_write: bool) -> None:
     oidc, _, _ = provider(oidc_write_claim=claim)
     assert asyncio.run(oidc.authenticate(signed(**claims))).may_write is may_write
 
 
-def test_new_keys_are_asked_for_but_not_too_often() -> None:
+def test_unknown_key_refreshes_the_keys_at_a_limited_rate() -> None:
     oidc, wire, clock = provider()
 
     async def story() -> None:
@@ -291,12 +291,12 @@ def test_new_keys_are_asked_for_but_not_too_often() -> None:
     asyncio.run(story())
 
 
-def test_a_provider_that_is_away_does_no_harm_to_kept_keys() -> None:
+def test_cached_keys_work_while_the_provider_is_down() -> None:
     oidc, wire, clock = provider()
 
     async def story() -> None:
         wire.broken = True
-        with pytest.raises(UnansweredError):
+        with pytest.raises(IdentityUnavailableError):
             await oidc.authenticate(signed())
         wire.broken = False
         clock.now += 11
@@ -305,7 +305,7 @@ def test_a_provider_that_is_away_does_no_harm_to_kept_keys() -> None:
         clock.now += 1000
         await oidc.authenticate(signed())
         clock.now += 12 * 300 - 1000 + 1
-        with pytest.raises(UnansweredError):
+        with pytest.raises(IdentityUnavailableError):
             await oidc.authenticate(signed())
         wire.broken = False
         clock.now += 11
@@ -314,14 +314,14 @@ def test_a_provider_that_is_away_does_no_harm_to_kept_keys() -> None:
     asyncio.run(story())
 
 
-def test_a_document_of_another_issuer_is_not_believed() -> None:
+def test_metadata_of_another_issuer_is_refused() -> None:
     oidc, wire, _ = provider()
     wire.issuer = "https://evil.example"
-    with pytest.raises(UnansweredError):
+    with pytest.raises(IdentityUnavailableError):
         asyncio.run(oidc.authenticate(signed()))
 
 
-def test_tokens_of_the_file_and_of_the_provider_together(tmp_path: Path) -> None:
+def test_file_and_provider_tokens_work_together(tmp_path: Path) -> None:
     path, ann, _ = token_file(tmp_path)
     settings = {"tokens_file": path, "oidc_issuer": ISSUER, "oidc_audience": AUDIENCE}
     wire = Provider()

@@ -33,8 +33,8 @@ PACKAGING, INTEGRATION, CONNECTION = "/api/v1/model/packaging", "/api/v1/packagi
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
-    with make_client(make_service(tmp_path)) as ours:
-        yield ours
+    with make_client(make_service(tmp_path)) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
     ],
     ids=["packaging", "integration", "connection"],
 )
-def test_the_life_of_an_entity(client: httpx.Client, path: str, entity: dict[str, Any], deleted: str) -> None:
+def test_entity_is_created_edited_and_deleted(
+    client: httpx.Client, path: str, entity: dict[str, Any], deleted: str
+) -> None:
     furnish(client)
     missing = {"message": 'entity "x" is not found'}
     for answer in (client.get(f"{path}/x"), client.put(path, json=entity), client.delete(f"{path}/x")):
@@ -70,7 +72,7 @@ def test_the_life_of_an_entity(client: httpx.Client, path: str, entity: dict[str
     assert client.get(f"{path}/x").status_code == 404
 
 
-def test_nulls_are_absent_as_the_sdk_sends_them(client: httpx.Client) -> None:
+def test_null_counts_as_absent(client: httpx.Client) -> None:
     furnish(client)
     nothing: dict[str, Any] = {
         "image": None,
@@ -84,7 +86,7 @@ def test_nulls_are_absent_as_the_sdk_sends_them(client: httpx.Client) -> None:
     assert answer.status_code == 201, answer.text
 
 
-def test_the_defaults_are_written_back(client: httpx.Client) -> None:
+def test_defaults_are_written_into_the_entity(client: httpx.Client) -> None:
     furnish(client)
     created = client.post(PACKAGING, json=packaging(arguments={"workers": 2}, resources={"limits": {"cpu": 1}})).json()
     spec = created["spec"]
@@ -97,7 +99,7 @@ def test_the_defaults_are_written_back(client: httpx.Client) -> None:
     assert created["status"] == {"state": "scheduling", "podName": "", "reason": "", "message": "", "results": []}
 
 
-def test_lists_have_pages_and_filters(client: httpx.Client) -> None:
+def test_list_supports_pages_and_filters(client: httpx.Client) -> None:
     furnish(client)
     cli = {**json.loads(json.dumps(DOCKER_REST)), "id": "mine"}
     client.post(INTEGRATION, json=cli)
@@ -122,49 +124,49 @@ def test_lists_have_pages_and_filters(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("query", ["colour=red", "size=0", "size=10001", "size=x", "page=-1", "page=1&follow=1"])
 @pytest.mark.parametrize("path", [PACKAGING, INTEGRATION, CONNECTION])
-def test_a_wrong_query_is_refused(client: httpx.Client, path: str, query: str) -> None:
+def test_invalid_query_is_refused(client: httpx.Client, path: str, query: str) -> None:
     answer = client.get(f"{path}?{query}")
     assert answer.status_code == 400
     assert list(answer.json()) == ["message"]
 
 
-def test_the_unknown_parameter_is_named(client: httpx.Client) -> None:
-    assert "colour: this parameter is unknown" in client.get(f"{PACKAGING}?colour=red&size=x").json()["message"]
+def test_unknown_query_parameter_is_named(client: httpx.Client) -> None:
+    assert "colour: unknown parameter" in client.get(f"{PACKAGING}?colour=red&size=x").json()["message"]
 
 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         (b"", "field required"),
-        (b"{", "no JSON"),
+        (b"{", "not valid JSON"),
         (b"[]", "dictionary"),
         (b'{"id": 1, "spec": {}}', "id: input should be a valid string"),
         (b'{"id": "x"}', "spec: field required"),
-        (b'{"id": "x", "spec": {"arguments": {"port": NaN}}}', "NaN is no number"),
+        (b'{"id": "x", "spec": {"arguments": {"port": NaN}}}', "NaN is not a JSON number"),
         (b'{"id": "x", "spec": {"arguments": {"port": 1e999}}}', "too large"),
         (b'{"id": "x", "spec": {"arguments": {"host": "\\ud800"}}}', "surrogate"),
         (b'{"id": "x", "spec": {"arguments": {"host\\u0000": ""}}}', "NUL"),
-        (b'{"id": "\xff"}', "no JSON"),
+        (b'{"id": "\xff"}', "not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"id": ' + b"1" * 5000 + b"}", "no JSON"),
+        (b'{"id": ' + b"1" * 5000 + b"}", "not valid JSON"),
     ],
 )
-def test_a_wrong_body_is_refused(client: httpx.Client, body: bytes, why: str) -> None:
+def test_invalid_body_is_refused(client: httpx.Client, body: bytes, why: str) -> None:
     answer = client.post(PACKAGING, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert why.lower() in answer.json()["message"].lower()
 
 
-def test_a_body_must_call_itself_json(client: httpx.Client) -> None:
+def test_body_without_the_json_content_type_is_refused(client: httpx.Client) -> None:
     answer = client.post(CONNECTION, content=json.dumps(connection()), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 400
     assert answer.json() == {
-        "message": "the body is text/plain: send JSON with the header Content-Type: application/json"
+        "message": "the body has the type text/plain: send JSON with the header Content-Type: application/json"
     }
     assert client.get(CONNECTION).json() == []
 
 
-def test_a_large_body_is_refused(tmp_path: Path) -> None:
+def test_large_body_is_refused(tmp_path: Path) -> None:
     with make_client(make_service(tmp_path, max_body_bytes=2000)) as client:
         body = json.dumps(connection(description="x" * 3000))
         for content in (body, iter([body.encode()])):
@@ -174,14 +176,14 @@ def test_a_large_body_is_refused(tmp_path: Path) -> None:
         assert client.get(CONNECTION).json() == []
 
 
-def test_another_host_is_refused_where_nobody_says_who_they_are(client: httpx.Client) -> None:
+def test_foreign_host_header_is_refused_without_authentication(client: httpx.Client) -> None:
     answer = client.get(CONNECTION, headers={"Host": "evil.example"})
     assert answer.status_code == 400
     for host in ("127.0.0.1:8080", "localhost", "[::1]:80"):
         assert client.get(CONNECTION, headers={"Host": host}).status_code == 200
 
 
-def test_secrets_are_shown_at_decrypted_only(client: httpx.Client, tmp_path: Path) -> None:
+def test_only_the_decrypted_route_answers_secrets(client: httpx.Client, tmp_path: Path) -> None:
     sent = connection(username="ann", password=encoded("s3cret-marker"))
     assert client.post(CONNECTION, json=sent).json()["spec"]["password"] == "*****"
     for answer in (client.get(f"{CONNECTION}/registry"), client.get(CONNECTION), client.put(CONNECTION, json=sent)):
@@ -194,7 +196,7 @@ def test_secrets_are_shown_at_decrypted_only(client: httpx.Client, tmp_path: Pat
         assert encoded("s3cret-marker").encode() not in file.read_bytes()
 
 
-def test_the_mask_keeps_a_secret(client: httpx.Client) -> None:
+def test_masked_secret_in_an_edit_keeps_the_old_one(client: httpx.Client) -> None:
     client.post(CONNECTION, json=store_connection())
     seen = client.get(f"{CONNECTION}/store").json()
     seen["spec"]["keyID"] = encoded("another")
@@ -204,7 +206,7 @@ def test_the_mask_keeps_a_secret(client: httpx.Client) -> None:
     assert (found["keySecret"], found["keyID"], found["region"]) == (encoded("hush"), encoded("another"), "eu-west-1")
 
 
-def test_a_vital_connection_stays(client: httpx.Client) -> None:
+def test_vital_connection_cannot_be_deleted(client: httpx.Client) -> None:
     client.post(CONNECTION, json=connection(vital=True))
     answer = client.delete(f"{CONNECTION}/registry")
     assert answer.status_code == 400
@@ -222,13 +224,13 @@ def test_a_vital_connection_stays(client: httpx.Client) -> None:
         ({"username": "", "password": encoded("x")}, ["it has a password but no user name"]),
         ({"uri": "ann:secret@host/x"}, ["its uri holds a user or a password"]),
         ({"type": "s3", "uri": ""}, ["uri is empty or missing"]),
-        ({"type": "git", "uri": "https://ann:secret@host/x.git"}, ["uri holds a password"]),
+        ({"type": "git", "uri": "https://ann:secret@host/x.git"}, ["uri contains a password"]),
         ({"password": "no base64!"}, ["spec.password is not base64"]),
         ({"password": "*****", "uri": ""}, ["password is *****", "uri is empty"]),
         ({"password": encoded("a\0b")}, ["NUL"]),
     ],
 )
-def test_a_wrong_connection_is_refused(client: httpx.Client, changes: dict[str, Any], problems: list[str]) -> None:
+def test_invalid_connection_is_refused(client: httpx.Client, changes: dict[str, Any], problems: list[str]) -> None:
     answer = client.post(CONNECTION, json=connection(**changes))
     assert answer.status_code == 400
     for problem in problems:
@@ -236,7 +238,7 @@ def test_a_wrong_connection_is_refused(client: httpx.Client, changes: dict[str, 
     assert client.get(CONNECTION).json() == []
 
 
-def test_results_are_set_and_gone_after_an_edit(client: httpx.Client) -> None:
+def test_results_are_removed_by_an_edit(client: httpx.Client) -> None:
     furnish(client)
     client.post(PACKAGING, json=packaging())
     results = [{"name": "image", "value": "localhost:5000/models/wine:1"}]
@@ -248,7 +250,7 @@ def test_results_are_set_and_gone_after_an_edit(client: httpx.Client) -> None:
     assert client.put(f"{PACKAGING}/none/result", json=results).status_code == 404
 
 
-def test_each_change_leaves_a_line(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_change_is_in_the_audit_log(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "packager.audit"):
         furnish(client)
         client.get(CONNECTION)
@@ -265,7 +267,7 @@ def test_each_change_leaves_a_line(client: httpx.Client, caplog: pytest.LogCaptu
     ]
 
 
-def test_a_database_that_has_frozen_keeps_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_database_blocks_one_readiness_check_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     thaw, asked = threading.Event(), []
 
     def check() -> None:
@@ -274,7 +276,7 @@ def test_a_database_that_has_frozen_keeps_one_thread(tmp_path: Path, monkeypatch
 
     service = make_service(tmp_path)
     monkeypatch.setattr(service.store, "check", check)
-    monkeypatch.setattr("packager.api.routes.health._PATIENCE", 0.01)
+    monkeypatch.setattr("packager.api.routes.about._READY_TIMEOUT", 0.01)
     with make_client(service) as client:
         assert [client.get("/ready").status_code for _ in range(3)] == [503] * 3
         assert (asked, client.get("/health").status_code) == ([1], 200)
@@ -284,7 +286,7 @@ def test_a_database_that_has_frozen_keeps_one_thread(tmp_path: Path, monkeypatch
             assert time.monotonic() < deadline
 
 
-def test_what_is_told_of_the_service(client: httpx.Client) -> None:
+def test_about_and_health_routes_describe_the_service(client: httpx.Client) -> None:
     assert client.get("/api/v1/user/info").json() == {"username": "anonymous", "email": ""}
     assert client.get("/api/v1/configuration").json()["packaging"]["outputConnectionID"] == "store"
     assert client.get("/health").json() == {"message": "ok"}
@@ -296,26 +298,28 @@ def test_what_is_told_of_the_service(client: httpx.Client) -> None:
     assert 'packager_api_requests_total{method="POST",route="/api/v1/connection",status="201"} 2.0' in metrics
 
 
-def test_counts_are_not_lost_with_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_keep_the_last_counts_while_the_database_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, now = make_service(tmp_path).store, [100.0]
     monkeypatch.setattr("packager.api.metrics.time.monotonic", lambda: now[0])
-    counts = PackagingCounts(store)
+    collector = PackagingCounts(store)
 
-    def told() -> list[dict[str, float]]:
-        return [{each.labels["state"]: each.value for each in gauge.samples} for gauge in counts.collect()]
+    def samples() -> list[dict[str, float]]:
+        return [{each.labels["state"]: each.value for each in gauge.samples} for gauge in collector.collect()]
 
     def away() -> dict[str, int]:
         raise OperationalError("SELECT", {}, OSError("the database is away"))
 
     with monkeypatch.context() as patch:
         patch.setattr(store.packagings, "counts", away)
-        assert told() == []
+        assert samples() == []
     now[0] += 10
     monkeypatch.setattr(store.packagings, "counts", lambda: {"running": 3})
-    assert told()[0]["running"] == 3
+    assert samples()[0]["running"] == 3
     now[0] += 10
     monkeypatch.setattr(store.packagings, "counts", away)
-    assert told()[0]["running"] == 3
+    assert samples()[0]["running"] == 3
     store.close()
 
 
@@ -336,7 +340,7 @@ class _Runner:
         self.woken += 1
 
 
-def test_what_runs_packagings_is_woken_by_each_change(tmp_path: Path) -> None:
+def test_each_packaging_change_wakes_the_runner(tmp_path: Path) -> None:
     runner = _Runner()
     app = create_app(make_service(tmp_path), runner)  # type: ignore[arg-type]
     with httpx.Client(transport=InProcess(app), base_url="http://localhost") as client:
@@ -350,7 +354,7 @@ def test_what_runs_packagings_is_woken_by_each_change(tmp_path: Path) -> None:
     assert runner.woken == 3
 
 
-def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> None:
+def test_unknown_paths_and_methods_are_answered_with_a_message(client: httpx.Client) -> None:
     assert (client.get("/api/v1/none").status_code, list(client.get("/api/v1/none").json())) == (404, ["message"])
     answer = client.patch(PACKAGING, json={})
     assert (answer.status_code, list(answer.json())) == (405, ["message"])
@@ -360,17 +364,17 @@ def test_unknown_paths_and_methods_have_messages_too(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize("entity_id", ["%00", "A", "a%0ab", "..%2f..", "%ed%a0%80", "x" * 5000])
-def test_a_strange_id_is_not_found(client: httpx.Client, entity_id: str) -> None:
+def test_unusual_id_is_not_found(client: httpx.Client, entity_id: str) -> None:
     for path in (PACKAGING, INTEGRATION, CONNECTION):
         assert client.get(f"{path}/{entity_id}").status_code == 404
         assert client.delete(f"{path}/{entity_id}").status_code == 404
 
 
-def test_an_unexpected_failure_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_reveals_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     service = make_service(tmp_path)
     with make_client(service) as client:
         service.store.packagings.get_json = None  # type: ignore[method-assign,assignment]
         answer = client.get(f"{PACKAGING}/x")
     assert answer.status_code == 500
-    assert answer.json() == {"message": "an unexpected error; the service's log says more"}
+    assert answer.json() == {"message": "unexpected error; see the log of the service"}
     assert "unexpected TypeError at GET /api/v1/model/packaging/x" in caplog.text

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -14,12 +13,11 @@ from sqlalchemy.exc import OperationalError
 
 from packager.api.entities import NewIntegration, NewPackaging, PackagingStatus
 from packager.api.executors.base import LeftoverRun
-from packager.api.executors.job_log import JobLog
-from packager.api.executors.kubernetes import JobHandle
+from packager.api.executors.kubernetes import JobHandle, JobLog
 from packager.api.executors.local import LocalExecutor, LocalSettings, RunName
 from packager.api.executors.run_folder import RunFolder
-from packager.api.garbage_collector import Sweeper
-from packager.api.store.database import Store, open_store
+from packager.api.garbage_collector import GarbageCollector
+from packager.api.store import Store, open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.errors import BuildError, ClusterUnreachableError, PackagerError, RequestError, UsageError
@@ -79,7 +77,7 @@ def folder_of(local: LocalExecutor, tmp_path: Path, name: str = "wine.7.1") -> t
     return folder, f"local/{local.node}/{name}"
 
 
-def test_a_run_is_at_work_as_long_as_its_keeper_holds_the_lock(local: LocalExecutor, tmp_path: Path) -> None:
+def test_run_is_active_while_its_lock_is_held(local: LocalExecutor, tmp_path: Path) -> None:
     folder, handle = folder_of(local, tmp_path)
     with folder.lock.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -98,15 +96,15 @@ def test_a_run_is_at_work_as_long_as_its_keeper_holds_the_lock(local: LocalExecu
             {"termination.json": {"error": {"code": "registry-auth", "message": "no", "hint": "log in"}}},
             ("failed", 31, "registry-auth", "no\nhint: log in"),
         ),
-        (-9, {}, ("failed", 137, "Killed", "it was killed by SIGKILL")),
-        (1, {"termination.json": "half of it"}, ("failed", 1, "Error", "it ended with exit code 1")),
-        (1, {"termination.json": {"error": "a word"}}, ("failed", 1, "Error", "it ended with exit code 1")),
+        (137, {}, ("failed", 137, "Killed", "the packager was killed by SIGKILL")),
+        (1, {"termination.json": "half of it"}, ("failed", 1, "Error", "the packager ended with exit code 1")),
+        (1, {"termination.json": {"error": "a word"}}, ("failed", 1, "Error", "the packager ended with exit code 1")),
         (143, {"termination.json": {"error": {"code": "interrupted", "message": "by SIGTERM"}}}, None),
-        (-15, {}, None),
+        (143, {}, None),
         (None, {}, None),
     ],
 )
-def test_what_has_become_of_a_run_is_read_from_its_folder(
+def test_status_is_read_from_the_folder_of_the_run(
     local: LocalExecutor,
     tmp_path: Path,
     code: int | None,
@@ -127,7 +125,7 @@ def test_what_has_become_of_a_run_is_read_from_its_folder(
     assert status.message.startswith(expected[3])
 
 
-def test_an_ended_run_leaves_its_log_and_nothing_secret(local: LocalExecutor, tmp_path: Path) -> None:
+def test_ended_run_leaves_only_its_log(local: LocalExecutor, tmp_path: Path) -> None:
     folder, handle = folder_of(local, tmp_path)
     for path in (folder.manifest, folder.order, folder.result, folder.errors, folder.work / "model.zip"):
         path.write_text("pass-word")
@@ -141,7 +139,7 @@ def test_an_ended_run_leaves_its_log_and_nothing_secret(local: LocalExecutor, tm
     local.stop(handle)
 
 
-def test_runs_of_other_machines_are_none_of_ours(local: LocalExecutor, tmp_path: Path) -> None:
+def test_runs_of_other_machines_are_ignored(local: LocalExecutor, tmp_path: Path) -> None:
     folder, _ = folder_of(local, tmp_path)
     for handle in ("local/0123456789ab/wine.7.1", "kubernetes/ml/wine/uid", "local/", "nonsense", "local/x/../../etc"):
         assert local.observe(handle) is None
@@ -152,7 +150,7 @@ def test_runs_of_other_machines_are_none_of_ours(local: LocalExecutor, tmp_path:
     assert folder.path.exists()
 
 
-def test_what_is_left_here_is_told(local: LocalExecutor, tmp_path: Path) -> None:
+def test_runs_lists_all_folders(local: LocalExecutor, tmp_path: Path) -> None:
     _, handle = folder_of(local, tmp_path)
     _, other = folder_of(local, tmp_path, "wine.7.2")
     folder_of(local, tmp_path, "barley.7.1")
@@ -163,7 +161,7 @@ def test_what_is_left_here_is_told(local: LocalExecutor, tmp_path: Path) -> None
     assert all(abs(run.changed - time.time()) < 60 for run in local.runs())
 
 
-def test_a_folder_of_runs_is_one_services(local: LocalExecutor, tmp_path: Path) -> None:
+def test_folder_of_runs_cannot_be_shared(local: LocalExecutor, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another `packager api`"):
         LocalExecutor(LocalSettings(folder=tmp_path / "runs", environ={}))
     node = local.node
@@ -171,26 +169,25 @@ def test_a_folder_of_runs_is_one_services(local: LocalExecutor, tmp_path: Path) 
     again = LocalExecutor(LocalSettings(folder=tmp_path / "runs", environ={}))
     assert again.node == node
     again.close()
-    local._lock = os.open(tmp_path, os.O_RDONLY)  # noqa: SLF001  (for the fixture to close)
 
 
-def test_nothing_says_where_the_model_is(local: LocalExecutor, store: Store) -> None:
+def test_packaging_without_a_model_store_is_refused(local: LocalExecutor, store: Store) -> None:
     create(store)
-    (claim,) = store.runs.claim("one", 1, LEASE)
-    with pytest.raises(RequestError, match=r"nothing says where the model archive 'wine-1\.0\.zip' is stored"):
-        local.start(claim)
-    lost = replace(claim, handle=f"local/{local.node}/wine.{claim.generation}.3")
+    (lease,) = store.runs.claim("one", 1, LEASE)
+    with pytest.raises(RequestError, match=r"the store of the model archive 'wine-1\.0\.zip' is unknown"):
+        local.start(lease)
+    lost = replace(lease, handle=f"local/{local.node}/wine.{lease.generation}.3")
     with pytest.raises(BuildError, match="was lost 3 times"):
         local.start(lost)
     assert list(local.runs()) == []
 
 
 @pytest.mark.parametrize("text", ["", "wine", "wine.1", "wine.1.x", ".1.1", "wine.1.1.1", "wine.-1.1"])
-def test_what_is_no_run(text: str) -> None:
+def test_name_of_another_folder_is_not_a_run(text: str) -> None:
     assert RunName.parse(text) is None
 
 
-def test_handles_are_read_as_they_are_written() -> None:
+def test_handle_round_trip() -> None:
     name = RunName(packaging_id="wine", generation=7, attempt=2)
     assert RunName.parse(str(name)) == name
     job = JobHandle(namespace="ml", name="wine", uid="1-2")
@@ -209,17 +206,17 @@ class Memory:
     statuses: dict[str, PackagingStatus | None] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
-    settled: list[str] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
+    finalized: list[str] = field(default_factory=list)
+    purged: list[str] = field(default_factory=list)
     left: list[LeftoverRun] = field(default_factory=list)
     failures: list[PackagerError] = field(default_factory=list)
     on_start: Callable[[], object] = lambda: None
 
-    def start(self, claim: Lease) -> str:
+    def start(self, lease: Lease) -> str:
         if self.failures:
             raise self.failures.pop(0)
-        attempt = int(claim.handle.rpartition(".")[2]) + 1 if claim.handle else 1
-        handle = f"{claim.id}.{claim.generation}.{attempt}"
+        attempt = int(lease.handle.rpartition(".")[2]) + 1 if lease.handle else 1
+        handle = f"{lease.id}.{lease.generation}.{attempt}"
         if handle not in self.started:
             self.started.append(handle)
         self.statuses.setdefault(handle, PackagingStatus(state="running"))
@@ -236,10 +233,10 @@ class Memory:
         raise AssertionError(handle)
 
     def finalize(self, handle: str) -> None:
-        self.settled.append(handle)
+        self.finalized.append(handle)
 
     def purge(self, handle: str) -> None:
-        self.forgotten.append(handle)
+        self.purged.append(handle)
 
     def find(self, packaging_id: str, generation: int) -> list[str]:
         return [handle for handle in self.started if handle.startswith(f"{packaging_id}.{generation}.")]
@@ -261,7 +258,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def supervisor(store: Store, memory: Memory) -> Iterator[Supervisor]:
-    made = Supervisor(store.runs, memory, SupervisorConfig(owner="one", most_running=2, lease=LEASE))
+    made = Supervisor(store.runs, memory, SupervisorConfig(owner="one", max_running=2, lease=LEASE, retry_seconds=0.01))
     yield made
     made.close()
 
@@ -274,7 +271,7 @@ def go_on(supervisor: Supervisor, until: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_packaging_is_scheduled_run_and_finalized(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     (handle,) = memory.started
@@ -283,11 +280,11 @@ def test_a_packaging_goes_its_way(store: Store, memory: Memory, supervisor: Supe
     memory.statuses[handle] = end
     go_on(supervisor, lambda: status_of(store).is_final and not supervisor.running)
     assert status_of(store) == end
-    assert memory.settled == [handle]
+    assert memory.finalized == [handle]
     assert memory.stopped == []
 
 
-def test_an_end_that_could_not_be_written_is_written_later(
+def test_final_status_is_stored_after_a_database_outage(
     store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(store)
@@ -295,12 +292,12 @@ def test_an_end_that_could_not_be_written_is_written_later(
     record = store.runs.record
     failed: list[PackagingStatus] = []
 
-    def away_once(claim: Lease, status: PackagingStatus) -> bool:
+    def away_once(lease: Lease, status: PackagingStatus) -> bool:
         if not failed:
             failed.append(status)
-            assert memory.settled == []
+            assert memory.finalized == []
             raise OperationalError("UPDATE", {}, OSError("the database is away"))
-        return record(claim, status)
+        return record(lease, status)
 
     monkeypatch.setattr(store.runs, "record", away_once)
     end = PackagingStatus(state="succeeded", exit_code=0)
@@ -311,7 +308,7 @@ def test_an_end_that_could_not_be_written_is_written_later(
     assert len(memory.started) == 1
 
 
-def test_what_cannot_be_claimed_holds_up_nothing_else(
+def test_failing_claim_does_not_delay_the_runs(
     store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(store)
@@ -334,7 +331,7 @@ def test_what_cannot_be_claimed_holds_up_nothing_else(
         time.sleep(0.005)
 
 
-def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_runs_never_exceed_the_limit(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     for number in range(5):
         create(store, f"wine-{number}")
     go_on(supervisor, lambda: len(memory.started) == 2)
@@ -343,10 +340,10 @@ def test_no_more_are_held_than_may_run(store: Store, memory: Memory, supervisor:
     assert len(memory.started) == supervisor.running == 2
 
 
-def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memory: Memory) -> None:
+def test_started_run_without_a_stored_handle_is_not_started_again(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.runs.claim("one", 1, LEASE)
-    memory.start(claim)  # and the service was killed
+    (lease,) = store.runs.claim("one", 1, LEASE)
+    memory.start(lease)  # and the service was killed
     again = Supervisor(store.runs, memory, SupervisorConfig(owner="one", lease=LEASE))
     store.runs.release_all("one")
     go_on(again, lambda: status_of(store).state == "running")
@@ -354,7 +351,7 @@ def test_what_was_started_and_not_noted_is_not_started_again(store: Store, memor
     again.close()
 
 
-def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_lost_run_gets_another_attempt(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     go_on(supervisor, lambda: status_of(store).state == "running")
     memory.statuses[memory.started[0]] = None
@@ -363,7 +360,7 @@ def test_a_lost_run_gets_another_attempt(store: Store, memory: Memory, superviso
     assert status_of(store).state == "running"
 
 
-def test_a_lease_that_runs_out_during_the_start_starts_nothing_else(
+def test_lease_that_expires_during_the_start_starts_no_second_run(
     store: Store, memory: Memory, supervisor: Supervisor
 ) -> None:
     begun, held = threading.Semaphore(0), threading.Event()
@@ -385,7 +382,7 @@ def test_a_lease_that_runs_out_during_the_start_starts_nothing_else(
 
 
 @pytest.mark.parametrize("what", ["edited", "deleted"])
-def test_a_run_that_is_started_in_vain_is_stopped(
+def test_run_is_stopped_if_its_lease_was_lost_during_the_start(
     store: Store, memory: Memory, supervisor: Supervisor, what: str
 ) -> None:
     def change() -> None:
@@ -397,26 +394,26 @@ def test_a_run_that_is_started_in_vain_is_stopped(
 
     create(store)
     memory.on_start = change
-    go_on(supervisor, lambda: memory.forgotten and not store.runs.abandoned())
+    go_on(supervisor, lambda: memory.purged and not store.runs.orphans())
     first = memory.started[0]
     assert first in memory.stopped
-    assert first in memory.forgotten
+    assert first in memory.purged
     if what == "edited":
         go_on(supervisor, lambda: status_of(store).state == "running")
         assert memory.started[1] != first
 
 
-def test_a_run_of_another_service_is_left_to_it(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_orphaned_run_of_another_service_is_left_to_it(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
-    (claim,) = store.runs.claim("two", 1, LEASE)
-    store.runs.attach(claim, "theirs")
+    (lease,) = store.runs.claim("two", 1, LEASE)
+    store.runs.attach(lease, "theirs")
     store.packagings.edit(NewPackaging.model_validate({"id": "wine", "spec": SPEC}))
     for _ in range(20):
         supervisor.round()
     assert memory.stopped == memory.started == [], "the old run is to be ended by its owner first"
 
 
-def test_a_start_that_fails_for_good_fails_the_packaging(store: Store, memory: Memory, supervisor: Supervisor) -> None:
+def test_final_start_error_fails_the_packaging(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
     memory.failures = [RequestError("it is wrong", hint="mend it")]
     go_on(supervisor, lambda: status_of(store).is_final)
@@ -425,19 +422,16 @@ def test_a_start_that_fails_for_good_fails_the_packaging(store: Store, memory: M
     assert status.message == "it is wrong\nhint: mend it"
 
 
-def test_a_start_that_fails_for_now_is_tried_again(
-    store: Store, memory: Memory, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("packager.api.supervisor._SHORTEST_PAUSE", 0.01)
+def test_retryable_start_error_is_retried(store: Store, memory: Memory, supervisor: Supervisor) -> None:
     create(store)
-    memory.failures = [ClusterUnreachableError("nobody answers") for _ in range(2)]
-    go_on(supervisor, lambda: status_of(store).message == "nobody answers")
+    memory.failures = [ClusterUnreachableError("no answer") for _ in range(2)]
+    go_on(supervisor, lambda: status_of(store).message == "no answer")
     assert status_of(store).state == "scheduling"
     go_on(supervisor, lambda: status_of(store).state == "running")
     assert status_of(store).message == ""
 
 
-def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
+def test_stop_has_a_time_limit_and_unfinished_work_is_repeated(
     store: Store, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, held = threading.Event(), threading.Event()
@@ -471,7 +465,7 @@ def test_a_stop_waits_only_so_long_and_what_it_cuts_off_is_done_again(
     assert stuck.close()
 
 
-def test_what_was_deleted_meanwhile_is_said(store: Store, local: LocalExecutor) -> None:
+def test_deleted_entity_fails_the_packaging_with_a_message(store: Store, local: LocalExecutor) -> None:
     create(store)
     store.connections.delete("registry")
     running = Supervisor(store.runs, local, SupervisorConfig(owner="one", lease=LEASE))
@@ -490,45 +484,45 @@ def left(handle: str, *, days: float = 0.0) -> LeftoverRun:
     return LeftoverRun(packaging_id=name.packaging_id, generation=name.generation, handle=handle, changed=changed)
 
 
-def test_leftovers_are_ended_and_what_is_current_is_not(store: Store, memory: Memory) -> None:
+def test_garbage_collector_stops_leftover_runs_only(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.runs.claim("one", 1, LEASE)
-    number = claim.generation
+    (lease,) = store.runs.claim("one", 1, LEASE)
+    number = lease.generation
     memory.left = [left(f"wine.{number}.1"), left(f"wine.{number - 1}.1"), left("barley.1.1"), left("busy.1.1")]
-    sweeper = Sweeper(store.runs, memory, is_busy=lambda name: name == "busy", log_days=30)
-    sweeper.sweep()
-    assert memory.forgotten == memory.stopped == [f"wine.{number - 1}.1", "barley.1.1"], "one not noted yet may live"
-    store.runs.attach(claim, f"wine.{number}.2")
+    sweeper = GarbageCollector(store.runs, memory, is_busy=lambda name: name == "busy", log_days=30)
+    sweeper.collect()
+    assert memory.purged == memory.stopped == [f"wine.{number - 1}.1", "barley.1.1"], "one not noted yet may live"
+    store.runs.attach(lease, f"wine.{number}.2")
     memory.left, memory.stopped = [left(f"wine.{number}.1"), left(f"wine.{number}.2")], []
-    sweeper.sweep()
+    sweeper.collect()
     assert memory.stopped == [f"wine.{number}.1"]
 
 
-def test_logs_are_kept_for_a_time(store: Store, memory: Memory) -> None:
+def test_old_logs_are_removed(store: Store, memory: Memory) -> None:
     create(store)
-    (claim,) = store.runs.claim("one", 1, LEASE)
-    handle = f"wine.{claim.generation}.1"
-    store.runs.attach(claim, handle)
-    sweeper = Sweeper(store.runs, memory, is_busy=lambda _name: False, log_days=30)
+    (lease,) = store.runs.claim("one", 1, LEASE)
+    handle = f"wine.{lease.generation}.1"
+    store.runs.attach(lease, handle)
+    sweeper = GarbageCollector(store.runs, memory, is_busy=lambda _name: False, log_days=30)
     memory.left = [left(handle, days=100)]
-    sweeper.sweep()
-    assert memory.forgotten == [], "it may still run"
-    store.runs.record(claim, PackagingStatus(state="succeeded"))
+    sweeper.collect()
+    assert memory.purged == [], "it may still run"
+    store.runs.record(lease, PackagingStatus(state="succeeded"))
     memory.left = [left(handle, days=29)]
-    sweeper.sweep()
-    assert memory.forgotten == []
+    sweeper.collect()
+    assert memory.purged == []
     memory.left = [left(handle, days=31)]
-    sweeper.sweep()
-    assert memory.forgotten == [handle]
+    sweeper.collect()
+    assert memory.purged == [handle]
     assert memory.stopped == []
 
 
-def test_what_is_answered_is_what_is_stored(store: Store) -> None:
+def test_stored_json_equals_the_serialized_entities(store: Store) -> None:
     create(store, "barley")
     create(store)
-    (claim, _) = store.runs.claim("one", 2, LEASE)
+    (lease, _) = store.runs.claim("one", 2, LEASE)
     results = [{"name": "image", "value": 'r.io/"ä\n'}]
-    store.runs.record(claim, PackagingStatus.model_validate({"state": "succeeded", "results": results}))
+    store.runs.record(lease, PackagingStatus.model_validate({"state": "succeeded", "results": results}))
     entities = store.packagings.list(0, 10, {})
     assert len(entities) == 2
     assert json.loads(store.packagings.list_json(0, 10, {})) == [
@@ -538,8 +532,8 @@ def test_what_is_answered_is_what_is_stored(store: Store) -> None:
     assert store.packagings.list_json(1, 10, {}) == "[]"
 
 
-def test_a_full_disk_keeps_no_job_from_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_log_does_not_hide_the_end_of_a_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    cluster = cast("Cluster", None)  # it isn't asked: the log's folder can't be made
+    cluster = cast("Cluster", None)  # unused: the folder of the log cannot be created
     JobLog(cluster, "wine", "uid", tmp_path / "file" / "log", most_bytes=1000).finish()
-    assert "the log of wine can't be kept: Not a directory" in caplog.text
+    assert "cannot store the log of wine: Not a directory" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from packager.api.entities import ModelPackaging, NamedValue, NewIntegration, NewPackaging, PackagingStatus
+from packager.api.entities import NamedValue, NewIntegration, NewPackaging, PackagingStatus, StoredPackaging
 from packager.api.store import Store, open_store
 from packager.api.store.database import make_engine, read_url
 from packager.api.store.encryption import SecretCipher, make_key_file, read_key_file
@@ -28,51 +28,51 @@ OVER = timedelta(seconds=-1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    ours = make_store(tmp_path)
-    ours.integrations.create(NewIntegration.model_validate(DOCKER_REST))
-    ours.connections.create(Connection.model_validate(connection(password="s3cret-marker")))
-    yield ours
-    ours.close()
+    opened = make_store(tmp_path)
+    opened.integrations.create(NewIntegration.model_validate(DOCKER_REST))
+    opened.connections.create(Connection.model_validate(connection(password="s3cret-marker")))
+    yield opened
+    opened.close()
 
 
-def create(store: Store, packaging_id: str = "wine") -> ModelPackaging:
+def create(store: Store, packaging_id: str = "wine") -> StoredPackaging:
     return store.packagings.create(NewPackaging.model_validate(packaging(packaging_id)))
 
 
-def test_a_claim_has_all_that_a_run_needs(store: Store) -> None:
+def test_lease_has_everything_that_a_run_needs(store: Store) -> None:
     create(store)
-    [claim] = store.runs.claim("me", 5, LEASE)
-    manifest = claim.manifest()
+    [lease] = store.runs.claim("me", 5, LEASE)
+    manifest = lease.manifest()
     assert manifest.model_packaging.id == "wine"
     assert manifest.packaging_integration is not None
     assert manifest.targets[0].connection.spec.password.get_secret_value() == "s3cret-marker"
-    assert "s3cret-marker" not in repr(claim)
-    assert claim.handle is None
+    assert "s3cret-marker" not in repr(lease)
+    assert lease.handle is None
 
 
-def test_what_was_deleted_since_is_told(store: Store) -> None:
+def test_manifest_of_a_lease_reports_deleted_entities(store: Store) -> None:
     create(store)
     store.connections.delete("registry")
     store.integrations.delete("docker-rest")
-    [claim] = store.runs.claim("me", 5, LEASE)
+    [lease] = store.runs.claim("me", 5, LEASE)
     with pytest.raises(RequestError) as raised:
-        claim.manifest()
+        lease.manifest()
     assert raised.value.problems == (
         "the integration 'docker-rest' was deleted",
         "the connection 'registry' was deleted",
     )
 
 
-def test_each_packaging_is_claimed_once_the_oldest_first(store: Store) -> None:
+def test_each_packaging_is_claimed_once_and_oldest_first(store: Store) -> None:
     for number in range(5):
         create(store, f"p{number}")
     first, second = store.runs.claim("me", 3, LEASE), store.runs.claim("you", 3, LEASE)
-    assert [claim.id for claim in first] == ["p0", "p1", "p2"]
-    assert [claim.id for claim in second] == ["p3", "p4"]
+    assert [lease.id for lease in first] == ["p0", "p1", "p2"]
+    assert [lease.id for lease in second] == ["p3", "p4"]
     assert store.runs.claim("me", 3, LEASE) == []
 
 
-def test_a_lease_that_has_run_out_is_taken_over(store: Store) -> None:
+def test_expired_lease_is_taken_over(store: Store) -> None:
     create(store)
     [mine] = store.runs.claim("me", 1, LEASE)
     assert store.runs.attach(mine, "process 7")
@@ -86,16 +86,16 @@ def test_a_lease_that_has_run_out_is_taken_over(store: Store) -> None:
     assert not store.runs.record(mine, PackagingStatus(state="failed"))
     assert store.packagings.get("wine").status.state == "running"
     assert store.runs.renew(yours, OVER)
-    assert [claim.owner for claim in store.runs.claim("me", 1, LEASE)] == ["me"]
+    assert [lease.owner for lease in store.runs.claim("me", 1, LEASE)] == ["me"]
 
 
-def test_what_has_ended_stays_as_it_is(store: Store) -> None:
+def test_status_of_an_ended_packaging_does_not_change(store: Store) -> None:
     create(store)
-    [claim] = store.runs.claim("me", 1, LEASE)
-    store.runs.attach(claim, "process 7")
-    assert store.runs.record(claim, PackagingStatus(state="succeeded"))
-    assert not store.runs.record(claim, PackagingStatus(state="failed"))
-    assert not store.runs.renew(claim, LEASE)
+    [lease] = store.runs.claim("me", 1, LEASE)
+    store.runs.attach(lease, "process 7")
+    assert store.runs.record(lease, PackagingStatus(state="succeeded"))
+    assert not store.runs.record(lease, PackagingStatus(state="failed"))
+    assert not store.runs.renew(lease, LEASE)
     assert store.runs.claim("me", 1, LEASE) == []
     run = store.runs.get("wine")
     assert (run.state, run.handle, run.owner) == ("succeeded", "process 7", None)
@@ -103,19 +103,19 @@ def test_what_has_ended_stays_as_it_is(store: Store) -> None:
 
 
 @pytest.mark.parametrize("own", [[], [{"name": "image", "value": "r.io/own:1"}]])
-def test_results_that_were_put_stay_unless_the_run_has_its_own(store: Store, own: list[dict[str, str]]) -> None:
+def test_put_results_are_kept_unless_the_run_has_results(store: Store, own: list[dict[str, str]]) -> None:
     create(store)
-    [claim] = store.runs.claim("me", 1, LEASE)
+    [lease] = store.runs.claim("me", 1, LEASE)
     store.packagings.put_results("wine", [NamedValue(name="image", value="r.io/put:1")])
     ended = PackagingStatus.model_validate({"state": "succeeded", "results": own})
     for status in (PackagingStatus(state="running"), ended):
-        assert store.runs.record(claim, status)
+        assert store.runs.record(lease, status)
     [result] = store.packagings.get("wine").status.results
     assert result.value == ("r.io/own:1" if own else "r.io/put:1")
     assert store.packagings.edit(NewPackaging.model_validate(packaging())).status.results == []
 
 
-def test_a_packaging_that_can_not_be_read_fails_and_keeps_no_other_waiting(store: Store) -> None:
+def test_unreadable_packaging_fails_without_blocking_others(store: Store) -> None:
     for name in ("newer", "torn", "sealed", "sound"):
         create(store, name)
     [first] = store.runs.claim("me", 1, LEASE)
@@ -126,21 +126,21 @@ def test_a_packaging_that_can_not_be_read_fails_and_keeps_no_other_waiting(store
         spec = transaction.execute(text("SELECT spec FROM packagings WHERE id = 'newer'")).scalar_one()
         transaction.execute(text("""UPDATE packagings SET spec = '{"targets": 5}' WHERE id = 'newer'"""))
         transaction.execute(text("UPDATE packagings SET spec = '{' WHERE id = 'torn'"))
-        transaction.execute(text("UPDATE connections SET sealed = 'no key of ours' WHERE id = 'other'"))
+        transaction.execute(text("UPDATE connections SET sealed = 'an unknown key' WHERE id = 'other'"))
         other = spec.replace('"registry"', '"other"')
         transaction.execute(text("UPDATE packagings SET spec = :spec WHERE id = 'sealed'"), {"spec": other})
-    assert [claim.id for claim in store.runs.claim("me", 4, LEASE)] == ["sound"]
+    assert [lease.id for lease in store.runs.claim("me", 4, LEASE)] == ["sound"]
     assert store.runs.claim("me", 4, LEASE) == []
-    assert [each.handle for each in store.runs.abandoned()] == ["process 7"]
+    assert [each.handle for each in store.runs.orphans()] == ["process 7"]
     assert store.packagings.counts() == {"failed": 3, "scheduling": 1}
     status = store.packagings.get("sealed").status
     assert (status.reason, status.exit_code) == ("usage", UsageError.exit_code)
-    assert "the key doesn't fit the database" in status.message
+    assert "the encryption key does not match the database" in status.message
     run = store.runs.get("newer")
     assert (run.state, run.owner, run.handle) == ("failed", None, None)
 
 
-def test_an_edit_abandons_the_run_and_waits_for_its_end(store: Store) -> None:
+def test_edited_packaging_waits_for_the_end_of_its_orphaned_run(store: Store) -> None:
     create(store)
     [old] = store.runs.claim("me", 1, LEASE)
     store.runs.attach(old, "process 7")
@@ -149,36 +149,36 @@ def test_an_edit_abandons_the_run_and_waits_for_its_end(store: Store) -> None:
     assert edited.status.state == "scheduling"
     assert not store.runs.record(old, PackagingStatus(state="succeeded"))
     assert store.runs.claim("me", 1, LEASE) == []
-    [abandoned] = store.runs.abandoned()
+    [abandoned] = store.runs.orphans()
     assert (abandoned.packaging_id, abandoned.handle, abandoned.owner) == ("wine", "process 7", "me")
-    store.runs.stopped(abandoned)
+    store.runs.remove_orphan(abandoned)
     [new] = store.runs.claim("me", 1, LEASE)
     assert new.generation > old.generation
     assert new.handle is None
 
 
-def test_a_deleted_run_is_abandoned_even_when_it_was_only_starting(store: Store) -> None:
+def test_run_of_a_deleted_packaging_is_orphaned_even_before_its_start(store: Store) -> None:
     create(store)
-    [claim] = store.runs.claim("me", 1, LEASE)
+    [lease] = store.runs.claim("me", 1, LEASE)
     store.packagings.delete("wine")
-    assert not store.runs.attach(claim, "process 7")
-    assert [each.handle for each in store.runs.abandoned()] == [None]
+    assert not store.runs.attach(lease, "process 7")
+    assert [each.handle for each in store.runs.orphans()] == [None]
     create(store)
     assert store.runs.claim("me", 1, LEASE) == []
-    store.runs.stopped(store.runs.abandoned()[0])
+    store.runs.remove_orphan(store.runs.orphans()[0])
     [again] = store.runs.claim("me", 1, LEASE)
-    assert again.generation > claim.generation
+    assert again.generation > lease.generation
 
 
-def test_what_never_ran_is_deleted_without_a_trace(store: Store) -> None:
+def test_deleted_packaging_without_a_run_leaves_no_orphan(store: Store) -> None:
     create(store)
     store.packagings.delete("wine")
-    assert store.runs.abandoned() == []
+    assert store.runs.orphans() == []
     with pytest.raises(EntityNotFoundError):
         store.packagings.get("wine")
 
 
-def test_everything_is_there_again_after_a_restart(tmp_path: Path, store: Store) -> None:
+def test_reopened_database_has_all_entities(tmp_path: Path, store: Store) -> None:
     created = create(store)
     store.close()
     again = make_store(tmp_path)
@@ -187,18 +187,18 @@ def test_everything_is_there_again_after_a_restart(tmp_path: Path, store: Store)
     again.close()
 
 
-def test_another_key_is_told_at_the_start(tmp_path: Path, store: Store) -> None:
+def test_wrong_key_is_reported_at_the_start(tmp_path: Path, store: Store) -> None:
     store.close()
     other = base64.urlsafe_b64encode(os.urandom(32)).decode()
-    with pytest.raises(UsageError, match="the key doesn't fit the database"):
+    with pytest.raises(UsageError, match="the encryption key does not match the database"):
         make_store(tmp_path, other)
-    # The first key seals, each opens: so a key is changed.
+    # The first key encrypts, every key decrypts: so a key is rotated.
     both = open_store(f"sqlite:///{tmp_path / 'packager.db'}", SecretCipher([other, KEY], "both"))
     assert both.connections.get("registry").value.spec.password.get_secret_value() == "s3cret-marker"
     both.close()
 
 
-def test_keys_are_changed(tmp_path: Path, store: Store) -> None:
+def test_first_key_is_used_for_all_secrets_after_a_rotation(tmp_path: Path, store: Store) -> None:
     store.close()
     fresh = base64.urlsafe_b64encode(os.urandom(32)).decode()
     url = f"sqlite:///{tmp_path / 'packager.db'}"
@@ -207,48 +207,48 @@ def test_keys_are_changed(tmp_path: Path, store: Store) -> None:
     kept = again.connections.get("registry").value
     assert kept.spec.password.get_secret_value() == "s3cret-marker"
     again.close()
-    with pytest.raises(UsageError, match="the key doesn't fit"):
+    with pytest.raises(UsageError, match="the encryption key does not match"):
         make_store(tmp_path)
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path, store: Store) -> None:
+def test_newer_database_is_refused(tmp_path: Path, store: Store) -> None:
     with store.database.writing() as transaction:
         transaction.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
-    with pytest.raises(UsageError, match="not one that this version knows"):
+    with pytest.raises(UsageError, match="newer than this version"):
         make_store(tmp_path)
 
 
-def test_the_database_is_the_owners_and_keeps_secrets_sealed(tmp_path: Path, store: Store) -> None:
+def test_database_file_is_private_and_secrets_are_encrypted(tmp_path: Path, store: Store) -> None:
     store.close()
     assert (tmp_path / "packager.db").stat().st_mode & 0o777 == 0o600
     for file in tmp_path.iterdir():
         assert b"s3cret-marker" not in file.read_bytes()
 
 
-def test_secrets_that_come_into_use_are_told_once(tmp_path: Path) -> None:
-    told: list[set[str]] = []
-    sealer = SecretCipher([KEY], "the test's key")
+def test_secrets_are_registered_once_when_they_come_into_use(tmp_path: Path) -> None:
+    registered: list[set[str]] = []
+    cipher = SecretCipher([KEY], "the test's key")
 
     def opened() -> Store:
-        return open_store(f"sqlite:///{tmp_path / 'other.db'}", sealer, lambda secrets: told.append(set(secrets)))
+        return open_store(f"sqlite:///{tmp_path / 'other.db'}", cipher, lambda secrets: registered.append(set(secrets)))
 
     store = opened()
     spec = {"type": "docker", "uri": "r.io", "password": "pass-word", "keySecret": "hush"}
     store.connections.create(Connection.model_validate({"id": "registry", "spec": spec}))
-    assert told == [{"pass-word", "hush"}]
+    assert registered == [{"pass-word", "hush"}]
     store.connections.find_all(["registry"])
     store.close()
-    assert told == [{"pass-word", "hush"}]
+    assert registered == [{"pass-word", "hush"}]
     store = opened()
     store.connections.list(0, 10, {})
-    assert len(told) == 1
+    assert len(registered) == 1
     store.connections.find_all(["registry"])
-    assert told[1:] == [{"pass-word", "hush"}]
+    assert registered[1:] == [{"pass-word", "hush"}]
     store.close()
 
 
-def test_a_server_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_connections_have_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
 
     def connect(**parameters: object) -> None:
@@ -263,19 +263,19 @@ def test_a_server_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch)
     assert asked[0]["tcp_user_timeout"] == 30_000
 
 
-def test_a_key_file_is_made_once_and_for_the_owner(tmp_path: Path) -> None:
+def test_key_file_is_created_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "data" / "key"
-    sealed = make_key_file(path).seal({"a": "b"})
+    sealed = make_key_file(path).encrypt({"a": "b"})
     assert path.stat().st_mode & 0o777 == 0o600
-    assert make_key_file(path).open(sealed) == {"a": "b"}
+    assert make_key_file(path).decrypt(sealed) == {"a": "b"}
     assert [each.name for each in path.parent.iterdir()] == ["key"]
     path.chmod(0o604)
-    with pytest.raises(UsageError, match="open to every user"):
+    with pytest.raises(UsageError, match="every user can access"):
         read_key_file(path)
 
 
 @pytest.mark.parametrize("keys", [[], ["short"], [KEY, "!" * 44], ["é" * 44]])
-def test_what_is_no_key_is_refused(keys: list[str]) -> None:
+def test_invalid_key_is_refused(keys: list[str]) -> None:
     with pytest.raises(UsageError) as raised:
         SecretCipher(keys, "the file")
     for key in keys:
@@ -285,7 +285,7 @@ def test_what_is_no_key_is_refused(keys: list[str]) -> None:
 @pytest.mark.parametrize(
     "url", ["mysql://u:s3cret@h/x", "no url s3cret", "sqlite://", "sqlite:///:memory:", "postgresql://u:s3cret@h:x/y"]
 )
-def test_a_wrong_database_address_is_told_without_its_password(url: str) -> None:
+def test_invalid_database_url_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(UsageError) as raised:
         read_url(url)
     assert "s3cret" not in raised.value.message

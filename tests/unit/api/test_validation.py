@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.api.arguments import check_arguments, check_schema, check_value
-from packager.api.resources import read_quantity
+from packager.models.resources import read_quantity
 from tests.unit.api_builders import DOCKER_REST, furnish, make_client, make_service, packaging
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ PACKAGING, INTEGRATION = "/api/v1/model/packaging", "/api/v1/packaging/integrati
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with make_client(make_service(tmp_path_factory.mktemp("service"))) as ours:
-        yield furnish(ours)
+    with make_client(make_service(tmp_path_factory.mktemp("service"))) as client:
+        yield furnish(client)
 
 
 PUSH = {"name": "docker-push", "connectionName": "registry"}
@@ -54,13 +54,15 @@ PUSH = {"name": "docker-push", "connectionName": "registry"}
         ({"targets": [], "arguments": {"imageName": "{{ Nome }}"}}, ["is required", "Nome"]),
         ({"outputConnection": "x"}, ['outputConnection: entity "x" is not found']),
         ({"outputConnection": "registry"}, ["of type 'docker'; allowed: s3, gcs, azureblob"]),
-        ({"resources": {"limits": {"cpu": "x"}}}, ["resources.limits.cpu: 'x' is no quantity"]),
+        ({"resources": {"limits": {"cpu": "x"}}}, ["resources.limits.cpu: 'x' is not a quantity"]),
         ({"resources": {"limits": {"memory": "1Gi"}, "requests": {"memory": "1025Mi"}}}, ["memory is above"]),
         ({"resources": {"limits": {"cpu": True}}}, ["cpu"]),
         ({"nodeSelector": {"disk": 1}}, ["nodeSelector.disk"]),
     ],
 )
-def test_what_is_wrong_is_told(client: httpx.Client, changes: dict[str, Any], problems: list[str]) -> None:
+def test_invalid_packaging_is_refused_with_its_problems(
+    client: httpx.Client, changes: dict[str, Any], problems: list[str]
+) -> None:
     answer = client.post(PACKAGING, json=packaging(**changes))
     assert answer.status_code == 400, answer.text
     for problem in problems:
@@ -71,16 +73,16 @@ def test_what_is_wrong_is_told(client: httpx.Client, changes: dict[str, Any], pr
 
 
 @pytest.mark.parametrize("entity_id", ["", "A", "a_b", "-a", "a-", "a" * 64, "a/b", "ä"])
-def test_ids_are_the_platforms(client: httpx.Client, entity_id: str) -> None:
+def test_invalid_id_is_refused(client: httpx.Client, entity_id: str) -> None:
     for path, entity in ((PACKAGING, packaging()), (INTEGRATION, DOCKER_REST)):
         assert client.post(path, json={**entity, "id": entity_id}).status_code == 400
 
 
-def test_every_problem_is_in_one_message(client: httpx.Client) -> None:
-    wrong = packaging("A", artifactName="", targets=[], arguments={"port": 0}, resources={"limits": {"gpu": "-1"}})
-    message = client.post(PACKAGING, json=wrong).json()["message"]
+def test_all_problems_of_a_packaging_are_in_one_message(client: httpx.Client) -> None:
+    invalid = packaging("A", artifactName="", targets=[], arguments={"port": 0}, resources={"limits": {"gpu": "-1"}})
+    message = client.post(PACKAGING, json=invalid).json()["message"]
     assert [line.split()[1] for line in message.splitlines()[1:]] == [
-        "'A'",
+        "id:",
         "artifactName",
         "resources.limits.gpu:",
         "argument",
@@ -88,7 +90,7 @@ def test_every_problem_is_in_one_message(client: httpx.Client) -> None:
     ]
 
 
-def test_no_output_connection_is_wrong_unless_models_are_at_hand(tmp_path: Path) -> None:
+def test_output_connection_is_required_without_models_dir(tmp_path: Path) -> None:
     with make_client(make_service(tmp_path, output_connection="")) as client:
         furnish(client)
         assert "outputConnection is missing" in client.post(PACKAGING, json=packaging()).json()["message"]
@@ -97,7 +99,7 @@ def test_no_output_connection_is_wrong_unless_models_are_at_hand(tmp_path: Path)
         assert client.post(PACKAGING, json=packaging("other")).status_code == 201
 
 
-SLOW, SLOWLY = "^(a|aa)+$", "a" * 60 + "b"  # years, where nothing ends it
+SLOW, SLOWLY = "^(a|aa)+$", "a" * 60 + "b"  # takes years without a time limit
 
 
 def integration(argument: dict[str, Any] | None = None, **schema: Any) -> dict[str, Any]:
@@ -111,9 +113,9 @@ def integration(argument: dict[str, Any] | None = None, **schema: Any) -> dict[s
     return made
 
 
-def test_a_foreign_integration_says_what_its_arguments_are(client: httpx.Client) -> None:
+def test_packaging_is_validated_against_a_custom_integration(client: httpx.Client) -> None:
     mine = integration({"type": "integer", "enum": [1, 2], "default": 2})
-    mine["spec"]["schema"]["targets"] = [{"name": "shelf", "connectionTypes": ["git"], "default": "registry"}]
+    mine["spec"]["schema"]["targets"] = [{"name": "source", "connectionTypes": ["git"], "default": "registry"}]
     assert client.post(INTEGRATION, json=mine).status_code == 201
     answer = client.post(PACKAGING, json=packaging("own", integrationName="mine", targets=[]))
     assert "connection 'registry' is of type 'docker'; allowed: git" in answer.json()["message"]
@@ -122,7 +124,7 @@ def test_a_foreign_integration_says_what_its_arguments_are(client: httpx.Client)
     answer = client.post(PACKAGING, json=packaging("own", integrationName="mine", targets=[]))
     assert answer.status_code == 201, answer.text
     assert answer.json()["spec"]["arguments"] == {"level": 2}
-    assert answer.json()["spec"]["targets"] == [{"name": "shelf", "connectionName": "registry"}]
+    assert answer.json()["spec"]["targets"] == [{"name": "source", "connectionName": "registry"}]
     wrong = packaging("other", integrationName="mine", targets=[], arguments={"level": 3})
     assert "argument 'level': 3 is not one of [1, 2]" in client.post(PACKAGING, json=wrong).json()["message"]
     for path in (f"{PACKAGING}/own", f"{INTEGRATION}/mine"):
@@ -132,25 +134,25 @@ def test_a_foreign_integration_says_what_its_arguments_are(client: httpx.Client)
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        (integration({"type": "whole"}), "no JSON Schema"),
+        (integration({"type": "whole"}), "not a valid JSON Schema"),
         (integration({"type": "integer", "default": "x"}), "the default of argument 'level'"),
-        (integration({"pattern": "("}), "no JSON Schema"),
-        (integration({"pattern": SLOW, "default": SLOWLY}), "takes too long to be searched for"),
+        (integration({"pattern": "("}), "not a valid JSON Schema"),
+        (integration({"pattern": SLOW, "default": SLOWLY}), "takes too long to match"),
         (integration({"properties": {"a": {"patternProperties": {"b": {}}}}}), "patternProperties is not supported"),
-        (integration({"$ref": "http://127.0.0.1:9/x", "default": 1}), "refers to what is nowhere"),
+        (integration({"$ref": "http://127.0.0.1:9/x", "default": 1}), "has a reference that is unresolvable"),
         (integration(arguments={"properties": [{"name": "a"}, {"name": "a"}]}), "argument 'a' is given twice"),
         (integration(arguments={"properties": [], "required": ["b"]}), "required argument 'b' is unknown"),
         (integration(targets=[{"name": "t", "connectionTypes": ["ftp"]}]), "connection type 'ftp' is unknown"),
         (integration(targets=[{"name": "t"}, {"name": "t"}]), "target 't' is given twice"),
     ],
 )
-def test_a_wrong_integration_is_refused(client: httpx.Client, wrong: dict[str, Any], problem: str) -> None:
+def test_invalid_integration_is_refused(client: httpx.Client, wrong: dict[str, Any], problem: str) -> None:
     answer = client.post(INTEGRATION, json=wrong)
     assert answer.status_code == 400, answer.text
     assert problem in answer.json()["message"]
 
 
-def test_a_slow_pattern_is_told_once() -> None:
+def test_slow_pattern_is_reported_once() -> None:
     schema = {"properties": {f"a{number}": {"pattern": SLOW} for number in range(100)}, "required": []}
     problems = check_arguments(schema, {f"a{number}": SLOWLY for number in range(100)})
     assert list(problems) == ["a0"]
@@ -159,7 +161,7 @@ def test_a_slow_pattern_is_told_once() -> None:
     assert check_value({"items": {"pattern": "^a"}}, ["a", "b"]) == [("[1]", "'b' does not match '^a'")]
 
 
-def test_schemas_fetch_nothing_and_end() -> None:
+def test_schema_references_are_never_fetched() -> None:
     assert check_value({"$ref": "http://127.0.0.1:9/x"}, 1)
     assert check_value({"$ref": "#"}, 1)
     assert check_schema({"type": "integer"}) == ""
@@ -169,11 +171,11 @@ def test_schemas_fetch_nothing_and_end() -> None:
     ("text", "amount"),
     [("1", 1), ("500m", 0.5), ("1.5", 1.5), ("2k", 2000), ("1Gi", 1 << 30), ("1e3", 1000), ("1E", 10**18), ("0", 0)],
 )
-def test_quantities(text: str, amount: float) -> None:
+def test_quantity_is_read_as_its_amount(text: str, amount: float) -> None:
     assert float(read_quantity(text)) == amount
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1 Gi", "1g", "Gi", "nan", "inf", "1e", "0x1", "1ki", "1mi"])
-def test_what_is_no_quantity(text: str) -> None:
-    with pytest.raises(ValueError, match="no quantity"):
+def test_invalid_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a quantity"):
         read_quantity(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from packager.api.web.rendering import age_of, security_headers, shortened_image
+from packager.api.web.rendering import age_of, security_headers, short_image
 from packager.api.web.session import own_path
 from packager.api.web.yaml_validation import read
 from tests.unit.api_builders import encoded, furnish, make_client, make_service, packaging, token_file
@@ -29,19 +29,19 @@ FORMS = ("/ui/new", "/ui/check", "/ui/delete/connection/registry")
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
     """Where everyone may do everything."""
-    with make_client(make_service(tmp_path)) as ours:
-        yield furnish(ours)
+    with make_client(make_service(tmp_path)) as client:
+        yield furnish(client)
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[httpx.Client, str, str]]:
     """Where tokens are asked for; with one that may write and one that may not."""
     path, writing, reading = token_file(tmp_path)
-    with make_client(make_service(tmp_path, tokens_file=path)) as ours:
-        yield ours, writing, reading
+    with make_client(make_service(tmp_path, tokens_file=path)) as client:
+        yield client, writing, reading
 
 
-def test_an_argument_without_a_type_is_shown(client: httpx.Client) -> None:
+def test_argument_without_a_type_is_shown(client: httpx.Client) -> None:
     properties = [{"name": "anything", "parameters": []}]
     spec = {"entrypoint": "x", "defaultImage": "y", "schema": {"arguments": {"properties": properties}}}
     assert client.post("/api/v1/packaging/integration", json={"id": "mine", "spec": spec}).status_code == 201
@@ -51,7 +51,7 @@ def test_an_argument_without_a_type_is_shown(client: httpx.Client) -> None:
 
 class TestSession:
     @pytest.mark.parametrize("cookie", ["", "nonsense", "ü"])
-    def test_without_a_token_there_is_only_the_login(self, guarded: tuple[httpx.Client, str, str], cookie: str) -> None:
+    def test_pages_without_a_token_show_the_login(self, guarded: tuple[httpx.Client, str, str], cookie: str) -> None:
         client, _, _ = guarded
         headers = [(b"cookie", f"packager_token={cookie}".encode())]
         for path in PAGES:
@@ -60,7 +60,7 @@ class TestSession:
         for path in FORMS:
             assert client.post(path, data={}, headers={**OWN, "Cookie": "packager_token=nonsense"}).status_code == 401
 
-    def test_the_cookie_counts_for_the_pages_and_not_for_the_api(self, guarded: tuple[httpx.Client, str, str]) -> None:
+    def test_cookie_is_accepted_by_the_pages_but_not_by_the_api(self, guarded: tuple[httpx.Client, str, str]) -> None:
         client, token, _ = guarded
         headers = {**OWN, "X-Forwarded-Proto": "https"}
         answer = client.post(
@@ -77,13 +77,16 @@ class TestSession:
         assert 'packager_token=""' in client.post("/ui/logout", headers=OWN).headers["set-cookie"]
 
     @pytest.mark.parametrize(
-        ("token", "said"), [("", "no token"), ("a b", "no token"), ("x" * 4000, "too long"), ("pkgr_x", "not known")]
+        ("token", "said"),
+        [("", "not a token"), ("a b", "not a token"), ("x" * 4000, "too long"), ("pkgr_x", "invalid")],
     )
-    def test_what_is_no_token(self, guarded: tuple[httpx.Client, str, str], token: str, said: str) -> None:
+    def test_login_with_an_invalid_token_is_refused(
+        self, guarded: tuple[httpx.Client, str, str], token: str, said: str
+    ) -> None:
         answer = guarded[0].post("/ui/login", data={"token": token}, headers=OWN)
         assert (answer.status_code, said in answer.text, "set-cookie" in answer.headers) == (401, True, False)
 
-    def test_a_read_only_token_changes_nothing(self, guarded: tuple[httpx.Client, str, str]) -> None:
+    def test_read_only_token_cannot_change_anything(self, guarded: tuple[httpx.Client, str, str]) -> None:
         client, writing, reading = guarded
         client.headers["Authorization"] = f"Bearer {writing}"
         furnish(client)
@@ -122,12 +125,12 @@ class TestSession:
             *((bad, "/") for bad in ("", "//evil.test", "/\\evil.test", "http://evil.test", "/a\nb", "/ b", "/ü")),
         ],
     )
-    def test_one_stays_on_this_site(self, target: str, expected: str) -> None:
+    def test_redirect_target_is_a_path_of_this_site(self, target: str, expected: str) -> None:
         assert own_path(target) == expected
 
 
 class TestPages:
-    def test_each_has_its_headers_and_no_script_of_its_own(self, client: httpx.Client) -> None:
+    def test_pages_have_security_headers_and_no_inline_script(self, client: httpx.Client) -> None:
         client.post("/api/v1/model/packaging", json=packaging("x")).raise_for_status()
         for path in PAGES[:-1]:
             answer = client.get(path)
@@ -142,7 +145,7 @@ class TestPages:
         assert "script-src 'self'; style-src 'self' 'unsafe-inline'" in swagger
         assert security_headers(img_src="'none'")["Content-Security-Policy"].count("img-src") == 1
 
-    def test_files_are_taken_again_only_when_they_changed(self, client: httpx.Client) -> None:
+    def test_static_files_are_cached_by_etag(self, client: httpx.Client) -> None:
         for path in ("/static/pages.css", "/static/pages.js", "/favicon.ico", "/swagger/swagger-ui-bundle.js"):
             first = client.get(path)
             assert first.status_code == 200
@@ -150,18 +153,16 @@ class TestPages:
         for path in ("/static/nothing", "/static/..%2frendering.py", "/swagger/nothing", "/swagger/__init__.py"):
             assert client.get(path).status_code == 404
 
-    def test_what_is_submitted_is_there_and_what_is_wrong_sends_nothing(self, client: httpx.Client) -> None:
+    def test_submission_stores_all_entities_or_none(self, client: httpx.Client) -> None:
         wrong = PACKAGING.replace("wine-1.zip", "../x.zip")
         answer = client.post("/ui/new", data={"text": f"{CONNECTION}---\r\n{wrong}"}, headers=OWN)
         assert answer.status_code == 400
         assert client.get("/api/v1/model/packaging").json() == []
         answer = client.post("/ui/new", data={"text": f"{CONNECTION}---\r\n{PACKAGING}"}, headers=OWN)
         assert (answer.status_code, answer.headers["location"]) == (303, "/ui/packagings/wine")
-        assert "It is replaced" in client.post("/ui/check", data={"text": PACKAGING}, headers=OWN).text.replace(
-            "it is", "It is"
-        )
+        assert "will be replaced" in client.post("/ui/check", data={"text": PACKAGING}, headers=OWN).text
 
-    def test_a_masked_secret_is_kept(self, client: httpx.Client) -> None:
+    def test_masked_secret_in_the_editor_keeps_the_old_one(self, client: httpx.Client) -> None:
         client.post("/ui/new", data={"text": CONNECTION}, headers=OWN)
         page = client.get("/ui/edit/connection/mine").text
         assert encoded("hush") not in page
@@ -172,14 +173,14 @@ class TestPages:
         kept = client.get("/api/v1/connection/mine/decrypted").json()["spec"]
         assert (kept["uri"], kept["password"]) == ("localhost:2", encoded("hush"))
 
-    def test_the_outcome_of_the_models_check_is_on_the_packagings_page(self, client: httpx.Client) -> None:
+    def test_packaging_page_shows_the_result_of_the_model_check(self, client: httpx.Client) -> None:
         client.post("/api/v1/model/packaging", json=packaging("x")).raise_for_status()
         results = [{"name": "image", "value": "r.io/x:1"}, {"name": "modelCheck", "value": "skipped: <too large>"}]
         client.put("/api/v1/model/packaging/x/result", json=results).raise_for_status()
         page = client.get("/ui/packagings/x").text
         assert "<dt>modelCheck</dt><dd><code>skipped: &lt;too large&gt;</code></dd>" in page
 
-    def test_deleting_asks_first(self, client: httpx.Client) -> None:
+    def test_deletion_needs_a_confirmation(self, client: httpx.Client) -> None:
         assert "Delete the connection registry?" in client.get("/ui/delete/connection/registry").text
         assert client.get("/api/v1/connection/registry").status_code == 200
         answer = client.post("/ui/delete/connection/registry", headers=OWN)
@@ -188,7 +189,7 @@ class TestPages:
         assert client.post("/ui/delete/connection/registry", headers=OWN).status_code == 404
         assert client.get("/ui/delete/secret/registry").status_code == 400
 
-    def test_the_description_asks_for_tokens_where_the_service_does(
+    def test_openapi_document_describes_tokens_if_authentication_is_on(
         self, client: httpx.Client, guarded: tuple[httpx.Client, str, str]
     ) -> None:
         assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
@@ -203,19 +204,22 @@ class TestChecking:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("a: [", [(1, "this is no YAML")]),
+            ("a: [", [(1, "invalid YAML")]),
             ("", [(1, "write an entity of one of the kinds")]),
-            ("---\n- 1\n", [(2, "kind: is none of")]),
-            ("id: x\nkind: Pod\n", [(2, "kind: is none of")]),
-            ("kind: [x]\n", [(1, "kind: is none of")]),
+            ("---\n- 1\n", [(2, "kind: must be one of")]),
+            ("id: x\nkind: Pod\n", [(2, "kind: must be one of")]),
+            ("kind: [x]\n", [(1, "kind: must be one of")]),
             ("kind: Connection\nid: x\nspec:\n  uri: y\n", [(3, "spec.type: field required")]),
             ("kind: Connection\nid: 5\nspec:\n  type: git\n", [(2, "id: input should be a valid string")]),
-            ("kind: Connection\nid: x\nspec: &a {type: git}\n", [(3, "this is no YAML: anchors")]),
-            ("kind: Connection\nid: x\nspec: {type: 2024-01-01}\n", [(1, "holds what JSON can't say")]),
-            ("kind: Connection\nid: x\nspec: {type: .nan}\n", [(1, "holds what JSON can't say")]),
-            ("kind: Connection\nid: !!python/object:os.system x\n", [(2, "this is no YAML")]),
+            ("kind: Connection\nid: x\nspec: &a {type: git}\n", [(3, "invalid YAML: anchors")]),
+            (
+                "kind: Connection\nid: x\nspec: {type: 2024-01-01}\n",
+                [(1, "contains a value that JSON does not support")],
+            ),
+            ("kind: Connection\nid: x\nspec: {type: .nan}\n", [(1, "contains a value that JSON does not support")]),
+            ("kind: Connection\nid: !!python/object:os.system x\n", [(2, "invalid YAML")]),
             ("kind: ModelPackaging\nid: x\nspec:\n  targets:\n  - {}\n", [(5, "spec.targets.0.name: field required")]),
-            ("[" * 5000, [(1, "this is no YAML")]),
+            ("[" * 5000, [(1, "invalid YAML")]),
         ],
     )
     def test_each_problem_has_its_line(self, text: str, expected: list[tuple[int, str]]) -> None:
@@ -226,16 +230,16 @@ class TestChecking:
             assert problem.text.startswith(said)
 
 
-def test_a_text_that_is_too_long_is_not_read() -> None:
+def test_long_text_is_not_parsed() -> None:
     documents, problems = read("a: b\n" * 50_000)
     assert documents == []
     assert [problem.text for problem in problems] == ["the text is longer than 200000 characters: submit it in parts"]
 
 
-def test_words() -> None:
+def test_ages_and_images_are_shortened() -> None:
     now = datetime(2026, 1, 2, tzinfo=timezone.utc)
     ages = {"2026-01-01T23:59:58.500Z": "1 s", "2026-01-01T22:00:00Z": "2 h", "2025-12-01T00:00:00Z": "32 d"}
     assert {time: age_of(time, now) for time in ages} == ages
     assert age_of("", now) == ""
-    assert shortened_image("r/x@sha256:" + "a" * 64) == "r/x@sha256:" + "a" * 12 + "…"
-    assert shortened_image("r/x:1") == "r/x:1"
+    assert short_image("r/x@sha256:" + "a" * 64) == "r/x@sha256:" + "a" * 12 + "…"
+    assert short_image("r/x:1") == "r/x:1"

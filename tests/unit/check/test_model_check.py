@@ -19,7 +19,7 @@ from packager.environment.cache import download
 from packager.environment.cache.local import LocalCache
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
-from packager.image.planner import Dependencies, Prepared, make_plan
+from packager.image.planner import Dependencies, PlanInputs, make_plan
 from packager.logs.progress import SilentReporter
 from packager.models.image import Descriptor
 from packager.registry.access import RegistryAccess
@@ -82,7 +82,7 @@ class CheckHarness:
         yield
         self.hidden = False
 
-    def check(self, ready: Prepared | None = None, mode: CheckMode = "auto") -> str:
+    def check(self, ready: PlanInputs | None = None, mode: CheckMode = "auto") -> str:
         ready = ready or prepared(self.folder)
         platforms = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
         values = {"platform": platforms[platform.machine()], **self.settings}
@@ -106,7 +106,7 @@ def harness(tmp_path: Path) -> CheckHarness:
     return CheckHarness(tmp_path)
 
 
-def pip(folder: Path, version: str = OWN) -> Prepared:
+def pip(folder: Path, version: str = OWN) -> PlanInputs:
     dependencies = Dependencies(
         python="python3",
         python_version=version,
@@ -214,7 +214,7 @@ def test_the_models_own_traceback_is_in_the_log(harness: CheckHarness, caplog: p
     assert 'File "/opt/conda/envs/wine/lib/x.py", line 1' in caplog.text
 
 
-def stored(folder: Path, size: int = 1) -> Prepared:
+def stored(folder: Path, size: int = 1) -> PlanInputs:
     ready = prepared(folder)
     layer = StoredLayer(
         name="environment",
@@ -225,7 +225,7 @@ def stored(folder: Path, size: int = 1) -> Prepared:
     return replace(ready, dependencies=replace(ready.dependencies, root=None, stored=layer))
 
 
-def of_the_base(folder: Path) -> Prepared:
+def of_the_base(folder: Path) -> PlanInputs:
     return prepared(folder, dependencies=Dependencies(python="/opt/conda/envs/x/bin/python", conda_file="x"))
 
 
@@ -248,7 +248,7 @@ def of_the_base(folder: Path) -> Prepared:
 def test_what_can_not_be_told_is_the_outcome_or_an_error_where_asked_for(
     harness: CheckHarness,
     changes: dict[str, Any],
-    make: Callable[[Path], Prepared],
+    make: Callable[[Path], PlanInputs],
     said: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,7 +11,7 @@ from packager import __version__
 from packager.cli import app
 from packager.errors import PackagerError, exit_codes
 from packager.models.documents import read_documents
-from packager.pipeline import Job
+from packager.pipeline import PackagingInput
 from packager.settings import Settings
 from tests.unit.archives import wine, write_zip
 
@@ -156,8 +156,8 @@ def test_the_words_of_run_are_checked_before_any_work(
 
 
 def test_an_image_is_named_after_the_archive_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Job] = []
-    monkeypatch.setattr("packager.cli.package._package", lambda job, *_others: made.append(job))
+    made: list[PackagingInput] = []
+    monkeypatch.setattr("packager.cli.builds.package_model", lambda packaging, *_others: made.append(packaging))
     location = "https://store.example/a/wine-1.0.zip?sig=5167a7ure"
     printed = CliRunner().invoke(app, ["build", location])
     assert printed.exit_code == 0, printed.stderr

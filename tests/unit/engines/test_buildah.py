@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from packager.engines import Engine, buildah_storage
+from packager.engines import Engine
 from packager.engines.buildah import BuildahEngine
 from packager.engines.buildah_commands import access_args, build_args, pull_args
-from packager.engines.buildah_storage import (
-    CACHE_IMAGE_PREFIX,
-    SESSION_FOLDER_PREFIX,
-    UseLock,
-    cache_name,
-    locked,
-    stale_names,
-)
+from packager.engines.buildah_storage import CACHE_IMAGE_PREFIX, UseLock, cache_name, stale_names
 from packager.engines.host import Isolation, Machine, choose_isolation, safe_environment
+from packager.engines.session_record import recorded
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -215,64 +209,43 @@ def test_a_broken_layout_is_told_before_the_build(tmp_path: Path) -> None:
     assert run.commands == []
 
 
-def killed_session(work: Path, name: str, *, storage: str) -> Path:
-    """Make what a killed session leaves: its folder, with a lock that nobody holds."""
-    folder = work / f"{SESSION_FOLDER_PREFIX}{name}"
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    folder = tmp_path / "storage"
     folder.mkdir()
-    with locked(folder, mark=f"{folder}/mounts.conf", storage=Path(storage)):
-        pass
     return folder
 
 
-def test_what_a_killed_session_left_is_removed(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    killed = killed_session(work, "killed", storage="/graph")
-    unlocked, elsewhere = work / f"{SESSION_FOLDER_PREFIX}unlocked", killed_session(work, "elsewhere", storage="/other")
-    unlocked.mkdir()
-    living = work / f"{SESSION_FOLDER_PREFIX}living"
-    living.mkdir()
-    marks = {"1": f"{killed}/mounts.conf", "2": f"{living}/mounts.conf", "3": "/another/mounts.conf"}
-    run = FakeBuildah(storage="/graph", containers=marks, fails={"mount": (1, "")})
-    base = Reference.parse("localhost/base:1")
-
-    with locked(living, mark=marks["2"], storage=Path("/graph")):
-        engine(run, work).inspect_base(base, ACCESS)
-
-    assert set(run.containers) == {"2", "3"}
-    assert set(work.iterdir()) == {unlocked, elsewhere, living}
+def kill_session(storage: Path, mark: str) -> None:
+    """Leave the record of a session as one that is killed does: there, and locked by nobody."""
+    with recorded(storage, mark):
+        (file,) = [path for path in (storage / "packager-sessions").iterdir() if path.read_text() == mark]
+        content = file.read_bytes()
+    file.write_bytes(content)
 
 
-@pytest.mark.parametrize("inside", ["", "/buildah123/mnt"])
-def test_a_killed_session_s_folder_with_mounts_in_it_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
-) -> None:
-    work = tmp_path / "a work folder"
-    work.mkdir()
-    killed = killed_session(work, "killed", storage="/graph")
-    mounts = tmp_path / "mountinfo"
-    point = f"{killed}{inside}".replace(" ", r"\040")
-    mounts.write_text(f"36 35 98:0 /etc/hosts {point} rw,noatime - ext4 /dev/root rw\n")
-    monkeypatch.setattr(buildah_storage, "MOUNTS", mounts)
-    engine(FakeBuildah(storage="/graph"), work).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
-    assert list(work.iterdir()) == [killed]
+def test_containers_of_a_killed_session_are_removed(tmp_path: Path, storage: Path) -> None:
+    kill_session(storage, "/killed/mounts.conf")
+    containers = {"1": "/killed/mounts.conf", "2": "/living/mounts.conf", "3": "/another/mounts.conf"}
+    run = FakeBuildah(storage=str(storage), containers=containers, fails={"mount": (1, "")})
+    with recorded(storage, "/living/mounts.conf"):
+        engine(run, tmp_path).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
+        assert set(run.containers) == {"2", "3"}
+    assert list((storage / "packager-sessions").iterdir()) == []
 
 
-def test_what_can_t_be_removed_of_a_killed_session_is_tried_again(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    killed = killed_session(work, "killed", storage="/graph")
-    run = FakeBuildah(storage="/graph", containers={"1": f"{killed}/mounts.conf"}, fails={"rm": (1, "")})
-    made, to = engine(run, work), Destination(reference=Reference.parse("r.io/wine:1"))
+def test_containers_of_a_killed_session_that_can_not_be_removed_are_tried_again(tmp_path: Path, storage: Path) -> None:
+    kill_session(storage, "/killed/mounts.conf")
+    run = FakeBuildah(storage=str(storage), containers={"1": "/killed/mounts.conf"}, fails={"rm": (1, "")})
+    made, to = engine(run, tmp_path), Destination(reference=Reference.parse("r.io/wine:1"))
     made.build(PLAN, tmp_path, to, ACCESS)
-    assert list(work.iterdir()) == [killed]
+    assert len(list((storage / "packager-sessions").iterdir())) == 1
     run.fails.clear()
     made.build(PLAN, tmp_path, to, ACCESS)
-    assert (run.containers, list(work.iterdir())) == ({}, [])
+    assert (run.containers, list((storage / "packager-sessions").iterdir())) == ({}, [])
 
 
-def test_builds_with_other_caches_keep_the_images_of_a_shared_storage(tmp_path: Path) -> None:
-    storage = tmp_path / "storage"
+def test_builds_with_other_caches_keep_the_images_of_a_shared_storage(tmp_path: Path, storage: Path) -> None:
     run, to = FakeBuildah(storage=str(storage)), Destination(reference=Reference.parse("r.io/wine:1"))
     names = []
 

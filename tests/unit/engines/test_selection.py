@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from packager.engines.selection import EngineName, EngineRequirements, HostInfo, choose_engine
+from packager.engines.selection import EngineName, EngineRequirements, Platform, choose_engine
 
-CLUSTER, JOB, ELSEWHERE = HostInfo(in_cluster=True), HostInfo(in_cluster=True, in_job_image=True), HostInfo()
+CLUSTER, JOB, ELSEWHERE = Platform(cluster=True), Platform(cluster=True, job_image=True), Platform()
 
 
 @pytest.mark.parametrize(
-    ("requirements", "host", "engine", "reason"),
+    ("requirements", "platform", "engine", "reason"),
     [
         (EngineRequirements(), ELSEWHERE, "oci", "no command needs to run"),
         (EngineRequirements(), CLUSTER, "oci", "no command needs to run"),
         (EngineRequirements(), JOB, "oci", "no command needs to run"),
         (EngineRequirements(run_steps=True), ELSEWHERE, "buildah", "needs a command to run"),
         (EngineRequirements(run_steps=True), CLUSTER, "kaniko", "a command to run during the build, in a cluster"),
-        (EngineRequirements(run_steps=True), HostInfo(in_job_image=True), "kaniko", "in a cluster"),
+        (EngineRequirements(run_steps=True), Platform(job_image=True), "kaniko", "in a cluster"),
         (EngineRequirements(local_base=True), ELSEWHERE, "buildah", "local container storage"),
         (EngineRequirements(local_base=True), JOB, "buildah", "local container storage"),
         (EngineRequirements(run_steps=True, local_base=True), CLUSTER, "buildah", "needs a command to run"),
@@ -25,9 +25,9 @@ CLUSTER, JOB, ELSEWHERE = HostInfo(in_cluster=True), HostInfo(in_cluster=True, i
     ],
 )
 def test_auto_chooses_the_engine_by_requirements_and_host(
-    requirements: EngineRequirements, host: HostInfo, engine: str, reason: str
+    requirements: EngineRequirements, platform: Platform, engine: str, reason: str
 ) -> None:
-    name, why = choose_engine(EngineName.auto, requirements, host)
+    name, why = choose_engine(EngineName.auto, requirements, platform)
     assert name.value == engine
     assert reason in why
 

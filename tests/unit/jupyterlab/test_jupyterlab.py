@@ -27,7 +27,7 @@ def service_of(answer: Callable[[httpx.Request], httpx.Response], token: str = T
 
 
 class TestAccess:
-    def test_the_environment_is_asked_first_and_files_are_read_anew(self, tmp_path: Path) -> None:
+    def test_environment_takes_precedence_and_files_are_read_on_each_call(self, tmp_path: Path) -> None:
         token = tmp_path / "token"
         environ = {
             "PACKAGER_API_URL": "https://api.test/",
@@ -38,7 +38,7 @@ class TestAccess:
             token.write_text(f"{text}\n")
             assert find_access(environ) == Access(url="https://api.test", token=text)
 
-    def test_the_odahu_clients_configuration(self, tmp_path: Path) -> None:
+    def test_configuration_of_the_odahu_client_is_read(self, tmp_path: Path) -> None:
         (tmp_path / ".odahuflow").mkdir()
         config = tmp_path / ".odahuflow" / "config"
         config.write_text(f"[general]\napi_url = http://localhost:5000\napi_token = {TOKEN}%x\n")
@@ -46,7 +46,7 @@ class TestAccess:
         assert find_access({"HOME": str(tmp_path)}) == expected
         assert find_access({"ODAHUFLOW_CONFIG": str(config)}) == expected
 
-    def test_a_token_goes_only_where_it_was_written_for(self, tmp_path: Path) -> None:
+    def test_token_is_sent_only_to_the_url_of_its_source(self, tmp_path: Path) -> None:
         (tmp_path / "config").write_text(f"[general]\napi_url = http://one.test\napi_token = {TOKEN}\n")
         environ = {"PACKAGER_API_URL": "http://other.test", "ODAHUFLOW_CONFIG": str(tmp_path / "config")}
         assert find_access(environ).token is None
@@ -55,15 +55,15 @@ class TestAccess:
         ("environ", "config", "said"),
         [
             ({}, None, "no API service is configured"),
-            ({"PACKAGER_API_URL": "localhost:5000"}, None, "PACKAGER_API_URL: is no address"),
-            ({"PACKAGER_API_URL": f"https://x:{TOKEN}@api.test"}, None, "PACKAGER_API_URL: is no address"),
+            ({"PACKAGER_API_URL": "localhost:5000"}, None, "PACKAGER_API_URL is not a service URL"),
+            ({"PACKAGER_API_URL": f"https://x:{TOKEN}@api.test"}, None, "PACKAGER_API_URL is not a service URL"),
             ({"PACKAGER_API_URL": "http://x", "PACKAGER_API_TOKEN_FILE": "/no/such"}, None, "No such file"),
-            ({}, f"{TOKEN}\n", "is no configuration of the ODAHU client"),
-            ({}, f"[general]\napi_url = {TOKEN}\n", "is no address"),
+            ({}, f"{TOKEN}\n", "is not a configuration file of the ODAHU client"),
+            ({}, f"[general]\napi_url = {TOKEN}\n", "is not a service URL"),
             ({}, "[general]\n", "no API service is configured"),
         ],
     )
-    def test_what_is_wrong_is_said_without_the_token(
+    def test_invalid_configuration_is_reported_without_the_token(
         self, environ: dict[str, str], config: str | None, said: str, tmp_path: Path
     ) -> None:
         if config is not None:
@@ -74,12 +74,12 @@ class TestAccess:
         assert refused.value.hint
         assert TOKEN not in refused.value.message + refused.value.hint
 
-    def test_the_token_is_not_printed(self) -> None:
+    def test_repr_contains_no_token(self) -> None:
         assert TOKEN not in repr(Access(url="http://x", token=TOKEN))
 
 
 class TestService:
-    def test_the_token_is_sent_and_json_comes_back(self) -> None:
+    def test_request_has_the_token_and_returns_json(self) -> None:
         asked = []
 
         def answer(request: httpx.Request) -> httpx.Response:
@@ -96,32 +96,32 @@ class TestService:
             (400, '{"message": "two problems"}', 400, "two problems"),
             (404, '{"message": "entity \\"x\\" is not found"}', 404, 'entity "x" is not found'),
             (409, '{"message": "exists"}', 409, "exists"),
-            (401, '{"message": "unknown token"}', 502, "doesn't accept the token: unknown token"),
-            (403, '{"message": "read-only"}', 502, "doesn't allow this: read-only"),
+            (401, '{"message": "unknown token"}', 502, "refuses the token: unknown token"),
+            (403, '{"message": "read-only"}', 502, "does not allow this: read-only"),
             (500, "<h1>no</h1>", 502, "answered 500: <h1>no</h1>"),
             (503, "", 502, "answered 503: Service Unavailable"),
         ],
     )
-    def test_refusals_keep_the_services_words(self, status: int, body: str, expected: int, said: str) -> None:
+    def test_refusal_has_the_message_of_the_service(self, status: int, body: str, expected: int, said: str) -> None:
         service = service_of(lambda _request: httpx.Response(status, text=body))
         with pytest.raises(ServiceError) as refused:
             asyncio.run(service.ask("GET", "/connection"))
         assert refused.value.status == expected
         assert said in refused.value.message
 
-    def test_something_else_than_json(self) -> None:
+    def test_response_that_is_not_json_is_an_error(self) -> None:
         service = service_of(lambda _request: httpx.Response(200, text="<html>"))
-        with pytest.raises(ServiceError, match="something else than JSON"):
+        with pytest.raises(ServiceError, match="is not JSON"):
             asyncio.run(service.ask("GET", "/connection"))
 
-    def test_a_service_that_is_not_there(self) -> None:
+    def test_unreachable_service_is_an_error(self) -> None:
         def refuse(_request: httpx.Request) -> httpx.Response:
             raise httpx.ConnectError("connection refused")
 
-        with pytest.raises(ServiceError, match=r"at http://api.test can't be reached: connection refused"):
+        with pytest.raises(ServiceError, match=r"at http://api.test is unreachable: connection refused"):
             asyncio.run(service_of(refuse).ask("GET", "/connection"))
 
-    def test_a_header_that_can_not_be_sent_is_not_quoted(self) -> None:
+    def test_invalid_header_is_not_quoted(self) -> None:
         def refuse(request: httpx.Request) -> httpx.Response:
             raise httpx.LocalProtocolError(f"Illegal header value {request.headers['authorization']}")
 
@@ -131,7 +131,7 @@ class TestService:
             assert TOKEN not in str(refused.value) + refused.value.hint
             assert refused.value.__cause__ is None
 
-    def test_a_log_comes_in_parts_and_says_when_it_breaks_off(self) -> None:
+    def test_log_is_streamed_and_a_broken_stream_is_an_error(self) -> None:
         class Broken(httpx.AsyncByteStream):
             async def __aiter__(self) -> Any:
                 yield b"one\n"
@@ -145,13 +145,13 @@ class TestService:
             async for part in service.log("/model/packaging/wine/log", follow=True):
                 parts.append(part)  # noqa: PERF401  (what came before the error counts)
 
-        with pytest.raises(ServiceError, match="the log broke off: reset"):
+        with pytest.raises(ServiceError, match="the log stream broke: reset"):
             asyncio.run(read())
         assert parts == [b"one\n", b"two\n"]
 
 
 class TestSubmission:
-    def test_entities_are_sent_in_the_files_order_and_edited_where_they_exist(self) -> None:
+    def test_entities_are_created_or_edited_in_order(self) -> None:
         asked = []
 
         def answer(request: httpx.Request) -> httpx.Response:
@@ -173,7 +173,7 @@ class TestSubmission:
             ("POST", "/api/v1/model/packaging", packaging),
         ]
 
-    def test_the_first_refusal_ends_it(self) -> None:
+    def test_first_refusal_stops_the_submission(self) -> None:
         service = service_of(lambda _request: httpx.Response(400, json={"message": "no such type"}))
         outcomes = asyncio.run(submit(service, f"{CONNECTION}---\n{PACKAGING}"))
         assert [(outcome.done, outcome.message) for outcome in outcomes] == [
@@ -186,16 +186,16 @@ class TestSubmission:
         ("text", "said"),
         [
             ("a: [", "line 1, column 5: "),
-            ("", "the file holds no document"),
-            ("- 1", "document 1: its kind is none of"),
-            ("kind: Pod", "document 1: its kind is none of"),
-            (f"{PACKAGING}---\nkind: Connection\n", "document 2: a Connection without an id"),
-            ("kind: Connection\nid: 5\n", "a Connection without an id"),
+            ("", "the file contains no document"),
+            ("- 1", "document 1: kind must be one of"),
+            ("kind: Pod", "document 1: kind must be one of"),
+            (f"{PACKAGING}---\nkind: Connection\n", "document 2: the Connection has no id"),
+            ("kind: Connection\nid: 5\n", "the Connection has no id"),
             ("x" * (5 << 20), "larger than 4 MB"),
             ("a: &a [1]\nkind: Connection\nid: x\nb: *a\n", "line 1, column 4: anchors and aliases are not allowed"),
         ],
     )
-    def test_what_is_no_file_of_entities(self, text: str, said: str) -> None:
+    def test_invalid_file_is_refused(self, text: str, said: str) -> None:
         with pytest.raises(RequestError) as refused:
             read_entities(text)
         assert said in refused.value.message

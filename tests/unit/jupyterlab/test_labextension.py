@@ -12,7 +12,7 @@ SOURCES = PROJECT / "labextension"
 BUILT = PROJECT / "packager" / "jupyterlab" / "labextension"
 
 
-def test_the_bundle_was_built_from_these_sources() -> None:
+def test_bundle_was_built_from_these_sources() -> None:
     """`make labextension` writes both; a source that changed since, or a bundle that was edited, is found here."""
     lines = [line.split() for line in (SOURCES / "built.sha256").read_text().splitlines()]
     files = [*(SOURCES / "src").iterdir(), *(SOURCES / "style").iterdir(), *BUILT.rglob("*")]
@@ -26,7 +26,7 @@ def test_the_bundle_was_built_from_these_sources() -> None:
     assert now == then, "run `make labextension`"
 
 
-def test_the_names_agree() -> None:
+def test_names_and_versions_agree() -> None:
     package = json.loads((SOURCES / "package.json").read_text())
     assert (package["name"], package["version"]) == (jupyterlab.NAME, packager.__version__)
     assert (BUILT / json.loads((BUILT / "package.json").read_text())["jupyterlab"]["_build"]["load"]).is_file()

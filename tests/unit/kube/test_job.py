@@ -19,11 +19,12 @@ from packager.errors import RequestError, UsageError, exit_codes
 from packager.kube.job import RETRIED_CODES, JobRequest, failure_rules, render_job, render_secret
 from packager.kube.job_settings import JobSettings
 from packager.kube.names import ENGINE
-from packager.kube.resources import Resources, resource_problems
+from packager.kube.resources import ContainerResources
 from packager.models.documents import read_packaging_manifest
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
 from packager.models.packaging import PackagingManifest
+from packager.models.resources import Resources
 from tests.unit.builders import REGISTRY
 
 OLDEST, *_, NEWEST = all_versions()
@@ -351,32 +352,46 @@ def test_null_resources_are_absent_ones() -> None:
 def test_a_limit_of_the_disk_is_never_below_our_own_request() -> None:
     limits = {"ephemeral-storage": "5Gi", "memory": "1Gi"}
     assert resources_of({"limits": limits}) == {"limits": limits}
-    assert resources_of({}, JobSettings(resources=Resources(limits=limits))) == {"limits": limits}
+    assert resources_of({}, JobSettings(resources=ContainerResources(limits=limits))) == {"limits": limits}
     given = {"limits": limits, "requests": {"ephemeral-storage": "2Gi"}}
     assert resources_of(given) == given
 
 
-@pytest.mark.parametrize("value", ["4 GB", "4gb", "20K", "-1", -1, True, ["x"], "", "1Gi\n"])
-def test_a_quantity_that_is_none_is_told(value: Any) -> None:
-    (problem,) = resource_problems({"limits": {"memory": value}})
-    assert problem.startswith(f"spec.resources.limits.memory: {value!r} is no quantity")
+@pytest.mark.parametrize("value", ["4 GB", "4gb", "20K", "-1", -1, "", "1Gi\n"])
+def test_an_invalid_quantity_is_a_problem(value: Any) -> None:
+    (problem,) = Resources.model_validate({"limits": {"memory": value}}).problems()
+    assert problem.startswith(f"resources.limits.memory: {str(value)!r} is not a quantity")
 
 
 @pytest.mark.parametrize("value", [2, 0.5, 1e-7, "500m", "4Gi", "1e3", "100M", "0"])
-def test_a_quantity_is_taken(value: Any) -> None:
-    assert resource_problems({"requests": {"cpu": value}}) == []
+def test_a_valid_quantity_is_no_problem(value: Any) -> None:
+    assert Resources.model_validate({"requests": {"cpu": value, "example.org/fpga": value}}).problems() == []
 
 
-def test_resources_of_a_wrong_shape_are_told() -> None:
-    assert len(resource_problems({"limits": "2Gi", "requests": {"a b": "1"}})) == 2
+def test_an_invalid_resource_name_is_a_problem() -> None:
+    assert len(Resources.model_validate({"requests": {"a b": "1"}}).problems()) == 1
+
+
+def test_a_request_above_its_limit_is_a_problem() -> None:
+    resources = Resources.model_validate({"limits": {"memory": "1Gi"}, "requests": {"memory": "1025Mi"}})
+    assert resources.problems() == ["resources.requests.memory is above resources.limits.memory"]
+
+
+@pytest.mark.parametrize("resources", [{"limits": "2Gi"}, {"limits": {"cpu": True}}, {"requests": {"gpu": ["1"]}}])
+def test_resources_of_the_wrong_type_are_refused(resources: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Resources(limits={"memory": "4gb"})
+        Resources.model_validate(resources)
+
+
+def test_job_settings_refuse_an_invalid_quantity() -> None:
+    with pytest.raises(ValidationError):
+        ContainerResources(limits={"memory": "4gb"})
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"resources": {"limits": {"memory": "4 GB"}}}, "'4 GB' is no quantity"),
+        ({"resources": {"limits": {"memory": "4 GB"}}}, "'4 GB' is not a quantity"),
         ({"outputConnection": "registry"}, "type 'docker' holds no models"),
         ({"artifactName": "../wine.zip"}, "trainingZipName"),
     ],

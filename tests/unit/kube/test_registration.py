@@ -9,11 +9,13 @@ from typer.testing import CliRunner
 
 from packager.cli import app
 from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError
-from packager.kube import registration
+from packager.kube.registration import register_integrations
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.schema import integration_document
+from packager.system.retries import RetryPolicy
 
-DOCUMENTS = [integration_document(integration_type, "packager:1") for integration_type in INTEGRATION_TYPES.values()]
+RETRIES = RetryPolicy(attempts=5, sleep=lambda _seconds: None)
+DOCUMENTS = [integration_document(application, "packager:1") for application in INTEGRATION_TYPES.values()]
 
 
 class Api(httpx.BaseTransport):
@@ -38,7 +40,7 @@ class Api(httpx.BaseTransport):
 
 def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
     api = Api()
-    registration.register(DOCUMENTS, "https://odahu.example/", "the-token", transport=api)
+    register_integrations(DOCUMENTS, "https://odahu.example/", "the-token", transport=api)
     assert [(request.method, json.loads(request.content)["id"]) for request in api.asked] == [
         ("POST", "docker-rest"),
         ("PUT", "docker-rest"),
@@ -51,7 +53,7 @@ def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
 
 def test_an_api_that_comes_up_late_is_waited_for() -> None:
     api = Api(failures=3)
-    registration.register(DOCUMENTS, "https://odahu.example", transport=api, pause=0)
+    register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
     assert len(api.asked) == 6
     assert "authorization" not in api.asked[0].headers
 
@@ -63,12 +65,12 @@ def test_an_api_that_comes_up_late_is_waited_for() -> None:
         (Api(httpx.Response(302, headers={"location": "/login"})), ClusterAccessError, "HTTP status 302"),
         (Api(httpx.Response(400, json={"message": "entrypoint is empty"})), ClusterError, "entrypoint is empty"),
         (Api(httpx.Response(500, text="<html>")), ClusterError, "HTTP status 500"),
-        (Api(failures=9), ClusterUnreachableError, "can't be reached: refused"),
+        (Api(failures=9), ClusterUnreachableError, "cannot reach .*: refused"),
     ],
 )
 def test_a_refusal_is_told(api: Api, error: type[ClusterError], told: str) -> None:
     with pytest.raises(error, match=told):
-        registration.register(DOCUMENTS, "https://odahu.example", transport=api, pause=0)
+        register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
 
 
 def test_the_command_reads_a_folder_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.cli import _report
-from packager.logs.console import LogFormat, set_up_logging
+from packager.logs.console import set_up_logging
+from packager.logs.progress import LogFormat
 from packager.logs.redaction import Redactor
 
 if TYPE_CHECKING:

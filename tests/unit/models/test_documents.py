@@ -79,8 +79,8 @@ spec: {schema: {targets: [{name: docker-push, connectionTypes: [docker], require
         (CONNECTION.replace("cGFzcw==", "not base64!"), "spec.password is not base64 text"),
         (CONNECTION.replace("cGFzcw==", "pässwörd"), "spec.password is not base64 text"),
         (CONNECTION.replace("cGFzcw==", "/w=="), "spec.password is not base64 text"),
-        (CONNECTION.replace("cGFzcw==", "cGEAc3M="), "spec.password: holds a NUL character"),
-        (CONNECTION.replace("ann", '"\\0ann"'), "spec.username: holds a NUL character"),
+        (CONNECTION.replace("cGFzcw==", "cGEAc3M="), "spec.password: contains a NUL character"),
+        (CONNECTION.replace("ann", '"\\0ann"'), "spec.username: contains a NUL character"),
         (CONNECTION.replace("type: docker, ", ""), "spec.type: field required"),
         (PACKAGING, "connection 'hub', which is in none of the files"),
         ("kind: ModelPackaging\nid: a\nspec: {arguments: [1]}", "spec.arguments: input should be a valid dictionary"),
@@ -177,7 +177,7 @@ def test_what_is_no_text_is_refused_with_its_field(tmp_path: Path, field: str, t
     path = write(tmp_path, "mp.json", json.dumps({"modelPackaging": {"id": "wine"}, "targets": [target]}))
     with pytest.raises(RequestError) as caught:
         read_packaging_manifest(path)
-    assert f".connection.{'id' if field == 'id' else f'spec.{field}'}: holds a NUL character" in caught.value.message
+    assert f".connection.{'id' if field == 'id' else f'spec.{field}'}: contains a NUL character" in caught.value.message
 
 
 def test_secrets_of_many_lines_are_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -13,7 +14,7 @@ from packager.engines.oci import OciEngine
 from packager.logs.progress import SilentReporter
 from packager.models.connection import Connection
 from packager.models.reference import Destination, Reference
-from packager.pipeline import Tools, create_repositories
+from packager.pipeline import PipelineContext, create_repositories
 from packager.registry import ecr_repositories
 from packager.request import PackagingRequest
 from packager.settings import Settings
@@ -40,8 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, wanted: PackagingRequest, name: str, 
 
     monkeypatch.setattr(ecr_repositories, "ensure_repositories", record)
     settings = Settings.model_validate(values)
-    tools = Tools(
+    context = PipelineContext(
         settings=settings,
+        work=Path("work"),
         choose_engine=no_run,
         run=no_run,
         reporter=SilentReporter(),
@@ -50,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, wanted: PackagingRequest, name: str, 
     )
     engine: Engine = ENGINES[name](settings, no_run, {})
     if repositories := engine.repositories(wanted.destination):
-        create_repositories(wanted.push, repositories, tools)
+        create_repositories(wanted.push, repositories, context)
     return made
 
 

@@ -1,4 +1,4 @@
-"""Arrow in and out, with the pyarrow of the tests' environment in the place of the model's."""
+"""Reading and writing Arrow, with the pyarrow of the tests' environment instead of the model's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from packager.runtime.odahu_runtime import arrow, arrow_sizes
+from packager.runtime.odahu_runtime import arrow
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
-from packager.runtime.odahu_runtime.request_validation import Intake
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.request_validation import RequestLimits, RequestValidator
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 NUMBERS = [{"name": name, "type": "number"} for name in "abc"]
@@ -31,7 +30,7 @@ def written(table: Any, kind: str = arrow.STREAM, *, rows: int | None = None, **
 
 
 def read(body: bytes, **limits: Any) -> Batch:
-    return arrow.read(body, Intake(Limits(**limits), (), Checks(())))
+    return arrow.read(body, RequestValidator(RequestLimits(**limits), (), SchemaValidator(())))
 
 
 def refused(body: bytes, **limits: Any) -> tuple[int, str]:
@@ -42,7 +41,7 @@ def refused(body: bytes, **limits: Any) -> tuple[int, str]:
 
 @pytest.mark.parametrize("kind", [arrow.STREAM, arrow.FILE])
 @pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
-def test_every_flat_column_is_read_as_json_would_have_brought_it(kind: str, compression: str | None) -> None:
+def test_flat_arrow_columns_equal_their_json(kind: str, compression: str | None) -> None:
     table = pa.table(
         {
             "float": [1.5, 2.0, 3.0],
@@ -107,12 +106,12 @@ def test_every_flat_column_is_read_as_json_would_have_brought_it(kind: str, comp
     ]
 
 
-def test_a_part_of_a_larger_array_is_read_from_its_place() -> None:
+def test_slice_of_an_array_is_read_from_its_offset() -> None:
     table = pa.table({"a": [1, 2, 3, 4], "b": [1.0, 2.0, 3.0, 4.0]}).slice(1, 2)
     assert read(written(table)).data == [[2, 2.0], [3, 3.0]]
 
 
-def test_lists_and_structs_are_read_as_json_would_have_brought_them() -> None:
+def test_lists_and_structs_equal_their_json() -> None:
     table = pa.table(
         {
             "list": [[0], [1, 2], None, [], [3]],
@@ -159,7 +158,7 @@ def test_decimals_without_a_fraction_are_whole_numbers() -> None:
         (pa.array([b"0123456789abcdef"], pa.uuid()), "has the type extension"),
     ],
 )
-def test_other_columns_are_refused(column: Any, said: str) -> None:
+def test_unknown_and_missing_columns_are_rejected(column: Any, said: str) -> None:
     status, message = refused(written(pa.table({"a": column})))
     assert (status, said in message) == (422, True), message
 
@@ -168,7 +167,7 @@ def test_other_columns_are_refused(column: Any, said: str) -> None:
     "body",
     [b"", b"{}", b"ARROW1\0\0", b"\xff" * 64, written(pa.table({"a": [1, 2]}))[:-200], struct.pack("<ii", -1, 2**30)],
 )
-def test_what_is_no_arrow(body: bytes) -> None:
+def test_invalid_arrow_is_an_error(body: bytes) -> None:
     status, message = refused(body)
     assert status == 400
     assert "Arrow" in message
@@ -179,7 +178,7 @@ def test_no_rows(table: Any) -> None:
     assert refused(written(table)) == (400, "The Arrow data has no rows")
 
 
-def test_any_damage_is_answered_and_never_more() -> None:
+def test_damaged_arrow_data_is_rejected() -> None:
     body = written(
         pa.table(
             {
@@ -199,17 +198,17 @@ def test_any_damage_is_answered_and_never_more() -> None:
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_what_unpacks_to_more_than_a_body_may_hold_is_refused_before_it_is(compression: str) -> None:
+def test_data_that_unpacks_beyond_the_limit_is_rejected_unread(compression: str) -> None:
     body = written(pa.table({"a": [0.0] * 100_000}), compression=compression)
     assert len(body) < 10_000
     assert len(read(body, max_body=900_000).data) == 100_000
     assert refused(body, max_body=700_000) == (
         413,
-        "The body is larger than 700000 bytes, the most that this service reads",
+        "The body is larger than 700000 bytes, the limit of this service",
     )
 
 
-def test_nulls_and_dictionaries_that_come_again_count_too() -> None:
+def test_nulls_and_repeated_dictionaries_count_towards_the_limit() -> None:
     nulls = written(pa.table({"a": pa.nulls(100_000), "b": pa.nulls(100_000)}))
     assert refused(nulls, max_body=199_999)[0] == 413
     assert len(read(nulls, max_body=200_000).data) == 100_000
@@ -219,15 +218,15 @@ def test_nulls_and_dictionaries_that_come_again_count_too() -> None:
     assert len(read(again, max_body=2100).data) == 20
 
 
-def test_buffers_that_name_the_same_bytes_are_added_up() -> None:
+def test_buffers_that_share_bytes_are_added_up() -> None:
     body = bytearray(written(pa.table({"a": [1, 2], "b": [3, 4]})))
     message = list(pa.ipc.MessageReader.open_stream(bytes(body)))[1]
     start = bytes(body).index(message.metadata.to_pybytes())
     place = bytes(body).index(struct.pack("<qqqq", 16, 0, 16, 16), start) + 16
     body[place : place + 16] = struct.pack("<qq", 0, 32)
     with pytest.raises(InputError):
-        arrow_sizes.check(pa.ipc.MessageReader.open_stream(bytes(body)), 47)
-    arrow_sizes.check(pa.ipc.MessageReader.open_stream(bytes(body)), 48)
+        arrow.check_sizes(pa.ipc.MessageReader.open_stream(bytes(body)), 47)
+    arrow.check_sizes(pa.ipc.MessageReader.open_stream(bytes(body)), 48)
     body[place : place + 16] = struct.pack("<qq", 0, -32)
     assert refused(bytes(body)) == (400, "The body is not an Arrow stream or file: a buffer of negative length")
 
@@ -253,7 +252,7 @@ def client(predict: Any = add_up, **environ: str) -> Client:
     ],
 )
 @pytest.mark.parametrize("kind", [arrow.STREAM, arrow.FILE])
-def test_arrow_is_checked_as_json_is(kind: str, table: Any, status: int, said: str | None) -> None:
+def test_arrow_rows_are_validated_like_json(kind: str, table: Any, status: int, said: str | None) -> None:
     answer = client(ODAHU_MAX_ROWS="3").ask("POST", INVOKE, written(table, kind), CONTENT_TYPE=kind)
     assert answer.status == status
     assert answer.json["prediction"] == [[6.5]] if said is None else said in answer.json["message"]
@@ -301,7 +300,7 @@ def test_predictions_are_tables(kind: str, prediction: Any, names: list[str], ex
         (f"{arrow.STREAM};q=x, {arrow.FILE};q=0.1", arrow.FILE),
     ],
 )
-def test_the_best_form_that_there_is_is_chosen(accept: str | None, kind: str) -> None:
+def test_preferred_supported_format_is_chosen(accept: str | None, kind: str) -> None:
     given: dict[str, Any] = {} if accept is None else {"HTTP_ACCEPT": accept}
     assert client().exchange(b'{"data": [[1, 2, 3]]}', **given)[1]["Content-Type"] == kind
 

@@ -36,11 +36,11 @@ def read_lines(
     ("path", "form"),
     [("a.csv", "csv"), ("A.TSV", "csv"), ("b.ndjson", "jsonl"), ("c.pq", "parquet"), ("d.json", "json"), ("-", "json")],
 )
-def test_the_suffix_says_the_format(path: str, form: str) -> None:
+def test_suffix_selects_the_format(path: str, form: str) -> None:
     assert batch_input.format_of(path) == form
 
 
-def test_cells_are_of_the_types_that_the_model_names() -> None:
+def test_cells_get_the_types_of_the_models_columns() -> None:
     text = "acid,kind,bottles,red\n7.5,007,3,true\n,,12.0,0\n1e2,'x',,\n"
     assert read_csv(text, WINE) == [
         (1, [[7.5, "007", 3, True], [None, None, 12, False]]),
@@ -65,13 +65,13 @@ def test_cells_are_of_the_types_that_the_model_names() -> None:
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_cells_of_columns_that_nobody_describes_go_by_their_look(text: str, value: object) -> None:
+def test_cells_of_unknown_columns_are_guessed(text: str, value: object) -> None:
     assert csv_values.guess(text) == value
     assert type(csv_values.guess(text)) is type(value)
 
 
 @pytest.mark.parametrize("kind", ["int64", "long", "uint8", "integer"])
-def test_the_words_of_numpy_and_mlflow_are_types_too(kind: str) -> None:
+def test_type_names_of_numpy_and_mlflow_are_known(kind: str) -> None:
     assert csv_values.readers(["a"], ColumnNames([Column("a", kind)])) == [csv_values.integer]
 
 
@@ -117,7 +117,7 @@ def test_lines_become_rows_in_the_order_of_the_models_columns() -> None:
     assert read_lines("[1, 2]\n[3, 4]\n") == [(1, None, [[1, 2], [3, 4]])]
 
 
-def test_lines_stay_objects_for_a_model_that_wants_them() -> None:
+def test_lines_stay_objects_for_a_model_of_objects() -> None:
     assert read_lines('{"a": 1}\n{"b": 2}\n', mode="objects") == [(1, None, [{"a": 1}, {"b": 2}])]
 
 
@@ -145,7 +145,7 @@ def write(writer: batch_output.Writer, *chunks: tuple[list[object], list[object]
     writer.finish()
 
 
-def test_csv_is_written_as_everybody_reads_it() -> None:
+def test_csv_output_is_rfc_4180() -> None:
     out = io.BytesIO()
     names: list[object] = ["a", "b", "c"]
     write(batch_output.CsvWriter(out, ","), ([[1.5, None, True]], names), ([["x,y", [1], 'é"']], names))
@@ -178,7 +178,7 @@ def test_lines_and_documents_are_json() -> None:
     assert json.loads(out.getvalue()) == {"prediction": [[1], [2], [3]], "columns": ["a"]}
 
 
-def test_a_result_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_result_file_is_complete_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "result.csv"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), batch_output.written(str(path)) as stream:
@@ -210,7 +210,7 @@ def test_parquet_keeps_values_through_chunks() -> None:
     assert position() == (3, 3)
 
 
-def test_parquet_refuses_values_that_are_not_of_the_first_chunks_types() -> None:
+def test_parquet_rejects_values_of_other_types_than_the_first_chunks() -> None:
     writer = parquet.ParquetWriter(io.BytesIO())
     writer.write([[1]], ["n"])
     with pytest.raises(batch_output.OutputError, match=r"rows 2-2 of the prediction .* a larger --chunk-rows"):
@@ -219,6 +219,6 @@ def test_parquet_refuses_values_that_are_not_of_the_first_chunks_types() -> None
         writer.write([[1, 2], [3]], ["n"])
 
 
-def test_what_is_no_parquet() -> None:
+def test_invalid_parquet_is_an_error() -> None:
     with pytest.raises(InputError, match=r"in\.parquet can't be read as Parquet: "):
         parquet.read(io.BytesIO(b"PAR1 no"), batch_input.Source("in.parquet", "parquet", 2))

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from packager.models.integrations import INTEGRATION_TYPES
-from packager.runtime.odahu_runtime.batching import Limits, collect
-from packager.runtime.odahu_runtime.http import Job, Request
-from packager.runtime.odahu_runtime.prediction import Part
-from packager.runtime.odahu_runtime.router import Surface
+from packager.runtime.odahu_runtime.batching import BatchLimits, collect
+from packager.runtime.odahu_runtime.http import Request
+from packager.runtime.odahu_runtime.prediction import Job
+from packager.runtime.odahu_runtime.router import Router
 from tests.unit.runtime.test_wsgi import INVOKE, make_model
 
 INFER = "/v2/models/model/infer"
@@ -34,19 +34,15 @@ class Model:
 
 def ask(model: Model, *documents: Any, rows: int = 100, path: str = INVOKE) -> list[tuple[int, Any]]:
     made = make_model(predict_on_matrix=model.predict)
-    surface = Surface(made, {}, lambda _: None, batches=Limits(rows, 0))
-    steps = []
+    surface = Router(made, {}, lambda _: None, batches=BatchLimits(rows, 0))
+    requests = []
     for document in documents:
         request = Request("POST", path, "-", lambda _: None)
         job = surface.begin(request)
         assert isinstance(job, Job)
-        assert job.shares
-        assert job.prediction is not None
-        steps.append(job.prediction.read(request, json.dumps(document).encode()))
-    parts = [step for step in steps if isinstance(step, Part)]
-    replies = iter(surface.predict_together(parts))
-    answers = [next(replies) if isinstance(step, Part) else step for step in steps]
-    return [(answer.status, json.loads(answer.body)) for answer in answers]
+        assert job.batchable
+        requests.append((request, job, json.dumps(document).encode()))
+    return [(reply.status, json.loads(reply.body)) for reply in surface.predict_batch(requests)]
 
 
 def data(*cells: float, **more: Any) -> dict[str, Any]:
@@ -61,7 +57,7 @@ def test_requests_share_a_call_and_get_their_own_rows(shape: Any) -> None:
     assert model.calls == [3]
 
 
-def test_a_bad_one_fails_alone() -> None:
+def test_invalid_request_in_a_batch_fails_alone() -> None:
     model = Model()
     answers = ask(model, data(1), data(13), {"data": 5}, data(2))
     assert [status for status, _ in answers] == [200, 500, 400, 200]
@@ -69,13 +65,13 @@ def test_a_bad_one_fails_alone() -> None:
     assert model.calls == [3, 1, 1, 1]
 
 
-def test_a_model_that_gives_other_rows_is_asked_for_each() -> None:
+def test_batch_with_a_wrong_number_of_results_is_predicted_one_by_one() -> None:
     model = Model(lambda rows: rows[:1])
     assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
 
 
 class Later:
-    """What is computed later has no length yet, as dask's tables."""
+    """A lazy table, whose length is unknown, as dask's."""
 
     def __init__(self, rows: list[Any], length: Any) -> None:
         self.rows = rows
@@ -86,13 +82,13 @@ class Later:
 
 
 @pytest.mark.parametrize("length", [None, float("nan"), 2])  # 2 is right, but a sparse matrix can't be cut
-def test_a_table_that_can_not_be_shared_is_asked_for_each(length: Any) -> None:
+def test_batch_result_that_can_not_be_sliced_is_predicted_one_by_one(length: Any) -> None:
     model = Model(lambda rows: Later(rows, length))
     assert [answer["prediction"] for _, answer in ask(model, data(1), data(2))] == [[[2]], [[4]]]
     assert model.calls == [2, 1, 1]
 
 
-def test_only_what_is_alike_shares_a_call() -> None:
+def test_only_requests_of_the_same_shape_share_a_call() -> None:
     model = Model()
     wide = {"data": [[1, 2]]}
     answers = ask(
@@ -102,7 +98,7 @@ def test_only_what_is_alike_shares_a_call() -> None:
     assert sorted(model.calls) == [1, 1, 1, 2]
 
 
-def test_a_call_has_no_more_rows_than_allowed() -> None:
+def test_shared_call_has_at_most_the_allowed_rows() -> None:
     model = Model()
     answers = ask(model, *(data(number) for number in range(7)), data(7, 8, 9, 10), rows=3)
     assert [answer["prediction"][0] for _, answer in answers] == [[number * 2] for number in range(8)]
@@ -120,19 +116,19 @@ def test_tensors_share_a_call_too() -> None:
     assert model.calls == [2]
 
 
-def test_off_means_that_nobody_joins() -> None:
-    surface = Surface(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
+def test_requests_share_no_call_by_default() -> None:
+    surface = Router(make_model(predict_on_matrix=Model().predict), {}, lambda _: None)
     job = surface.begin(Request("POST", INVOKE, "-", lambda _: None))
     assert isinstance(job, Job)
-    assert not job.shares
+    assert not job.batchable
 
 
-def test_what_is_in_the_line_is_collected() -> None:
-    line: SimpleQueue[Any] = SimpleQueue()
+def test_collect_takes_queued_items_up_to_the_limit() -> None:
+    queue: SimpleQueue[Any] = SimpleQueue()
     for number in range(5):
-        line.put(number)
-    assert collect(line, "first", Limits(3, 0)) == ["first", 0, 1]
-    assert collect(line, "first", Limits(9, 0.001)) == ["first", 2, 3, 4]
+        queue.put(number)
+    assert collect(queue, "first", BatchLimits(3, 0)) == ["first", 0, 1]
+    assert collect(queue, "first", BatchLimits(9, 0.001)) == ["first", 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,11 @@ import pytest
 from packager.runtime.odahu_runtime import arrow, codecs
 from packager.runtime.odahu_runtime.http import Request, text_reply
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
-from packager.runtime.odahu_runtime.request_validation import Intake
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.request_validation import RequestLimits, RequestValidator
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
-ANY = Intake(Limits(), (), Checks(()))
+ANY = RequestValidator(RequestLimits(), (), SchemaValidator(()))
 PACKED = gzip.compress(b'{"data": [[1, 2]]}', mtime=0)
 
 
@@ -86,12 +85,12 @@ def test_csv(text: str, batch: Batch) -> None:
         ('a\n"1\n', "Invalid CSV"),
     ],
 )
-def test_what_is_no_csv(text: str, said: str) -> None:
+def test_invalid_csv_is_an_error(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         codecs.read_rows(request(content_type="text/csv"), text.encode(), ANY)
 
 
-def test_openapi_describes_what_there_is(client: Client) -> None:
+def test_openapi_describes_every_route(client: Client) -> None:
     document = client.ask("GET", "/openapi.json").json
     assert document["openapi"] == "3.1.0"
     for path, methods in document["paths"].items():

@@ -19,7 +19,7 @@ from packager.runtime.odahu_runtime import arrow, batch_input
 from packager.runtime.odahu_runtime.column_names import ColumnNames
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
 from packager.runtime.odahu_runtime.schema import columns
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, make_model
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def same(got: list[Any], wanted: list[Any]) -> bool:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", NAMES)
-def test_the_model_gets_its_own_names_of_any_type_from_any_form(
+def test_model_gets_its_own_names_of_any_type_from_any_format(
     kind: str, form: Callable[[Client, list[Any]], Any]
 ) -> None:
     seen: list[Seen] = []
@@ -120,17 +120,17 @@ def test_the_model_gets_its_own_names_of_any_type_from_any_form(
 
 
 @pytest.mark.parametrize("form", [as_text, as_csv, as_arrow, as_tensors])
-def test_without_checks_names_are_the_models_too(form: Callable[[Client, list[Any]], Any]) -> None:
+def test_names_are_replaced_without_checks_too(form: Callable[[Client, list[Any]], Any]) -> None:
     seen: list[Seen] = []
     assert form(serving([0, 1], seen, ODAHU_CHECK_INPUT="false"), [0, 1]).status == 200
     assert same(seen[0].names, [0, 1])
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_names_of_any_type_in_another_order_are_put_into_the_models(kind: str) -> None:
+def test_names_of_any_type_are_reordered_to_the_models(kind: str) -> None:
     names = NAMES[kind]
     described = columns([{"name": name, "type": "number"} for name in names])
-    checks = Checks(described)
+    checks = SchemaValidator(described)
     for _ in range(2):  # the second time from memory
         batch = checks.apply(Batch([[2, 1]], [str(name) for name in reversed(names)]))
         assert batch.data == [[1, 2]]
@@ -153,8 +153,8 @@ def test_names_of_any_type_in_another_order_are_put_into_the_models(kind: str) -
         ([0, 1], ["0", "1", "more"], [0, 1, "more"]),
     ],
 )
-def test_the_type_of_a_name_decides_before_its_text(own: list[Any], given: list[Any], wanted: list[Any]) -> None:
-    checks = Checks(columns([{"name": name} for name in own]))
+def test_type_of_a_name_takes_precedence_over_its_text(own: list[Any], given: list[Any], wanted: list[Any]) -> None:
+    checks = SchemaValidator(columns([{"name": name} for name in own]))
     batch = checks.apply(Batch([list(range(len(given)))], given))
     assert batch.columns is not None
     assert same(batch.columns, wanted)
@@ -168,16 +168,16 @@ def test_the_type_of_a_name_decides_before_its_text(own: list[Any], given: list[
     ("own", "given"),
     [(["1", 1], ["1", "1"]), ([NOON, str(NOON)], [str(NOON)] * 2)],
 )
-def test_a_text_that_several_columns_have_is_ambiguous(own: list[Any], given: list[str]) -> None:
+def test_text_of_several_columns_is_ambiguous(own: list[Any], given: list[str]) -> None:
     with pytest.raises(InputError, match="ambiguous") as error:
-        Checks(columns([{"name": name} for name in own])).apply(Batch([[0] * len(own)], given))
+        SchemaValidator(columns([{"name": name} for name in own])).apply(Batch([[0] * len(own)], given))
     assert error.value.status == 422
     assert repr(own[0]) in str(error.value)
     assert repr(own[1]) in str(error.value)
     assert "send JSON" in str(error.value)
 
 
-def test_one_tensor_named_like_the_only_column_is_this_column() -> None:
+def test_single_tensor_named_like_the_only_column_is_that_column() -> None:
     seen: list[Seen] = []
     inputs = [{"name": "0", "shape": [2], "datatype": "FP64", "data": [1, 2]}]
     assert serving([0], seen).ask("POST", INFER, json.dumps({"inputs": inputs}).encode()).status == 200
@@ -186,18 +186,18 @@ def test_one_tensor_named_like_the_only_column_is_this_column() -> None:
 
 
 def test_keys_of_objects_become_the_models_names() -> None:
-    checks = Checks(columns([{"name": 0, "type": "number"}, {"name": "b", "type": "integer"}]), objects=True)
+    checks = SchemaValidator(columns([{"name": 0, "type": "number"}, {"name": "b", "type": "integer"}]), objects=True)
     assert checks.apply(Batch([{"0": 1, "b": 2.0, "more": 3}])).data == [{0: 1, "b": 2, "more": 3}]
     with pytest.raises(InputError, match="row 0: missing: 0"):
         checks.apply(Batch([{"1": 1, "b": 2}]))
-    floats = Checks(columns([{"name": 1.0}]), objects=True)
-    with pytest.raises(InputError, match="two names stand for the same column"):
+    floats = SchemaValidator(columns([{"name": 1.0}]), objects=True)
+    with pytest.raises(InputError, match="two names refer to the same column"):
         floats.apply(Batch([{"1": 1, "1.0": 2}]))
 
 
 @pytest.mark.parametrize("first", ["", "Unnamed: 0"])
 @pytest.mark.parametrize("form", ["csv", "json", "batch"])
-def test_the_index_of_a_frame_is_refused(form: str, first: str) -> None:
+def test_pandas_index_in_csv_is_rejected(form: str, first: str) -> None:
     seen: list[Seen] = []
     client = serving(["a", "b"], seen)
     text = f"{first},a,b\n0,1,2\n".encode()
@@ -206,7 +206,7 @@ def test_the_index_of_a_frame_is_refused(form: str, first: str) -> None:
         described = columns([{"name": name, "type": "number"} for name in "ab"])
         [chunk] = batch_input.read_csv(io.BytesIO(text), source, described)
         with pytest.raises(InputError, match=r"index of a pandas frame; leave it out, .* to_csv\(index=False\)"):
-            Checks(described).apply(chunk.batch)
+            SchemaValidator(described).apply(chunk.batch)
         return
     if form == "csv":
         answer = client.ask("POST", INVOKE, text, CONTENT_TYPE="text/csv")
@@ -217,14 +217,14 @@ def test_the_index_of_a_frame_is_refused(form: str, first: str) -> None:
     assert "index=False" in answer.json["message"]
 
 
-def test_a_first_column_without_a_name_that_the_model_has_is_no_index() -> None:
+def test_unnamed_first_column_of_the_model_is_accepted() -> None:
     seen: list[Seen] = []
     for names in (["Unnamed: 0", "b"], ["", "b"]):
         answer = as_csv(serving(names, seen), names)
         assert (answer.status, seen.pop().names) == (200, names)
 
 
-def test_the_index_in_arrow_is_no_column() -> None:
+def test_pandas_index_in_arrow_is_dropped() -> None:
     seen: list[Seen] = []
     table = pa.Table.from_pandas(pd.DataFrame([[1.5, 2.5]], columns=[0, 1], index=["row"]))
     assert "__index_level_0__" in table.column_names
@@ -256,7 +256,7 @@ def test_the_index_in_arrow_is_no_column() -> None:
     ],
 )
 @pytest.mark.parametrize("check", ["true", "false"])
-def test_cells_of_csv_are_of_the_columns_types_in_requests_and_batches(
+def test_csv_cells_get_the_columns_types_in_requests_and_batches(
     kind: str, cell: str, value: object, check: str
 ) -> None:
     seen: list[Seen] = []

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("both_json")
         ("[1,]", "line 1 column"),
     ],
 )
-def test_strict_tells_the_place(text: str, said: str) -> None:
+def test_strict_parser_names_the_position(text: str, said: str) -> None:
     with pytest.raises(InputError, match="Invalid JSON") as error:
         parse_strict(text)
     assert said in str(error.value)
@@ -40,7 +40,7 @@ def test_strict_tells_the_place(text: str, said: str) -> None:
     "text",
     ['{"data": [[1.5, %s]]}', '[\n"1, %s", {"a": [%s, 1]}]', '{"data": [[-1e30, %s, "x", null, {"a": 1}]]}'],
 )
-def test_whole_numbers_beyond_64_bits_are_refused_where_they_are(text: str, number: str) -> None:
+def test_integers_beyond_64_bits_are_rejected_with_their_position(text: str, number: str) -> None:
     whole = text.replace("%s", number)
     for read in (lambda: parse_strict(whole), lambda: parse_tolerant(whole)):
         with pytest.raises(InputError, match="is beyond 64 bits") as error:
@@ -67,7 +67,7 @@ def test_whole_numbers_beyond_64_bits_are_refused_where_they_are(text: str, numb
         1.5e-7,
     ],
 )
-def test_numbers_of_64_bits_floats_and_digits_in_text_stay_what_they_are(value: object) -> None:
+def test_64_bit_integers_floats_and_digits_in_text_are_unchanged(value: object) -> None:
     for text in (json.dumps(value), json.dumps([value, value]), json.dumps({"a": value}, indent=1)):
         read = parse_strict(text)
         assert read == json.loads(text)
@@ -88,7 +88,7 @@ def test_numbers_of_64_bits_floats_and_digits_in_text_stay_what_they_are(value: 
         ([{"a": 1}], False),
     ],
 )
-def test_only_rows_of_numbers_that_are_not_large_are_sure(rows: list[object], numbers: bool) -> None:
+def test_only_rows_of_small_numbers_skip_the_check(rows: list[object], numbers: bool) -> None:
     assert are_numbers(rows) == numbers
 
 
@@ -106,12 +106,12 @@ def test_tolerant_drops_trailing_commas(text: str, value: object, lines: list[in
 
 
 @pytest.mark.parametrize("text", ["[,]", "{,}", "[1,,]", "[1,,2]", '{"a":,}', '["a,]', "[1 2,]", "[1], ", ",]"])
-def test_tolerant_of_nothing_else(text: str) -> None:
+def test_tolerant_parser_rejects_other_errors(text: str) -> None:
     with pytest.raises(InputError, match="line 1 column"):
         parse_tolerant(text)
 
 
-def test_other_faults_keep_their_place() -> None:
+def test_positions_of_other_errors_stay_correct() -> None:
     with pytest.raises(InputError, match="line 3 column 1"):
         parse_tolerant("[[1,],\n[2,],\n!]")
 
@@ -168,7 +168,7 @@ def test_wrong_shapes(document: object, said: str) -> None:
         ({"data": []}, 400),
     ],
 )
-def test_rows_of_other_lengths_are_no_malformed_body(document: object, status: int) -> None:
+def test_rows_of_different_lengths_are_a_422(document: object, status: int) -> None:
     with pytest.raises(InputError) as error:
         read_batch(document)
     assert error.value.status == status

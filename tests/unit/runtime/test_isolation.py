@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_private_import_leaves_no_trace(folder: Path) -> None:
+def test_private_import_leaves_no_trace(folder: Path) -> None:
     path, finders = list(sys.path), list(sys.meta_path)
     with isolation.private(NAME, str(folder)):
         package = importlib.import_module(NAME)
@@ -34,7 +34,7 @@ def test_a_private_import_leaves_no_trace(folder: Path) -> None:
         importlib.import_module(NAME)
 
 
-def test_what_was_imported_before_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_imported_before_are_restored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = ModuleType(NAME)
     monkeypatch.setitem(sys.modules, NAME, theirs)
     with isolation.private(NAME, str(folder)):
@@ -48,6 +48,6 @@ def test_absent_packages_can_not_be_imported(folder: Path) -> None:
     assert importlib.import_module("json") is sys.modules["json"]
 
 
-def test_names_that_begin_alike_are_others(folder: Path) -> None:
+def test_names_with_a_common_prefix_are_not_confused(folder: Path) -> None:
     with isolation.private(NAME[:-1], str(folder)), pytest.raises(ModuleNotFoundError):
         importlib.import_module(NAME)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_lines_are_kept_back_until_the_last_and_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_lines_are_written_with_the_last_one_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     file = os.open(path, os.O_WRONLY | os.O_CREAT)
     monkeypatch.setattr(log, "STDERR", file)

@@ -8,7 +8,7 @@ import pytest
 
 from packager.runtime.odahu_runtime import log
 from packager.runtime.odahu_runtime.http import Request
-from packager.runtime.odahu_runtime.metrics import Metrics, Shared
+from packager.runtime.odahu_runtime.metrics import Metrics, SharedMetrics
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def values(metrics: Metrics) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
-def test_every_worker_tells_the_sum_and_a_new_one_counts_on() -> None:
-    shared = Shared(2)
-    first, second = shared.take(), shared.take()
+def test_worker_reports_the_sum_and_its_successor_continues() -> None:
+    shared = SharedMetrics(2)
+    first, second = shared.acquire(), shared.acquire()
     for metrics, times in ((first, 3), (second, 4)):
         metrics.name_routes({INVOKE: "invoke"})
         for _ in range(times):
@@ -34,16 +34,16 @@ def test_every_worker_tells_the_sum_and_a_new_one_counts_on() -> None:
     name = 'odahu_requests_total{route="invoke",status="200"}'
     assert values(first)[name] == values(second)[name] == 7
     assert values(first)["odahu_requests_in_flight"] == 7
-    shared.give_back(first)
+    shared.release(first)
     assert values(second)["odahu_requests_in_flight"] == 4
-    third = shared.take()
+    third = shared.acquire()
     third.answered(INVOKE, 200, 0.002)
     assert values(second)['odahu_requests_total{route="other",status="200"}'] == 1
     assert values(third)[name] == 7
-    assert shared.take().slot == -1
+    assert shared.acquire().slot == -1
 
 
-def test_histograms_hold_what_is_below() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     metrics = Metrics.alone()
     metrics.name_routes({INVOKE: "invoke"})
     for seconds in (0.001, 0.003, 0.2, 99):
@@ -58,7 +58,7 @@ def test_histograms_hold_what_is_below() -> None:
     assert found['odahu_request_seconds_count{route="invoke"}'] == 4
 
 
-def test_a_service_counts_requests_rows_and_errors() -> None:
+def test_metrics_count_requests_rows_and_errors() -> None:
     client = Client(make_model(predict_on_matrix=lambda m, **_: add_up(m) if m[0][0] else 1 / 0))
     client.invoke({"data": [[1], [2], [3]]})
     client.invoke({"data": [[0]]})
@@ -114,9 +114,9 @@ def test_the_log_can_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second["level"], second["message"]) == ("ERROR", "two\nlines")
 
 
-def test_what_is_kept_back_is_told_and_counted_with_the_last() -> None:
-    shared = Shared(2)
-    one, other = shared.take(), shared.take()
+def test_pending_lines_and_counts_are_written_with_the_last_response() -> None:
+    shared = SharedMetrics(2)
+    one, other = shared.acquire(), shared.acquire()
     one.name_routes({INVOKE: "invoke"})
     one.asked(3)
     one.called(3)

@@ -101,7 +101,7 @@ def test_binary_texts_are_copied_once_and_not_for_each_text() -> None:
         ({"inputs": [tensor("x", [1], "BYTES", binary_data_size=3)]}, 422, "not of type BYTES"),
     ],
 )
-def test_what_is_no_request(document: Any, status: int, said: str) -> None:
+def test_invalid_infer_request_is_an_error(document: Any, status: int, said: str) -> None:
     with pytest.raises(InputError) as error:
         read(document, b"abc", [])
     assert (error.value.status, said in str(error.value)) == (status, True), str(error.value)
@@ -125,7 +125,7 @@ def test_rows_are_tensors(prediction: Any, names: Any, tensors: Any) -> None:
     ] == tensors
 
 
-def test_metadata_is_what_info_says() -> None:
+def test_metadata_has_the_columns_of_info() -> None:
     given = columns([{"name": "a", "type": "integer"}, {"name": "b", "type": "string"}, {"name": "c"}])
     document = metadata("wine", "1.0", given, columns({"p": {"type": "number"}}))
     assert [item["datatype"] for item in document["inputs"]] == ["INT64", "BYTES", "FP64"]
@@ -151,7 +151,7 @@ def test_infer(client: Client) -> None:
         }
 
 
-def test_infer_answers_with_the_outputs_that_are_asked_for(client: Client) -> None:
+def test_infer_returns_the_requested_outputs(client: Client) -> None:
     request = {"inputs": [tensor("x", [1, 2], "FP64", [1, 2])]}
 
     def ask(outputs: Any) -> Any:
@@ -159,7 +159,7 @@ def test_infer_answers_with_the_outputs_that_are_asked_for(client: Client) -> No
         return (answer.status, answer.json.get("error") or [each["name"] for each in answer.json["outputs"]])
 
     assert ask([]) == ask(None) == ask([{"name": "sum", "parameters": {"binary_data": False}}]) == (200, ["sum"])
-    assert ask([{"name": "other"}]) == (400, "\"outputs\" asks for 'other'; there is sum")
+    assert ask([{"name": "other"}]) == (400, "\"outputs\" asks for 'other'; available: sum")
     several: tuple[Any, ...] = ({}, "sum", ["sum"], [{"name": 1}], 0)
     for wrong in several:
         assert ask(wrong) == (400, '"outputs" must be a list of objects, each with a "name"')
@@ -178,14 +178,14 @@ def test_infer_with_binary_data(client: Client) -> None:
     assert client.ask("POST", INFER, head + data, HTTP_INFERENCE_HEADER_CONTENT_LENGTH="9999").status == 400
 
 
-def test_errors_are_the_protocols(client: Client) -> None:
+def test_errors_have_the_protocols_form(client: Client) -> None:
     answer = client.ask("POST", INFER, b"{")
     assert (answer.status, list(answer.json)) == (400, ["error"])
     assert "line 1 column 2" in answer.json["error"]
     assert client.ask("POST", "/v2/models/other/infer", b"{}").status == 404
 
 
-def test_health_and_readiness_are_two_things(client: Client) -> None:
+def test_readiness_ends_before_liveness(client: Client) -> None:
     paths = ("/v2/health/live", "/v2/health/ready", "/v2/models/wine/ready")
     assert [client.ask("GET", path).status for path in paths] == [200, 200, 200]
     client.app.closing = True
@@ -217,6 +217,6 @@ def test_lists_within_lists_are_read_in_order() -> None:
     assert read({"inputs": [given]}, b"", []).data == [[1, 2, 3.5], [None, 5, 6]]
 
 
-def test_a_tensor_without_values_has_no_rows() -> None:
+def test_tensor_without_values_is_rejected() -> None:
     with pytest.raises(InputError, match="has no rows"):
         read({"inputs": [tensor("x", [5, 0], "FP64", [])]}, b"", [])

@@ -92,17 +92,17 @@ def test_dumps(value: object, expected: object) -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), CASES, ids=named)
-def test_a_nan_beside_it_changes_nothing(value: object, expected: object) -> None:
+def test_nan_does_not_change_other_values(value: object, expected: object) -> None:
     assert json.loads(outputs.dumps([NAN, value])) == [None, expected]
 
 
 @pytest.mark.parametrize("value", [object(), [print], {"a": Wine}])
-def test_what_has_no_form_is_an_error(value: object) -> None:
-    with pytest.raises(TypeError, match="has no form in JSON"):
+def test_value_without_a_json_form_is_an_error(value: object) -> None:
+    with pytest.raises(TypeError, match="can't be represented in JSON"):
         outputs.dumps(value)
 
 
-def test_the_models_encoder_is_asked_first() -> None:
+def test_encoder_of_the_model_is_called_first() -> None:
     class Encoder(json.JSONEncoder):
         def default(self, o: Any) -> Any:
             return {"set": [dt.date(2020, 2, 29)]} if isinstance(o, set) else super().default(o)
@@ -112,11 +112,11 @@ def test_the_models_encoder_is_asked_first() -> None:
     assert outputs.plain(value, Encoder().default) == expected
 
 
-def test_an_iterator_is_read() -> None:
+def test_iterator_becomes_a_list() -> None:
     assert outputs.dumps(iter([0.5, NAN])) == "[0.5, null]"
 
 
-def test_a_circle_is_an_error() -> None:
+def test_circular_value_is_an_error() -> None:
     circle: list[object] = []
     circle.append(circle)
     with pytest.raises(RecursionError):
@@ -135,5 +135,5 @@ def test_a_circle_is_an_error() -> None:
         ([[], []], [[], []]),
     ],
 )
-def test_many_values_at_once_are_what_they_are_one_by_one(value: object, expected: object) -> None:
+def test_fast_path_for_many_values_equals_the_slow_one(value: object, expected: object) -> None:
     assert outputs.plain(value) == expected

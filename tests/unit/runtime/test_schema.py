@@ -64,7 +64,7 @@ OUTPUT = """\
 }"""
 
 
-def test_the_layout_is_the_documents() -> None:
+def test_result_document_has_the_documented_layout() -> None:
     assert json.dumps(schema.input_properties([FEATURE] * 3), indent=4) == INPUT
     assert json.dumps(schema.output_properties([dict(FEATURE, name="predictions")]), indent=4) == OUTPUT
 

@@ -9,9 +9,9 @@ import pytest
 from packager.models.integrations import INTEGRATION_TYPES
 from packager.runtime.odahu_runtime import fast_json
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
-from packager.runtime.odahu_runtime.limits import Limits
+from packager.runtime.odahu_runtime.request_validation import RequestLimits
 from packager.runtime.odahu_runtime.schema import columns
-from packager.runtime.odahu_runtime.schema_validation import Checks
+from packager.runtime.odahu_runtime.schema_validation import SchemaValidator
 from tests.unit.runtime.test_wsgi import INVOKE, Client, add_up, make_model
 
 INFER = "/v2/models/wine/infer"
@@ -29,7 +29,7 @@ OPTIONAL = [{"name": "a", "type": "number"}, {"name": "b", "type": "number", "re
 
 
 def check(described: Any, rows: list[Any], names: list[Any] | None = None, *, objects: bool = False) -> Batch:
-    return Checks(columns(described), objects=objects).apply(Batch(rows, names))
+    return SchemaValidator(columns(described), objects=objects).apply(Batch(rows, names))
 
 
 def refused(*arguments: Any, **options: Any) -> str:
@@ -57,7 +57,7 @@ def refused(*arguments: Any, **options: Any) -> str:
         (OPTIONAL, [[1]], ["a"]),
     ],
 )
-def test_what_suits_the_model_comes_as_it_is(described: Any, rows: list[Any], names: Any) -> None:
+def test_valid_rows_are_unchanged(described: Any, rows: list[Any], names: Any) -> None:
     batch = check(described, rows, names)
     assert batch.data is rows
     assert batch.columns == names
@@ -71,7 +71,7 @@ def test_what_suits_the_model_comes_as_it_is(described: Any, rows: list[Any], na
         (MIXED[3:5] + MIXED[:1], [[1, "s", {}]], ["n", "s", "unknown"], Batch([["s", {}, 1]], ["s", "unknown", "n"])),
     ],
 )
-def test_columns_in_another_order_are_put_into_the_models(described: Any, rows: Any, names: Any, batch: Batch) -> None:
+def test_columns_are_reordered_to_the_models(described: Any, rows: Any, names: Any, batch: Batch) -> None:
     assert check(described, rows, names) == batch
 
 
@@ -80,7 +80,7 @@ def test_columns_in_another_order_are_put_into_the_models(described: Any, rows: 
     [
         (NUMBERS, ["a", "B", "c"], 'missing: "b"; unknown: "B" (column 1); the model has 3 columns: "a", "b", "c"'),
         (NUMBERS, ["a", "c"], 'missing: "b"; the model has'),
-        (NUMBERS, ["a", "b", "c", "a"], 'there too often: "a"'),
+        (NUMBERS, ["a", "b", "c", "a"], 'repeated: "a"'),
         (NUMBERS[:1], ["z"], 'missing: "a"; unknown: "z" (column 0); the model has the column "a"'),
         (OPTIONAL, ["a", "B"], 'missing: "b"; unknown: "B" (column 1)'),
         ([NUMBERS[0]] * 3, ["a", "a"], 'missing: "a"'),
@@ -88,7 +88,7 @@ def test_columns_in_another_order_are_put_into_the_models(described: Any, rows: 
         (NUMBERS, ["y" * 9999, "b", "c"], "yyy... (column 0)"),
     ],
 )
-def test_other_columns_are_named(described: Any, names: list[str], said: str) -> None:
+def test_unknown_and_missing_columns_are_named(described: Any, names: list[str], said: str) -> None:
     message = refused(described, [[1] * len(names)], names)
     assert said in message
     assert len(message) < 500
@@ -111,7 +111,7 @@ def test_rows_without_names_are_as_wide_as_the_model(rows: list[Any], count: int
         (MIXED, [[1, 2, "yes", "", 0, 0]], 'row 0, column 2 ("b"): "yes" is a string, not true or false'),
     ],
 )
-def test_other_values_are_named(described: Any, rows: list[Any], said: str) -> None:
+def test_invalid_values_are_named(described: Any, rows: list[Any], said: str) -> None:
     assert refused(described, rows) == f"{said} (rows count from 0)"
 
 
@@ -155,7 +155,7 @@ def test_values_are_handed_on_with_the_types_of_their_columns(kind: str, given: 
         ("bool", 2, "2 is a number, not true or false"),
     ],
 )
-def test_values_that_a_columns_type_does_not_hold_are_refused(kind: str, value: Any, said: str) -> None:
+def test_values_beyond_a_columns_type_are_rejected(kind: str, value: Any, said: str) -> None:
     for rows in ([[value]], [[None]] * 20 + [[value]]):
         assert said in refused([{"name": "a", "type": kind}], rows)
 
@@ -163,7 +163,7 @@ def test_values_that_a_columns_type_does_not_hold_are_refused(kind: str, value: 
 @pytest.mark.parametrize("kind", ["number", "integer", "string", "date"])
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400])
 @pytest.mark.parametrize("orjson_", [None, orjson], ids=["json", "orjson"])
-def test_whole_numbers_beyond_64_bits_are_refused_in_every_column(kind: str, number: int, orjson_: Any) -> None:
+def test_integers_beyond_64_bits_are_rejected_in_every_column(kind: str, number: int, orjson_: Any) -> None:
     asked = client(([{"name": "a", "type": kind}], ()))
     fast_json.use(orjson_)
     try:
@@ -180,8 +180,8 @@ def test_whole_numbers_beyond_64_bits_are_refused_in_every_column(kind: str, num
         fast_json.use(None)
 
 
-def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
-    checks = Checks(columns(MIXED))
+def test_remembered_columns_are_correct_for_the_next_request() -> None:
+    checks = SchemaValidator(columns(MIXED))
     for value, fits in ((1, True), (2, True), ("x", False), (1.0, True), (1.5, False), (None, True)):
         batch = Batch([[0, value, True, "s", 0, 0]], None)
         if fits:
@@ -189,7 +189,7 @@ def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
         else:
             with pytest.raises(InputError, match="not a whole number"):
                 checks.apply(batch)
-    checks = Checks(columns(NUMBERS))
+    checks = SchemaValidator(columns(NUMBERS))
     for number in range(200):
         names = ["c", "b", "a"] if number % 2 else ["a", "b", "c", f"more{number}"]
         row = [3, 2, 1] if number % 2 else [1, 2, 3, 4]
@@ -198,7 +198,7 @@ def test_what_is_remembered_of_one_request_is_right_for_the_next() -> None:
             checks.apply(Batch([[row[0], "x", *row[2:]]], names))
 
 
-def test_the_first_few_problems_are_told_in_the_order_of_the_rows() -> None:
+def test_first_few_problems_are_named_in_row_order() -> None:
     rows: list[Any] = [[1, 2, 3] for _ in range(5000)]
     rows[2500] = ["x", 2, "y" * 1000]
     assert refused(NUMBERS, rows, ["a", "b", "c"]).startswith('row 2500, column 0 ("a"): "x" is a string, not a number')
@@ -280,7 +280,7 @@ def test_csv(text: bytes, status: int, said: str | None) -> None:
     assert (answer.json["prediction"] == [[6]]) if said is None else (said in answer.json["message"]), answer.json
 
 
-def test_text_in_csv_stays_text_where_the_model_says_so() -> None:
+def test_csv_text_columns_stay_text() -> None:
     seen: list[Any] = []
 
     def predict(matrix: Any, provided_columns_names: Any) -> Any:
@@ -295,11 +295,11 @@ def test_text_in_csv_stays_text_where_the_model_says_so() -> None:
 
 
 @pytest.mark.parametrize("info", [((), ()), None])
-def test_a_model_that_tells_nothing_takes_everything(info: Any) -> None:
+def test_model_without_columns_accepts_everything(info: Any) -> None:
     assert client(info).invoke({"columns": ["x"], "data": [[1], [2]]}).status == 200
 
 
-def test_a_model_whose_info_fails_takes_everything_and_it_is_logged() -> None:
+def test_failing_info_is_logged_and_everything_is_accepted() -> None:
     asked = Client(make_model(predict_on_matrix=add_up, info=lambda: 1 / 0))
     assert asked.invoke({"data": [[1]]}).status == 200
     assert asked.log[0].startswith("The input is not checked: Traceback")
@@ -312,13 +312,16 @@ def test_the_checks_can_be_turned_off() -> None:
 @pytest.mark.parametrize(
     ("environ", "limits"),
     [
-        ({}, Limits(64 * 1024 * 1024, 1_000_000, check_input=True)),
-        ({"ODAHU_MAX_ROWS": "", "ODAHU_CHECK_INPUT": "", "ODAHU_MAX_BODY_BYTES": ""}, Limits()),
-        ({"ODAHU_MAX_ROWS": "5", "ODAHU_CHECK_INPUT": "False", "ODAHU_MAX_BODY_BYTES": "7"}, Limits(7, 5, False)),  # noqa: FBT003
+        ({}, RequestLimits(64 * 1024 * 1024, 1_000_000, check_input=True)),
+        ({"ODAHU_MAX_ROWS": "", "ODAHU_CHECK_INPUT": "", "ODAHU_MAX_BODY_BYTES": ""}, RequestLimits()),
+        (
+            {"ODAHU_MAX_ROWS": "5", "ODAHU_CHECK_INPUT": "False", "ODAHU_MAX_BODY_BYTES": "7"},
+            RequestLimits(7, 5, check_input=False),
+        ),
     ],
 )
-def test_limits_come_from_the_environment(environ: dict[str, str], limits: Limits) -> None:
-    assert Limits.from_env(environ) == limits
+def test_limits_come_from_the_environment(environ: dict[str, str], limits: RequestLimits) -> None:
+    assert RequestLimits.from_env(environ) == limits
 
 
 @pytest.mark.parametrize(
@@ -331,9 +334,9 @@ def test_limits_come_from_the_environment(environ: dict[str, str], limits: Limit
         ("ODAHU_CHECK_INPUT", "no", "ODAHU_CHECK_INPUT must be true or false, not 'no'"),
     ],
 )
-def test_limits_that_are_none(name: str, value: str, said: str) -> None:
+def test_invalid_limits_are_an_error(name: str, value: str, said: str) -> None:
     with pytest.raises(ValueError, match="must be") as error:
-        Limits.from_env({name: value})
+        RequestLimits.from_env({name: value})
     assert said in str(error.value)
 
 
@@ -345,6 +348,6 @@ def test_the_arguments_are_the_limits_and_reach_the_image() -> None:
 
     assert variables() == {}
     changed = {"maxBodyBytes": 10_000, "maxRows": 50, "checkInput": False}
-    assert Limits.from_env(variables(**changed)) == Limits(10_000, 50, check_input=False)
+    assert RequestLimits.from_env(variables(**changed)) == RequestLimits(10_000, 50, check_input=False)
     defaults = rest.arguments.model_validate({}).model_dump()
-    assert Limits(defaults["max_body_bytes"], defaults["max_rows"], defaults["check_input"]) == Limits()
+    assert RequestLimits(defaults["max_body_bytes"], defaults["max_rows"], defaults["check_input"]) == RequestLimits()

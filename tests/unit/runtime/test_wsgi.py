@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.runtime.odahu_runtime.limits import max_body_bytes
 from packager.runtime.odahu_runtime.model import Model, ModelError
+from packager.runtime.odahu_runtime.request_validation import max_body_bytes
 from packager.runtime.odahu_runtime.wsgi import CLOSE, Application
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ def test_columns_that_are_one_name() -> None:
 
 
 @pytest.mark.parametrize("header", ["HTTP_REQUEST_ID", "HTTP_X_REQUEST_ID"])
-def test_the_request_id_comes_back(client: Client, header: str) -> None:
+def test_response_carries_the_request_id(client: Client, header: str) -> None:
     assert client.invoke({"data": [[1]]}, **{header: "7"}).headers["Request-Id"] == "7"
 
 
-def test_names_that_headers_can_not_carry() -> None:
+def test_names_are_percent_encoded_in_headers() -> None:
     client = Client(make_model(predict_on_matrix=add_up), ODAHU_MODEL_NAME="вино\n")
     assert client.invoke({"data": [[1]]}).headers["Model-Name"] == "%D0%B2%D0%B8%D0%BD%D0%BE%0A"
 
@@ -100,8 +100,8 @@ def test_names_that_headers_can_not_carry() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("GET", "/", 404, "There is no /; there are /api/model/invoke, /api/model/info, /healthcheck"),
-        ("GET", "/api/model/invoke/", 404, "There is no"),
+        ("GET", "/", 404, "Unknown path /; known paths: /api/model/invoke, /api/model/info, /healthcheck"),
+        ("GET", "/api/model/invoke/", 404, "Unknown path"),
         ("GET", INVOKE, 405, "GET is not allowed for /api/model/invoke, only POST"),
         ("DELETE", INFO, 405, "only GET and HEAD"),
         ("POST", INVOKE, 411, "The request has no body"),
@@ -136,7 +136,9 @@ def test_head_is_get_without_a_body(client: Client, path: str) -> None:
         (b"{}", {"HTTP_CONTENT_ENCODING": "br"}, 415, "compressed (br)"),
     ],
 )
-def test_bad_bodies(client: Client, body: bytes, environ: dict[str, str], status: int, said: str) -> None:
+def test_invalid_body_is_an_error_with_its_status(
+    client: Client, body: bytes, environ: dict[str, str], status: int, said: str
+) -> None:
     answer = client.ask("POST", INVOKE, body, **environ)
     assert (answer.status, said in answer.json["message"]) == (status, True), answer.json
 
@@ -150,7 +152,7 @@ def test_chunked_bodies(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(OSError("gone"), 400), (TimeoutError("slow"), 408)])
-def test_bodies_that_do_not_come(client: Client, error: OSError, status: int) -> None:
+def test_interrupted_or_slow_body_is_an_error(client: Client, error: OSError, status: int) -> None:
     def read(_: int) -> bytes:
         raise error
 
@@ -159,7 +161,7 @@ def test_bodies_that_do_not_come(client: Client, error: OSError, status: int) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("bad wine"), SystemExit("bad wine"), KeyboardInterrupt("bad wine")])
-def test_a_failing_model(error: BaseException) -> None:
+def test_error_of_the_model_is_a_500_with_its_type_and_text(error: BaseException) -> None:
     error.__traceback__ = None  # it was raised before
 
     def predict(_: object, **__: object) -> None:
@@ -179,7 +181,7 @@ def test_long_messages_are_cut() -> None:
 
 
 @pytest.mark.parametrize("result", [None, [[1]], ([[1]], ["a"], 3)])
-def test_what_is_not_a_pair(result: object) -> None:
+def test_result_that_is_not_a_pair_is_an_error(result: object) -> None:
     client = Client(make_model(predict_on_matrix=lambda _, **__: result))
     assert "not a pair" in client.invoke({"data": [[1]]}).json["message"]
 
@@ -193,7 +195,7 @@ def test_info() -> None:
     assert post["responses"]["200"]["schema"]["properties"]["columns"]["example"] == ["a"]
 
 
-def test_a_failing_info_leaves_the_rest() -> None:
+def test_failing_info_does_not_break_predictions() -> None:
     client = Client(make_model(predict_on_matrix=add_up, info=lambda: 1 / 0))
     assert client.ask("GET", INFO).json == {
         "message": "info() of the model failed: ZeroDivisionError: division by zero"
@@ -220,7 +222,7 @@ def test_objects_need_names(document: object) -> None:
     assert client.invoke(document).status == 400
 
 
-def test_objects_that_are_not_dicts_come_back_as_they_are() -> None:
+def test_results_that_are_not_dicts_are_returned_unchanged() -> None:
     client = Client(make_model(init=lambda: "objects", predict_on_objects=len))
     assert client.invoke({"data": [{}, {}]}).json == {"prediction": 2, "columns": []}
 
@@ -240,7 +242,7 @@ def test_objects_that_are_not_dicts_come_back_as_they_are() -> None:
         ),
     ],
 )
-def test_models_that_can_not_be_served(functions: dict[str, Callable[[], object]], said: str) -> None:
+def test_unsupported_model_is_an_error(functions: dict[str, Callable[[], object]], said: str) -> None:
     with pytest.raises(ModelError) as error:
         make_model(**functions)
     assert said in str(error.value)
@@ -254,7 +256,7 @@ def test_models_that_can_not_be_served(functions: dict[str, Callable[[], object]
         ({"MODEL_LOCATION": str(Path(__file__).parent)}, "MODEL_ENTRYPOINT is not set"),
     ],
 )
-def test_environments_that_name_no_model(environ: dict[str, str], said: str) -> None:
+def test_environment_without_a_valid_model_is_an_error(environ: dict[str, str], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         Model.from_env(environ)
 
@@ -266,7 +268,7 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize("line", [1, object()])
-def test_a_models_exception_that_can_not_be_written_is_named(line: object) -> None:
+def test_unprintable_exception_of_the_model_is_named(line: object) -> None:
     where: Any = ("f.sql", line, 1, b"select")
 
     def predict(*_: object, **__: object) -> object:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 
 from packager.errors import Interrupted
-from packager.system.event_loop import FutureLoop, future_loop
+from packager.system.event_loop import future_loop
 
 
 def test_a_closed_loop_calls_nothing_and_an_open_one_does() -> None:
@@ -47,14 +46,3 @@ def test_what_is_under_way_at_the_end_is_called_off_and_waited_for() -> None:
         loop.run_until_complete(main())
     assert ended == ["work"]
     assert loop.is_closed()
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_a_loop_that_a_stop_left_half_made_is_let_go_of_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
-        raise Interrupted(15)
-
-    monkeypatch.setattr("selectors.DefaultSelector", stop)
-    with pytest.raises(Interrupted):
-        FutureLoop()
-    gc.collect()

@@ -1,1 +1,1 @@
-"""The revisions of the database's schema, for Alembic."""
+"""Alembic revisions of the database schema."""

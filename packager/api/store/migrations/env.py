@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, in the transaction that `migrate` has opened."""
+"""Run the revisions in the transaction that `migrate` has opened; executed by Alembic."""
 
 from __future__ import annotations
 

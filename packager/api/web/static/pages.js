@@ -1,11 +1,11 @@
-// What the pages gain with JavaScript: they stay up to date, follow logs, copy, and check what is written.
+// Enhancements of the pages: live updates, live logs, copy buttons, and checks while typing.
 'use strict';
 
 const POLL_MS = 3000;
 const RETRY_MS = 3000;
 const CHECK_MS = 400;
 const HOLD_MS = 20000;
-const MOST_CHARACTERS = 2000000;
+const MAX_CHARACTERS = 2000000;
 
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
 
@@ -22,7 +22,7 @@ async function copy(button) {
   button.textContent = 'Copy';
 }
 
-// Ask for this page again, and put its live part in the place of the old one, unless nothing has changed.
+// Reload the live part of this page, and replace it if it has changed.
 async function refresh() {
   const live = document.getElementById('live');
   const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
@@ -54,7 +54,7 @@ async function keepUpToDate() {
   for (;;) {
     await pause(POLL_MS);
     if (!document.hidden) {
-      await refresh().catch(() => undefined); // the service is away for the moment
+      await refresh().catch(() => undefined); // the service is down at the moment
     }
   }
 }
@@ -73,13 +73,13 @@ async function readLog(log, take) {
   }
 }
 
-// Show a log as it comes; a stream that breaks off is begun anew, and so is that of another run.
+// Show a log live; restart a broken stream, and start the stream of another run.
 async function followLog(log) {
   let kept = 0;
   const append = text => {
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
     log.append(text);
-    for (kept += text.length; kept > MOST_CHARACTERS && log.childNodes.length > 1; log.firstChild.remove()) {
+    for (kept += text.length; kept > MAX_CHARACTERS && log.childNodes.length > 1; log.firstChild.remove()) {
       kept -= log.firstChild.length;
     }
     if (atEnd) {
@@ -99,7 +99,7 @@ async function followLog(log) {
       });
       await refresh();
     } catch {
-      // tried again
+      // retried
     }
     do {
       await pause(RETRY_MS);
@@ -137,7 +137,7 @@ function watchEditor(text) {
   const ask = async () => {
     const answer = await fetch(text.dataset.check, { method: 'POST', body: new URLSearchParams({ text: text.value }) });
     if (!answer.ok) {
-      throw new Error(answer.status === 401 ? 'you are logged out; log in in another tab' : `answer ${answer.status}`);
+      throw new Error(answer.status === 401 ? 'you are logged out; log in in another tab' : `HTTP status ${answer.status}`);
     }
     return answer.text();
   };
@@ -145,7 +145,7 @@ function watchEditor(text) {
     messages.replaceChildren(found);
     mark();
   };
-  // Show what is wrong with the text as it is now; what can't be checked is said, and tried again.
+  // Show the problems of the current text; retry failed checks.
   const check = async () => {
     const turn = ++asked;
     while (turn === asked) {
@@ -158,7 +158,7 @@ function watchEditor(text) {
         return;
       } catch (error) {
         if (turn === asked) {
-          show(`Not checked: ${error.message}. It is tried again.`);
+          show(`Not checked: ${error.message}. Retrying.`);
         }
         await pause(RETRY_MS);
       }
@@ -185,7 +185,7 @@ function watchEditor(text) {
   }
 }
 
-// What is sent is sent once, and what would be written meanwhile would be lost.
+// Prevent double submissions, and edits that would be lost.
 function hold(form, held) {
   form.querySelectorAll('button').forEach(button => (button.disabled = held));
   form.querySelectorAll('textarea').forEach(text => (text.readOnly = held));
