@@ -130,13 +130,13 @@ async def _solve_and_link(linking: LinkRequest, channels: tuple[Channel, ...], c
     client = Client.from_config(config)
     gateway = Gateway(cache_dir=cache / "repodata", client=client)
     hint = _BUILDS_HINT if any(MatchSpec(text).build for text in linking.conda_file.specs) else _SOLVE_HINT
-    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(channels, hint):
+    with linking.reporter.stage("solving the conda environment"), convert_rattler_errors(channels, hint):
         records = await _solve(linking, channels, gateway)
     _log.info("solved: %d packages", len(records))
     with (
         linking.reporter.stage(f"linking {len(records)} conda packages"),
         linking.reporter.task("conda packages", len(records), unit="packages") as advance,
-        _errors_of_rattler(channels),
+        convert_rattler_errors(channels),
     ):
         await install(
             records,
@@ -231,7 +231,8 @@ def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Ite
 
 
 @contextmanager
-def _errors_of_rattler(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
+def convert_rattler_errors(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
+    """Convert rattler's errors into ours."""
     try:
         yield
     except PackagerError:

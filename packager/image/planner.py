@@ -68,7 +68,7 @@ class Dependencies:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanInputs:
-    """What lies ready for the image.
+    """The inputs of a plan.
 
     Attributes:
         model: The unpacked archive.
