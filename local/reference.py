@@ -57,12 +57,11 @@ Every setting is an environment variable. An empty variable counts as absent; an
         if name in Settings.GROUPS:
             lines += ["", f"## {Settings.GROUPS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
         lines.append(_row(f"`{PREFIX}{name.upper()}`", _default(field), field.description))
-    lines += ["", "## API service", "", "Read by `packager api` only.", ""]
-    lines += ["| variable | default | meaning |", "|---|---|---|"]
-    lines += [
-        _row(f"`{API_PREFIX}{name.upper()}`", _default(field), field.description)
-        for name, field in ApiSettings.model_fields.items()
-    ]
+    lines += ["", "## API service", "", "Read by `packager api` only."]
+    for name, field in ApiSettings.model_fields.items():
+        if name in ApiSettings.GROUPS:
+            lines += ["", f"### {ApiSettings.GROUPS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
+        lines.append(_row(f"`{API_PREFIX}{name.upper()}`", _default(field), field.description))
     return _page(lines)
 
 

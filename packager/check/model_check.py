@@ -30,7 +30,6 @@ from packager.system.process import OutOfBoundsError, run_command, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
     from pathlib import PurePosixPath
 
     from packager.check.confinement import Confinement
@@ -101,7 +100,6 @@ class ModelCheck:
         mode: `auto`, `always` or `never`.
         environments: The cache of unpacked environments on this machine.
         in_image: Whether the engine checks images with RUN steps itself.
-        hidden: Removes the logins from the disk during a block.
         run: The runner of commands, `run_command` by default.
     """
 
@@ -110,7 +108,6 @@ class ModelCheck:
     reporter: Reporter
     workspace: Path
     access: RegistryAccess
-    hidden: Callable[[], AbstractContextManager[None]]
     mode: CheckMode
     environments: LocalCache
     in_image: bool = False
@@ -185,7 +182,7 @@ class ModelCheck:
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, which other runs may use at the same time.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
-        with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable(), nothing_left():
+        with watch_changes([*roots, prepared.model], read_only=locked), unreadable(), nothing_left():
             done = self._run(argv, env, model, paths, confined)
         if not parse_report(done.stdout):
             self._check_python_runs(python, confined)

@@ -31,8 +31,9 @@ from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_record import killed_sessions, recorded
 from packager.errors import BuildError
 from packager.image.plan import BaseImage
-from packager.registry.layout_push import push_layout
-from packager.registry.retries import EngineTroubleError
+from packager.registry.authfile import auth_file
+from packager.registry.uploads import push_layout
+from packager.system.retries import RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,14 +192,16 @@ def _deliver(
 
 
 def _push(session: Session, image_id: str, reference: Reference, access: RegistryAccess) -> str:
-    """Push with Buildah; after a transient registry error, upload the image with our own client.
+    """Push with Buildah; after a retryable error, upload the image with our own client.
 
     Buildah restarts a push from the beginning, and so never succeeds where every few requests fail.
     """
-    args = access_args(reference, access, session.certificates(reference, access))
+    certificates = session.certificates(reference, access)
     try:
-        return session.push(image_id, f"docker://{reference}", args, host=reference.host)
-    except EngineTroubleError as trouble:
+        with auth_file(access.keychain, session.folder) as logins:
+            args = access_args(reference, access, logins, certificates)
+            return session.push(image_id, f"docker://{reference}", args, host=reference.host)
+    except RetryableError as trouble:
         log.warning("%s; uploading with retries of single requests", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
         return push_layout(session.folder / "layout", reference, access)

@@ -24,15 +24,15 @@ from packager.engines.buildah_storage import full_folders, layer_size, stale_nam
 from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
 from packager.models.integrations import docker_rest
 from packager.models.reference import LOCAL_STORAGE, Reference
-from packager.registry.retries import EngineTroubleError, Retries
+from packager.registry.authfile import auth_file
 from packager.system.process import OutOfBoundsError
+from packager.system.retries import RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from packager.image.plan import ImagePlan
-    from packager.registry.access import RegistryAccess
-    from packager.registry.trust import Trust
+    from packager.registry.access import RegistryAccess, Trust
     from packager.system.process import Completed, Runner
 
 log = logging.getLogger(__name__)
@@ -128,11 +128,13 @@ class Session:
                 raise image_not_found(Attempt(stage="inspect", subject=str(reference)))
             return image
         name = reference.with_digest(reference.digest) if reference.digest else str(reference)
-        args = [*pull_args(reference, access, architecture, self.certificates(reference, access)), name]
+        certificates, policy = self.certificates(reference, access), RetryPolicy(seconds=access.trust.retry_seconds)
         try:
-            name = Retries(seconds=access.trust.retry_seconds).call(lambda: self._pull(args, reference), f"pull {name}")
-        except (EngineTroubleError, RegistryUnreachableError) as trouble:
-            error = trouble.error if isinstance(trouble, EngineTroubleError) else trouble
+            with auth_file(access.keychain, self.folder) as logins:
+                args = [*pull_args(reference, access, architecture, logins, certificates), name]
+                name = policy.call(lambda: self._pull(args, reference), f"pull {name}")
+        except (RetryableError, RegistryUnreachableError) as trouble:
+            error = trouble.error if isinstance(trouble, RetryableError) else trouble
             image = self.inspect(name)
             if image is None:
                 raise error from trouble
@@ -152,7 +154,7 @@ class Session:
         if done.returncode == 0:
             return done.stdout.split()[-1]
         error = failure(Attempt(stage="pull", subject=args[-1], host=reference.host), done)
-        raise EngineTroubleError(error) if is_retryable(error, done) else error
+        raise RetryableError(error) if is_retryable(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
         """Return Buildah's description of an image in the local storage, or None if it doesn't exist."""
@@ -236,14 +238,14 @@ class Session:
         """Push an image from the storage; return its digest, which is only valid with exit code 0.
 
         Raises:
-            EngineTroubleError: A transient registry error.
+            RetryableError: A retryable registry error.
             PackagerError: Another error.
         """
         digest_file = self.folder / "digest"
         done = self.buildah("push", *args, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
             error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
-            raise EngineTroubleError(error) if host and is_retryable(error, done) else error
+            raise RetryableError(error) if host and is_retryable(error, done) else error
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"buildah push wrote an invalid digest: {digest[:80]!r}")
@@ -285,7 +287,9 @@ class Session:
         return False
 
 
-def access_args(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
+def access_args(
+    reference: Reference, access: RegistryAccess, logins: Path, certificates: Path | None = None
+) -> list[str]:
     """Return a command's arguments for logins, certificates and TLS of a registry.
 
     For a host with mirrors, `registries.conf` configures TLS of each endpoint, which `--tls-verify` would override.
@@ -293,18 +297,18 @@ def access_args(reference: Reference, access: RegistryAccess, certificates: Path
     insecure = reference.host in access.insecure_hosts
     mirrored = len(access.trust.endpoints(reference)) > 1
     return [
-        *("--authfile", str(access.auth_file)),
+        *("--authfile", str(logins)),
         *(("--cert-dir", str(certificates)) if certificates else ()),
         *(() if mirrored else (f"--tls-verify={'false' if insecure else 'true'}",)),
     ]
 
 
 def pull_args(
-    reference: Reference, access: RegistryAccess, architecture: str, certificates: Path | None = None
+    reference: Reference, access: RegistryAccess, architecture: str, logins: Path, certificates: Path | None = None
 ) -> list[str]:
     """Return the `pull` command without the image."""
     policy = "missing" if reference.digest else "always"
-    args = access_args(reference, access, certificates)
+    args = access_args(reference, access, logins, certificates)
     return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *args]
 
 

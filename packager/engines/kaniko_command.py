@@ -120,7 +120,7 @@ def _cache_args(repository: str, settings: Settings) -> list[str]:
     ]
 
 
-def safe_environment(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, str]:
+def safe_environment(environ: Mapping[str, str], logins: Path) -> dict[str, str]:
     """Return Kaniko's environment, without secrets; DOCKER_CONFIG refers to the file with the logins.
 
     KANIKO_DIR isn't passed: another value makes Kaniko move its folder and search the logins there. USER is always
@@ -133,7 +133,7 @@ def safe_environment(environ: Mapping[str, str], access: RegistryAccess) -> dict
         "PATH": environ.get("PATH") or SYSTEM_FOLDERS,
         "HOME": environ.get("HOME") or "/root",
         "USER": environ.get("USER") or "root",
-        "DOCKER_CONFIG": str(access.auth_file.parent),
+        "DOCKER_CONFIG": str(logins.parent),
     }
 
 

@@ -199,9 +199,9 @@ def test_client_manages_packagings(client: OdahuClient) -> None:
     [found] = shown(client.run("pack", "get", *name))
     assert found["spec"]["arguments"]["workers"] == 2
     wrong = {**PACKAGING, "id": "wrong", "spec": {"integrationName": "docker-rest", "artifactName": ""}}
-    told = client.run("packaging", "create", "-f", write(client, "wrong.yaml", wrong), "--no-wait", code=1)
-    assert "artifactName is empty or missing" in told
-    assert "target 'docker-push' is required" in told
+    output = client.run("packaging", "create", "-f", write(client, "wrong.yaml", wrong), "--no-wait", code=1)
+    assert "artifactName is empty or missing" in output
+    assert "target 'docker-push' is required" in output
     assert "docker-rest-packager-example was deleted" in client.run("packaging", "delete", "-f", file)
     assert "is not found" in client.run("packaging", "delete", *name, code=1)
     client.run("packaging", "delete", *name, "--ignore-not-found")
@@ -295,17 +295,17 @@ def test_no_secret_is_in_any_file_or_log(client: OdahuClient) -> None:
         http.delete("/api/v1/connection/marked")
     forms = (marker, SECRET.encode(), client.service.token.encode())
 
-    def told(content: bytes) -> bool:
+    def leaks(content: bytes) -> bool:
         return any(form in content for form in forms)
 
     def files() -> Iterator[Path]:
         # As `rglob` does, but what goes away meanwhile is passed over.
         return (Path(folder, name) for folder, _, names in os.walk(client.service.folder) for name in names)
 
-    assert not any(map(told, answers))
+    assert not any(map(leaks, answers))
     assert any(files())
     # A run of an earlier test that is still being stopped has its manifest.
-    wait_for(lambda: not any(told(_read(path)) for path in files()))
+    wait_for(lambda: not any(leaks(_read(path)) for path in files()))
 
 
 def _read(path: Path) -> bytes:

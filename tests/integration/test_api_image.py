@@ -72,10 +72,10 @@ def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness,
     missing = write(client, "missing.yaml", registry, rest, packaging(harness, port, "other.zip"))
     assert "created resources: 3" in client.run("bulk", "apply", missing)
 
-    # The client waits for the end and follows the log till then; a failure is told with its reason.
+    # The client waits for the end and follows the log till then; a failure has its reason.
     sound = write(client, "wine.yaml", packaging(harness, port, "wine.zip"))
-    told = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
-    assert "Model wine was packed" in told
+    output = client.run("packaging", "edit", "-f", sound, "--timeout", "600", timeout=700)
+    assert "Model wine was packed" in output
     [entity] = shown(client.run("packaging", "get", *NAME))
     results = {each["name"]: each["value"] for each in entity["status"]["results"]}
     digest = password_registry.digest("api/wine", "1")
@@ -88,7 +88,7 @@ def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness,
     assert str(digest) in logs
     assert client.run("packaging", "logs", *NAME, "--follow") == logs
     for secret in (password_registry.password, password):
-        assert secret not in logs + told + client.service.log.read_text()
+        assert secret not in logs + output + client.service.log.read_text()
 
     with image(harness, password_registry, results["imageDigest"], "--read-only") as run, run() as served:
         wait_until_serving(port, served)
@@ -100,7 +100,7 @@ def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness,
 
     failing = packaging(harness, port, "wine.zip")
     failing["spec"]["arguments"]["dockerfileBaseImage"] = f"{password_registry.host}/no/base:1"
-    told = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
+    output = client.run("packaging", "edit", "-f", write(client, "failing.yaml", failing), timeout=700, code=1)
     [entity] = shown(client.run("packaging", "get", *NAME))
     assert entity["status"]["state"] == "failed"
     assert entity["status"]["reason"] == "image-not-found"

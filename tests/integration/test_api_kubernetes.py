@@ -91,8 +91,8 @@ def executor(tmp_path: Path, server: ApiServer) -> Iterator[KubernetesExecutor]:
 
 @contextmanager
 def supervisor(store: Store, executor: KubernetesExecutor, *, owner: str = "one") -> Iterator[Supervisor]:
-    rules = SupervisorConfig(owner=owner, lease=timedelta(seconds=2), pause=0.1)
-    running = Supervisor(store.runs, executor, rules)
+    config = SupervisorConfig(owner=owner, lease=timedelta(seconds=2), pause=0.1)
+    running = Supervisor(store.runs, executor, config)
     running.start()
     try:
         yield running
@@ -180,11 +180,11 @@ def test_watch_survives_unexpected_errors(
     server: ApiServer, store: Store, executor: KubernetesExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("packager.api.executors.kubernetes._PAUSE_SECONDS", 0.05)
-    told: list[str] = []
+    notified: list[str] = []
 
     def on_change(packaging_id: str) -> None:
-        told.append(packaging_id)
-        if len(told) == 1:
+        notified.append(packaging_id)
+        if len(notified) == 1:
             raise KeyError(packaging_id)
 
     server.scene = runs
@@ -192,8 +192,8 @@ def test_watch_survives_unexpected_errors(
     (claim,) = store.runs.claim("one", 1, timedelta(minutes=1))
     executor.start(claim)
     executor.watch(on_change)
-    wait_until(lambda: len(told) > 2)
-    assert {*told} == {"wine"}
+    wait_until(lambda: len(notified) > 2)
+    assert {*notified} == {"wine"}
 
 
 def test_deletion_removes_the_job(server: ApiServer, store: Store, executor: KubernetesExecutor) -> None:

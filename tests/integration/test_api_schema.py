@@ -79,10 +79,10 @@ def test_responses_conform_to_the_openapi_document_on_postgresql(tmp_path: Path)
 
 def check(service: ApiService, *words: str) -> None:
     furnish(service)
-    told = examine(service, *words)
+    output = examine(service, *words)
     with service.client() as client:
         methods = [method for each in client.get("/openapi.json").json()["paths"].values() for method in each]
-    assert f"Tested: {len(methods)}" in told
+    assert f"Tested: {len(methods)}" in output
     log = service.log.read_text()
     assert "unexpected" not in log
     assert "Traceback" not in log

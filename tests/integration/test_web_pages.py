@@ -234,7 +234,7 @@ def test_foreign_text_is_escaped(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/ui/packagings/{EVIL}")
     expect(page.get_by_role("alert")).to_contain_text("is not found")
     write(page, site, f"kind: {EVIL!r}")
-    expect(page.locator(".problems")).to_contain_text("kind: is none of")
+    expect(page.locator(".problems")).to_contain_text("kind: must be one of")
 
 
 def test_read_only_token_offers_no_changes(context: BrowserContext, site: Site) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from packager.api import entities
 from packager.api.store.database import row_of
 from packager.api.store.leases import Lease, OrphanedRun, Run
-from packager.api.store.tables import ABANDONED, PACKAGINGS, json_text, read_packaging
+from packager.api.store.tables import ORPHANED_RUNS, PACKAGINGS, json_text, read_packaging
 from packager.errors import PackagerError, UsageError
 from packager.models.documents import describe
 
@@ -64,7 +64,7 @@ class RunRepository:
                 and_(PACKAGINGS.c.state == "scheduling", PACKAGINGS.c.owner.is_(None)),
                 and_(PACKAGINGS.c.state.in_(("scheduling", "running")), PACKAGINGS.c.lease_until < now),
             )
-            is_clean = PACKAGINGS.c.id.not_in(select(ABANDONED.c.packaging_id))
+            is_clean = PACKAGINGS.c.id.not_in(select(ORPHANED_RUNS.c.packaging_id))
             query = select(PACKAGINGS).where(is_free, is_clean).order_by(PACKAGINGS.c.updated_at).limit(limit)
             rows = transaction.execute(query.with_for_update(skip_locked=True)).all()
             if not rows:
@@ -147,13 +147,13 @@ class RunRepository:
     def orphans(self) -> list[OrphanedRun]:
         """Return the runs whose packaging was deleted or edited; call `remove_orphan` when one is stopped."""
         with self._database.reading() as transaction:
-            rows = transaction.execute(select(ABANDONED).order_by(ABANDONED.c.number)).all()
+            rows = transaction.execute(select(ORPHANED_RUNS).order_by(ORPHANED_RUNS.c.number)).all()
         return [OrphanedRun(**row._mapping) for row in rows]  # noqa: SLF001
 
     def remove_orphan(self, orphaned: OrphanedRun) -> None:
         """Remove the record of an orphaned run that was stopped and cleaned up."""
         with self._database.writing() as transaction:
-            transaction.execute(delete(ABANDONED).where(ABANDONED.c.number == orphaned.number))
+            transaction.execute(delete(ORPHANED_RUNS).where(ORPHANED_RUNS.c.number == orphaned.number))
 
 
 def orphan(transaction: Transaction, row: Row[Any]) -> None:
@@ -162,7 +162,7 @@ def orphan(transaction: Transaction, row: Row[Any]) -> None:
         return
     names = ("generation", "owner", "lease_until", "handle")
     values = {name: row._mapping[name] for name in names}  # noqa: SLF001
-    transaction.execute(insert(ABANDONED).values(packaging_id=row.id, **values))
+    transaction.execute(insert(ORPHANED_RUNS).values(packaging_id=row.id, **values))
 
 
 def _summary(error: ValueError) -> str:

@@ -61,7 +61,7 @@ PACKAGINGS = Table(
 )
 
 # Orphaned runs: their packaging was deleted or edited. They are to be stopped and cleaned up.
-ABANDONED = Table(
+ORPHANED_RUNS = Table(
     "abandoned",
     METADATA,
     Column("number", Integer, primary_key=True, autoincrement=True),
