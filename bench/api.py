@@ -34,8 +34,8 @@ from packager.api.store import open_store
 from packager.api.store.encryption import make_key_file
 from packager.api.store.tables import PACKAGINGS
 from packager.models.connection import Connection
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from tests.integration.postgres import serve_postgres
 from tests.integration.registry import free_port
 
@@ -119,7 +119,9 @@ def memory(process: subprocess.Popen[bytes]) -> int:
 def fill(url: str, key: Path, count: int) -> list[str]:
     """Store packagings that have succeeded, and return their ids."""
     store = open_store(url, make_key_file(key))
-    store.integrations.create(NewIntegration.model_validate(integration(APPLICATIONS["docker-rest"], "packager:1")))
+    store.integrations.create(
+        NewIntegration.model_validate(integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1"))
+    )
     spec = {"type": "docker", "uri": "r.io/models", "username": "ann", "password": "pass-word"}
     store.connections.create(Connection.model_validate({"id": "registry", "spec": spec}))
     store.packagings.create(NewPackaging.model_validate({"id": "wine-0", "spec": SPEC}))

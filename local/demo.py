@@ -24,8 +24,8 @@ import httpx
 
 from packager import __version__
 from packager.api.executors.run_folder import RunFolder
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,8 +128,8 @@ def package(client: httpx.Client, archive: Path, registry: str) -> dict[str, Any
     """Package the model through the API, print the log as it's written, and return what became of it."""
     connection = {"type": "docker", "uri": f"{registry}/models", "description": "The demo's registry."}
     create(client, "/connection", {"id": "registry", "spec": connection})
-    for application in APPLICATIONS.values():
-        document = integration(application, f"packager:{__version__}")
+    for application in INTEGRATION_TYPES.values():
+        document = integration_document(application, f"packager:{__version__}")
         create(client, "/packaging/integration", {"id": document["id"], "spec": document["spec"]})
     spec = {
         "integrationName": "docker-rest",

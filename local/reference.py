@@ -19,7 +19,7 @@ from packager.cli import app
 from packager.errors import PackagerError, exit_codes
 from packager.kube.chart import ChartValues
 from packager.kube.job import RETRIED_CODES
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.settings import API_PREFIX, PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _arguments() -> str:
 The `arguments` of a packaging, and `-a NAME=VALUE` on the command line. An unknown argument or a wrong type is an error
 that lists every problem (exit code 12). `packager integrations` prints the same as PackagingIntegration documents."""
     lines = ["# Packager arguments", "", intro]
-    for application in APPLICATIONS.values():
+    for application in INTEGRATION_TYPES.values():
         lines += ["", f"## {application.name}", "", f"Entry point of the platform: `{application.entry_point}`.", ""]
         lines += ["| argument | default | allowed | meaning |", "|---|---|---|---|"]
         for name, field in application.arguments.model_json_schema(by_alias=True)["properties"].items():

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from packager import __version__
 from packager.check.model_check import ModelCheck, choose_mode
 from packager.engines.selection import EngineRequirements
-from packager.environment.cache.local import LocalEnvironments
-from packager.environment.cache.registry import EnvironmentStore
-from packager.environment.dependencies import DependencyMaker, needs_run_step
+from packager.environment.cache.local import LocalCache
+from packager.environment.cache.registry import RegistryCache
+from packager.environment.dependencies import DependencyResolver, needs_run_step
 from packager.image.context import write_context
 from packager.image.plan import LAYER_TIME
 from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, PlanInputs, make_plan
@@ -115,8 +115,8 @@ class PreparedEnvironment:
     server: str
     vendor: Path | None
     key: str
-    store: EnvironmentStore | None
-    local: LocalEnvironments
+    store: RegistryCache | None
+    local: LocalCache
 
 
 def package(packaging: PackagingInput, context: PipelineContext) -> PackagingResult:
@@ -210,8 +210,8 @@ def make_environment(
     repository, store = engine.environment_repository(request.destination), None
     if repository is not None:
         age = timedelta(days=settings.environment_max_age)
-        store = EnvironmentStore(repository=repository, access=access, longest_age=age)
-    maker = DependencyMaker(
+        store = RegistryCache(repository=repository, access=access, max_age=age)
+    resolver = DependencyResolver(
         settings=settings,
         run=context.run,
         reporter=context.reporter,
@@ -220,15 +220,15 @@ def make_environment(
         store=store,
     )
     with context.reporter.stage("Preparing the model's dependencies"):
-        dependencies, key = maker.make(request, asked.model, base)
-        server = maker.make_server(request, dependencies)
+        dependencies, key = resolver.resolve(request, asked.model, base)
+        server = resolver.choose_http_server(request, dependencies)
     return PreparedEnvironment(
         dependencies=dependencies,
         server=str(server or ""),
         vendor=server.vendor if server else None,
         key=key,
         store=store,
-        local=LocalEnvironments.from_settings(settings),
+        local=LocalCache.from_settings(settings),
     )
 
 
@@ -291,9 +291,9 @@ def keep_environment(environment: PreparedEnvironment, built: BuiltImage) -> Non
     root, prefix = environment.dependencies.root, environment.dependencies.prefix
     for layer in built.layers:
         if environment.store is not None and environment.key and layer.name == ENVIRONMENT_LAYER:
-            environment.store.keep(environment.key, environment.dependencies, layer)
+            environment.store.save(environment.key, environment.dependencies, layer)
             if root is not None and prefix is not None:
-                environment.local.keep(layer, prefix, root)
+                environment.local.save(layer, prefix, root)
 
 
 def prepare_push(request: PackagingRequest, engine: Engine, access: RegistryAccess, context: PipelineContext) -> None:

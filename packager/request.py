@@ -1,4 +1,4 @@
-"""Everything the user asked, merged with the defaults and checked: documents -> PackagingRequest."""
+"""The packaging request: the user's documents and options, merged with the defaults and validated."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from packager.errors import RequestError
 from packager.models.documents import describe
 from packager.models.image_name import render_image_name
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.base import PULL, PUSH
 from packager.models.reference import Destination, Reference
 
 if TYPE_CHECKING:
     from packager.models.connection import Connection
-    from packager.models.integrations import Application
+    from packager.models.integrations import IntegrationType
     from packager.models.integrations.base import ImageArguments
     from packager.models.manifest import ModelSection
     from packager.models.packaging import PackagingManifest, TargetSchema
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PackagingRequest:
-    """What is to be built and where it goes; nothing in it can be wrong any more.
+    """A validated packaging: the image to build and its destination.
 
     Attributes:
-        application: docker-rest or docker-cli.
-        arguments: The application's arguments, defaults filled in.
-        base: The base image as the user named it.
-        destination: Where the image goes.
-        push, pull: The connections of the two registry targets; None without one.
+        integration_type: docker-rest or docker-cli.
+        arguments: The arguments, including defaults.
+        base: The base image.
+        destination: The image's destination.
+        push, pull: The connections of the registry targets, or None.
     """
 
-    application: Application
+    integration_type: IntegrationType
     arguments: ImageArguments
     base: Reference
     destination: Destination
@@ -49,15 +49,15 @@ class PackagingRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What the command line says besides the documents.
+    """Options of the command line that override the documents.
 
     Attributes:
-        application: The packager's name, over the packaging's integration.
-        arguments: Argument values, over the packaging's own.
-        output: `docker://…`, `oci:…`, `oci-archive:…` or `docker-archive:…`; then no docker-push target is needed.
+        integration_type: The name of the integration type.
+        arguments: Argument values.
+        output: `docker://…`, `oci:…`, `oci-archive:…` or `docker-archive:…`; replaces the docker-push target.
     """
 
-    application: str | None = None
+    integration_type: str | None = None
     arguments: dict[str, Any] | None = None
     output: str | None = None
 
@@ -65,33 +65,33 @@ class Overrides:
 def make_request(
     manifest: PackagingManifest, model: ModelSection, overrides: Overrides | None = None, *, uuid: str | None = None
 ) -> PackagingRequest:
-    """Merge and check everything.
+    """Merge and validate documents and overrides.
 
-    An argument's value is the command line's, else the packaging's, else the integration's default, else the documented
-    default. `uuid` is the template's RandomUUID; a random one when not given.
+    The precedence of argument values: command line, packaging, the integration's default, the documented default.
+    `uuid` is the template's RandomUUID, by default a random one.
 
     Raises:
-        RequestError: Lists every problem there is.
+        RequestError: Something is invalid; the message lists all problems.
     """
     overrides = overrides or Overrides()
-    application = pick_application(manifest, overrides.application)
+    integration_type = find_integration_type(manifest, overrides.integration_type)
     problems: list[str] = []
-    values = _merge_arguments(manifest, application, overrides.arguments or {}, problems)
-    arguments = _check_arguments(application, values, problems)
-    connections = _check_targets(manifest, application, push_required=overrides.output is None, problems=problems)
-    template = values.get("imageName", application.arguments.model_fields["image_name"].default)
+    values = _merge_arguments(manifest, integration_type, overrides.arguments or {}, problems)
+    arguments = _check_arguments(integration_type, values, problems)
+    connections = _check_targets(manifest, integration_type, push_required=overrides.output is None, problems=problems)
+    template = values.get("imageName", integration_type.arguments.model_fields["image_name"].default)
     destination = None
     if isinstance(template, str):
         names = {"Name": model.name, "Version": model.version, "RandomUUID": uuid or str(uuid4())}
         destination = _find_destination(template, names, connections.get(PUSH), overrides.output, problems)
     if problems or arguments is None or destination is None:
         raise RequestError.from_problems(
-            f"{manifest.subject} can't be built as {application.name}",
+            f"{manifest.subject} can't be built as {integration_type.name}",
             problems,
-            hint=f"`packager integrations` describes the arguments and targets of {application.name}",
+            hint=f"`packager integrations` describes the arguments and targets of {integration_type.name}",
         )
     return PackagingRequest(
-        application=application,
+        integration_type=integration_type,
         arguments=arguments,
         base=Reference.parse_base(arguments.dockerfile_base_image),
         destination=destination,
@@ -100,39 +100,39 @@ def make_request(
     )
 
 
-def pick_application(manifest: PackagingManifest, name: str | None = None) -> Application:
-    """Find the application by name, else by the packaging's integration, else by the integration's entry point.
+def find_integration_type(manifest: PackagingManifest, name: str | None = None) -> IntegrationType:
+    """Find the integration type by name, else by the packaging's integration, else by the integration's entry point.
 
     Raises:
-        RequestError: None of them is known, or they contradict each other.
+        RequestError: No name is known, or the names conflict.
     """
     integration = manifest.packaging_integration
     wanted = name or manifest.model_packaging.spec.integration_name
     entry_point = integration.spec.entrypoint.rsplit("/", 1)[-1] if integration and not name else ""
-    named = APPLICATIONS.get(wanted)
-    started = next((each for each in APPLICATIONS.values() if each.entry_point == entry_point), None)
+    named = INTEGRATION_TYPES.get(wanted)
+    started = next((each for each in INTEGRATION_TYPES.values() if each.entry_point == entry_point), None)
     if named and started and named is not started:
         raise RequestError(
             f"{manifest.subject} names the integration {wanted!r}, whose entry point is that of {started.name}",
             hint=f"name {started.name}, or give the integration the entry point {named.entry_point}",
         )
-    application = named or started
-    if application is None:
+    integration_type = named or started
+    if integration_type is None:
         what = f"the integration {wanted!r} is unknown" if wanted else "no integration is named (spec.integrationName)"
-        raise RequestError(f"{manifest.subject}: {what}", hint=f"supported: {', '.join(APPLICATIONS)}")
-    return application
+        raise RequestError(f"{manifest.subject}: {what}", hint=f"supported: {', '.join(INTEGRATION_TYPES)}")
+    return integration_type
 
 
-def parse_argument(application: Application, text: str) -> tuple[str, Any]:
-    """Read `NAME=VALUE` of the command line; a value is text where the argument's type is text, else a YAML scalar.
+def parse_argument(integration_type: IntegrationType, text: str) -> tuple[str, Any]:
+    """Parse `NAME=VALUE` of the command line; the value of a non-text argument is a YAML scalar.
 
     Raises:
-        RequestError: There is no `=`, or the value is no scalar.
+        RequestError: `=` is missing, or the value is not a scalar.
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise RequestError(f"the argument {text!r} has no value", hint="write -a NAME=VALUE")
-    fields = {field.alias or key: field for key, field in application.arguments.model_fields.items()}
+    fields = {field.alias or key: field for key, field in integration_type.arguments.model_fields.items()}
     if name not in fields or fields[name].annotation is str:
         return name, value
     try:
@@ -144,14 +144,14 @@ def parse_argument(application: Application, text: str) -> tuple[str, Any]:
 
 
 def _merge_arguments(
-    manifest: PackagingManifest, application: Application, given: dict[str, Any], problems: list[str]
+    manifest: PackagingManifest, integration_type: IntegrationType, given: dict[str, Any], problems: list[str]
 ) -> dict[str, Any]:
-    """Merge what is set, null counting as absent, and report what is unknown or missing."""
-    known = {field.alias or name for name, field in application.arguments.model_fields.items()}
+    """Merge arguments, treating null as absent; report unknown and missing ones."""
+    known = {field.alias or name for name, field in integration_type.arguments.model_fields.items()}
     integration = manifest.packaging_integration
     defaults = integration.defaults() if integration else {}
     for name in sorted(defaults.keys() - known):
-        log.warning("the integration's argument %r is unknown to %s and has no effect", name, application.name)
+        log.warning("the integration's argument %r is unknown to %s and has no effect", name, integration_type.name)
     own = {**manifest.model_packaging.spec.arguments, **given}
     own = {name: value for name, value in own.items() if value is not None}
     values = {**defaults, **own}
@@ -159,32 +159,36 @@ def _merge_arguments(
         required = integration.spec.integration_schema.arguments.required
         problems += [f"argument {name!r} is required" for name in required if name not in values]
     unknown = sorted(own.keys() - known)
-    problems += [f"argument {name!r} is unknown; {application.name} has {', '.join(sorted(known))}" for name in unknown]
+    problems += [
+        f"argument {name!r} is unknown; {integration_type.name} has {', '.join(sorted(known))}" for name in unknown
+    ]
     return {name: value for name, value in values.items() if name in known}
 
 
-def _check_arguments(application: Application, values: dict[str, Any], problems: list[str]) -> ImageArguments | None:
+def _check_arguments(
+    integration_type: IntegrationType, values: dict[str, Any], problems: list[str]
+) -> ImageArguments | None:
     try:
-        return application.arguments.model_validate(values)
+        return integration_type.arguments.model_validate(values)
     except ValidationError as error:
         problems += [f"argument {line}" for line in describe(error)]
         return None
 
 
 def _check_targets(
-    manifest: PackagingManifest, application: Application, *, push_required: bool, problems: list[str]
+    manifest: PackagingManifest, integration_type: IntegrationType, *, push_required: bool, problems: list[str]
 ) -> dict[str, Connection]:
-    schemas: dict[str, TargetSchema] = {schema.name: schema for schema in application.targets}
+    schemas: dict[str, TargetSchema] = {schema.name: schema for schema in integration_type.targets}
     integration = manifest.packaging_integration
     if integration:
         schemas |= {schema.name: schema for schema in integration.spec.integration_schema.targets}
-    documented = {schema.name for schema in application.targets}
+    documented = {schema.name for schema in integration_type.targets}
     connections: dict[str, Connection] = {}
     for target in manifest.targets:
         connection, schema = target.connection, schemas.get(target.name)
         if schema is None or target.name not in documented:
             problems.append(
-                f"target {target.name!r} is unknown; {application.name} has {', '.join(sorted(documented))}"
+                f"target {target.name!r} is unknown; {integration_type.name} has {', '.join(sorted(documented))}"
             )
             continue
         if target.name in connections:
@@ -208,7 +212,7 @@ _DOCUMENTED_TYPES = ("docker", "ecr")
 
 
 def check_registry_uri(uri: str) -> list[str]:
-    """Return what is wrong with a registry connection's URI: `host[:port][/path]`, without a scheme."""
+    """Return the problems of a registry connection's URI, which is `host[:port][/path]` without a scheme."""
     if not uri.strip("/"):
         return ["its uri is empty; write host/path"]
     if "://" in uri:

@@ -1,4 +1,4 @@
-"""What a packaging tells its callers: written atomically, at the very end."""
+"""The result of a packaging for its callers, written atomically at the end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from packager.engines import BuiltImage
 
-# The kubelet reads no more: kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
+# The kubelet's limit: kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
 TERMINATION_LOG_BYTES = 4096
 TERMINATION_LOG = Path("/dev/termination-log")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackagingResult:
-    """A built image as its callers see it.
+    """The result for a built image.
 
     Attributes:
         image: The full reference with its tag: `host/path:tag`.
         image_digest: `host/path@sha256:…`.
-        model_check: `passed`, or `skipped: ` and why the model was not checked.
-        output: `oci:DIR` or `oci-archive:FILE` when the image went to no registry, else empty.
+        model_check: `passed`, or `skipped: ` and the reason.
+        output: `oci:DIR` or `oci-archive:FILE` for a local output, else empty.
     """
 
     image: str
@@ -39,7 +39,7 @@ class PackagingResult:
 
     @classmethod
     def of(cls, built: BuiltImage, model_check: str) -> PackagingResult:
-        """Name the built image, and say what became of the check of its model."""
+        """Return the result for a built image and the outcome of the model check."""
         reference, destination = built.destination.reference, built.destination
         return cls(
             image=str(reference),
@@ -49,7 +49,7 @@ class PackagingResult:
         )
 
     def to_dict(self) -> dict[str, str]:
-        """Return the flat object of strings that becomes `status.results`."""
+        """Return the flat object of strings for `status.results`."""
         results = {
             "image": self.image,
             "imageDigest": self.image_digest,
@@ -61,12 +61,12 @@ class PackagingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where results are written.
+    """The outputs for results.
 
     Attributes:
         result_file: A JSON object of strings.
-        results_dir: A folder with one file a result, as Tekton and Argo read them.
-        termination_log: The Job's termination log; the one output that is written on failure as well.
+        results_dir: A folder with one file per result, for Tekton and Argo.
+        termination_log: The Job's termination log, which is also written on failure.
     """
 
     result_file: Path | None = None
@@ -74,10 +74,10 @@ class Outputs:
     termination_log: Path | None = None
 
     def prepare(self) -> None:
-        """Take away what an earlier run left, and make sure that the outputs can be written when their time comes.
+        """Remove results of an earlier run, and check that the outputs are writable.
 
         Raises:
-            UsageError: One of them can't.
+            UsageError: An output is not writable.
         """
         try:
             if self.results_dir is not None:
@@ -92,14 +92,14 @@ class Outputs:
                     pass
         except OSError as error:
             raise UsageError(
-                f"results can't be written to {error.filename}: {error.strerror}", hint="name a writable place"
+                f"cannot write results to {error.filename}: {error.strerror}", hint="use a writable path"
             ) from error
 
     def write(self, result: PackagingResult) -> None:
-        """Write the results everywhere; the termination log last.
+        """Write the results to all outputs, the termination log last.
 
         Raises:
-            PackagerError: One of them can't be written. The others are then taken back; the image stays where it is.
+            PackagerError: An output can't be written. The others are removed; the delivered image stays.
         """
         results = result.to_dict()
         text = json.dumps(results, indent=2) + "\n"
@@ -113,8 +113,8 @@ class Outputs:
         except OSError as error:
             self._take_back()
             raise PackagerError(
-                f"the image {result.image_digest} is delivered, but its results can't be written: {error}",
-                hint="make room at the outputs, or name others, and run it again",
+                f"the image {result.image_digest} was delivered, but its results can't be written: {error}",
+                hint="free disk space at the outputs, or use other paths, and run it again",
             ) from error
 
     def _take_back(self) -> None:
@@ -125,7 +125,7 @@ class Outputs:
                 (self.results_dir / _camel(name)).unlink(missing_ok=True)
 
     def write_error(self, error: PackagerError) -> None:
-        """Write the error, shortened to what the kubelet reads, to the termination log."""
+        """Write the error to the termination log, shortened to the kubelet's limit."""
         message, hint = error.message, error.hint
         body = {"error": {"code": error.code, "message": message, "hint": hint}}
         while len(json.dumps(body).encode()) > TERMINATION_LOG_BYTES:
@@ -137,12 +137,12 @@ class Outputs:
 
     def _write_termination_log(self, body: Mapping[str, object]) -> None:
         if self.termination_log is not None:
-            # A file that the kubelet mounts: it can't be renamed over, so it's written in one call.
+            # A mounted file can't be replaced by a rename, so it is written in one call.
             self.termination_log.write_text(json.dumps(body) + "\n", encoding="utf-8")
 
 
 def default_termination_log() -> Path | None:
-    """Return the Job's termination log, or None outside of a Job."""
+    """Return the Job's termination log, or None outside a Job."""
     return TERMINATION_LOG if TERMINATION_LOG.exists() else None
 
 

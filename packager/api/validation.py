@@ -19,7 +19,7 @@ from packager.models.documents import decode_secrets, describe
 from packager.models.packaging import ModelPackaging, PackagingManifest, Target, TargetName
 from packager.models.resources import Resources
 from packager.registry.credentials import docker_credential
-from packager.request import Overrides, check_registry_uri, make_request, pick_application
+from packager.request import Overrides, check_registry_uri, find_integration_type, make_request
 from packager.sources.stores.location import HOLDER_SCHEMES, check_zip_name
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _request_problems(spec: PackagingSpec, context: ValidationContext, *, ignore
         ),
     )
     try:
-        pick_application(manifest)
+        find_integration_type(manifest)
     except RequestError:
         return []
     try:

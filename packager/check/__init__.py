@@ -1,1 +1,1 @@
-"""Does the model serve?"""
+"""The check that the model can serve, before its image is pushed."""

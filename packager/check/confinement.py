@@ -1,8 +1,8 @@
-"""What a model's process may write while it's checked, and as which user it runs: as in a pod with a read-only root.
+"""Confinement of the checked model's process, as in a pod with a read-only root and an arbitrary uid.
 
-Landlock (linux/landlock.h, docs.kernel.org/userspace-api/landlock.html) refuses to write anywhere but below some
-folders, and a user namespace gives the process a uid that has no name. Both work without privileges, where the kernel
-and the container's seccomp profile let them. Everything is handed down to the process' own children.
+Landlock (linux/landlock.h, docs.kernel.org/userspace-api/landlock.html) restricts writing to some folders, and a user
+namespace gives the process a uid without a name. Both work without privileges, if the kernel and the container's
+seccomp profile allow them. Child processes inherit both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TEMPORARY_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108  (any container's)
-_FILES_OF_THE_KERNEL = (Path("/dev"), Path("/proc"))  # /dev/null, /proc/self/...: there, but no new ones
+_FILES_OF_THE_KERNEL = (Path("/dev"), Path("/proc"))  # existing files such as /dev/null and /proc/self/..., no new ones
 
 _PR_SET_DUMPABLE = 4  # all of these: linux/prctl.h
 _PR_SET_NO_NEW_PRIVS = 38
@@ -30,8 +30,8 @@ _GET_VERSION = 1
 _PATH_BENEATH = 1
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 _MAKE_AND_REMOVE = sum(1 << bit for bit in range(4, 13))
-_REFER = 1 << 13  # to rename from one folder into another
-_OLDEST_VERSION = 2  # before it, nothing can be renamed from one folder into another
+_REFER = 1 << 13  # renaming from one folder into another
+_OLDEST_VERSION = 2  # the first with _REFER
 _VERSION_WITH_TRUNCATE = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,28 +53,28 @@ class _CapabilityHeader(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True)
 class Confinement:
-    """What is done to a process before its program starts.
+    """The confinement of a process, entered before its program starts.
 
     Attributes:
-        ruleset: The descriptor of Landlock's rules; None where the kernel or the container has no Landlock.
-        uid: The uid that the process is to have; our own where that has no name either.
+        ruleset: The descriptor of Landlock's rules; None without Landlock in the kernel or the container.
+        uid: The uid of the process; our own if that has no name either.
     """
 
     ruleset: int | None
     uid: int
 
     def protects(self, folder: Path) -> bool:
-        """Whether nothing can be written below a folder, whatever its modes."""
+        """Return whether Landlock prevents all writing below a folder."""
         parents = folder.resolve().parents
         return self.ruleset is not None and not any(temporary.resolve() in parents for temporary in TEMPORARY_FOLDERS)
 
     def enter(self) -> None:
-        """Confine this process, between fork and exec; what isn't possible here is left out."""
+        """Confine this process, between fork and exec; skip what this machine doesn't support."""
         if self.uid != os.geteuid():
             self._become()
         _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         header = _CapabilityHeader(_CAPABILITIES_VERSION_3, 0)
-        _libc.capset(ctypes.byref(header), (ctypes.c_uint32 * 6)())  # root without any capability
+        _libc.capset(ctypes.byref(header), (ctypes.c_uint32 * 6)())  # drop all capabilities
         if self.ruleset is not None:
             _libc.syscall(_RESTRICT_SELF, self.ruleset, 0)
 
@@ -82,7 +82,7 @@ class Confinement:
         uid, gid = os.geteuid(), os.getegid()
         if _libc.unshare(_CLONE_NEWUSER) != 0:
             return
-        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise root owns /proc/self
         for name, line in (("uid_map", f"{self.uid} {uid} 1"), ("setgroups", "deny"), ("gid_map", f"0 {gid} 1")):
             with suppress(OSError), open(f"/proc/self/{name}", "wb", 0) as file:  # noqa: PTH123
                 file.write(line.encode())
@@ -91,7 +91,7 @@ class Confinement:
 
 @contextmanager
 def confinement(writable: Sequence[Path], uid: int) -> Iterator[Confinement]:
-    """Give the means to let a process write below some folders and any container's temporary folders alone.
+    """Yield a confinement that allows writing only below `writable` and the temporary folders of any container.
 
     The process runs as `uid`, in the group root, unless our own uid has no name.
     """
@@ -115,7 +115,7 @@ def _make_ruleset(folders: Sequence[Path]) -> int | None:
         return None
     allowed = {**dict.fromkeys(_FILES_OF_THE_KERNEL, files), **dict.fromkeys(folders, everything)}
     for folder, access in allowed.items():
-        with suppress(OSError):  # there is no such folder
+        with suppress(OSError):  # no such folder
             descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
             rule = _PathBeneath(access, descriptor)
             _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)

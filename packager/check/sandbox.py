@@ -1,4 +1,4 @@
-"""The folder that a model is checked in, and a guard over the files that it must leave as they are."""
+"""The folder for the check of a model, and the detection of changed files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ if TYPE_CHECKING:
     from packager.system.file_states import FileStates
 
 WRITING_HINT = (
-    "its image can't be written when it runs: let the model write to the temporary folder (tempfile), the home or the "
-    "cache folder (XDG_CACHE_HOME), or package it unchecked with --no-check (PACKAGER_CHECK=never)"
+    "the image is read-only at run time: let the model write to the temporary folder (tempfile), the home or the cache "
+    "folder (XDG_CACHE_HOME), or skip the check with --no-check (PACKAGER_CHECK=never)"
 )
 _SHOWN = 3
 
 
 def stage(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked: bool) -> None:
-    """Put a model's files into a new folder: hard links where they are `linked`, else copies; the packed ones unpacked.
-
-    None of them can be written, by their modes.
+    """Put a model's files read-only into a new folder: hard links if `linked`, else copies; packed files unpacked.
 
     Raises:
-        OSError: There is no room, say.
-        ArtifactError: A file in the zip isn't what the zip says.
+        OSError: The disk is full, for example.
+        ArtifactError: A file in the zip is damaged.
     """
     copy = _link_or_copy if linked else shutil.copy
 
@@ -53,21 +51,20 @@ def stage(model: Path, packed: Mapping[str, ZipMember], folder: Path, *, linked:
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one without hard links
+    except OSError:  # another file system, or one without hard links
         shutil.copy(source, target)
 
 
 @contextmanager
 def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> Iterator[None]:
-    """Leave folders as they were before the block: what is new in them goes again.
+    """Detect changes in `folders` during the block, and remove new files afterwards.
 
-    Meanwhile nothing can be added to or removed from the `read_only` folders (and from the folders in them, where they
-    are watch_changes) but by root, or after a change of their modes.
+    Meanwhile the `read_only` folders (with their subfolders, if they are in `folders` too) have no write permissions.
 
-    The time of a change of a file (`ctime`) can't be set back, so that no change stays unseen.
+    A file's change time (`ctime`) can't be set back, so every change is detected.
 
     Raises:
-        ModelCheckError: Something was changed or removed.
+        ModelCheckError: A file or folder was changed or removed.
     """
     before = {folder: file_states(folder) for folder in folders}
     locked = [path for folder in read_only for path in _lock(folder, before.get(folder, {}))]
@@ -75,7 +72,7 @@ def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> It
         yield
     finally:
         _unlock(locked)
-        changed = sorted({path for folder, facts in before.items() for path in _restore(folder, facts)})
+        changed = sorted({path for folder, states in before.items() for path in _restore(folder, states)})
     if changed:
         raise ModelCheckError(
             f"the model changes files of its image when it starts: {', '.join(changed[:_SHOWN])}"
@@ -84,9 +81,9 @@ def watch_changes(folders: Iterable[Path], read_only: Iterable[Path] = ()) -> It
         )
 
 
-def _lock(folder: Path, facts: FileStates) -> list[str]:
-    """Take the write permissions off a folder and those in it; return the ones that had some."""
-    folders = [str(folder), *(path for path, (_, mode, *_more) in facts.items() if stat.S_ISDIR(mode))]
+def _lock(folder: Path, states: FileStates) -> list[str]:
+    """Remove the write permissions of a folder and its subfolders; return those that had some."""
+    folders = [str(folder), *(path for path, (_, mode, *_more) in states.items() if stat.S_ISDIR(mode))]
     locked = []
     for path in folders:
         mode = os.stat(path).st_mode  # noqa: PTH116  (thousands of them)
@@ -103,12 +100,12 @@ def _unlock(folders: Iterable[str]) -> None:
 
 
 def _restore(folder: Path, before: FileStates) -> list[str]:
-    """Remove what is new; return what is not as it was, relative to the folder."""
+    """Remove new entries; return the paths of changed and removed ones, relative to the folder."""
     after = file_states(folder)
-    for path in sorted(after.keys() - before.keys(), reverse=True):  # what lies in a folder comes before it
+    for path in sorted(after.keys() - before.keys(), reverse=True):  # a folder's content before the folder
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(after[path][1]):
                 Path(path).rmdir()
             else:
                 Path(path).unlink()
-    return sorted(os.path.relpath(path, folder) for path, facts in before.items() if after.get(path) != facts)
+    return sorted(os.path.relpath(path, folder) for path, states in before.items() if after.get(path) != states)

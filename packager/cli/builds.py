@@ -14,7 +14,7 @@ from packager.cli.session import open_session
 from packager.errors import UsageError
 from packager.models.documents import Documents, read_documents, read_packaging_manifest
 from packager.pipeline import PackagingInput, package, render_context
-from packager.request import Overrides, parse_argument, pick_application
+from packager.request import Overrides, find_integration_type, parse_argument
 from packager.result import Outputs, default_termination_log
 from packager.sources.stores.location import held_model
 
@@ -85,7 +85,7 @@ def read_manifest(session: Session, args: list[str], application: str | None) ->
     else:
         model = held_model(manifest)
         session.redactor.add(model.secrets())
-    return PackagingInput(model=model, manifest=manifest, overrides=Overrides(application=application))
+    return PackagingInput(model=model, manifest=manifest, overrides=Overrides(integration_type=application))
 
 
 def _check_args(models: list[str], resource_file: str) -> None:
@@ -115,10 +115,10 @@ def read_input(session: Session, model: str, inputs: InputOptions, output: str |
     packager = inputs.packager
     if packager is None and not manifest.model_packaging.spec.integration_name:
         packager = "docker-rest"
-    application = pick_application(manifest, packager)
+    application = find_integration_type(manifest, packager)
     values = dict(parse_argument(application, text) for text in inputs.arguments or ())
     if output is None and not manifest.targets:
         name = located.resolve().name if isinstance(located, Path) else located.name
         output = f"oci-archive:{name.removesuffix('.zip')}.oci.tar"
-    overrides = Overrides(application=application.name, arguments=values, output=output)
+    overrides = Overrides(integration_type=application.name, arguments=values, output=output)
     return PackagingInput(model=located, manifest=manifest, overrides=overrides)

@@ -51,10 +51,12 @@ def integrations(
 ) -> None:
     """Print the PackagingIntegration documents of docker-rest and docker-cli."""
     from packager.cli.printing import print_documents
-    from packager.models.integrations import APPLICATIONS
-    from packager.models.integrations.schema import integration
+    from packager.models.integrations import INTEGRATION_TYPES
+    from packager.models.integrations.schema import integration_document
 
-    print_documents([integration(application, default_image) for application in APPLICATIONS.values()], output)
+    print_documents(
+        [integration_document(application, default_image) for application in INTEGRATION_TYPES.values()], output
+    )
 
 
 def settings() -> None:

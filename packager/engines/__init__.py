@@ -1,4 +1,4 @@
-"""The engines: each makes a plan real. They share the verbs `inspect_base` and `build`."""
+"""The engines, which build images from plans. They share the verbs `inspect_base` and `build`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage:
-    """An image that now exists.
+    """A built image.
 
     Attributes:
-        destination: Where it was put.
-        digest: `sha256:…` of its manifest; of an engine that is a program, what it wrote when its exit code was 0.
-        layers: The layers of the plan as they lie at the destination, where the engine knows them.
+        destination: The image's destination.
+        digest: `sha256:…` of its manifest; an external engine's digest file counts only with exit code 0.
+        layers: The plan's layers as stored at the destination, if the engine knows them.
     """
 
     destination: Destination
@@ -32,29 +32,29 @@ class BuiltImage:
 
 
 class Engine(Protocol):
-    """What every engine can do."""
+    """The interface of all engines."""
 
     name: str
-    reads_context: bool  # whether `build` wants the context folder of the plan
-    checks_model: bool  # whether `build` checks the model in an image that it has run commands in
+    reads_context: bool  # whether `build` needs the plan's context folder
+    checks_model: bool  # whether `build` checks the model in images with RUN steps
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
         """Return the registry repositories that a build for this destination writes to, the image's own first."""
 
     def environment_repository(self, destination: Destination) -> Reference | None:
-        """Return where environments are kept for this engine between runs; None where it can't use them."""
+        """Return the repository of the environment cache; None if the engine can't use it."""
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
-        """Find the base image, pull it where the engine needs it, and read its digest, glibc and Python.
+        """Find the base image, pull it if the engine needs that, and detect its digest, glibc and Python.
 
         Raises:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError, ToolMissingError
         """
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Build the image, from the context folder's Dockerfile or from the plan, and put it at its destination.
+        """Build the image from the context folder's Dockerfile or from the plan, and deliver it to its destination.
 
-        `plan.timestamp` is the time that layers and config get, from engines that can set it.
+        Layers and config get the time `plan.timestamp` from engines that can set it.
 
         Raises:
             BuildStepError, DiskFullError, OutOfMemoryError, BuildError: The build failed.
@@ -63,9 +63,9 @@ class Engine(Protocol):
 
 
 def cache_repository(destination: Reference, name: str | None) -> Reference:
-    """Return the repository that is set, else one beside the destination.
+    """Return the configured cache repository, else one derived from the destination.
 
-    Docker Hub has no repository below another one.
+    Docker Hub doesn't support nested repositories.
     """
     if name is None:
         name = f"{destination.repository}{'-' if destination.host == DOCKER_HUB else '/'}cache"
@@ -73,16 +73,16 @@ def cache_repository(destination: Reference, name: str | None) -> Reference:
 
 
 def check_cache_repository(setting: str, name: str | None) -> None:
-    """Refuse a setting that names no repository.
+    """Reject a setting that is not a repository.
 
     Raises:
-        UsageError: It's no reference, or one with a tag or digest.
+        UsageError: It is not a reference, or has a tag or digest.
     """
     if name is None:
         return
     try:
         reference = Reference.parse(name, default_tag=None)
     except ValueError as error:
-        raise UsageError(f"{setting}: {error}", hint="name a repository, as HOST/PATH") from error
+        raise UsageError(f"{setting}: {error}", hint="set it to a repository, HOST/PATH") from error
     if str(reference) != reference.repository:
-        raise UsageError(f"{setting}: {name!r} has a tag or a digest", hint="write it without")
+        raise UsageError(f"{setting}: {name!r} has a tag or a digest", hint="remove it")

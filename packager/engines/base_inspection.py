@@ -1,8 +1,8 @@
 """Inspecting a base image in its registry or layout, without pulling it.
 
 The layers are streamed. Of each layer only the symbolic links, the C library and everything called `python3...` is kept
-in a skeleton of the root file system, which `rootfs` then inspects; a base of many GB takes a few MB of disk. The image
-is not trusted: links are followed inside the skeleton only.
+in a partial root file system, which `rootfs` then inspects; a base of many GB takes a few MB of disk. The image
+is not trusted: links are followed inside it only.
 """
 
 from __future__ import annotations
@@ -39,41 +39,41 @@ _OPAQUE = ".wh..wh..opq"
 _LIBRARY = re.compile(r"libc\.so\.6|libc-2\.\d+\.so")
 _PROGRAM = re.compile(r"python3(\.\d+)?")
 _PYTHON_FOLDER = re.compile(r"((?:.*/)?lib/python\d+\.\d+)(?:/|$)")
-_MOST_LIBRARY_BYTES = 64 << 20
-_MOST_ENTRIES = 200_000  # of the skeleton
-_MOST_DEPTH = 64
-_DEPTH_FOLDERS = 6  # of folders that are remembered: what we add lies at /opt/conda/envs/NAME or so
+_MAX_LIBRARY_BYTES = 64 << 20
+_MAX_ENTRIES = 200_000  # of the partial root file system
+_MAX_DEPTH = 64
+_DEPTH_FOLDERS = 6  # of recorded folders: our layers go to /opt/conda/envs/NAME and similar paths
 _DEPTH_LINKS = 3
-_MOST_FOLDERS = 5000
+_MAX_FOLDERS = 5000
 _PLAIN = (0o755, 0, 0)
 _BUFFER = 1 << 18  # bytes, as the chunks come; tarfile would ask for 10 KB at a time
 
 
-class RootSkeleton:
-    """What is kept of a root, in a folder of ours."""
+class PartialRootfs:
+    """The extracted part of a base image's root file system, in a private folder."""
 
     def __init__(self, root: Path) -> None:
-        """Name the folder, which is there and empty."""
+        """Use `root`, an existing empty folder."""
         self.root = root
         self._entries = 0
         self._folders: dict[str, BaseFolder] = {}
 
     def add(self, layer: LayerStream) -> None:
-        """Lay a layer over it.
+        """Apply a layer.
 
         Raises:
-            tarfile.TarError, EOFError, OSError, zlib.error: It's no layer, or it can't be written.
+            tarfile.TarError, EOFError, OSError, zlib.error: The layer is invalid, or writing failed.
         """
         with tarfile.open(fileobj=cast("BinaryIO", layer), mode="r|*", bufsize=_BUFFER) as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member that it has seen
+                archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every member
                 path = PurePosixPath("/", member.name)
-                if ".." in path.parts or not path.name or len(path.parts) > _MOST_DEPTH:
+                if ".." in path.parts or not path.name or len(path.parts) > _MAX_DEPTH:
                     continue
                 self._lay(archive, member, path)
 
     def folders(self) -> tuple[BaseFolder, ...]:
-        """Return what is special about the folders near the root, in the order of their paths."""
+        """Return links, and folders with unusual modes or owners, near the root; sorted by path."""
         return tuple(self._folders[path] for path in sorted(self._folders))
 
     def _remember(self, member: tarfile.TarInfo, path: PurePosixPath) -> None:
@@ -92,7 +92,7 @@ class RootSkeleton:
             self._keep(BaseFolder(path=name, target=member.linkname))
 
     def _keep(self, folder: BaseFolder) -> None:
-        if len(self._folders) < _MOST_FOLDERS:
+        if len(self._folders) < _MAX_FOLDERS:
             self._folders[folder.path] = folder
 
     def _lay(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath) -> None:
@@ -123,7 +123,7 @@ class RootSkeleton:
             source = self.root.joinpath(*other.parts[1:])
             if source.is_file() and not source.is_symlink():
                 shutil.copyfile(source, place)
-        elif member.isreg() and member.size <= _MOST_LIBRARY_BYTES and (content := archive.extractfile(member)):
+        elif member.isreg() and member.size <= _MAX_LIBRARY_BYTES and (content := archive.extractfile(member)):
             with place.open("wb") as file:
                 shutil.copyfileobj(content, file)
 
@@ -139,7 +139,7 @@ class RootSkeleton:
             _remove(folder / name)
 
     def _uncover(self, path: PurePosixPath) -> None:
-        """Take away what is no folder where the layer has one."""
+        """Remove a file or link where the layer has a folder."""
         parent = resolve(self.root, str(path.parent))
         if parent is not None:
             place = self.root.joinpath(*parent.parts[1:], path.name)
@@ -147,9 +147,9 @@ class RootSkeleton:
                 place.unlink()
 
     def _place(self, path: PurePosixPath) -> Path | None:
-        """Return where an entry goes, with its parents made and what was there taken away; None where it can't be."""
+        """Return the path for an entry, after creating its parents and removing an old entry; None if impossible."""
         folder = self._folder(path.parent)
-        if folder is None or self._entries >= _MOST_ENTRIES:
+        if folder is None or self._entries >= _MAX_ENTRIES:
             return None
         self._entries += 1
         _remove(folder / path.name)
@@ -159,7 +159,7 @@ class RootSkeleton:
         real = resolve(self.root, str(path))
         if real is None:
             parent = self._folder(path.parent)
-            if parent is None or (parent / path.name).is_symlink():  # a link to nothing, yet
+            if parent is None or (parent / path.name).is_symlink():  # a dangling link so far
                 return None
             (parent / path.name).mkdir()
             return parent / path.name
@@ -176,7 +176,7 @@ def _remove(place: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImageInfo:
-    """What a base's layers tell: see `BaseImage`."""
+    """The information from a base image's layers, as in `BaseImage`."""
 
     glibc: str | None = None
     python: str | None = None
@@ -185,13 +185,13 @@ class BaseImageInfo:
 
 ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
 _PYTHON_VERSION = re.compile(r"(3\.\d+)(?:\.\d+.*)?")
-_FACTS_FOLDER = "base-images"
+_CACHE_FOLDER = "base-images"
 
 
 def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: Settings) -> BaseImage:
-    """Find the base image in its registry, and read its digest, glibc and Python.
+    """Find the base image in its registry, and detect its digest, glibc and Python.
 
-    The layers are streamed when these aren't known from an earlier run; nothing but a few files of them is kept.
+    The layers are streamed unless the result of an earlier run is cached; only a few of their files are kept.
 
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
@@ -204,7 +204,7 @@ def inspect_remote_base(reference: Reference, access: RegistryAccess, settings: 
 
 
 def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSource, settings: Settings) -> BaseImage:
-    """Read what must be known of a base image that was found.
+    """Detect glibc and Python of a base image that was found.
 
     Raises:
         BuildError: It's for another platform.
@@ -219,71 +219,71 @@ def inspect_image(reference: Reference, image: RemoteImage, repository: LayerSou
         )
     config = image.config.get("config") or {}
     env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
-    facts = _facts(reference, image, repository, dict(env), settings)
+    info = _inspect_layers(reference, image, repository, dict(env), settings)
     return BaseImage(
         reference=reference,
         digest=reference.digest or image.digest,
-        glibc=facts.glibc,
-        python=facts.python,
+        glibc=info.glibc,
+        python=info.python,
         env=env,
         user=str(config.get("User") or ""),
-        folders=facts.folders,
+        folders=info.folders,
     )
 
 
-def _facts(
+def _inspect_layers(
     reference: Reference, image: RemoteImage, repository: LayerSource, env: dict[str, str], settings: Settings
 ) -> BaseImageInfo:
-    kept = settings.cache_dir / _FACTS_FOLDER / f"{image.digest.replace(':', '-')}.json"
-    if facts := _read_facts(kept):
-        return facts
-    # What the official Python images say of themselves; then the first layer with a C library is enough.
+    kept = settings.cache_dir / _CACHE_FOLDER / f"{image.digest.replace(':', '-')}.json"
+    if info := _read_cached(kept):
+        return info
+    # The official Python images set PYTHON_VERSION; then the first layer with a C library is enough.
     named = _PYTHON_VERSION.fullmatch(env.get("PYTHON_VERSION", ""))
     python = named[1] if named else None
     try:
         with tempfile.TemporaryDirectory(prefix="base-", dir=settings.work_dir, ignore_cleanup_errors=True) as folder:
-            facts = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
+            info = _look(image, repository, Path(folder), env.get("PATH") or DEFAULT_PATH, python)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"no space left to look into the base image {reference}") from error
-        log.warning("the base image %s can't be looked into: %s", reference, error)
+            raise DiskFullError(f"no space left while inspecting the base image {reference}") from error
+        log.warning("cannot inspect the base image %s: %s", reference, error)
         return BaseImageInfo(python=python)
-    _write_facts(kept, facts)
-    return facts
+    _write_cached(kept, info)
+    return info
 
 
 def _look(image: RemoteImage, repository: LayerSource, root: Path, path: str, python: str | None) -> BaseImageInfo:
-    skeleton = RootSkeleton(root)
+    rootfs = PartialRootfs(root)
     for blob in image.layers:
         if blob.media_type.endswith("zstd"):
-            raise tarfile.ReadError("a layer of it is packed with zstd")
+            raise tarfile.ReadError("it has a layer with zstd compression")
         with repository.layer(blob) as layer:
-            skeleton.add(layer)
+            rootfs.add(layer)
         if python and (glibc := find_glibc(root)):
-            return BaseImageInfo(glibc=glibc, python=python, folders=skeleton.folders())
-    return BaseImageInfo(glibc=find_glibc(root), python=python or find_python(root, path), folders=skeleton.folders())
+            return BaseImageInfo(glibc=glibc, python=python, folders=rootfs.folders())
+    return BaseImageInfo(glibc=find_glibc(root), python=python or find_python(root, path), folders=rootfs.folders())
 
 
-def _read_facts(file: Path) -> BaseImageInfo | None:
+def _read_cached(file: Path) -> BaseImageInfo | None:
     try:
-        facts = json.loads(file.read_bytes())
-        folders = tuple(BaseFolder(**folder) for folder in facts["folders"])
-        return BaseImageInfo(glibc=facts["glibc"], python=facts["python"], folders=folders)
+        info = json.loads(file.read_bytes())
+        folders = tuple(BaseFolder(**folder) for folder in info["folders"])
+        return BaseImageInfo(glibc=info["glibc"], python=info["python"], folders=folders)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_facts(file: Path, facts: BaseImageInfo) -> None:
-    """Keep the facts for the next run, where the cache folder can be written."""
+def _write_cached(file: Path, info: BaseImageInfo) -> None:
+    """Cache the info for the next run, if the cache folder is writable."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".info-")
         try:
             with os.fdopen(handle, "w") as stream:
-                json.dump(asdict(facts), stream)
+                json.dump(asdict(info), stream)
             Path(name).replace(file)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        log.debug("the facts of a base image can't be kept at %s: %s", file, error)
+        log.debug("cannot cache the info of a base image in %s: %s", file, error)

@@ -1,7 +1,7 @@
-"""What an engine's output means: its last lines and exit code -> one of our errors. Pure.
+"""Errors of an engine's run, from its last lines of output and its exit code. Pure.
 
-The texts are those of containers/image and docker/distribution, met with Buildah 1.28, and of go-containerregistry,
-with which Kaniko speaks to registries; the tables are in `tests/unit/test_failures.py` and `test_kaniko_failures.py`.
+The texts are those of containers/image and docker/distribution, observed with Buildah 1.28, and of
+go-containerregistry, which Kaniko uses; see the tables in `test_build_errors.py` and `test_kaniko_command.py`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _STEP = re.compile(r'building at STEP "RUN (.*)": (?:while running runtime: )?(?:exit status (\d+)|signal: (\w+))')
 _NO_RUNTIME = re.compile(r"creating container for \[|did not get container create message|error setting up the chroot")
 NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
-# What is told when writing ended early: the reason stays with the part of the engine that wrote. With `--timestamp`
-# Buildah 1.28 rewrites layers through a pipe, and of a full TMPDIR only the pipe's end is told.
+# Messages of a write that ended early without its reason. With `--timestamp`, Buildah 1.28 rewrites layers through a
+# pipe and reports only the closed pipe for a full TMPDIR.
 _WRITING_ENDED = re.compile(r"storing (?:layer|blob)|closed pipe|short write|unexpected EOF", re.IGNORECASE)
-# How Buildah and its libraries say an answer's status: "status code 429", "HTTP status: 429", "StatusCode: 429".
+# How Buildah and its libraries write an HTTP status: "status code 429", "HTTP status: 429", "StatusCode: 429".
 _STATUS = r"status:? ?(?:code:? )?"
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"connection reset|broken pipe|EOF\b|i/o timeout|TLS handshake timeout|toomanyrequests"
     r"|\b(?:read|write) tcp \S+: |transport connection broken|server closed (?:idle )?connection"
     rf"|{_STATUS}(?:429|50[0-4])\b|\b(?:429|50[0-4]) \([A-Z]"
@@ -57,13 +57,13 @@ _LOOKS_FOR_BASE: dict[Stage, re.Pattern[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What was being done when it failed.
+    """An engine's command that failed.
 
     Attributes:
         stage: The engine's command.
-        subject: What it was done to: a reference or a destination.
-        host: The registry's host; empty where none takes part.
-        full: The folders that had no room left right afterwards; only looked for where `may_be_full` says so.
+        subject: The reference or destination that it was applied to.
+        host: The registry's host; empty without a registry.
+        full: The folders that were full afterwards; only determined if `may_be_full` is true.
     """
 
     stage: Stage
@@ -72,13 +72,13 @@ class Attempt:
     full: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return it as the start of a message."""
+        """Return the start of a message."""
         return f"{self.stage} of {self.subject}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """A way in which registries fail: how it is told, its class, and what we say."""
+    """A kind of registry error: the pattern of its text, its class, and our message."""
 
     told: str
     error: type[PackagerError]
@@ -92,38 +92,38 @@ _ANSWERS = (
         told="server gave HTTP response to HTTPS client",
         error=RegistryUnreachableError,
         message="the registry {host} speaks plain HTTP, and was asked in HTTPS",
-        hint="if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
+        hint="if plain HTTP is intended, set PACKAGER_INSECURE_REGISTRIES={host}",
     ),
     _Answer(
         told=r"unauthorized|authentication required|access to the resource is denied|: denied\b"
         rf"|invalid username/password|no basic auth credentials|\b40[13] \(|{_STATUS}40[13]\b",
         error=RegistryAuthError,
         message="the registry {host} refused the credentials: {cause}",
-        hint="check user and password of the connection for {host}, and that this user may {stage} there",
+        hint="check the user and password of the connection for {host}, and the user's permission to {stage}",
     ),
     _Answer(
         told="x509: certificate has expired",
         error=RegistryUnreachableError,
         message="the certificate of {host} has expired, or is not valid yet: {cause}",
-        hint="renew it on the registry; check this clock too",
+        hint="renew it on the registry; also check the clock of this machine",
     ),
     _Answer(
         told="x509: (?:certificate is (?:valid for|not valid for any names)|cannot validate certificate for)",
         error=RegistryUnreachableError,
         message="the certificate of {host} is for another name: {cause}",
-        hint="name the registry as its certificate does, or let it have a certificate for this name",
+        hint="use the host name in the certificate, or give the registry a certificate for this name",
     ),
     _Answer(
         told="remote error: tls: ",
         error=RegistryUnreachableError,
         message="the registry {host} didn't accept our TLS connection: {cause}",
-        hint="if it asks for a client certificate, name it in PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
+        hint="if it requires a client certificate, set PACKAGER_CLIENT_CERTIFICATES={host}=CERTIFICATE:KEY",
     ),
     _Answer(
         told="x509:|tls: ",
         error=RegistryUnreachableError,
         message="the certificate of {host} can't be trusted: {cause}",
-        hint="name a PEM file with the authority that signed it in PACKAGER_CA_FILE",
+        hint="set PACKAGER_CA_FILE to a PEM file with the authority that signed it",
     ),
     _Answer(
         told=r"connection refused|no such host|i/o timeout|context deadline exceeded|Client\.Timeout|no route to host"
@@ -142,45 +142,45 @@ _ANSWERS = (
         told=rf"{_STATUS}413\b|\b413 \([A-Z]",
         error=RegistryError,
         message="the registry {host}, or a proxy before it, takes no requests of this size: {cause}",
-        hint="raise the limit there (client_max_body_size of nginx, proxy-body-size of its ingress)",
+        hint="raise its limit (nginx: client_max_body_size, ingress-nginx: proxy-body-size)",
         stages=("push",),
     ),
     _Answer(
         told=rf"{_SERVER_ERROR}|(?:uploading|initiating) .*no space left",
         error=RegistryError,
         message="the registry {host} couldn't store the image: {cause}",
-        hint="the storage of {host} may be out of space or out of order: look into its log, then push again",
+        hint="the storage of {host} may be full or broken: check its log, then push again",
         stages=("push",),
     ),
     _Answer(
         told=_SERVER_ERROR,
         error=RegistryError,
         message="the registry {host} failed: {cause}",
-        hint="look into the log of {host}, then run it again",
+        hint="check the log of {host}, then run it again",
         stages=("pull",),
     ),
 )
 
 
 def failure(attempt: Attempt, completed: Completed) -> PackagerError:
-    """Tell which error a command that has failed stands for."""
+    """Return the error for a failed command."""
     error = _last_error(completed.output)
     if completed.returncode in KILLED:
         return OutOfMemoryError(
             f"{attempt} was killed (signal 9), most likely for the memory it took",
-            hint="give the job more memory, or keep temporary files on a disk and not in a tmpfs (PACKAGER_WORK_DIR)",
+            hint="give the job more memory, or move temporary files from a tmpfs to a disk (PACKAGER_WORK_DIR)",
         )
     found = registry_answer(attempt, error) or _step_failure(completed.output, error)
     if found is None or isinstance(found, BuildStepError):
         if NO_SPACE.search(completed.output):
             return DiskFullError(
                 f"{attempt}: no space left on this machine",
-                hint="make room in the container storage (`buildah rmi --prune`), in TMPDIR or at the output",
+                hint="free disk space in the container storage (`buildah rmi --prune`), in TMPDIR or at the output",
             )
         if found is None and attempt.full and may_be_full(error):
             return DiskFullError(
                 f"{attempt}: no space left in {' or '.join(attempt.full)}: {sanitize(error, limit=LINE_LIMIT)}",
-                hint="make room there, or let PACKAGER_WORK_DIR name a folder on a larger disk",
+                hint="free disk space there, or set PACKAGER_WORK_DIR to a folder on a larger disk",
             )
         if found is None and attempt.stage in _LOOKS_FOR_BASE and _LOOKS_FOR_BASE[attempt.stage].search(error):
             return image_not_found(attempt)
@@ -190,19 +190,19 @@ def failure(attempt: Attempt, completed: Completed) -> PackagerError:
 
 
 def is_retryable(error: PackagerError, completed: Completed) -> bool:
-    """Tell whether a failed pull or push may succeed in a moment: the registry was there, and in trouble."""
+    """Return whether a failed pull or push is worth a retry, because of a transient registry error."""
     if isinstance(error, RegistryAuthError | ImageNotFoundError) or not isinstance(error, RegistryError):
         return False
-    return _PASSING.search(_last_error(completed.output)) is not None
+    return _TRANSIENT.search(_last_error(completed.output)) is not None
 
 
 def may_be_full(output: str) -> bool:
-    """Tell whether what was told may come of a full disk, though it doesn't say so."""
+    """Return whether a full disk may have caused this output, which doesn't mention one."""
     return _WRITING_ENDED.search(output) is not None
 
 
 def image_not_found(attempt: Attempt) -> ImageNotFoundError:
-    """Say that the base image is nowhere."""
+    """Return the error for a missing base image."""
     if attempt.host:
         return ImageNotFoundError(
             f"the registry {attempt.host} has no image {attempt.subject}",
@@ -210,12 +210,12 @@ def image_not_found(attempt: Attempt) -> ImageNotFoundError:
         )
     return ImageNotFoundError(
         f"the local storage has no image {attempt.subject}",
-        hint="`buildah images` lists what it has; names below localhost/ are never pulled",
+        hint="list its images with `buildah images`; names below localhost/ are never pulled",
     )
 
 
 def registry_answer(attempt: Attempt, error: str) -> PackagerError | None:
-    """Return what the registry's own answer means, or None where none is told."""
+    """Return the error for a registry's response, or None if the text is not one."""
     if attempt.host:
         values = {"host": attempt.host, "stage": attempt.stage, "cause": _cause(error)}
         for answer in _ANSWERS:
@@ -225,14 +225,14 @@ def registry_answer(attempt: Attempt, error: str) -> PackagerError | None:
 
 
 def _step_failure(output: str, error: str) -> PackagerError | None:
-    """Return what the end of a RUN step means, or None where no RUN step failed."""
+    """Return the error for a failed RUN step, or None without one."""
     step = _STEP.search(error)
     if step is None:
         return None
     if _NO_RUNTIME.search(output):
         return BuildError(
-            f"no RUN step can be started on this machine:\n{tail(output)}",
-            hint="isolate it in another way, such as PACKAGER_BUILDAH_ISOLATION=chroot",
+            f"cannot start RUN steps on this machine:\n{tail(output)}",
+            hint="set another isolation, such as PACKAGER_BUILDAH_ISOLATION=chroot",
         )
     command, status, killed_by = step.groups()
     run = f"the step `RUN {sanitize(command, limit=LINE_LIMIT)}`"
@@ -249,17 +249,17 @@ def _step_failure(output: str, error: str) -> PackagerError | None:
 
 
 def _last_error(output: str) -> str:
-    """Return the engine's own verdict: from its last `Error:` on, without the retries before it."""
+    """Return the engine's last `Error:` text, without earlier retries."""
     at = output.rfind("\nError: ") + 1 if "\nError: " in output else 0
     text = output[at:].removeprefix("Error: ").strip()
-    return text or "it gave no reason"
+    return text or "no reason given"
 
 
 def _cause(error: str) -> str:
-    """Return the last part of a chain of causes, which says what happened and not where."""
+    """Return the last part of a chain of causes."""
     return sanitize(": ".join(error.splitlines()[0].split(": ")[-2:]), limit=LINE_LIMIT)
 
 
 def tail(output: str) -> str:
-    """Return the last lines of an output, each cut where it's long."""
+    """Return the last lines of an output, each shortened."""
     return "\n".join(sanitize(line, limit=LINE_LIMIT) for line in output.splitlines()[-_TAIL_LINES:])

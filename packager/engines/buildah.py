@@ -1,8 +1,8 @@
 """The Buildah engine: builds into the local container storage, then pushes from there.
 
 The image is made in OCI format, so that its digest is the same in a registry, a layout and an archive. Intermediate
-images stay in the storage as the layer cache of the next build (see `layer_cache`); a reused layer keeps the time that
-it was first built with.
+images stay in the storage as the layer cache of the next build (see `buildah_storage`); a reused layer keeps the time
+of its first build.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage
 from packager.engines.base_inspection import ARCHITECTURES
-from packager.engines.buildah_commands import Session, access_words
-from packager.engines.host import Machine, choose_isolation, scrubbed
-from packager.engines.layer_cache import UseLock, cache_name
+from packager.engines.buildah_commands import Session, access_args, registries_conf
+from packager.engines.buildah_storage import UseLock, cache_name
+from packager.engines.host import Machine, choose_isolation, safe_environment
 from packager.engines.local_outputs import (
     add_docker_manifest,
     check_layout_target,
-    files_at,
+    convert_write_errors,
     publish_layout,
     staging_beside,
 )
-from packager.engines.registry_files import registries_conf
 from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_record import killed_sessions, recorded
 from packager.errors import BuildError
@@ -50,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class BuildahEngine:
-    """Builds with Buildah; needs root or a user namespace. An `Engine`."""
+    """An `Engine` that builds with Buildah; needs root or a user namespace."""
 
     name = "buildah"
     reads_context = True
@@ -58,7 +57,7 @@ class BuildahEngine:
     def __init__(
         self, settings: Settings, run: Runner, environ: Mapping[str, str], *, checks_model: bool = True
     ) -> None:
-        """Take the settings, the way to run commands, and the environment of which Buildah gets its part."""
+        """Use the settings, the runner of commands and the environment."""
         self.checks_model = checks_model
         self._settings = settings
         self._run = run
@@ -67,23 +66,23 @@ class BuildahEngine:
         self._storage: Path | None = None
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
-        """Return where a build writes to."""
+        """Return the repository of the image."""
         return (destination.reference,) if destination.transport == "docker" else ()
 
     def environment_repository(self, destination: Destination) -> Reference | None:  # noqa: ARG002
-        """Return None: a Dockerfile has no place for a finished layer."""
+        """Return None: a Dockerfile can't contain a finished layer."""
         return None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
-        """Pull the base image and look into it.
+        """Pull the base image and inspect it.
 
-        An image of the host `localhost` is only looked for in the local storage. One with a digest is pulled when it's
-        not there; one with a tag always, so that the tag means what it means in the registry (what is there already is
-        not fetched again). When the registry can't be reached, a local image serves instead, with a warning.
+        An image of the host `localhost` must be in the local storage. An image with a digest is pulled if missing; one
+        with a tag always, so that the tag has its current meaning (existing layers are not fetched again). If the
+        registry is unreachable, a local copy is used, with a warning.
 
         Raises:
-            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
-            BuildError: It's for another platform, or Buildah failed.
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be pulled.
+            BuildError: It is for another platform, or Buildah failed.
             DiskFullError: The storage is full.
             ToolMissingError: Buildah is not installed.
         """
@@ -97,26 +96,25 @@ class BuildahEngine:
                 )
             config = image["OCIv1"].get("config") or {}
             env = tuple((name, value) for name, _, value in (entry.partition("=") for entry in config.get("Env") or ()))
-            facts = session.look_into(str(image["FromImageID"]), dict(env).get("PATH") or DEFAULT_PATH)
+            info = session.look_into(str(image["FromImageID"]), dict(env).get("PATH") or DEFAULT_PATH)
         return BaseImage(
             reference=reference,
             digest=reference.digest or str(image.get("FromImageDigest") or "") or None,
-            glibc=facts.get("glibc"),
-            python=facts.get("python"),
+            glibc=info.get("glibc"),
+            python=info.get("python"),
             env=env,
             user=str(config.get("User") or ""),
         )
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Build `context/Dockerfile` on the base that `inspect_base` pulled, and put the image at its destination.
+        """Build `context/Dockerfile` on the base that `inspect_base` pulled, and deliver the image.
 
-        A local destination is written beside its place and moved there when it's whole; a layout that exists is
-        extended.
+        A local destination is written to a temporary path and renamed when complete; an existing layout is extended.
 
         Raises:
             BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
-            ModelCheckError: The model can't serve in the image; it's looked for where commands have run in that.
-            ImageNotFoundError: The base was removed since.
+            ModelCheckError: The model can't serve in an image with RUN steps.
+            ImageNotFoundError: The base image was removed meanwhile.
             RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed.
             ToolMissingError: Buildah is not installed.
         """
@@ -127,7 +125,7 @@ class BuildahEngine:
             with lock.using():
                 isolation = choose_isolation(
                     self._settings.buildah_isolation,
-                    Machine.look(self._environ),
+                    Machine.detect(self._environ),
                     environ=self._environ,
                     has_run_steps=bool(plan.run_steps),
                 )
@@ -143,17 +141,17 @@ class BuildahEngine:
 
     @contextmanager
     def _session(self, access: RegistryAccess) -> Iterator[Session]:
-        """Give a private temporary folder to Buildah's commands; afterwards no trace of them is left.
+        """Provide a session with a private temporary folder, and clean up afterwards.
 
-        The working containers of sessions that were killed are removed first.
+        The working containers of killed sessions are removed first.
         """
         below = self._settings.work_dir
         with ExitStack() as stack:
-            with files_at(below or Path(gettempdir())):
+            with convert_write_errors(below or Path(gettempdir())):
                 folder = Path(
                     stack.enter_context(TemporaryDirectory(prefix="buildah-", dir=below, ignore_cleanup_errors=True))
                 )
-                env = scrubbed(self._environ, temporary=folder)
+                env = safe_environment(self._environ, temporary=folder)
                 if conf := registries_conf(access):
                     (folder / "registries.conf").write_text(conf)
                     env["CONTAINERS_REGISTRIES_CONF"] = str(folder / "registries.conf")
@@ -175,11 +173,11 @@ class BuildahEngine:
 def _deliver(
     session: Session, image_id: str, destination: Destination, access: RegistryAccess, timestamp: datetime
 ) -> str:
-    """Put an image at its destination and return its digest."""
+    """Deliver an image to its destination and return its digest."""
     path = destination.path
     if destination.transport == "docker" or path is None:
         return _push(session, image_id, destination.reference, access)
-    with files_at(path), staging_beside(path) as staging:
+    with convert_write_errors(path), staging_beside(path) as staging:
         # Relative names, because the path of a transport can't hold a colon.
         where = f"{destination.transport}:image:{destination.reference.tagged}"
         digest = session.push(image_id, where, cwd=staging)
@@ -194,16 +192,16 @@ def _deliver(
 
 
 def _push(session: Session, image_id: str, reference: Reference, access: RegistryAccess) -> str:
-    """Push with Buildah; after a retryable failure, upload its image by ourselves.
+    """Push with Buildah; after a retryable error, upload the image with our own client.
 
-    Buildah starts over with each attempt, and so never ends where every few requests fail.
+    Buildah restarts a push from the beginning, and so never succeeds where every few requests fail.
     """
     certificates = session.certificates(reference, access)
     try:
         with auth_file(access.keychain, session.folder) as logins:
-            words = access_words(reference, access, logins, certificates)
-            return session.push(image_id, f"docker://{reference}", words, host=reference.host)
+            args = access_args(reference, access, logins, certificates)
+            return session.push(image_id, f"docker://{reference}", args, host=reference.host)
     except RetryableError as trouble:
-        log.warning("%s; trying each request again by ourselves", trouble.error.message)
+        log.warning("%s; uploading with retries of single requests", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
         return push_layout(session.folder / "layout", reference, access)

@@ -1,4 +1,7 @@
-"""Buildah's commands: their arguments, and what their answers mean."""
+"""Buildah's commands: their arguments and configuration files, and the meaning of their output.
+
+Formats of the files: containers-certs.d(5) and containers-registries.conf(5).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,15 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from packager.check.report import judge, report_words
+from packager.check.report import raise_for_report, report_args
 from packager.engines import rootfs
 from packager.engines.build_errors import Attempt, failure, image_not_found, is_retryable, may_be_full
-from packager.engines.free_space import full_folders, layer_size
-from packager.engines.layer_cache import stale_names
-from packager.engines.registry_files import certificate_folder
+from packager.engines.buildah_storage import full_folders, layer_size, stale_names
 from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
 from packager.models.integrations import docker_rest
-from packager.models.reference import LOCAL_STORAGE
+from packager.models.reference import LOCAL_STORAGE, Reference
 from packager.registry.authfile import auth_file
 from packager.system.process import OutOfBoundsError
 from packager.system.retries import RetryableError, RetryPolicy
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from packager.image.plan import ImagePlan
-    from packager.models.reference import Reference
-    from packager.registry.access import RegistryAccess
+    from packager.registry.access import RegistryAccess, Trust
     from packager.system.process import Completed, Runner
 
 log = logging.getLogger(__name__)
@@ -39,18 +40,61 @@ log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+def certificate_folder(folder: Path, reference: Reference, trust: Trust) -> Path | None:
+    """Write the `--cert-dir` for an image's host and its mirrors below `folder`; return None if not needed.
+
+    A command uses one such folder for all hosts. Of several client certificates, the TLS library sends one whose
+    authority the server accepts.
+
+    Raises:
+        OSError: A file can't be copied.
+    """
+    hosts = dict.fromkeys(place.host for place in reversed(trust.endpoints(reference)))  # its own host first
+    shown = [trust.client_certificates[host] for host in hosts if host in trust.client_certificates]
+    if trust.ca_file is None and not shown:
+        return None
+    certificates = folder / f"certificates-{reference.host.replace(':', '-')}"
+    certificates.mkdir(mode=0o700, exist_ok=True)
+    if trust.ca_file is not None:
+        shutil.copyfile(trust.ca_file, certificates / "ca.crt")
+    for number, pair in enumerate(shown):  # read in the order of their names
+        shutil.copyfile(pair.certificate, certificates / f"{number}.cert")
+        key = certificates / f"{number}.key"
+        key.touch(mode=0o600)
+        key.write_bytes(pair.key.read_bytes())
+    return certificates
+
+
+def registries_conf(access: RegistryAccess) -> str:
+    """Return a `registries.conf` with the mirrors; empty without mirrors, so that the system's own is used.
+
+    It also marks the hosts with mirrors, and the mirrors, that use plain HTTP.
+    """
+    hosts: dict[str, list[str]] = {}
+    for host, mirror in access.trust.mirrors:
+        hosts.setdefault(host, []).append(mirror)
+    parts = []
+    for host, mirrors in hosts.items():
+        insecure = json.dumps(host in access.insecure_hosts)
+        parts.append(f"[[registry]]\nlocation = {json.dumps(host)}\ninsecure = {insecure}\n")
+        for mirror in mirrors:
+            insecure = json.dumps(Reference.parse(f"{mirror}/x").host in access.insecure_hosts)
+            parts.append(f"[[registry.mirror]]\nlocation = {json.dumps(mirror)}\ninsecure = {insecure}\n")
+    return "\n".join(parts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """Buildah's commands and its local storage, used with one private folder.
 
-    Buildah can't name or label the working containers of a build, but it keeps in each the path of the "default mounts
-    file" that it was started with. Ours lies in the private folder (and isn't there), so it tells whose a container is.
+    Buildah can't name or label the working containers of a build, but it stores in each the path of the "default mounts
+    file" that it was started with. Ours is a path in the private folder (without a file), which identifies the session.
 
     Attributes:
-        run: How commands are run.
-        env: Their environment; its TMPDIR is the private folder.
+        run: The runner of commands.
+        env: The environment of commands; its TMPDIR is the private folder.
         folder: The private folder.
-        storage: The container storage's folder, where it's known.
+        storage: The container storage's folder, if known.
     """
 
     run: Runner
@@ -60,16 +104,16 @@ class Session:
 
     @property
     def mark(self) -> str:
-        """What the containers of this session carry."""
+        """The mark of this session's containers."""
         return str(self.folder / "mounts.conf")
 
-    def buildah(self, *words: str, cwd: Path | None = None, capture: bool = False) -> Completed:
-        """Run a command of Buildah."""
-        argv = ["buildah", "--default-mounts-file", self.mark, *words]
+    def buildah(self, *args: str, cwd: Path | None = None, capture: bool = False) -> Completed:
+        """Run a Buildah command."""
+        argv = ["buildah", "--default-mounts-file", self.mark, *args]
         return self.run(argv, env=self.env, cwd=cwd, capture=capture, on_line=lambda line: log.debug("%s", line))
 
     def find_storage(self) -> Path | None:
-        """Return the container storage's folder, or None where Buildah doesn't tell it."""
+        """Return the container storage's folder, or None if unknown."""
         done = self.buildah("info", capture=True)
         with suppress(ValueError, KeyError, TypeError):
             folder = str(json.loads(done.stdout)["store"]["GraphRoot"]) if done.returncode == 0 else ""
@@ -77,7 +121,7 @@ class Session:
         return None
 
     def find(self, reference: Reference, access: RegistryAccess, architecture: str) -> dict[str, Any]:
-        """Return what Buildah knows of the base image, pulled where that is needed."""
+        """Return Buildah's description of the base image, after pulling it if needed."""
         if reference.host == LOCAL_STORAGE:
             image = self.inspect(str(reference))
             if image is None:
@@ -87,8 +131,8 @@ class Session:
         certificates, policy = self.certificates(reference, access), RetryPolicy(seconds=access.trust.retry_seconds)
         try:
             with auth_file(access.keychain, self.folder) as logins:
-                words = [*pull_words(reference, access, architecture, logins, certificates), name]
-                name = policy.call(lambda: self._pull(words, reference), f"pull {name}")
+                args = [*pull_args(reference, access, architecture, logins, certificates), name]
+                name = policy.call(lambda: self._pull(args, reference), f"pull {name}")
         except (RetryableError, RegistryUnreachableError) as trouble:
             error = trouble.error if isinstance(trouble, RetryableError) else trouble
             image = self.inspect(name)
@@ -102,18 +146,18 @@ class Session:
         return image
 
     def certificates(self, reference: Reference, access: RegistryAccess) -> Path | None:
-        """Return the folder with the certificates for a registry, or None where it needs none."""
+        """Return the folder with the certificates for a registry, or None without any."""
         return certificate_folder(self.folder, reference, access.trust)
 
-    def _pull(self, words: list[str], reference: Reference) -> str:
-        done = self.buildah(*words, capture=True)
+    def _pull(self, args: list[str], reference: Reference) -> str:
+        done = self.buildah(*args, capture=True)
         if done.returncode == 0:
             return done.stdout.split()[-1]
-        error = failure(Attempt(stage="pull", subject=words[-1], host=reference.host), done)
+        error = failure(Attempt(stage="pull", subject=args[-1], host=reference.host), done)
         raise RetryableError(error) if is_retryable(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
-        """Return what Buildah knows of an image of the local storage, or None where it isn't there."""
+        """Return Buildah's description of an image in the local storage, or None if it doesn't exist."""
         done = self.buildah("inspect", "--type", "image", image, capture=True)
         if done.returncode == 0:
             found: dict[str, Any] = json.loads(done.stdout)
@@ -123,7 +167,7 @@ class Session:
         raise failure(Attempt(stage="inspect", subject=image), done)
 
     def look_into(self, image_id: str, path: str) -> dict[str, str | None]:
-        """Return the image's `glibc` and `python`; nothing of it is run. Empty where it can't be looked into."""
+        """Return the image's `glibc` and `python` without running it; empty if it can't be inspected."""
         container = self.folder.name
         attempt = Attempt(stage="inspect", subject=image_id[:12])
         done = self.buildah("from", "--pull=never", "--name", container, image_id, capture=True)
@@ -135,8 +179,8 @@ class Session:
                 if done.returncode == 0:
                     root = Path(done.stdout.strip())
                     return {"glibc": rootfs.find_glibc(root), "python": rootfs.find_python(root, path)}
-            else:  # only there, in a mount namespace of its own, can an unprivileged user see it
-                words = (
+            else:  # an unprivileged user can mount it only in a new mount namespace
+                args = (
                     "unshare",
                     "--mount",
                     f"ROOT={container}",
@@ -146,13 +190,13 @@ class Session:
                     str(rootfs.__file__),
                     path,
                 )
-                done = self.buildah(*words, capture=True)
+                done = self.buildah(*args, capture=True)
                 if done.returncode == 0:
-                    facts: dict[str, str | None] = json.loads(done.stdout)
-                    return facts
+                    info: dict[str, str | None] = json.loads(done.stdout)
+                    return info
         finally:
             self.buildah("rm", container, capture=True)
-        log.warning("the base image can't be looked into: %s", done.output.strip() or f"exit code {done.returncode}")
+        log.warning("cannot inspect the base image: %s", done.output.strip() or f"exit code {done.returncode}")
         return {}
 
     def build(self, plan: ImagePlan, context: Path, isolation: str) -> str:
@@ -164,51 +208,51 @@ class Session:
         return iid_file.read_text("ascii").strip().removeprefix("sha256:")
 
     def check(self, image_id: str, plan: ImagePlan, isolation: str, seconds: float) -> None:
-        """See that the model serves in the image, in a container of it that is gone afterwards.
+        """Check that the model serves, in a temporary container of the image.
 
         Raises:
             ModelCheckError: It doesn't.
-            BuildError: There is no such container to be had.
+            BuildError: The container can't be created.
         """
         container = f"{self.folder.name}-check"
         done = self.buildah("from", "--pull=never", "--name", container, image_id, capture=True)
         if done.returncode != 0:
             raise failure(Attempt(stage="inspect", subject=image_id[:12]), done)
         limited = replace(self, run=partial(cast("Callable[..., Completed]", self.run), seconds=seconds))
-        words = ("run", "--isolation", isolation, "--user", docker_rest.USER, container, "--")
+        args = ("run", "--isolation", isolation, "--user", docker_rest.USER, container, "--")
         log.info("checking that the model serves in the image")
         try:
-            done = limited.buildah(*words, *plan.config.entrypoint[:2], *report_words(plan.config), capture=True)
+            done = limited.buildah(*args, *plan.config.entrypoint[:2], *report_args(plan.config), capture=True)
         except OutOfBoundsError as error:
             raise ModelCheckError(
                 f"the model can't serve: {error} of loading and predicting its example",
-                hint="PACKAGER_CHECK_SECONDS gives it more time, --no-check packages it unchecked",
+                hint="raise the limit with PACKAGER_CHECK_SECONDS, or skip the check with --no-check",
             ) from error
         finally:
             self.buildah("rm", container, capture=True)
-        judge(done, in_image=True)
+        raise_for_report(done, in_image=True)
 
     def push(
-        self, image_id: str, where: str, words: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
+        self, image_id: str, where: str, args: Sequence[str] = (), *, host: str = "", cwd: Path | None = None
     ) -> str:
-        """Copy an image out of the storage; return the digest, which counts only with an exit code of 0.
+        """Push an image from the storage; return its digest, which is only valid with exit code 0.
 
         Raises:
-            RetryableError: The registry failed in a way that another attempt may mend.
-            PackagerError: It failed for another reason.
+            RetryableError: A retryable registry error.
+            PackagerError: Another error.
         """
         digest_file = self.folder / "digest"
-        done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
+        done = self.buildah("push", *args, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
             error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
             raise RetryableError(error) if host and is_retryable(error, done) else error
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
-            raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
+            raise BuildError(f"buildah push wrote an invalid digest: {digest[:80]!r}")
         return digest
 
     def _failure(self, attempt: Attempt, done: Completed, context: Path | None = None) -> PackagerError:
-        """Tell which error a command stands for that writes much; a full disk is not always named as the cause."""
+        """Return the error for a failed command, including a full disk that its output doesn't mention."""
         if may_be_full(done.output):
             folders = [self.folder, self.storage] if self.storage else [self.folder]
             needed = layer_size(context) if context else 0
@@ -220,7 +264,7 @@ class Session:
         self.buildah("tag", image_id, name, capture=True)
 
     def remove_stale_images(self) -> None:
-        """Remove the images that are no longer kept for their layers; whatever can't be removed stays."""
+        """Remove images that the layer cache no longer needs; errors are ignored."""
         done = self.buildah("images", "--json", capture=True)
         images = json.loads(done.stdout or "[]") if done.returncode == 0 else []
         stale = stale_names(name for image in images or [] for name in image.get("names") or [])
@@ -228,9 +272,9 @@ class Session:
             self.buildah("rmi", *stale, capture=True)
 
     def remove_containers(self, mark: str = "") -> bool:
-        """Remove the working containers that a failed or killed session left: this one, or the one with that mark.
+        """Remove the working containers of a failed or killed session: this one, or the one with `mark`.
 
-        What goes wrong is not raised, as what went wrong before is what counts; it gives False.
+        Returns False on errors, so that an earlier error is not hidden.
         """
         with suppress(PackagerError, ValueError):
             done = self.buildah("containers", "--json", capture=True)
@@ -243,12 +287,12 @@ class Session:
         return False
 
 
-def access_words(
+def access_args(
     reference: Reference, access: RegistryAccess, logins: Path, certificates: Path | None = None
 ) -> list[str]:
-    """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP.
+    """Return a command's arguments for logins, certificates and TLS of a registry.
 
-    For a host with mirrors `registries.conf` says that of each place: `--tls-verify` would overrule it for all of them.
+    For a host with mirrors, `registries.conf` configures TLS of each endpoint, which `--tls-verify` would override.
     """
     insecure = reference.host in access.insecure_hosts
     mirrored = len(access.trust.endpoints(reference)) > 1
@@ -259,26 +303,26 @@ def access_words(
     ]
 
 
-def pull_words(
+def pull_args(
     reference: Reference, access: RegistryAccess, architecture: str, logins: Path, certificates: Path | None = None
 ) -> list[str]:
     """Return the `pull` command without the image."""
     policy = "missing" if reference.digest else "always"
-    words = access_words(reference, access, logins, certificates)
-    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *words]
+    args = access_args(reference, access, logins, certificates)
+    return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *args]
 
 
 def build_args(plan: ImagePlan, isolation: str) -> list[str]:
-    """Return the `build` command without its files and the context; the same plan gives the same words."""
+    """Return the `build` command without its files and the context; equal plans give equal arguments."""
     return [
         "build",
         *("--isolation", isolation),
         "--layers",
         "--force-rm",
-        "--pull=never",  # inspect_base has pulled it
+        "--pull=never",  # pulled by inspect_base
         *("--format", "oci"),
         *("--timestamp", str(int(plan.timestamp.timestamp()))),
-        "--identity-label=false",  # Buildah's version has no place in the image
-        # Else Buildah writes the first name that the base happens to have in the storage.
+        "--identity-label=false",  # would add Buildah's version to the image
+        # Otherwise Buildah writes the first name of the base image in the storage.
         *("--annotation", f"org.opencontainers.image.base.name={plan.base.reference}"),
     ]

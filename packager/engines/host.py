@@ -1,4 +1,4 @@
-"""What this machine can do for a build, and what of its environment a build may see."""
+"""The capabilities of this host for a build, and the environment variables that a build gets."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _PASSED_PREFIXES = ("CONTAINERS_", "_CONTAINERS_", "STORAGE_", "BUILDAH_")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The facts that decide how a RUN step can be isolated.
+    """The properties of the host that determine the isolation of RUN steps.
 
     Attributes:
-        is_root: Whether our user is 0.
-        unified_cgroups: Whether cgroups are version 2 only; crun refuses the hybrid mode.
-        in_container: Whether we run in a container already, where nesting another is mostly forbidden.
+        is_root: Whether the user is root.
+        unified_cgroups: Whether only cgroups v2 are mounted; crun rejects the hybrid mode.
+        in_container: Whether the host is a container, which mostly doesn't allow nested containers.
         has_runtime: Whether crun or runc is installed.
     """
 
@@ -42,8 +42,8 @@ class Machine:
     has_runtime: bool
 
     @classmethod
-    def look(cls, environ: Mapping[str, str]) -> Machine:
-        """Find the facts of this machine; starts nothing."""
+    def detect(cls, environ: Mapping[str, str]) -> Machine:
+        """Detect the properties of this host, without starting a process."""
         path = f"{environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
         return cls(
             is_root=os.geteuid() == 0,
@@ -56,9 +56,9 @@ class Machine:
 def choose_isolation(
     asked: Literal["auto"] | Isolation, machine: Machine, *, environ: Mapping[str, str], has_run_steps: bool
 ) -> str:
-    """Choose Buildah's `--isolation`: what was asked for, else what Buildah's own variable says, else what works.
+    """Choose Buildah's `--isolation`: the setting, else Buildah's own variable, else one that works on this host.
 
-    Without RUN steps there is nothing to isolate, and `chroot` needs the least.
+    Images without RUN steps need no isolation, so they use `chroot`, which has the fewest requirements.
     """
     if asked != "auto":
         return asked
@@ -70,10 +70,10 @@ def choose_isolation(
     return "oci" if machine.is_root else "rootless"
 
 
-def scrubbed(environ: Mapping[str, str], *, temporary: Path) -> dict[str, str]:
-    """Return what Buildah gets of the environment: where things are and how to reach the network, and no secrets.
+def safe_environment(environ: Mapping[str, str], *, temporary: Path) -> dict[str, str]:
+    """Return Buildah's environment: paths and network configuration, no secrets.
 
-    Buildah hands the proxy variables on to RUN steps, but not into the image. Its temporary files go to `temporary`.
+    Buildah passes the proxy variables to RUN steps, but not into the image. Its temporary files go to `temporary`.
     """
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     return {"PATH": SYSTEM_FOLDERS, **passed, "TMPDIR": str(temporary)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from packager.engines import BuiltImage, cache_repository, check_cache_repository
 from packager.engines.base_inspection import inspect_remote_base
-from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, safe_environment
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
 from packager.registry.authfile import auth_file
@@ -32,38 +32,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # the Job image has it, and nothing else
+JOB_IMAGE_MARK = Path("/kaniko/.packager-job-image")  # exists in the Job image only
 _ALWAYS = ("/kaniko", "/var/run", "/etc/mtab")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line of /proc/PID/mountinfo (proc(5))
 
 
 def own_paths(context: Path, settings: Settings) -> list[PurePosixPath]:
-    """Return Kaniko's own paths, and ours that it is told to leave alone."""
+    """Return Kaniko's own paths, and ours that it has to ignore."""
     return [PurePosixPath(path) for path in (*_ALWAYS, context.parent, settings.cache_dir)]
 
 
 def read_mounts(mountinfo: str) -> list[PurePosixPath]:
-    """Return the mount points of a `/proc/PID/mountinfo`, the root left out."""
+    """Return the mount points of a `/proc/PID/mountinfo`, without the root."""
     fields = (line.split(" ") for line in mountinfo.splitlines())
     points = [row[_MOUNT_POINT] for row in fields if len(row) > _MOUNT_POINT]
     return [PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), point)) for point in points if point != "/"]
 
 
-def check_destinations(plan: ImagePlan, left_alone: Iterable[PurePosixPath]) -> None:
-    """Refuse a plan that puts files where Kaniko leaves everything as it is.
+def check_destinations(plan: ImagePlan, untouched: Iterable[PurePosixPath]) -> None:
+    """Reject a plan with files below paths that Kaniko ignores (its pkg/util/fs_util.go).
 
     Raises:
-        BuildError: It does; names the layer and the path.
+        BuildError: A layer goes to such a path; the message has both.
     """
-    paths = list(left_alone)
+    paths = list(untouched)
     for layer in plan.layers:
         for content in layer.contents:
             hidden = next((path for path in paths if content.destination.is_relative_to(path)), None)
             if hidden is not None:
                 raise BuildError(
-                    f"the layer {layer.name!r} goes to {content.destination}, and Kaniko leaves {hidden} as it is: "
-                    "the image would not have it",
+                    f"the layer {layer.name!r} goes to {content.destination}, but Kaniko ignores {hidden}: "
+                    "it would be missing in the image",
                     hint="choose another dockerfileCondaEnvsLocation, mount nothing there in the Job, or use another "
                     "engine",
                 )
@@ -75,7 +75,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class KanikoEngine:
-    """Builds with Kaniko; needs root in a container of its own, and no privileges beyond. An `Engine`."""
+    """An `Engine` that builds with Kaniko; needs root in its own container, but not a privileged one."""
 
     name = "kaniko"
     reads_context = True
@@ -84,10 +84,10 @@ class KanikoEngine:
     def __init__(
         self, settings: Settings, run: Runner, environ: Mapping[str, str], *, mark: Path = JOB_IMAGE_MARK
     ) -> None:
-        """Take the settings, the way to run commands, and the environment of which Kaniko gets its part.
+        """Use the settings, the runner of commands and the environment.
 
         Raises:
-            UsageError: The cache repository that is set is none.
+            UsageError: The configured cache repository is invalid.
         """
         self._settings = settings
         self._run = run
@@ -96,7 +96,7 @@ class KanikoEngine:
         check_cache_repository("PACKAGER_KANIKO_CACHE_REPO", settings.kaniko_cache_repo)
 
     def repositories(self, destination: Destination) -> tuple[Reference, ...]:
-        """Return where a build writes to: the image, and the layer cache."""
+        """Return the repositories of the image and the layer cache."""
         if destination.transport != "docker":
             return ()
         if not self._settings.kaniko_cache:
@@ -104,40 +104,40 @@ class KanikoEngine:
         return (destination.reference, cache_repository(destination.reference, self._settings.kaniko_cache_repo))
 
     def environment_repository(self, destination: Destination) -> Reference | None:  # noqa: ARG002
-        """Return None: a Dockerfile has no place for a finished layer."""
+        """Return None: a Dockerfile can't contain a finished layer."""
         return None
 
     def inspect_base(self, reference: Reference, access: RegistryAccess) -> BaseImage:
-        """Find the base image in its registry; there is no local storage that it could lie in.
+        """Find the base image in its registry; Kaniko has no local storage.
 
         Raises:
-            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
-            BuildError: It's for another platform.
-            DiskFullError: There is no space to look into it.
+            ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be read.
+            BuildError: It is for another platform.
+            DiskFullError: The disk is full.
         """
         if reference.host == LOCAL_STORAGE:
             raise ImageNotFoundError(
-                f"the base image {reference} names a local storage, which the Kaniko engine doesn't have",
-                hint="push it to a registry and name it there in dockerfileBaseImage, or use --engine buildah",
+                f"the base image {reference} is in a local storage, which the Kaniko engine can't read",
+                hint="push it to a registry and use that name in dockerfileBaseImage, or use --engine buildah",
             )
         return inspect_remote_base(reference, access, self._settings)
 
     def build(self, plan: ImagePlan, context: Path, destination: Destination, access: RegistryAccess) -> BuiltImage:
-        """Build the context and push the image. What a failed run wrote as its digest is not believed.
+        """Build the context and push the image. The digest file of a failed run is ignored.
 
         Raises:
-            UsageError: This is not the packager's Job image, whose root alone may be replaced.
+            UsageError: This is not the packager's Job image, so the root must not be replaced.
             BuildStepError, OutOfMemoryError, DiskFullError, BuildError: The build failed.
-            ImageNotFoundError: The base was removed since.
+            ImageNotFoundError: The base image was removed meanwhile.
             RegistryAuthError, RegistryUnreachableError, RegistryError: The pull or the push failed.
             ToolMissingError: The executor is not installed.
         """
         if destination.transport != "docker":
             raise BuildError(
-                f"the Kaniko engine can't write {destination}; it pushes to registries",
-                hint="give a docker:// output, or use --engine buildah",
+                f"the Kaniko engine can't write {destination}; it only pushes to registries",
+                hint="use a docker:// output, or --engine buildah",
             )
-        self._check_place()
+        self._check_job_image()
         mounts = read_mounts(_MOUNTS.read_text(errors="replace")) if _MOUNTS.exists() else []
         check_destinations(plan, [*own_paths(context, self._settings), *mounts])
         if self._settings.kaniko_cache:
@@ -151,8 +151,8 @@ class KanikoEngine:
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )
-            words = build_args(build, self._settings, access)
-            done = self._run([self._executor(), *words], env=scrubbed(self._environ, logins), on_line=_log_line)
+            args = build_args(build, self._settings, access)
+            done = self._run([self._executor(), *args], env=safe_environment(self._environ, logins), on_line=_log_line)
             if done.returncode != 0:
                 output = "\n".join(read_line(line)[1] for line in done.output.splitlines())
                 raise kaniko_failure(plan.base.reference, destination.reference, replace(done, output=output))
@@ -163,12 +163,12 @@ class KanikoEngine:
             return str(self._settings.kaniko_executor)
         return str(EXECUTOR) if EXECUTOR.exists() else EXECUTOR.name
 
-    def _check_place(self) -> None:
+    def _check_job_image(self) -> None:
         if not self._settings.kaniko_force and not self._mark.exists():
             raise UsageError(
-                "Kaniko replaces the root file system of whatever it runs in, and this isn't the packager's Job image",
-                hint="run it in that image, or use --engine buildah; PACKAGER_KANIKO_FORCE=true is for a container "
-                "that may be destroyed, and never for a machine",
+                "Kaniko replaces the root file system that it runs in, and this is not the packager's Job image",
+                hint="run it in that image, or use --engine buildah; set PACKAGER_KANIKO_FORCE=true only in a "
+                "container that may be destroyed",
             )
 
 
@@ -178,7 +178,7 @@ def _read_digest(file: Path) -> str:
     except FileNotFoundError:
         digest = ""
     if not _DIGEST.fullmatch(digest):
-        raise BuildError(f"kaniko wrote no digest but {digest[:80]!r}")
+        raise BuildError(f"kaniko wrote an invalid digest: {digest[:80]!r}")
     return digest
 
 

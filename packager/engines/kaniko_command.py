@@ -38,24 +38,24 @@ if TYPE_CHECKING:
     from packager.settings import Settings
     from packager.system.process import Completed
 
-_RETRIES = "3"  # Kaniko's own default is none
+_RETRIES = "3"  # Kaniko doesn't retry by default
 _PLATFORMS = {"linux-64": "linux/amd64", "linux-aarch64": "linux/arm64"}
 _PASSED = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "LANG", "LC_ALL", "TZ", *PROXIES})
-# Without these three, two contexts (or two platforms) can be made to have one cache key, and a model's author chooses
-# the file names in a context.
+# Without these, crafted file names can give two contexts (or two platforms) the same cache key, and a model's author
+# chooses the file names in a context.
 _FEATURES = {
     "FF_KANIKO_HASH_DIR_FRAMING": "true",
     "FF_KANIKO_ROLLING_CACHE_KEY": "true",
     "FF_KANIKO_PLATFORM_CACHE_KEY": "true",
 }
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "fatal": logging.ERROR, "panic": logging.ERROR}
-_NAMES = {DOCKER_HUB: "index.docker.io"}  # as go-containerregistry, and so every flag for one host, calls it
+_NAMES = {DOCKER_HUB: "index.docker.io"}  # the name in go-containerregistry, and so in flags for one host
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KanikoBuild:
-    """One build: from a context, on a base, to a destination; `digest_file` is where the digest is written."""
+    """A build of a context, on a base image, for a destination; Kaniko writes the digest to `digest_file`."""
 
     base: Reference
     context: Path
@@ -64,7 +64,7 @@ class KanikoBuild:
 
 
 def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -> list[str]:
-    """Return the arguments of the executor; the same build gives the same words."""
+    """Return the arguments of the executor; equal builds give equal arguments."""
     cache = cache_repository(build.destination, settings.kaniko_cache_repo)
     references = (build.base, build.destination, cache)
     hosts = {place.host for reference in references for place in access.trust.endpoints(reference)}
@@ -76,28 +76,28 @@ def build_args(build: KanikoBuild, settings: Settings, access: RegistryAccess) -
         *("--destination", str(build.destination)),
         *("--digest-file", str(build.digest_file)),
         *("--custom-platform", _PLATFORMS[settings.platform]),
-        # A flag of its own for each host: the other hosts stay in HTTPS.
+        # One flag per host: all other hosts use HTTPS.
         *(word for host in plain for word in ("--insecure-registry", host)),
-        *_trust_words(hosts, access),
-        *(_cache_words(cache.repository, settings) if settings.kaniko_cache else ["--cache=false"]),
-        "--compressed-caching=false",  # else a compressed copy of each layer is held in memory
-        # Contents are compared, not only times and sizes: every file of a context has one time, so `redo` could miss
-        # what a RUN step changes, and `time` would. COPY names its files, so only plans with RUN steps pay for it.
+        *_trust_args(hosts, access),
+        *(_cache_args(cache.repository, settings) if settings.kaniko_cache else ["--cache=false"]),
+        "--compressed-caching=false",  # otherwise a compressed copy of each layer is kept in memory
+        # Compares file contents: all files of a context have the same time, so `redo` could miss changes of a RUN step,
+        # and `time` would. COPY knows its files, so only plans with RUN steps take longer.
         *("--snapshot-mode", "full"),
         "--skip-unused-stages=true",
-        # Not --reproducible: it rewrites the base's layers too, each in memory, and so uploads the base again.
-        "--cleanup",  # nothing of the base image lies in our root when Kaniko has ended
-        *("--ignore-path", str(build.context.parent)),  # our work folder is neither put into the image nor cleaned away
+        # Without --reproducible, which rewrites the base's layers in memory and uploads them again.
+        "--cleanup",  # removes the base image from our root at the end
+        *("--ignore-path", str(build.context.parent)),  # neither added to the image nor cleaned up
         *("--ignore-path", str(settings.cache_dir)),
         *("--push-retry", _RETRIES),
         *("--image-fs-extract-retry", _RETRIES),
         *("--image-download-retry", _RETRIES),
-        *("--log-format", "json"),  # told apart from what a RUN step prints, and without colours
+        *("--log-format", "json"),  # distinguishable from output of RUN steps, without colours
     ]
 
 
-def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
-    """Give the authorities, client certificates and mirrors; flags of their own for each host."""
+def _trust_args(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
+    """Yield the flags for authorities, client certificates and mirrors, one per host."""
     trust = access.trust
     for host in sorted(hosts - access.insecure_hosts):
         name = _NAMES.get(host, host)
@@ -106,11 +106,11 @@ def _trust_words(hosts: set[str], access: RegistryAccess) -> Iterator[str]:
         if shown := trust.client_certificates.get(host):
             yield from ("--registry-client-cert", f"{name}={shown.certificate.absolute()},{shown.key.absolute()}")
     for host, mirror in trust.mirrors:
-        if host in hosts:  # it falls back to the host itself
+        if host in hosts:  # falls back to the host itself
             yield from ("--registry-map", f"{_NAMES.get(host, host)}={mirror}")
 
 
-def _cache_words(repository: str, settings: Settings) -> list[str]:
+def _cache_args(repository: str, settings: Settings) -> list[str]:
     return [
         "--cache=true",
         *("--cache-repo", repository),
@@ -120,11 +120,11 @@ def _cache_words(repository: str, settings: Settings) -> list[str]:
     ]
 
 
-def scrubbed(environ: Mapping[str, str], logins: Path) -> dict[str, str]:
-    """Return Kaniko's environment: no secrets, and the logins in the one file that it is told of.
+def safe_environment(environ: Mapping[str, str], logins: Path) -> dict[str, str]:
+    """Return Kaniko's environment, without secrets; DOCKER_CONFIG refers to the file with the logins.
 
-    KANIKO_DIR isn't passed: another value makes Kaniko move its folder and look for the logins there. USER is always
-    there, because COPY fails without it.
+    KANIKO_DIR isn't passed: another value makes Kaniko move its folder and search the logins there. USER is always
+    set, because COPY fails without it.
     """
     passed = {name: value for name, value in environ.items() if name in _PASSED}
     return {
@@ -138,7 +138,7 @@ def scrubbed(environ: Mapping[str, str], logins: Path) -> dict[str, str]:
 
 
 def read_line(line: str) -> tuple[int, str]:
-    """Return the level and the message of a line of Kaniko; a RUN step's own output is at the level of information."""
+    """Return the level and message of a line of Kaniko's log; output of RUN steps has the level INFO."""
     try:
         entry = json.loads(line)
         return _LEVELS.get(entry["level"], logging.INFO), _plain(str(entry["msg"]))
@@ -157,21 +157,21 @@ _STEP = re.compile(r"(?:waiting for process to exit|starting command): (?:exit s
 _RUNNING = re.compile(r"^Running: \[(.*)\]$", re.MULTILINE)
 _PULLING = re.compile(r"/v2/|failed to get filesystem from image|error building stage: failed to get|MANIFEST_UNKNOWN")
 _UNKNOWN = re.compile(r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|name unknown|status code 404")
-_KILLED_STEP = "137"  # as a shell reports it
+_KILLED_STEP = "137"  # a shell's exit code for SIGKILL
 
 
 def kaniko_failure(base: Reference, destination: Reference, completed: Completed) -> PackagerError:
-    """Tell which error the failed build of an image on `base` for `destination` stands for.
+    """Return the error for a failed build of an image on `base` for `destination`.
 
-    `completed.output` holds Kaniko's messages as they were logged, without levels and times.
+    `completed.output` contains Kaniko's log messages, without levels and times.
     """
     found = _VERDICT.findall(completed.output)
-    verdict = found[-1].strip() if found else (completed.output.splitlines() or ["it gave no reason"])[-1]
+    verdict = found[-1].strip() if found else (completed.output.splitlines() or ["no reason given"])[-1]
     build = Attempt(stage="build", subject=str(destination))
     if completed.returncode in KILLED and not _STEP.search(verdict):
         return OutOfMemoryError(
             f"{build} was killed (signal 9), most likely for the memory it took",
-            hint="give the job more memory (its limit), or keep PACKAGER_WORK_DIR on a disk and not in a memory volume",
+            hint="raise the job's memory limit, or move PACKAGER_WORK_DIR from a memory volume to a disk",
         )
     if step := _STEP.search(verdict):
         return _step_failure(completed.output, step)
@@ -200,7 +200,7 @@ def _step_failure(output: str, step: re.Match[str]) -> PackagerError:
     if (killed_by or "").startswith("killed") or status == _KILLED_STEP:
         return OutOfMemoryError(
             f"the step `RUN {command}` was killed (signal 9), most likely for the memory it took",
-            hint="give the job more memory (its limit)",
+            hint="raise the job's memory limit",
         )
     if NO_SPACE.search(tail(output)):
         return _disk_full(Attempt(stage="build", subject=f"the step `RUN {command}`"))
@@ -214,7 +214,7 @@ def _step_failure(output: str, step: re.Match[str]) -> PackagerError:
 def _disk_full(attempt: Attempt) -> DiskFullError:
     return DiskFullError(
         f"{attempt}: no space left on this machine",
-        hint="Kaniko unpacks the base image and keeps every layer below /kaniko: give the job more ephemeral storage",
+        hint="raise the job's ephemeral storage: Kaniko unpacks the base image and keeps every layer below /kaniko",
     )
 
 

@@ -29,66 +29,66 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def files_at(path: Path) -> Iterator[None]:
-    """Turn what the operating system says against writing at `path` into our errors.
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Convert OSErrors of writing to `path` into our errors.
 
     Raises:
-        DiskFullError: There is no space.
-        BuildError: It can't be written for another reason.
+        DiskFullError: The disk is full.
+        BuildError: Writing failed for another reason.
     """
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
-            raise DiskFullError(f"no space left at {path}", hint="make room there, then run it again") from error
-        raise BuildError(f"{path} can't be written: {error.strerror}", hint="name another place for it") from error
+            raise DiskFullError(f"no space left at {path}", hint="free disk space there, then run it again") from error
+        raise BuildError(f"{path} can't be written: {error.strerror}", hint="use another path") from error
 
 
-_ANOTHER_PLACE = "name a new folder, or a layout that is to be extended"
-_BROKEN = "mend the layout, or name a new folder"
+_ANOTHER_PLACE = "use a new folder, or an existing OCI layout to extend"
+_BROKEN = "repair the layout, or use a new folder"
 
 
 @contextmanager
 def staging_beside(target: Path) -> Iterator[Path]:
-    """Give a private folder on the file system of `target`, whose parents are made; it is removed at the end."""
+    """Create a private folder beside `target` for the block; parents of `target` are created."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{target.name[:100]}-", dir=target.parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def check_layout_target(target: Path) -> None:
-    """Refuse a target that is neither new, nor an empty folder, nor an OCI layout with an index.
+    """Reject a target that is neither new, nor an empty folder, nor an OCI layout with an index.
 
     Raises:
-        BuildError: It is something else, which must not be overwritten, or a layout that is broken.
+        BuildError: It is something else, which must not be overwritten, or a damaged layout.
     """
     if (target / "oci-layout").is_file():
         _read_index(target / "index.json")
     elif target.is_dir():
         if any(target.iterdir()):
             raise BuildError(
-                f"{target} is no OCI layout: it isn't empty, and has no file oci-layout", hint=_ANOTHER_PLACE
+                f"{target} is not an OCI layout: it is not empty and has no file oci-layout", hint=_ANOTHER_PLACE
             )
     elif target.exists():
-        raise BuildError(f"{target} is no OCI layout, but a file", hint=_ANOTHER_PLACE)
+        raise BuildError(f"{target} is a file, not an OCI layout", hint=_ANOTHER_PLACE)
 
 
 def publish_layout(staged: Path, target: Path) -> None:
-    """Move a layout to its place, or add its images to the layout that is there.
+    """Move a staged layout to the target, or add its images to an existing layout.
 
-    In a layout that is extended, an image of the same name is replaced in the index; its blobs stay. The blobs come
-    first and the index last, so that a reader never sees an image that isn't whole.
+    An image of the same name is replaced in the existing index; its blobs stay. Blobs are added before the index, so
+    that a reader never sees an incomplete image.
 
     Raises:
-        BuildError: The target is no layout, or a broken one.
+        BuildError: The target is not a layout, or is damaged.
     """
     handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # against other packagers
+        fcntl.flock(handle, fcntl.LOCK_EX)  # excludes other packagers
         check_layout_target(target)
         staged.chmod(0o755)
         if not (target / "oci-layout").exists():
-            staged.rename(target)  # onto an empty folder as well: rename(2)
+            staged.rename(target)  # also replaces an empty folder: rename(2)
             return
         for blob in sorted((staged / "blobs").glob("*/*")):
             place = target / blob.relative_to(staged)
@@ -105,18 +105,18 @@ def publish_layout(staged: Path, target: Path) -> None:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """Read a layout's list of images, and check what is used of it."""
+    """Read a layout's index, and validate the used parts."""
     try:
         index = json.loads(path.read_bytes())
     except OSError as error:
         raise BuildError(f"{path} of the OCI layout can't be read: {error.strerror}", hint=_BROKEN) from error
     except (ValueError, RecursionError) as error:
-        raise BuildError(f"{path} of the OCI layout is no JSON: {str(error)[:200]}", hint=_BROKEN) from error
+        raise BuildError(f"{path} of the OCI layout is not JSON: {str(error)[:200]}", hint=_BROKEN) from error
     entries = index.get("manifests", []) if isinstance(index, dict) else None
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict) for entry in entries
     ):
-        raise BuildError(f"{path} of the OCI layout is no list of images", hint=_BROKEN)
+        raise BuildError(f"{path} of the OCI layout is not an image index", hint=_BROKEN)
     return dict(index)
 
 
@@ -135,7 +135,7 @@ _FILE_MODE = 0o644
 
 
 def write_oci_archive(layout: Path, file: Path, timestamp: datetime) -> None:
-    """Write a layout into one tar; equal layouts give equal bytes."""
+    """Write a layout as a tar archive; equal layouts give equal bytes."""
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(path for path in layout.rglob("*") if path.is_file()):
             with path.open("rb") as content:
@@ -143,7 +143,7 @@ def write_oci_archive(layout: Path, file: Path, timestamp: datetime) -> None:
 
 
 def add_docker_manifest(file: Path, reference: Reference, timestamp: datetime) -> None:
-    """Add docker's `manifest.json` to an OCI archive of one image; it names the blobs that are there."""
+    """Add docker's `manifest.json`, which refers to the existing blobs, to an OCI archive of one image."""
     with tarfile.open(file, "r:") as archive:
         (entry,) = _read_json(archive, "index.json")["manifests"]
         manifest = _read_json(archive, blob_path(entry["digest"]))
@@ -167,10 +167,10 @@ def _add_manifest(
 
 
 def write_docker_archive(layout: Path, file: Path, reference: Reference, timestamp: datetime) -> None:
-    """Write the layout's one image as `docker save` does: the config, the unpacked layers, and what names them.
+    """Write the layout's one image as `docker save` does: config, uncompressed layers and manifest.
 
     Raises:
-        BuildError: A layer is packed in a way that docker's archives don't know.
+        BuildError: A layer has a compression that docker archives don't support.
     """
     entry = json.loads((layout / "index.json").read_bytes())["manifests"][0]
     manifest: dict[str, Any] = json.loads((layout / blob_path(entry["digest"])).read_bytes())
@@ -198,7 +198,7 @@ def _add_unpacked(archive: tarfile.TarFile, name: str, layer: Path, media_type: 
             _add(archive, name, plain, timestamp)
     else:
         raise BuildError(
-            f"docker's archives have no layers of the type {media_type}", hint="write an oci-archive: output instead"
+            f"docker archives don't support layers of type {media_type}", hint="use an oci-archive: output"
         )
 
 

@@ -1,7 +1,7 @@
-"""Facts of an unpacked root filesystem, found by looking and never by running anything from it.
+"""Detection of glibc and Python in an unpacked root file system, without running anything from it.
 
-The root is not trusted: links in it are followed inside it only, and nothing but regular files of modest size is read.
-Runs as a program too (`python rootfs.py ROOT PATH`), for use in another mount namespace, so it imports nothing of ours.
+The root is not trusted: links are followed inside it only, and only regular files of limited size are read. It also
+runs as a program (`python rootfs.py PATH` with ROOT set) in another mount namespace, so it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import stat
 import sys
 from pathlib import Path, PurePosixPath
 
-_MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
-_MOST_BYTES = 64 << 20
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_MAX_BYTES = 64 << 20
 _LIBRARY_FOLDERS = (
     "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu",
     "lib64", "usr/lib64", "lib", "usr/lib",
@@ -25,7 +25,7 @@ _PYTHON = re.compile(r"python(\d+\.\d+)")
 
 
 def resolve(root: Path, path: str) -> PurePosixPath | None:
-    """Follow links as if `root` were `/`; return the real path below it, or None where there is no such thing."""
+    """Follow links as if `root` were `/`; return the real path below it, or None if it doesn't exist."""
     done: list[str] = []
     waiting = [part for part in reversed(path.split("/")) if part]
     links = 0
@@ -45,9 +45,9 @@ def resolve(root: Path, path: str) -> PurePosixPath | None:
             done.append(part)
             continue
         links += 1
-        if links > _MOST_LINKS:
+        if links > _MAX_LINKS:
             return None
-        target = os.readlink(here)  # noqa: PTH115  (text is wanted: a link's empty parts matter)
+        target = os.readlink(here)  # noqa: PTH115  (Path would drop empty parts)
         if target.startswith("/"):
             done = []
         waiting += [word for word in reversed(target.split("/")) if word]
@@ -55,7 +55,7 @@ def resolve(root: Path, path: str) -> PurePosixPath | None:
 
 
 def find_glibc(root: Path) -> str | None:
-    """Return the version of the root's C library, as `2.36`; None when it has no glibc."""
+    """Return the version of glibc, as `2.36`; None without glibc."""
     for folder in _LIBRARY_FOLDERS:
         content = _read(root, f"{folder}/libc.so.6")
         if content and (found := _GLIBC.search(content)):
@@ -64,7 +64,7 @@ def find_glibc(root: Path) -> str | None:
 
 
 def find_python(root: Path, path: str = DEFAULT_PATH) -> str | None:
-    """Return the version of the first `python3` on the image's PATH, as `3.11`; None when it can't be told."""
+    """Return the version of the first `python3` on the image's PATH, as `3.11`; None if unknown."""
     for folder in path.split(":"):
         program = resolve(root, f"{folder}/python3") if folder.startswith("/") else None
         if program is None:
@@ -90,11 +90,11 @@ def _read(root: Path, path: str) -> bytes | None:
         os.close(handle)
         return None
     with os.fdopen(handle, "rb") as file:
-        return file.read(_MOST_BYTES)
+        return file.read(_MAX_BYTES)
 
 
 def main() -> None:
-    """Print the facts of the root named in the environment variable ROOT as JSON; the image's PATH is argument 1."""
+    """Print the results for the folder in the variable ROOT as JSON; argument 1 is the image's PATH."""
     root, path = Path(os.environ["ROOT"]), sys.argv[1]
     json.dump({"glibc": find_glibc(root), "python": find_python(root, path)}, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""Which engine makes an image, where none is asked for."""
+"""Automatic selection of the engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class EngineName(str, Enum):
-    """The engines that can be asked for."""
+    """The values of the engine option."""
 
     auto = "auto"
     oci = "oci"
@@ -17,13 +17,13 @@ class EngineName(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRequirements:
-    """What a packaging needs of its engine.
+    """The requirements of a packaging on its engine.
 
     Attributes:
-        run_steps: Whether commands run in the image while it's built.
-        local_base: Whether the base image lies in a local container storage.
-        local_output: Whether the image goes into a file or folder, and to no registry.
-        check: Whether the model is to be checked, where the engine runs commands in its image.
+        run_steps: Whether the image has RUN steps.
+        local_base: Whether the base image is in a local container storage.
+        local_output: Whether the image goes to a file or folder, not to a registry.
+        check: Whether to check the model in an image with RUN steps.
     """
 
     run_steps: bool = False
@@ -34,11 +34,11 @@ class EngineRequirements:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """Where we run.
+    """The host that the packager runs on.
 
     Attributes:
-        job_image: Whether it's the packager's Job image, which has Kaniko.
-        cluster: Whether it's a pod of Kubernetes.
+        job_image: Whether it is the packager's Job image, which contains Kaniko.
+        cluster: Whether it is a Kubernetes pod.
     """
 
     job_image: bool = False
@@ -46,9 +46,9 @@ class Platform:
 
 
 def choose_engine(asked: EngineName, requirements: EngineRequirements, platform: Platform) -> tuple[EngineName, str]:
-    """Return the engine and why it is that one."""
+    """Return the engine, and the reason for it."""
     if asked is not EngineName.auto:
-        return asked, "it was asked for"
+        return asked, "it was requested"
     if requirements.run_steps:
         reason = "the image needs a command to run during the build"
     elif requirements.local_base:

@@ -1,7 +1,7 @@
-"""What a session leaves for the next one with the same storage to remove, if it is killed: its working containers.
+"""Records of Buildah sessions, so that the next session with the same storage can clean up after a killed one.
 
-A file in the container storage says what they carry. It is locked as long as the session lives, and gets its name only
-once it is locked: there is no moment at which a living session's file is there and free.
+A record is a file in the container storage with the mark of the session's working containers. It is locked while the
+session lives, and gets its name only after it is locked, so the record of a living session is never unlocked.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FOLDER = "packager-sessions"
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class KilledSession:
-    """A session that did not get to its end, and what its working containers carry."""
+    """A killed session, with the mark of its working containers."""
 
     file: Path
     mark: str
 
     def forget(self) -> None:
-        """Remove the record: nothing of the session is left."""
+        """Remove the record, after the session's containers."""
         self.file.unlink(missing_ok=True)
-        log.info("removed the working containers that a killed run left")
+        log.info("removed the working containers of a killed run")
 
 
 @contextmanager
 def recorded(storage: Path, mark: str) -> Iterator[None]:
-    """Keep a session's record for the block. Where the storage can't hold or lock it, there is no record."""
+    """Keep a session's record during the block; without a record if the storage can't store or lock it."""
     file = storage / _FOLDER / secrets.token_hex(8)
     handle = None
     with suppress(OSError):
@@ -58,15 +58,15 @@ def recorded(storage: Path, mark: str) -> Iterator[None]:
 
 
 def killed_sessions(storage: Path) -> Iterator[KilledSession]:
-    """Give the sessions with this storage that were killed, each while its record is locked."""
+    """Yield the killed sessions of a storage, each while its record is locked."""
     for file in sorted((storage / _FOLDER).glob("[0-9a-f]" * 16)):
         handle = None
         try:
             handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield KilledSession(file=file, mark=os.read(handle, _MOST_BYTES).decode())
+            yield KilledSession(file=file, mark=os.read(handle, _MAX_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
-            log.debug("%s is left alone: %s", file, error)  # mostly of a living session
+            log.debug("skipping %s: %s", file, error)  # mostly the record of a living session
         finally:
             if handle is not None:
                 os.close(handle)

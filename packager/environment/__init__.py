@@ -1,4 +1,4 @@
-"""The model's dependencies, made into a folder of files before the image is built."""
+"""The model's dependencies, installed into a folder before the image is built."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Environment:
     """Installed dependencies, ready to become a layer.
 
     Attributes:
-        root: The staging folder; what lies in it belongs below `prefix` in the image.
-        prefix: Where the files will lie in the image; every path written into them names it.
+        root: The staging folder; its content goes below `prefix` in the image.
+        prefix: The folder in the image; every path written into the files starts with it.
         python: The interpreter's absolute path in the image.
         python_version: `3.11`.
-        site_packages: The folder of the Python packages in the image; put on the path when `python` is the base's.
-        lock: The exact packages, as text that goes into the image; equal inputs give equal text.
+        site_packages: The folder of the Python packages in the image; goes on `sys.path` with the base image's Python.
+        lock: The exact packages, as text for the image; equal inputs give equal text.
         lock_digest: `sha256:…` of the lock, the platform and the prefix.
-        variables: Environment variables that the model's conda file asks to be set.
+        variables: Environment variables that the model's conda file sets.
     """
 
     root: Path
@@ -36,12 +36,12 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTarget:
-    """The machine that the environment is made for: the image, not this machine.
+    """The platform that the environment is installed for: the image's, not this machine's.
 
     Attributes:
         platform: The conda subdir, `linux-64` or `linux-aarch64`.
         glibc: `2.36`.
-        python: The base image's Python `3.11`, for pip environments; None when it has none.
+        python: The base image's Python, `3.11`, for pip environments; None without one.
     """
 
     platform: str

@@ -1,4 +1,4 @@
-"""Compiling an environment's modules ahead, so that images with a read-only root start fast."""
+"""Ahead-of-time compilation of an environment's modules, so that images with a read-only root start fast."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from packager.system.process import Runner
 
 _log = logging.getLogger(__name__)
-_OLDEST = (3, 7)  # the first with bytecode that doesn't depend on times
-_DEEPEST = "50"
-_KEPT = 8  # environments whose bytecode is kept; each is about a tenth of its environment
+_MIN_PYTHON = (3, 7)  # the first version with hash-based bytecode (PEP 552)
+_MAX_DEPTH = "50"
+_MAX_ARCHIVES = 8  # cached environments; each archive is about a tenth of its environment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiling:
-    """A folder of modules and where it will lie in the image.
+class Compilation:
+    """A folder of modules to compile for a folder of the image.
 
     Attributes:
-        interpreter: A Python of the same version as the image's, or None when this machine has none.
+        interpreter: A Python of the image's version, or None without one on this machine.
         version: `3.11`.
-        interpreter_folders: The folders whose files make up a staged interpreter (its program, its libraries).
-        cache: The folder that keeps bytecode between runs.
+        interpreter_folders: The folders of a staged interpreter's program and libraries.
+        cache: The folder for bytecode of earlier runs.
     """
 
     interpreter: Path | None
@@ -49,8 +49,8 @@ class Compiling:
     def digest(self) -> str:
         """Digest every module, and everything that the interpreter loads while it compiles.
 
-        The content counts, not what a package says of it: a package with another's name and RECORD must not get its
-        bytecode into the environment of the next model.
+        The digest covers the files' content, not their metadata: a package with the name and RECORD of another one must
+        not get its bytecode into the environment of the next model.
         """
         total = hashlib.sha256(f"1\0{self.version}\0{self.destination}\0".encode())
         staged = bool(self.interpreter_folders)
@@ -75,46 +75,46 @@ def _file_digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def compile_modules(compiling: Compiling, run: Runner) -> bool:
-    """Write `.pyc` files that name the modules by their paths in the image; tell whether that was possible.
+def compile_modules(compiling: Compilation, run: Runner) -> bool:
+    """Write `.pyc` files that name the modules by their paths in the image; return whether that was possible.
 
-    They hold a hash and are never checked against the source: the files' times in the image don't matter. Modules that
-    don't compile (templates, Python 2) are left alone. The same modules are compiled once: packaging the next version
-    of a model in an unchanged environment takes the bytecode from the cache.
+    They are hash-based and never checked against the source, so file times in the image don't matter. Modules that
+    don't compile (templates, Python 2) are skipped. Bytecode of the same modules comes from the cache, so the next
+    version of a model in an unchanged environment is not compiled again.
 
     Raises:
         InstallError: The compiler itself failed, or wrote a path of this machine.
     """
     for path in compiling.folder.rglob("__pycache__/*.pyc"):
-        path.unlink()  # of conda packages and builds: tied to times that the image's files won't have
+        path.unlink()  # from conda packages and builds: based on file times that the image won't have
     kept = compiling.cache / f"{compiling.digest()}.tar"
     if kept.exists() and _restore(kept, compiling.folder):
-        _log.info("modules were compiled before: taking the bytecode from the cache")
+        _log.info("using the cached bytecode of the same modules")
         return True
     interpreter = compiling.interpreter
-    if interpreter is None or not _runs(interpreter, compiling, run):
-        _log.info("modules are not compiled: no Python %s of the image's platform runs here", compiling.version)
+    if interpreter is None or not _can_run(interpreter, compiling, run):
+        _log.info("modules are not compiled: no Python %s for the image's platform on this machine", compiling.version)
         return False
-    if tuple(int(part) for part in compiling.version.split(".")) < _OLDEST:
-        _log.info("modules are not compiled: Python %s has no bytecode that is independent of times", compiling.version)
+    if tuple(int(part) for part in compiling.version.split(".")) < _MIN_PYTHON:
+        _log.info("modules are not compiled: Python %s has no hash-based bytecode", compiling.version)
         return False
     empty = compiling.workspace / "compile"
     empty.mkdir(exist_ok=True)
-    argv = [str(interpreter), "-B", "-s", "-S", "-m", "compileall", "-qq", "-f", "-r", _DEEPEST, "-j", "0"]
+    argv = [str(interpreter), "-B", "-s", "-S", "-m", "compileall", "-qq", "-f", "-r", _MAX_DEPTH, "-j", "0"]
     argv += ["--invalidation-mode", "unchecked-hash", "-d", str(compiling.destination), str(compiling.folder)]
     done = run(argv, env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}, cwd=empty)
     if done.returncode not in (0, 1):  # 1: some module has a syntax error
-        raise InstallError(f"the environment's modules can't be compiled:\n{done.output}")
+        raise InstallError(f"cannot compile the environment's modules:\n{done.output}")
     modules = sorted(compiling.folder.rglob("__pycache__/*.pyc"))
     for path in files_with(modules, str(compiling.folder).encode()):
-        raise InstallError(f"{path.relative_to(compiling.folder)} has the path of the folder that it was compiled in")
+        raise InstallError(f"{path.relative_to(compiling.folder)} contains the path of its staging folder")
     if modules:
-        _keep(modules, compiling.folder, kept)
+        _save(modules, compiling.folder, kept)
     return True
 
 
 def _restore(kept: Path, folder: Path) -> bool:
-    """Put the bytecode of an archive of our own at its place."""
+    """Extract cached bytecode into the environment; return False if the archive is damaged."""
     try:
         with tarfile.open(kept, "r:") as archive:
             for member in archive:
@@ -127,15 +127,15 @@ def _restore(kept: Path, folder: Path) -> bool:
                     shutil.copyfileobj(content, file)
                 path.chmod(member.mode)
         os.utime(kept)
-    except (tarfile.TarError, EOFError) as error:  # cut off by a crash of the machine, say
-        _log.warning("the cached bytecode %s is damaged, compiling anew: %s", kept, error)
+    except (tarfile.TarError, EOFError) as error:  # truncated by a crash, for example
+        _log.warning("the cached bytecode %s is damaged; compiling again: %s", kept, error)
         kept.unlink(missing_ok=True)
         return False
     return True
 
 
-def _keep(modules: list[Path], folder: Path, kept: Path) -> None:
-    """Keep bytecode for the next run, and forget what hasn't been used for longest."""
+def _save(modules: list[Path], folder: Path, kept: Path) -> None:
+    """Cache bytecode for the next run, and remove the least recently used archives."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
     try:
@@ -145,16 +145,16 @@ def _keep(modules: list[Path], folder: Path, kept: Path) -> None:
         partial.replace(kept)
     finally:
         partial.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):  # another run forgets as well
-        for old in sorted(kept.parent.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+    with suppress(FileNotFoundError):  # another run removes archives too
+        for old in sorted(kept.parent.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-_MAX_ARCHIVES]:
             old.unlink()
 
 
-def _runs(interpreter: Path, compiling: Compiling, run: Runner) -> bool:
+def _can_run(interpreter: Path, compiling: Compilation, run: Runner) -> bool:
     if not interpreter.exists():
         return False
     try:
         done = run([str(interpreter), "-I", "-S", "-B", "-c", "pass"], env={}, cwd=compiling.workspace)
-    except ToolMissingError:  # a program for another machine
+    except ToolMissingError:  # a program for another platform
         return False
     return done.returncode == 0

@@ -1,4 +1,4 @@
-"""Conda channels: names made into URLs, mirrors, and the credentials taken out of URLs."""
+"""Conda channels: URLs of channel names, mirrors, and credentials in URLs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """What a channel's host wants to see: a user and a password, a bearer token, or conda's token in the path."""
+    """Credentials for a channel's host: user and password, a bearer token, or conda's token in the path."""
 
     host: str
     kind: str
@@ -44,17 +44,17 @@ class Credential:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A channel: `url` is its name in locks and images, `asked` where its packages are fetched (a mirror, perhaps)."""
+class Channel:
+    """A channel: `url` names it in locks and images; packages come from `fetch_url`, which may be a mirror."""
 
     url: str
-    asked: str
+    fetch_url: str
 
     @property
     def public(self) -> str:
         """The URL that may go into an image.
 
-        A channel in a folder keeps only the folder's name: its path is this machine's and means nothing elsewhere.
+        A channel in a folder keeps only the folder's name: its path is valid on this machine only.
         """
         if self.url.startswith("file://"):
             return f"file:///{self.url.rstrip('/').rpartition('/')[2]}"
@@ -62,10 +62,10 @@ class Source:
 
 
 def split_credential(url: str) -> tuple[str, Credential | None]:
-    """Take `user:password@` or `/t/TOKEN` out of a URL.
+    """Split `user:password@` or `/t/TOKEN` off a URL.
 
     Raises:
-        DependenciesError: It has both, and a request has room for one.
+        DependenciesError: It has both, but a request supports only one.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -86,26 +86,26 @@ def split_credential(url: str) -> tuple[str, Credential | None]:
 
 
 def without_credentials(text: str) -> str:
-    """Take the credentials out of every URL in a text."""
+    """Remove the credentials from every URL in a text."""
     return _TOKEN_IN_TEXT.sub("*****", _USER_INFO.sub("", text))
 
 
 def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, ...]:
-    """Spell a channel of the conda file `file` out as URLs, with the credentials still in them.
+    """Return the URLs of a channel of the conda file `file`, including their credentials.
 
     Raises:
-        DependenciesError: It isn't a name, a path or a URL of a known scheme, or it names an environment variable.
+        DependenciesError: The channel isn't a name, a path or a URL of a known scheme, or uses an environment variable.
     """
     if _VARIABLE.search(channel):
         raise DependenciesError(
-            f"{file.name}: the channel {sanitize(repr(without_credentials(channel)))} names an environment variable, "
-            "and none is passed on",
+            f"{file.name}: the channel {sanitize(repr(without_credentials(channel)))} uses an environment variable, "
+            "which is not supported",
             hint="write the URL without a token or password, and put that into PACKAGER_CONDA_CREDENTIALS",
         )
     if channel == "local":
         raise DependenciesError(
             f"{file.name}: the channel 'local' is a folder of the machine that built the packages",
-            hint="name a channel that can be reached from here",
+            hint="use a channel that this machine can reach",
         )
     if channel == "defaults":
         return settings.conda_default_channels
@@ -117,31 +117,31 @@ def channel_urls(channel: str, *, file: Path, settings: Settings) -> tuple[str, 
         return (_url_of_name(channel, settings),)
     raise DependenciesError(
         f"{file.name}: {sanitize(repr(without_credentials(channel)))} is not a conda channel",
-        hint=f"write a name, a path that starts with ./ or /, or a URL of {', '.join(_SCHEMES)}",
+        hint=f"use a name, a path that starts with ./ or /, or a URL that starts with {', '.join(_SCHEMES)}",
     )
 
 
 def _url_of_name(name: str, settings: Settings) -> str:
-    """Return where a named channel lies: `pkgs/main` and its siblings are Anaconda's own, not on the alias' host."""
+    """Return the URL of a named channel; `pkgs/main` and its siblings are on Anaconda's host, not on the alias'."""
     if name.startswith("pkgs/"):
         defaults = (url.rstrip("/") for url in settings.conda_default_channels)
         return next((url for url in defaults if url.endswith(f"/{name}")), f"{_ANACONDA}/{name}")
     return f"{settings.conda_channel_alias.rstrip('/')}/{name}"
 
 
-def source_of(url: str, settings: Settings) -> tuple[Source, Credential | None]:
-    """Find where a channel's packages are fetched: the mirror with the longest matching URL, or the channel itself."""
-    asked, credential = url, None
+def resolve_mirror(url: str, settings: Settings) -> tuple[Channel, Credential | None]:
+    """Return a channel with its fetch URL, which is the mirror with the longest matching URL or the channel itself."""
+    fetch_url, credential = url, None
     for channel, mirror in sorted(settings.conda_mirrors.items(), key=lambda pair: -len(pair[0])):
         start = (channel if "://" in channel else _url_of_name(channel, settings)).rstrip("/")
         if url == start or url.startswith(f"{start}/"):
-            asked, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start) :])
+            fetch_url, credential = split_credential(mirror.get_secret_value().rstrip("/") + url[len(start) :])
             break
-    return Source(url=url, asked=asked), credential
+    return Channel(url=url, fetch_url=fetch_url), credential
 
 
 def configured_credentials(settings: Settings) -> tuple[Credential, ...]:
-    """Read `HOST=USER:PASSWORD` and `HOST=TOKEN`; a token is a bearer token, but on anaconda.org conda's own.
+    """Parse `HOST=USER:PASSWORD` and `HOST=TOKEN`; a token is a bearer token, on anaconda.org a conda token.
 
     Raises:
         UsageError: An entry has another form.
@@ -152,7 +152,7 @@ def configured_credentials(settings: Settings) -> tuple[Credential, ...]:
         if not (host and equals and value):
             raise UsageError(
                 f"PACKAGER_CONDA_CREDENTIALS: entry {number} is not HOST=USER:PASSWORD or HOST=TOKEN",
-                hint="a character that separates entries (space, comma) can't be in a password",
+                hint="a password can't contain a separator of entries (space, comma)",
             )
         user, colon, password = value.partition(":")
         if colon:

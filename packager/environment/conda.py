@@ -1,4 +1,4 @@
-"""`dependencies: conda`: the model's conda file, made into an environment without conda."""
+"""`dependencies: conda`: an environment from the model's conda file, without conda."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from packager.environment import Environment
-from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.bytecode import Compilation, compile_modules
 from packager.environment.cache.local import check_cache
 from packager.environment.conda_file import CondaFile, read_conda_file
-from packager.environment.conda_solver import Linking, link_environment
+from packager.environment.conda_solver import LinkRequest, link_environment
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation, clean_conda_meta
@@ -44,12 +44,13 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
 ) -> Environment:
     """Solve a conda file for the image, link it, and add its pip section, all for `envs_location/<name>`.
 
-    The files lie in `workspace/environment`. Equal inputs give equal files, whatever the workspace. Of `environ`, uv
-    and the builds it starts see PATH, certificates and proxies, nothing else.
+    The files go to `workspace/environment`. Equal inputs give equal files, whatever the workspace. From `environ`, uv
+    and the builds it starts get only PATH, certificates and proxies.
 
     Raises:
-        DependenciesError: The file is wrong; SolveError, ChannelError and InstallError say what failed later.
-        UsageError: The cache folder can't be written.
+        DependenciesError: The file is invalid.
+        SolveError, ChannelError, InstallError: A later step failed.
+        UsageError: The cache folder is not writable.
         DiskFullError: No space is left.
     """
     asked = read_conda_file(conda_file, settings, artifact_root=artifact_root)
@@ -58,7 +59,7 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
     with full_disk("making the conda environment"):
         check_cache(settings, "conda", "uv", "bytecode")
         linked = link_environment(
-            Linking(
+            LinkRequest(
                 conda_file=asked,
                 staging=staging,
                 prefix=prefix,
@@ -86,14 +87,14 @@ def make_conda_environment(  # noqa: PLR0913  (a stage's inputs, each another st
                     environ=environ or {},
                 )
                 uv.install(asked.requirements, "--python", str(staging / "bin" / "python"), "--break-system-packages")
-        with reporter.stage("moving the environment to its place in the image"):
+        with reporter.stage("relocating the environment to its path in the image"):
             clean_conda_meta(staging, linked.public_url)
             Relocation(staging=staging, prefix=prefix, site_packages=site_packages).move()
             lock = lock_text(target.platform, linked, pip_packages(site_packages))
             digest = lock_digest(lock, target.platform, prefix)
         with reporter.stage("compiling modules"):
             compile_modules(
-                Compiling(
+                Compilation(
                     interpreter=staging / "bin" / "python",
                     version=version,
                     folder=site_packages.parent,

@@ -1,4 +1,4 @@
-"""The model's conda file, read and checked without touching any channel."""
+"""The model's conda file, parsed and validated without contacting any channel."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     from packager.settings import Settings
 
 _log = logging.getLogger(__name__)
-_LONGEST_NAME = 100
-_LONGEST_NUMBER = 80  # characters; the time to read a number grows with the square of its length
+_MAX_NAME_LENGTH = 100
+_MAX_NUMBER_LENGTH = 80  # characters; parsing a number takes quadratic time
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HINT = "correct the model's conda file; docs/reference/dependency-files.md says what may stand in it"
+_HINT = "correct the model's conda file; docs/reference/dependency-files.md lists what it may contain"
 _EXPORT_HINT = "take an environment file: `conda env export --from-history`, with the pip section added"
 _SUBDIRS = {str(subdir) for subdir in Subdir.all()}
-_PATCHES, _MINORS = 40, 20  # more than a Python has patch releases; minor releases that may still come
+_PATCHES, _MINORS = 40, 20  # above Python's patch releases; minor releases to come
 _URL_KEY = re.compile(r"\burl\s*=")
 _EXPORTED = re.compile(r"[\w.-]+=[^=\s]+=[^=\s]+")  # a line of `conda list --export`
 
 
 @dataclass(frozen=True, kw_only=True)
 class CondaFile:
-    """What a conda file asks for.
+    """The content of a conda file.
 
     Attributes:
-        name: The environment's name, safe as one component of a path.
-        channels: URLs in the order of their priority, without credentials.
-        defaults: Those of them that `defaults` means: one channel for the solver, as for conda.
+        name: The environment's name, safe as a path component.
+        channels: URLs by descending priority, without credentials.
+        defaults: The URLs of the channel `defaults`, which are one channel to the solver, as for conda.
         specs: Conda match specs; a channel in one is a URL, or `defaults`.
         requirements: The pip section.
-        variables: Environment variables that the environment wants to see set.
-        names_python: Whether the file asks for a Python itself.
-        credentials: What was written into the channels' URLs.
+        variables: Environment variables that the file sets.
+        names_python: Whether the file requires a Python itself.
+        credentials: The credentials from the channels' URLs.
     """
 
     name: str
@@ -63,17 +63,17 @@ class CondaFile:
     credentials: tuple[Credential, ...] = field(default=(), repr=False)
 
     def to_yaml(self) -> str:
-        """Write a conda file that stands alone, for a conda that is in the base image: no secret, no file included.
+        """Return a self-contained conda file for the base image's own conda, without secrets and included files.
 
         Raises:
-            DependenciesError: The pip section names packages in the model archive, which isn't there during the build.
+            DependenciesError: The pip section refers to the model archive, which the build can't access.
         """
         places = [place for place in self.requirements.find_links if "://" not in place]
         local = [line for line in self.pip_requirements if "file://" in line] + places
         if local:
             raise DependenciesError(
-                f"the conda file's pip section names a file of the model archive: {local[0].rpartition('/')[2]}",
-                hint="that needs `dockerfileAddCondaInstallation: true`",
+                f"the conda file's pip section refers to a file of the model archive: {local[0].rpartition('/')[2]}",
+                hint="set `dockerfileAddCondaInstallation: true`",
             )
         dependencies: list[object] = list(self.specs if self.names_python else self.specs[:-1])
         if self.pip_requirements:
@@ -90,12 +90,12 @@ class CondaFile:
 def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | None = None) -> CondaFile:
     """Read a conda environment file (docs.conda.io: "Creating an environment file manually").
 
-    `defaults` and a file without channels mean the settings' default channels; `nodefaults` takes those away. A file
-    that asks for no Python gets the settings' default. What the pip section names lies below `artifact_root`, by
-    default the file's own folder.
+    `defaults`, or no channels at all, mean the settings' default channels; `nodefaults` removes them. Without a Python
+    in the file, the settings' default Python is added. Files that the pip section refers to must be below
+    `artifact_root`, by default the file's own folder.
 
     Raises:
-        DependenciesError: The file is missing, not YAML, of another shape, or has an entry that can't be understood.
+        DependenciesError: The file is missing, is not a YAML environment file, or has an invalid entry.
     """
     document = _load(path)
     channels = _Channels(path=path, settings=settings)
@@ -109,7 +109,7 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
             raise _error(path, f"dependencies: {_shown(entry)} is neither a package nor a pip list")
     names_python = any(MatchSpec(spec).name.normalized == "python" for spec in specs)
     if not names_python:
-        _log.info("%s asks for no Python: taking %s", path.name, settings.default_python)
+        _log.info("%s has no Python: using the default, %s", path.name, settings.default_python)
         specs.append(f"python={settings.default_python}")
     _check_python(path, specs)
     channels.add_from(_list(path, document, "channels"))
@@ -126,15 +126,15 @@ def read_conda_file(path: Path, settings: Settings, *, artifact_root: Path | Non
 
 
 class _Loader(TextLoader):
-    """Reads YAML without anchors and aliases, as the manifest's loader does, but numbers are numbers."""
+    """A YAML loader without anchors and aliases, like the manifest's, but with numbers and other scalar types."""
 
     yaml_implicit_resolvers = yaml.SafeLoader.yaml_implicit_resolvers
     yaml_constructors = yaml.SafeLoader.yaml_constructors
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002  (PyYAML's)
-        """Refuse what takes long to read."""
-        if node.tag != "tag:yaml.org,2002:str" and isinstance(node, yaml.ScalarNode):  # noqa: SIM102  (one question each)
-            if len(node.value) > _LONGEST_NUMBER:
+        """Reject numbers that take long to parse."""
+        if node.tag != "tag:yaml.org,2002:str" and isinstance(node, yaml.ScalarNode):  # noqa: SIM102  (one condition each)
+            if len(node.value) > _MAX_NUMBER_LENGTH:
                 raise yaml.MarkedYAMLError(problem="a number is too long", problem_mark=node.start_mark)
         return super().construct_object(node, deep=deep)
 
@@ -143,7 +143,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         text = read_text_file(path)
     except FileNotFoundError as error:
-        raise _error(path, "is missing", hint="`binaries.conda_path` in the model's manifest names it") from error
+        raise _error(
+            path, "is missing", hint="add it to the archive, or correct `binaries.conda_path` in the model's manifest"
+        ) from error
     except OSError as error:
         raise _error(path, f"can't be read: {error.strerror or error}") from error
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
@@ -159,7 +161,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise _error(
             path,
             "is not a conda environment file: it has no `dependencies`",
-            hint="a pip requirements file goes with `binaries.dependencies: pip` and `binaries.requirements_path`",
+            hint="for a pip requirements file, set `binaries.dependencies: pip` and `binaries.requirements_path`",
         )
     return document
 
@@ -175,7 +177,7 @@ def _list(path: Path, document: dict[str, Any], key: str) -> list[Any]:
 
 def _text(path: Path, key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _error(path, f"{key}: {_shown(value)} is not a text")
+        raise _error(path, f"{key}: {_shown(value)} is not a string")
     return value
 
 
@@ -184,8 +186,10 @@ def _name(path: Path, value: object) -> str:
         return "model"
     text = value if isinstance(value, str) else sanitize(repr(value))
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
-    if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _LONGEST_NAME:
-        raise _error(path, f"`name` {text[:200]!r} can't name a folder", hint="use letters, digits, '-', '_' and '.'")
+    if "/" in text or "\0" in text or not slug.strip(".") or len(slug) > _MAX_NAME_LENGTH:
+        raise _error(
+            path, f"`name` {text[:200]!r} is not a valid folder name", hint="use letters, digits, '-', '_' and '.'"
+        )
     return slug
 
 
@@ -200,17 +204,17 @@ def _variables(path: Path, value: object) -> tuple[tuple[str, str], ...]:
 def _variable(path: Path, name: object) -> str:
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
         raise _error(
-            path, f"variables: {sanitize(repr(name))} is no variable's name", hint="use letters, digits and '_'"
+            path, f"variables: {sanitize(repr(name))} is not a variable name", hint="use letters, digits and '_'"
         )
     return name
 
 
 def _value(path: Path, name: object, value: object) -> str:
     if not isinstance(value, str | int | float | date):
-        raise _error(path, f"variables: {sanitize(repr(name))} is not a text", hint="put the value into quotes")
+        raise _error(path, f"variables: {sanitize(repr(name))} is not a string", hint="quote the value")
     text = str(value)
     if CONTROL.search(text):
-        raise _error(path, f"variables: {sanitize(repr(name))} is not one line without control characters")
+        raise _error(path, f"variables: {sanitize(repr(name))} contains a line break or another control character")
     return text
 
 
@@ -242,8 +246,8 @@ class _Channels:
         if subdir not in (self.settings.platform, "noarch"):
             raise _error(
                 self.path,
-                f"{_shown(text)} is for {subdir}, and the image is for {self.settings.platform}",
-                hint="leave the platform out of the channel or package",
+                f"{_shown(text)} is for {subdir}, but the image is for {self.settings.platform}",
+                hint="remove the platform from the channel or package",
             )
 
     def add_from(self, entries: list[Any]) -> None:
@@ -257,23 +261,23 @@ class _Channels:
 
 
 def _spec(path: Path, entry: str, channels: _Channels) -> str:
-    """Check a match spec, and spell out the channel before its `::`."""
+    """Validate a match spec, and replace the channel before its `::` by the channel's URL."""
     channel, colons, rest = (part.strip() for part in entry.rpartition("::"))
     try:
         spec = MatchSpec(rest)
     except InvalidMatchSpecError as error:
         reason = sanitize(without_credentials(str(error)))
-        raise _error(path, f"dependencies: {_shown(entry)} can't be understood: {reason}") from error
+        raise _error(path, f"dependencies: {_shown(entry)} is not a valid match spec: {reason}") from error
     if spec.channel is not None or "://" in rest or _URL_KEY.search(rest) or rest.startswith("-"):
         raise _error(
             path,
             f"dependencies: {_shown(entry)} is not a package's name and version",
-            hint="name another channel as CHANNEL::PACKAGE; files and URLs go into the pip section",
+            hint="write CHANNEL::PACKAGE for another channel; put files and URLs into the pip section",
         )
     if spec.build == "pypi_0":
         raise _error(
             path,
-            f"dependencies: {_shown(entry)} is a package that pip installed",
+            f"dependencies: {_shown(entry)} was installed by pip",
             hint="move it into the pip section as NAME==VERSION",
         )
     if spec.subdir is not None:
@@ -286,7 +290,7 @@ def _spec(path: Path, entry: str, channels: _Channels) -> str:
 
 
 def _check_python(path: Path, specs: list[str]) -> None:
-    """Refuse a file that only a Python older than the runtime's can satisfy."""
+    """Reject a file that requires a Python older than the runtime supports."""
     wanted = {text: spec for text in specs if (spec := MatchSpec(text)).name.normalized == "python"}
     versions = [VersionSpec(spec.version) for spec in wanted.values() if spec.version]
     oldest = int(OLDEST_PYTHON.partition(".")[2])
@@ -301,8 +305,8 @@ def _check_python(path: Path, specs: list[str]) -> None:
         asked = sanitize(" and ".join(wanted))
         raise _error(
             path,
-            f"asks for {asked}, and the serving runtime needs Python {OLDEST_PYTHON} or later",
-            hint=f"ask for python>={OLDEST_PYTHON}, and save the model again with that Python where it can't be loaded",
+            f"requires {asked}, but the serving runtime needs Python {OLDEST_PYTHON} or later",
+            hint=f"require python>={OLDEST_PYTHON}, and save the model again if it can't be loaded with that Python",
         )
 
 

@@ -1,4 +1,4 @@
-"""Solving and linking a conda environment with py-rattler."""
+"""Conda environments solved and linked with py-rattler."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from rattler import Channel as RattlerChannel
 from rattler.exceptions import FetchRepoDataError, GatewayError, InvalidChannelError, SolverError
 
 from packager.environment.channels import (
+    Channel,
     Credential,
-    Source,
     configured_credentials,
-    source_of,
+    resolve_mirror,
     split_credential,
     without_credentials,
 )
@@ -54,23 +54,23 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_KERNEL = "5.10"  # of the nodes, not of the image; older ones run no Kubernetes that is still supported
+_KERNEL = "5.10"  # the nodes' kernel, not the image's; no supported Kubernetes runs on older ones
 _SOLVE_HINT = "change the versions or the channels in the model's conda file"
 _BUILDS_HINT = (
-    "the conda file names builds, as a full `conda env export` does, and those are one platform's: "
-    "take `conda env export --from-history`, or leave the builds out"
+    "the conda file pins builds, as a full `conda env export` does, and builds are specific to a platform: "
+    "use `conda env export --from-history`, or remove the builds"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linking:
-    """What to link, where, and with what.
+class LinkRequest:
+    """An environment to link.
 
     Attributes:
-        staging: The folder that is filled.
-        prefix: The path that is written into the files.
-        workspace: A private folder; the credentials lie in it while this runs.
-        reporter: Learns of the stages.
+        staging: The folder to fill.
+        prefix: The path to write into the files.
+        workspace: A private folder, which holds the credentials during the run.
+        reporter: Receives the progress.
     """
 
     conda_file: CondaFile
@@ -83,60 +83,60 @@ class Linking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linked:
-    """A linked environment: its packages, and the channels they came from."""
+class LinkedEnvironment:
+    """A linked environment: its packages and their channels."""
 
     records: tuple[RepoDataRecord, ...]
-    sources: tuple[Source, ...]
+    channels: tuple[Channel, ...]
 
     def record_of(self, name: str) -> RepoDataRecord | None:
-        """Find a package by its name."""
+        """Return the package of a name, or None."""
         return next((record for record in self.records if record.name.normalized == name), None)
 
     def public_url(self, url: str) -> str:
-        """Make a package's or a channel's URL one that may go into an image: no mirror, no path of ours, no secret."""
-        for source in self.sources:
-            if url == source.asked or url.startswith(f"{source.asked}/"):
-                return source.public + url[len(source.asked) :]
+        """Return a package's or channel's URL as it may go into an image: no mirror, local path or secret."""
+        for channel in self.channels:
+            if url == channel.fetch_url or url.startswith(f"{channel.fetch_url}/"):
+                return channel.public + url[len(channel.fetch_url) :]
         return split_credential(url)[0]
 
 
-def link_environment(linking: Linking) -> Linked:
+def link_environment(linking: LinkRequest) -> LinkedEnvironment:
     """Solve the conda file for the image's platform and link the packages into the staging folder.
 
     Raises:
-        SolveError: No set of packages satisfies the file; the message holds the solver's explanation.
-        ChannelError: A channel can't be reached.
-        InstallError: A package can't be fetched or linked.
+        SolveError: No set of packages satisfies the file; the message contains the solver's explanation.
+        ChannelError: A channel is unreachable.
+        InstallError: A package could not be fetched or linked.
         DiskFullError: No space is left.
     """
-    found = [source_of(url, linking.settings) for url in linking.conda_file.channels]
+    found = [resolve_mirror(url, linking.settings) for url in linking.conda_file.channels]
     credentials = (
         *(credential for _, credential in found if credential),
         *linking.conda_file.credentials,
         *configured_credentials(linking.settings),
     )
-    sources = tuple(source for source, _ in found)
-    if not sources:
+    channels = tuple(channel for channel, _ in found)
+    if not channels:
         raise DependenciesError(
-            "the conda file leaves no channel to ask", hint="`nodefaults` takes the default channels away: name another"
+            "the conda file has no channels", hint="`nodefaults` removes the default channels: add another channel"
         )
     with _rattler_config(credentials, linking.workspace) as config, future_loop() as loop:
-        return loop.run_until_complete(_solve_and_link(linking, sources, config))
+        return loop.run_until_complete(_solve_and_link(linking, channels, config))
 
 
-async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config: Config) -> Linked:
+async def _solve_and_link(linking: LinkRequest, channels: tuple[Channel, ...], config: Config) -> LinkedEnvironment:
     cache = linking.settings.cache_dir / "conda"
     client = Client.from_config(config)
     gateway = Gateway(cache_dir=cache / "repodata", client=client)
     hint = _BUILDS_HINT if any(MatchSpec(text).build for text in linking.conda_file.specs) else _SOLVE_HINT
-    with linking.reporter.stage("solving the conda environment"), _errors_of_rattler(sources, hint):
-        records = await _solve(linking, sources, gateway)
+    with linking.reporter.stage("solving the conda environment"), convert_rattler_errors(channels, hint):
+        records = await _solve(linking, channels, gateway)
     _log.info("solved: %d packages", len(records))
     with (
         linking.reporter.stage(f"linking {len(records)} conda packages"),
         linking.reporter.task("conda packages", len(records), unit="packages") as advance,
-        _errors_of_rattler(sources),
+        convert_rattler_errors(channels),
     ):
         await install(
             records,
@@ -145,30 +145,32 @@ async def _solve_and_link(linking: Linking, sources: tuple[Source, ...], config:
             client=client,
             config=config,
             platform=Subdir(linking.target.platform),
-            execute_link_scripts=False,  # they'd run here, for an image that is elsewhere
+            execute_link_scripts=False,  # they would run on this machine, not in the image
             alternative_target_prefix=str(linking.prefix),
             reporter=cast("InstallerReporter", _Progress(advance)),
         )
-    return Linked(records=tuple(sorted(records, key=lambda record: record.name.normalized)), sources=sources)
+    return LinkedEnvironment(
+        records=tuple(sorted(records, key=lambda record: record.name.normalized)), channels=channels
+    )
 
 
-async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway) -> list[RepoDataRecord]:
-    channels = [RattlerChannel(source.asked) for source in sources]
+async def _solve(linking: LinkRequest, channels: tuple[Channel, ...], gateway: Gateway) -> list[RepoDataRecord]:
+    rattler_channels = [RattlerChannel(channel.fetch_url) for channel in channels]
     platforms = [Subdir(linking.target.platform), Subdir("noarch")]
-    asked = {source.url: source.asked for source in sources}
+    fetch_urls = {channel.url: channel.fetch_url for channel in channels}
     specs = []
     for text in linking.conda_file.specs:
         channel, colons, rest = text.rpartition("::")
-        specs.append(MatchSpec(f"{asked.get(channel, channel)}::{rest}" if colons else rest))
-    # The pip section is installed by uv. A channel without pip is fine, therefore; where there is a pip, it stays asked
-    # for, because it brings setuptools, which models import without knowing.
+        specs.append(MatchSpec(f"{fetch_urls.get(channel, channel)}::{rest}" if colons else rest))
+    # uv installs the pip section, so a channel without pip is fine. Where a channel has pip, it stays required, because
+    # it brings setuptools, which models may import without declaring it.
     if any(spec.name.normalized == "pip" for spec in specs):
-        candidates = await gateway.query(channels, platforms, ["pip"], recursive=False)
+        candidates = await gateway.query(rattler_channels, platforms, ["pip"], recursive=False)
         if not any(candidates):
-            _log.info("no channel has pip: leaving it out (the pip section doesn't need it)")
+            _log.info("no channel has pip: skipping it (the pip section doesn't need it)")
             specs = [spec for spec in specs if spec.name.normalized != "pip"]
     return await solve(
-        sources=_ranked(sources, linking.conda_file.defaults),
+        sources=_ranked(channels, linking.conda_file.defaults),
         specs=specs,
         constraints=[MatchSpec(f"python>={OLDEST_PYTHON}")],
         gateway=gateway,
@@ -177,20 +179,20 @@ async def _solve(linking: Linking, sources: tuple[Source, ...], gateway: Gateway
     )
 
 
-def _ranked(sources: tuple[Source, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
-    """Return the channels in the order of their priority; those of `defaults` are one."""
-    group = list(dict.fromkeys(source.asked for source in sources if source.url in defaults))
+def _ranked(channels: tuple[Channel, ...], defaults: tuple[str, ...]) -> list[RattlerChannel | MultiSource]:
+    """Return the channels by descending priority, with those of `defaults` as one channel."""
+    group = list(dict.fromkeys(channel.fetch_url for channel in channels if channel.url in defaults))
     ranked: list[RattlerChannel | MultiSource] = []
-    for source in sources:
-        if source.asked not in group:
-            ranked.append(RattlerChannel(source.asked))
-        elif source.asked == group[0]:
+    for channel in channels:
+        if channel.fetch_url not in group:
+            ranked.append(RattlerChannel(channel.fetch_url))
+        elif channel.fetch_url == group[0]:
             ranked.append(MultiSource("defaults", group))
     return ranked
 
 
 def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
-    """Describe the image's machine to the solver (docs.conda.io: "Managing virtual packages")."""
+    """Return the virtual packages of the image's platform (docs.conda.io: "Managing virtual packages")."""
     architecture = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[target.platform]
     described = (
         ("__unix", "0", "0"),
@@ -206,10 +208,10 @@ def virtual_packages(target: ImageTarget) -> list[GenericVirtualPackage]:
 
 @contextmanager
 def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Iterator[Config]:
-    """Give rattler its credentials in a private file, which is gone afterwards.
+    """Provide rattler's configuration, with the credentials in a private file that is removed afterwards.
 
-    Files are copied, never linked, out of the cache: what the pip section or a later stage does to one must not reach
-    the next model.
+    Files are copied from the cache, never linked, so that changes by the pip section or a later stage can't affect the
+    next model.
     """
     private = workspace / "conda-auth"
     private.mkdir(mode=0o700)
@@ -229,7 +231,8 @@ def _rattler_config(credentials: tuple[Credential, ...], workspace: Path) -> Ite
 
 
 @contextmanager
-def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
+def convert_rattler_errors(channels: tuple[Channel, ...], hint: str = _SOLVE_HINT) -> Iterator[None]:
+    """Convert rattler's errors into ours."""
     try:
         yield
     except PackagerError:
@@ -237,34 +240,34 @@ def _errors_of_rattler(sources: tuple[Source, ...], hint: str = _SOLVE_HINT) -> 
     except SolverError as error:
         message = without_credentials(str(error)).removeprefix("Cannot solve the request because of: ").strip()
         raise SolveError(
-            f"the conda packages can't be solved for the image's platform:\n{message}",
+            f"cannot solve the conda packages for the image's platform:\n{message}",
             hint=hint,
         ) from error
     except (GatewayError, FetchRepoDataError, InvalidChannelError) as error:
         text = without_credentials(str(error))
-        named = [source for source in sources if source.asked in text] or list(sources)
+        named = [channel for channel in channels if channel.fetch_url in text] or list(channels)
         raise ChannelError(
-            f"the conda channel {' or '.join(_described(source) for source in named)} can't be read: {text}",
-            hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL names another "
-            "place, PACKAGER_CONDA_CREDENTIALS what it wants to see",
+            f"the conda channel {' or '.join(_described(channel) for channel in named)} can't be read: {text}",
+            hint="check the channel in the conda file; PACKAGER_CONDA_MIRRORS=CHANNEL_URL=MIRROR_URL sets a mirror, "
+            "PACKAGER_CONDA_CREDENTIALS its credentials",
         ) from error
-    except Exception as error:  # rattler has a class for every step, without a common parent
+    except Exception as error:  # rattler's classes of errors have no common base class
         text = without_credentials(str(error))
         if "os error 28" in text or "No space left" in text:
             raise DiskFullError(f"no space left while linking the conda environment: {text}", hint=DISK_HINT) from error
         raise InstallError(
-            f"a conda package can't be fetched or linked: {text}",
-            hint="run it again; when it fails alike, the channel's file is damaged, or the one kept below "
-            "PACKAGER_CACHE_DIR in conda/pkgs",
+            f"cannot fetch or link a conda package: {text}",
+            hint="run it again; if it fails the same way, the channel's file is damaged, or its copy in "
+            "PACKAGER_CACHE_DIR/conda/pkgs",
         ) from error
 
 
-def _described(source: Source) -> str:
-    return source.url if source.asked == source.url else f"{source.url} (mirror {source.asked})"
+def _described(channel: Channel) -> str:
+    return channel.url if channel.fetch_url == channel.url else f"{channel.url} (mirror {channel.fetch_url})"
 
 
 class _Progress:
-    """Counts the packages that are done; rattler calls the methods that are there."""
+    """A progress reporter that counts packages; rattler calls the methods that exist."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance

@@ -1,4 +1,4 @@
-"""A full disk, told as such."""
+"""Errors of a full disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from packager.errors import DiskFullError, is_disk_full
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DISK_HINT = "PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR name folders on larger disks"
+DISK_HINT = "set PACKAGER_WORK_DIR and PACKAGER_CACHE_DIR to folders on larger disks"
 
 
 @contextmanager
 def full_disk(doing: str) -> Iterator[None]:
-    """Turn the system's word for a full disk (or a used-up quota) into our error."""
+    """Convert the OSError of a full disk or an exceeded quota into a DiskFullError."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The server that a REST image runs on: chosen by the image's Python, and fetched for it.
+"""The HTTP server of a REST image: chosen by the image's Python, and fetched for it.
 
-granian is compiled, so its wheel is another for every Python and platform, and can't be this installation's own; the
-same holds for orjson, which reads and writes its JSON. Their versions and the digests of their wheels stand in
-`server.txt`, once: whatever index answers, the bytes are the same.
+granian is compiled and has a wheel for every Python and platform, so this installation's copy can't go into images; the
+same holds for orjson, which parses and writes its JSON. `server.txt` pins their versions and the digests of their
+wheels, so every index gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from packager.settings import Settings
     from packager.system.process import Runner
 
-_OLDEST, _NEWEST = (3, 10), (3, 14)  # the CPythons that this granian has wheels for
-_GLIBC = "2.17"  # what its wheels ask for, which every image satisfies
-_KEPT = ("granian/_granian*.so", "orjson/orjson*.so")  # the compiled parts alone: the rest of them isn't used
+_OLDEST, _NEWEST = (3, 10), (3, 14)  # the CPython versions that this granian has wheels for
+_GLIBC = "2.17"  # required by its wheels; every image satisfies it
+_COMPILED_PARTS = ("granian/_granian*.so", "orjson/orjson*.so")  # the other files are not used
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
-    """What answers HTTP in the image.
+class HttpServer:
+    """The HTTP server of an image.
 
     Attributes:
-        name: granian, which works inside gunicorn's workers, or gunicorn alone.
-        version: Of that.
-        vendor: A folder whose content goes beside the runtime's gunicorn, or None.
+        name: `granian` (in gunicorn's workers), or `gunicorn` alone.
+        version: The version of that package.
+        vendor: A folder with content for the runtime's vendor folder, or None.
     """
 
     name: Literal["granian", "gunicorn"]
@@ -49,22 +49,22 @@ class Server:
     vendor: Path | None = None
 
     def __str__(self) -> str:
-        """Return what the log and the label say."""
+        """Return the text for the log and the label."""
         return f"{self.name} {self.version}"
 
 
 def choose_server(wanted: Literal["auto", "granian", "gunicorn"], python: str) -> Literal["granian", "gunicorn"]:
-    """Choose by the setting and the image's Python (`3.11`, or empty where only the image knows).
+    """Choose by the setting and the image's Python (`3.11`; empty if unknown before the build).
 
     Raises:
-        DependenciesError: granian is wanted, and there is none for this Python.
+        DependenciesError: granian is configured, but doesn't support this Python.
     """
     known = bool(python) and _OLDEST <= tuple(int(part) for part in python.split(".")[:2]) <= _NEWEST
     if wanted == "granian" and not known:
         oldest, newest = (".".join(map(str, version)) for version in (_OLDEST, _NEWEST))
         raise DependenciesError(
-            f"granian runs on Python {oldest} to {newest}; the image's is {python or 'not known before the build'}",
-            hint="set PACKAGER_SERVER=auto, or ask for another Python in the conda file",
+            f"granian runs on Python {oldest} to {newest}; the image has {python or 'an unknown version'}",
+            hint="set PACKAGER_SERVER=auto, or require another Python in the conda file",
         )
     return "granian" if known and wanted != "gunicorn" else "gunicorn"
 
@@ -77,19 +77,20 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
     run: Runner,
     reporter: Reporter,
     environ: Mapping[str, str],
-) -> Server:
-    """Fetch granian for the image's Python, once: later runs find it in the cache and need no index.
+) -> HttpServer:
+    """Fetch granian for the image's Python into the cache; later runs need no index.
 
     Raises:
-        ChannelError: The index can't be reached; InstallError: it has other bytes, or none for this Python.
-        UsageError: The cache folder can't be written.
+        ChannelError: The index is unreachable.
+        InstallError: The index has no wheel for this Python, or one with another digest.
+        UsageError: The cache folder is not writable.
         DiskFullError: No space is left.
     """
     lines = (files("packager.environment") / "server.txt").read_text(encoding="utf-8")
     pins = [word for word in lines.split() if "==" in word]
     version = pins[0].partition("==")[2]
     cached = settings.cache_dir / "server" / "-".join([*pins, python, settings.platform]).replace("==", "-")
-    if not _is_whole(cached):
+    if not _is_complete(cached):
         with full_disk("fetching the server"), reporter.stage(f"fetching {' and '.join(pins)} for Python {python}"):
             check_cache(settings, "uv", "server")
             staging = workspace / "server"
@@ -111,19 +112,19 @@ def fetch_granian(  # noqa: PLR0913  (a stage's inputs, as for the environment)
                 uv.install(asked, *where, "--only-binary", ":all:", "--no-deps")
             except ChannelError as error:
                 raise ChannelError(
-                    f"the image's server can't be fetched: {error}",
+                    f"cannot fetch the image's HTTP server: {error}",
                     hint=f"{error.hint}; or set PACKAGER_SERVER=gunicorn, which is slower and needs no index",
                 ) from error
-            _keep(staging, cached)
-    return Server(name="granian", version=version, vendor=cached)
+            _save(staging, cached)
+    return HttpServer(name="granian", version=version, vendor=cached)
 
 
-def _keep(installed: Path, cached: Path) -> None:
-    """Put the compiled parts and their licences into the cache; two runs at once may do so."""
+def _save(installed: Path, cached: Path) -> None:
+    """Copy the compiled parts and their licences into the cache; safe with concurrent runs."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for pattern in (*_KEPT, "*.dist-info/licenses/*"):
+        for pattern in (*_COMPILED_PARTS, "*.dist-info/licenses/*"):
             for path in sorted(installed.glob(pattern)):
                 inside = path.relative_to(installed)
                 target = part / inside.parts[0].partition("-")[0] / path.name
@@ -131,11 +132,11 @@ def _keep(installed: Path, cached: Path) -> None:
                 shutil.copyfile(path, target)
         part.rename(cached)
     except OSError:
-        if not _is_whole(cached):  # else the other run was faster
+        if not _is_complete(cached):  # otherwise another run was faster
             raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _is_whole(cached: Path) -> bool:
-    return all(any(cached.glob(pattern)) for pattern in _KEPT)
+def _is_complete(cached: Path) -> bool:
+    return all(any(cached.glob(pattern)) for pattern in _COMPILED_PARTS)

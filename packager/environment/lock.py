@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path, PurePosixPath
 
-    from packager.environment.conda_solver import Linked
+    from packager.environment.conda_solver import LinkedEnvironment
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class PipPackage:
-    """A package that pip's kind of installer put there; `digest` covers its RECORD and so each of its files."""
+    """A package installed by uv; `digest` covers its RECORD, and so each of its files."""
 
     name: str
     version: str
@@ -24,7 +24,7 @@ class PipPackage:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PipPackage | None:
-        """Read a `.dist-info` folder; None when it's not complete."""
+        """Read a `.dist-info` folder; return None if it is incomplete."""
         metadata, record = folder / "METADATA", folder / "RECORD"
         if not (metadata.is_file() and record.is_file()):
             return None
@@ -34,7 +34,7 @@ class PipPackage:
 
 
 def pip_packages(site_packages: Path) -> tuple[PipPackage, ...]:
-    """List what uv installed, in the order of the names."""
+    """Return the packages that uv installed, sorted by name."""
     folders = [path for path in site_packages.glob("*.dist-info") if _is_uvs(path)]
     return tuple(sorted(package for path in folders if (package := PipPackage.from_folder(path))))
 
@@ -44,12 +44,12 @@ def _is_uvs(folder: Path) -> bool:
     return installer.is_file() and installer.read_text(encoding="utf-8").strip() == "uv"
 
 
-def lock_text(platform: str, linked: Linked | None, packages: Iterable[PipPackage]) -> str:
-    """Write the lock: conda's explicit form, `URL#sha256`, and the pip packages as comments in it.
+def lock_text(platform: str, linked: LinkedEnvironment | None, packages: Iterable[PipPackage]) -> str:
+    """Return the lock in conda's explicit format, `URL#sha256`, with the pip packages as comments.
 
-    `conda create --file` and `micromamba create --file` read it. Channels appear by the name that the model's file
-    gave them, without credentials and without a mirror. A channel in a folder appears as `file:///` and the folder's
-    own name: the path before it is this machine's, and the same environment made elsewhere must have the same lock.
+    `conda create --file` and `micromamba create --file` read it. Channels have the URLs of the model's file, without
+    credentials and mirrors. A channel in a folder appears as `file:///` and the folder's name: the same environment
+    must have the same lock on every machine.
     """
     lines = [
         "# The exact packages of this environment, as conda's explicit form.",
@@ -67,6 +67,6 @@ def _explicit(url: str, digest: bytes | None) -> str:
 
 
 def lock_digest(lock: str, platform: str, prefix: PurePosixPath) -> str:
-    """Digest what decides an environment's bytes: `sha256:…`."""
+    """Return the digest of everything that determines an environment's bytes: `sha256:…`."""
     text = "\0".join((lock, platform, str(prefix)))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""`dependencies: pip`: requirements installed for the base image's own Python."""
+"""`dependencies: pip`: requirements installed for the base image's Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from packager.environment import Environment
-from packager.environment.bytecode import Compiling, compile_modules
+from packager.environment.bytecode import Compilation, compile_modules
 from packager.environment.cache.local import check_cache
 from packager.environment.disk import full_disk
 from packager.environment.lock import lock_digest, lock_text, pip_packages
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from packager.system.process import Runner
 
 PREFIX = PurePosixPath("/opt/odahu/packages")
-_INTERPRETER = "/usr/bin/env python3"  # the base's own, wherever it lies
+_INTERPRETER = "/usr/bin/env python3"  # the base image's Python, wherever it is installed
 
 
 def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stage's output)
@@ -43,27 +43,27 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
     prefix: PurePosixPath = PREFIX,
     environ: Mapping[str, str] | None = None,
 ) -> Environment:
-    """Install a requirements file for the base image's Python, without that Python: wheels only, nothing is built.
+    """Install a requirements file for the base image's Python without running it; from wheels only.
 
-    The files lie in `workspace/packages`, which is one folder of modules; `python` of the result is plain `python3`.
+    The modules go to `workspace/packages`; `python` of the result is `python3`.
 
     Raises:
-        DependenciesError: The file is wrong or the base's Python isn't known; SolveError, ChannelError and InstallError
-            say what failed later.
-        UsageError: The cache folder can't be written.
+        DependenciesError: The file is invalid, or the base image's Python is unknown.
+        SolveError, ChannelError, InstallError: A later step failed.
+        UsageError: The cache folder is not writable.
         DiskFullError: No space is left.
     """
     if target.python is None:
         raise DependenciesError(
-            "the model has pip dependencies, and no python3 could be read in the base image",
-            hint="take a base image with Python, or say its version with PACKAGER_BASE_PYTHON=3.11",
+            "cannot detect python3 in the base image, which the model's pip dependencies need",
+            hint="use a base image with Python, or set its version, as in PACKAGER_BASE_PYTHON=3.11",
         )
     check_python(target.python)
     asked = read_requirements(_lines(requirements), file=requirements, root=artifact_root)
     if built := [line for line in asked.formats if line.startswith("--no-binary") and not line.endswith(":none:")]:
         raise DependenciesError(
-            f"{requirements.name}: {sanitize(repr(built[0]))} asks for a build, and only wheels can be installed here",
-            hint="leave the option away, or make the model one with `dependencies: conda`, which can build from source",
+            f"{requirements.name}: {sanitize(repr(built[0]))} requires a source build, but only wheels are supported",
+            hint="remove the option, or use `dependencies: conda`, which can build from source",
         )
     workspace = workspace.resolve()
     staging = workspace / "packages"
@@ -84,7 +84,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
                 where = ["--target", str(staging), "--python", sys.executable, "--python-version", target.python]
                 uv.install(asked, *where, "--only-binary", ":all:")
         (staging / ".lock").unlink(missing_ok=True)
-        with reporter.stage("moving the packages to their place in the image"):
+        with reporter.stage("relocating the packages to their path in the image"):
             Relocation(
                 staging=staging,
                 prefix=prefix,
@@ -97,7 +97,7 @@ def make_pip_environment(  # noqa: PLR0913  (a stage's inputs, each another stag
         with reporter.stage("compiling modules"):
             same = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
             compile_modules(
-                Compiling(
+                Compilation(
                     interpreter=Path(sys.executable) if same else None,
                     version=target.python,
                     folder=staging,
@@ -123,7 +123,8 @@ def _lines(path: Path) -> list[str]:
         return read_text_file(path).splitlines()
     except FileNotFoundError as error:
         raise DependenciesError(
-            f"{path.name} is missing", hint="`binaries.requirements_path` in the model's manifest names it"
+            f"{path.name} is missing",
+            hint="add it to the archive, or correct `binaries.requirements_path` in the model's manifest",
         ) from error
     except OSError as error:
         raise DependenciesError(f"{path.name} can't be read: {error.strerror or error}") from error

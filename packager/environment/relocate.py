@@ -1,4 +1,4 @@
-"""Making a staged environment one that lies at its place in the image: no path of this machine stays in it."""
+"""Relocation of a staged environment to its path in the image, so that no path of this machine remains."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import PurePosixPath
 
-_LONGEST_SHEBANG = 127  # Linux before 5.1 cuts a longer one off (fs/binfmt_script.c)
+_MAX_SHEBANG = 127  # bytes; Linux before 5.1 truncates longer ones (fs/binfmt_script.c)
 _PLAIN = re.compile(rb"#!([^\s]+)([^\n]*)\n")
-# What pip and uv write when the interpreter's path is too long or has a space: a shell that starts it.
+# pip and uv write this when the interpreter's path is too long or contains a space.
 _SHELL = re.compile(rb"#!/bin/sh\n'''exec' (?:\"([^\"\n]+)\"|'([^'\n]+)'|([^\s]+)) \"\$0\" \"\$@\"\n' '''\n")
 _TIMESTAMPED = ("uv_cache.json", "uv_build.json")
 
@@ -33,8 +33,8 @@ class Relocation:
     """A move of installed files from `staging` to `prefix`.
 
     Attributes:
-        interpreter: What console scripts start; None for the staged interpreter, at its place in the image.
-        foreign: Interpreters outside the staging folder that stand for `interpreter` in scripts.
+        interpreter: The interpreter for console scripts; None for the staged one, at its path in the image.
+        foreign: Interpreters outside the staging folder to replace by `interpreter` in scripts.
     """
 
     staging: Path
@@ -45,24 +45,24 @@ class Relocation:
     changed: set[Path] = field(default_factory=set)
 
     def move(self) -> None:
-        """Rewrite scripts, package metadata and whatever else names the staging folder.
+        """Rewrite scripts, package metadata and every other file that contains the staging folder's path.
 
         Raises:
-            InstallError: A binary file names it.
+            InstallError: A binary file contains it.
         """
         for path in _files(self.staging / "bin"):
             self._replace(path, self.script)
         for folder in sorted(self.site_packages.glob("*.dist-info")):
             self._clean_metadata(folder)
         for path in files_with(_files(self.staging), os.fsencode(self.staging)):
-            if path.suffix == ".pyc":  # of a build that ran the staged Python; it's compiled anew
+            if path.suffix == ".pyc":  # from a build that ran the staged Python; compiled again later
                 self._remove(path)
             else:
                 self._replace(path, self._text)
         self._update_records()
 
     def script(self, data: bytes) -> bytes:
-        """Point a script's first line to the interpreter in the image."""
+        """Return a script with the image's interpreter in its first line."""
         if match := _SHELL.match(data):
             program, arguments = next(group for group in match.groups() if group), b""
         elif match := _PLAIN.match(data):
@@ -89,8 +89,8 @@ class Relocation:
             new = change(old)
         except InstallError as error:
             raise InstallError(
-                f"{path.relative_to(self.staging)} has the path of the folder that it was built in, and can't be moved",
-                hint="a package built from source does this; take a wheel or a conda package of it",
+                f"{path.relative_to(self.staging)} contains the path of its build folder and can't be relocated",
+                hint="use a wheel or a conda package in place of the package that was built from source",
             ) from error
         if new != old:
             write_file(path, new)
@@ -116,7 +116,7 @@ class Relocation:
             self.changed.add(path)
 
     def _update_records(self) -> None:
-        """Correct the sizes and hashes of what was changed in the RECORD files (packaging.python.org, "Recording")."""
+        """Update sizes and hashes of changed files in RECORD (packaging.python.org, "Recording installed projects")."""
         names = {os.path.relpath(path, self.site_packages): path for path in self.changed}
         for record in sorted(self.site_packages.glob("*.dist-info/RECORD")):
             rows = list(csv.reader(io.StringIO(record.read_text(encoding="utf-8"))))
@@ -141,15 +141,15 @@ def _row(row: list[str], path: Path | None) -> list[str]:
 
 
 def shebang(program: bytes, arguments: bytes = b"") -> bytes:
-    """Write a script's first line; through a shell where the kernel couldn't read it."""
+    """Return a script's first line; through a shell if the kernel couldn't read it."""
     line = b"#!" + program + (b" " + arguments if arguments else b"")
-    if len(line) <= _LONGEST_SHEBANG and (b" " not in program or program.startswith(b"/usr/bin/env ")):
+    if len(line) <= _MAX_SHEBANG and (b" " not in program or program.startswith(b"/usr/bin/env ")):
         return line + b"\n"
     return b"#!/bin/sh\n'''exec' \"" + program + b'" "$0" "$@"\n\' \'\'\'\n'
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put a new file in the old one's place, with its mode: nothing that is linked to the old one changes."""
+    """Replace a file, keeping its mode; hard links to the old file are not changed."""
     partial = path.with_name(path.name + ".new")
     partial.write_bytes(data)
     partial.chmod(path.stat().st_mode & 0o7777)
@@ -166,7 +166,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def files_with(paths: Iterable[Path], needle: bytes) -> Iterator[Path]:
-    """Find the files that hold some bytes; each is looked at once, without being read into memory."""
+    """Yield the files that contain `needle`, without reading them into memory."""
     for path in paths:
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -178,7 +178,7 @@ def files_with(paths: Iterable[Path], needle: bytes) -> Iterator[Path]:
 
 
 def clean_conda_meta(staging: Path, public_url: Callable[[str], str]) -> None:
-    """Take this machine's cache and the channels' secrets out of `conda-meta`."""
+    """Remove paths of this machine and secrets of channels from `conda-meta`."""
     for path in sorted((staging / "conda-meta").glob("*.json")):
         record = json.loads(path.read_bytes())
         for key in ("extracted_package_dir", "package_tarball_full_path", "link", "indexed_timestamp"):
@@ -187,7 +187,7 @@ def clean_conda_meta(staging: Path, public_url: Callable[[str], str]) -> None:
             if isinstance(record.get(key), str):
                 record[key] = public_url(record[key])
         write_file(path, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
-    (staging / "CACHEDIR.TAG").unlink(missing_ok=True)  # it asks backups to leave the environment out
+    (staging / "CACHEDIR.TAG").unlink(missing_ok=True)  # would exclude the environment from backups
     _check_links(staging)
 
 
@@ -196,4 +196,4 @@ def _check_links(staging: Path) -> None:
         for name in (*folders, *names):
             path = Path(place, name)
             if path.is_symlink() and path.readlink().is_relative_to(staging):
-                raise InstallError(f"{path.relative_to(staging)} is a link to the folder that it was made in")
+                raise InstallError(f"{path.relative_to(staging)} is a link into the staging folder")

@@ -1,4 +1,4 @@
-"""The pip section of a conda file and pip requirement files, read into plain values."""
+"""Parser for pip requirements files and the pip section of a conda file."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _TAIL = re.compile(r"(\[[^\]]*\])?(\s*;.*|\s+--.*)?$")  # extras, a marker, hashes
 _ARCHIVES = (".whl", ".tar.gz", ".tar.bz2", ".zip")
-_OPTIONS = re.compile(r"(?:^|\s+)(?=-)")  # where the options of a line begin
+_OPTIONS = re.compile(r"(?:^|\s+)(?=-)")  # the start of a line's options
 _REMOTE = re.compile(r"(https?|git\+https?|git\+ssh)://", re.IGNORECASE)
 _INDEX = re.compile(r"https?://", re.IGNORECASE)
 _FILE = re.compile(r"file:", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][\w+.@-]*:(?=\S)")
 _CONDA = re.compile(r"@EXPLICIT|[\w.-]+=[^=\s]+(=[^=\s]*)?")
-_DEPTH = 10  # files that include files
-_MOST_FILES = 1000  # that are included; one that is included twice counts twice
-_HINT = "correct the model's pip requirements; docs/reference/dependency-files.md says what may stand in them"
+_DEPTH = 10  # nested -r and -c
+_MAX_FILES = 1000  # included files; each inclusion counts
+_HINT = "correct the model's pip requirements; docs/reference/dependency-files.md lists what they may contain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """What pip is asked for.
+    """The content of requirements files.
 
     Attributes:
-        lines: Requirements, in the file's order; paths in them are absolute `file://` URLs.
+        lines: Requirements in file order; paths are absolute `file://` URLs.
         constraints: Lines of constraint files.
         index_url: The file's own index, or empty.
-        extra_index_urls: Indexes asked besides.
+        extra_index_urls: Additional indexes.
         find_links: Folders or pages with wheels.
-        trusted_hosts: Hosts whose certificate isn't checked.
+        trusted_hosts: Hosts without certificate verification.
         switches: Options without a value: `--no-index`, `--pre`, `--require-hashes`.
         formats: `--only-binary` and `--no-binary` lines, each for one package.
     """
@@ -60,7 +60,7 @@ class Requirements:
     formats: tuple[str, ...] = ()
 
     def to_lines(self) -> list[str]:
-        """Write options and requirements as the lines of one file; constraints have no form inside a file."""
+        """Return options and requirements as the lines of one file; a file can't contain constraints."""
         return [
             *([f"--index-url {self.index_url}"] if self.index_url else []),
             *(f"--extra-index-url {url}" for url in self.extra_index_urls),
@@ -73,7 +73,7 @@ class Requirements:
 
     @classmethod
     def joined(cls, parts: Iterable[Requirements]) -> Requirements:
-        """Put the lines of several after each other; a later index wins."""
+        """Concatenate several; the last index wins."""
         parts = list(parts)
         return cls(
             lines=tuple(line for part in parts for line in part.lines),
@@ -88,7 +88,7 @@ class Requirements:
 
 
 class _OptionParser(ArgumentParser):
-    """Reads the options of one line, which may be several (pip.pypa.io: "Requirements File Format")."""
+    """Parser for the options of one line (pip.pypa.io: "Requirements File Format")."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False, argument_default=[])
@@ -114,7 +114,7 @@ class _OptionParser(ArgumentParser):
             self.add_argument(flag, action="append_const", const=flag, dest="ignored")
 
     def error(self, message: str) -> NoReturn:
-        """Raise, where the base class prints and exits."""
+        """Raise ValueError; the base class prints and exits."""
         raise ValueError(message)
 
 
@@ -123,12 +123,12 @@ _NO_OPTIONS = _PARSER.parse_args([])
 
 
 def read_requirements(lines: Iterable[str], *, file: Path, root: Path) -> Requirements:
-    """Read the requirement lines of `file`; files and paths they name must lie below `root`.
+    """Parse the requirement lines of `file`; files and paths in them must be below `root`.
 
-    Files named by `-r` and `-c` are relative to the file that names them, packages in folders to the first file.
+    Files of `-r` and `-c` are relative to the including file, packages in folders to the first file.
 
     Raises:
-        DependenciesError: A line can't be understood or supported, or names a file that is missing or outside `root`.
+        DependenciesError: A line is invalid or unsupported, or refers to a file that is missing or outside `root`.
     """
     reader = _Reader(file=file, root=root.resolve(), folder=file.parent)
     return Requirements.joined(reader.read(line) for line in _logical_lines(lines))
@@ -161,7 +161,7 @@ class _Reader:
         if "${" in line:
             raise self.error(
                 line,
-                "names an environment variable, and none is passed on",
+                "uses an environment variable, which is not supported",
                 hint="put an index and its credentials into PACKAGER_PIP_INDEX_URL or PACKAGER_PIP_EXTRA_INDEX_URLS",
             )
         requirement, *options = _OPTIONS.split(line, maxsplit=1)
@@ -169,14 +169,14 @@ class _Reader:
         if values.build_options:
             raise self.error(
                 line,
-                "has options for the build of a package, which aren't passed on",
-                hint="put a wheel of the package into the model archive, and name that",
+                "has build options, which are not supported",
+                hint="add a wheel of the package to the model archive, and refer to it",
             )
         if not requirement:
             return self.options(line, values)
         if any(found for name, found in vars(values).items() if name not in ("hash", "ignored")):
             raise self.error(
-                line, "has an option that pip ignores after a package", hint="put the option on a line of its own"
+                line, "has an option that pip ignores after a package", hint="move the option to its own line"
             )
         hashes = (f"--hash={value}" for value in values.hash)
         return Requirements(lines=(" ".join([self.requirement(line, requirement), *hashes]),))
@@ -185,28 +185,28 @@ class _Reader:
         try:
             values, rest = _PARSER.parse_known_args(shlex.split(options))
         except ValueError as error:
-            raise self.error(line, f"can't be understood: {sanitize(str(error))}") from error
+            raise self.error(line, f"is invalid: {sanitize(str(error))}") from error
         if rest and rest[0].startswith("-"):
             raise self.error(line, f"has {sanitize(repr(rest[0]))}, which is not an option of a requirements file")
         if rest:
             raise self.error(
                 line,
                 f"has {sanitize(repr(without_credentials(rest[0])))} after its options",
-                hint="put it on a line of its own",
+                hint="move it to its own line",
             )
         return values
 
     def options(self, line: str, values: Namespace) -> Requirements:
         if values.editable:
-            raise self.error(line, "is editable, which can't move into an image", hint="leave -e away")
+            raise self.error(line, "is editable, which images don't support", hint="remove -e")
         if values.hash:
-            raise self.error(line, "has a hash and no package")
+            raise self.error(line, "has a hash but no package")
         for url in (*values.index_url, *values.extra_index_url):
             if not _INDEX.match(url):
                 raise self.error(
                     line,
-                    "names an index that is not an http or https URL",
-                    hint="name a folder of wheels in the model archive with --find-links",
+                    "has an index that is not an http or https URL",
+                    hint="use --find-links for a folder of wheels in the model archive",
                 )
         included = [self.include(line, value) for value in values.requirement]
         for value in values.constraint:
@@ -224,10 +224,10 @@ class _Reader:
 
     def include(self, line: str, value: str) -> Requirements:
         if self.depth >= _DEPTH:
-            raise self.error(line, "includes files more than ten deep")
+            raise self.error(line, "nests included files more than ten levels deep")
         if _INDEX.match(value):
             raise self.error(
-                line, "names a file on the network, which isn't read", hint="put the file into the model archive"
+                line, "includes a remote file, which is not supported", hint="add the file to the model archive"
             )
         path = self.inside(line, value, folder=self.file.parent)
         try:
@@ -235,14 +235,14 @@ class _Reader:
         except OSError as error:
             raise self.error(line, f"can't be read: {error.strerror or error}") from error
         self.included.append(len(text))
-        if len(self.included) > _MOST_FILES or sum(self.included) > MAX_SIZE:
-            limits = f"{_MOST_FILES:,} files or {MAX_SIZE:,} characters"
-            raise self.error(line, f"includes more than {limits}, with the files before it")
+        if len(self.included) > _MAX_FILES or sum(self.included) > MAX_SIZE:
+            limits = f"{_MAX_FILES:,} files or {MAX_SIZE:,} characters"
+            raise self.error(line, f"exceeds the limit of {limits} in all included files")
         reader = replace(self, file=path, depth=self.depth + 1)
         return Requirements.joined(reader.read(inner) for inner in _logical_lines(text.splitlines()))
 
     def links(self, line: str, value: str) -> str:
-        """Check where wheels are looked for; a path is relative to the file that names it, else to the first one."""
+        """Validate a location of wheels; a path is relative to its own file, else to the first file."""
         if _INDEX.match(value):
             return value
         path = unquote(urlsplit(value).path) if _FILE.match(value) else value
@@ -250,7 +250,7 @@ class _Reader:
         return str(self.inside(line, path, folder=folder))
 
     def requirement(self, line: str, text: str) -> str:
-        """Check a requirement; a path in it becomes an absolute `file://` URL."""
+        """Validate a requirement; a path in it becomes an absolute `file://` URL."""
         parsed, problem = None, ""
         try:
             parsed = Requirement(text)
@@ -270,13 +270,13 @@ class _Reader:
         if _CONDA.fullmatch(text):
             raise self.error(
                 line,
-                "is written for conda, not for pip",
-                hint="write NAME==VERSION, or make the list with `pip list --format=freeze`",
+                "has conda syntax, not pip syntax",
+                hint="write NAME==VERSION, or create the list with `pip list --format=freeze`",
             )
-        raise self.error(line, f"can't be understood: {sanitize(problem)}")
+        raise self.error(line, f"is invalid: {sanitize(problem)}")
 
     def target(self, line: str, place: str) -> str:
-        """Check where a package comes from: an address, or a path, which becomes a `file://` URL."""
+        """Validate the location of a package: a URL, or a path, which becomes a `file://` URL."""
         if _REMOTE.match(place):
             return place
         if not _SCHEME.match(place):
@@ -284,15 +284,15 @@ class _Reader:
         if not _FILE.match(place):
             raise self.error(
                 line,
-                "has an address of an unsupported kind",
+                "has a URL of an unsupported scheme",
                 hint="use https://, git+https://, or a path within the model archive",
             )
         parts = urlsplit(place)
         path = self.inside(
             line,
             unquote(parts.path),
-            problem="points outside the model archive: `pip freeze` writes such a line for a package of conda's",
-            hint="write NAME==VERSION in its place, or make the list with `pip list --format=freeze`",
+            problem="points outside the model archive: `pip freeze` writes such lines for conda packages",
+            hint="replace it by NAME==VERSION, or create the list with `pip list --format=freeze`",
         )
         return path.as_uri() + (f"#{parts.fragment}" if parts.fragment else "")
 
@@ -308,12 +308,12 @@ class _Reader:
         try:
             path = ((folder or self.folder) / Path(value)).resolve()
             exists = path.exists()
-        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null character
-            raise self.error(line, f"names {sanitize(repr(value))}, which is no path") from error
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a link loop, a null character
+            raise self.error(line, f"refers to {sanitize(repr(value))}, which is not a valid path") from error
         if not path.is_relative_to(self.root):
             raise self.error(line, problem, hint=hint)
         if not exists:
-            raise self.error(line, f"names {sanitize(repr(value))}, which is not in the model archive")
+            raise self.error(line, f"refers to {sanitize(repr(value))}, which is not in the model archive")
         return path
 
     def error(self, line: str, problem: str, *, hint: str = _HINT) -> DependenciesError:
@@ -321,7 +321,7 @@ class _Reader:
 
 
 def _formats(values: Iterable[str]) -> Iterator[str]:
-    """Write `--no-binary a,b` as a line for each package: uv reads no commas."""
+    """Split `--no-binary a,b` into one line per package: uv supports no commas."""
     for value in values:
         option, _, names = value.partition(" ")
         yield from (f"{option} {name.strip()}" for name in names.split(","))

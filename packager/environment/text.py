@@ -1,4 +1,4 @@
-"""Text files of the model archive, which may hold anything."""
+"""Text files of the model archive, which is not trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packager.errors import DependenciesError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_SIZE = 1 << 20  # bytes; real ones have a few thousand
+MAX_SIZE = 1 << 20  # bytes; real files have a few thousand
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -19,15 +19,16 @@ def read_text_file(path: Path) -> str:
     """Read a text file of at most 1 MB.
 
     Raises:
-        DependenciesError: It is larger, or is not text.
-        OSError: It can't be read, or is not a regular file.
+        DependenciesError: The file is larger, or is not text.
+        OSError: The file can't be read, or is not a regular file.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is not a file")
+        raise OSError("not a regular file")
     if status.st_size > MAX_SIZE:
         raise DependenciesError(
-            f"{path.name}: is larger than {MAX_SIZE:,} bytes", hint="is it really the list of the model's dependencies?"
+            f"{path.name}: is larger than {MAX_SIZE:,} bytes",
+            hint="check that it is the list of the model's dependencies",
         )
     try:
         return decode(path.read_bytes())
@@ -38,7 +39,7 @@ def read_text_file(path: Path) -> str:
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
-    """Decode UTF-8, or what the byte order mark names (PowerShell's `>` writes UTF-16).
+    """Decode UTF-8, or UTF-16 with a byte order mark (written by PowerShell's `>`).
 
     Raises:
         UnicodeDecodeError: The bytes are not text, and `errors` is `strict`.

@@ -1,4 +1,4 @@
-"""Installing pip requirements with uv."""
+"""Installation of pip requirements with uv."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _log = logging.getLogger(__name__)
 
 _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NEWEST_MANYLINUX, _OLDEST_MANYLINUX = 40, 28  # what uv has names for, besides 17
+_NEWEST_MANYLINUX, _OLDEST_MANYLINUX = 40, 28  # minor versions that uv has platform names for, besides 17
 _SHOWN_LINES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uv:
-    """uv, ready to run.
+    """A configured uv.
 
     Attributes:
-        workspace: A private folder for its input and its temporary files.
-        folder: The folder it runs in.
+        workspace: A private folder for input and temporary files.
+        folder: The working directory.
         file: The name of the user's file, for messages.
-        environ: Where certificates, proxies and PATH are taken from; nothing else of it reaches uv.
+        environ: The source of certificates, proxies and PATH; uv gets nothing else of it.
     """
 
     run: Runner
@@ -53,17 +53,17 @@ class Uv:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def install(self, requirements: Requirements, *options: str) -> None:
-        """Install requirements; `options` say where.
+        """Install requirements to the target of `options`.
 
-        The indexes with their credentials, and the requirements, are in private files: neither shows in the process
-        list, and no build that uv starts has them in its environment. All indexes are asked for the best version, as
+        The indexes with their credentials and the requirements are in private files, so they appear neither in the
+        process list nor in the environment of builds that uv starts. The best version of all indexes is installed, as
         pip does.
 
         Raises:
-            SolveError: The requirements contradict each other, or there is no such package.
-            ChannelError: An index can't be reached, or refuses us.
+            SolveError: The requirements conflict, or a package doesn't exist.
+            ChannelError: An index is unreachable or denies access.
             InstallError: A package can't be fetched or built.
-            DependenciesError: A line can't be understood.
+            DependenciesError: A line is invalid.
             DiskFullError: No space is left.
         """
         private = self.workspace / "uv"
@@ -72,7 +72,7 @@ class Uv:
         wanted = _write(private / "requirements.txt", [*requirements.formats, *requirements.lines])
         constraints = _write(private / "constraints.txt", requirements.constraints)
         config = _write(private / "uv.toml", self.config(requirements))
-        arguments = [find_uv_bin(), "pip", "install", "--config-file", str(config)]  # which is the only one read then
+        arguments = [find_uv_bin(), "pip", "install", "--config-file", str(config)]  # uv reads no other
         arguments += ["--no-progress", "--link-mode", "copy", *options]
         arguments += ["--python-platform", python_platform(self.target), "--requirement", str(wanted)]
         arguments += ["--constraint", str(constraints)] if requirements.constraints else []
@@ -92,8 +92,8 @@ class Uv:
             raise _error(self.in_users_words(done.output))
 
     def in_users_words(self, output: str) -> str:
-        """Name the user's file in place of ours, and the other files without our folder, which is gone by then."""
-        for written in ("requirements.txt", "constraints.txt"):  # the position is one in our file
+        """Replace our private files' names by the user's file, and remove the workspace's path."""
+        for written in ("requirements.txt", "constraints.txt"):  # the position refers to our file
             ours = re.escape(str(self.workspace / "uv" / written))
             output = re.sub(
                 rf"{ours}(`? at position \d+)?", lambda found: self.file + ("`" if found[1] else ""), output
@@ -101,9 +101,9 @@ class Uv:
         return output.replace(f"{self.workspace}/", "")
 
     def config(self, requirements: Requirements) -> list[str]:
-        """Return the lines of uv's configuration file: where packages come from, with the credentials.
+        """Return the lines of uv's configuration file: the indexes with their credentials.
 
-        Source: docs.astral.sh/uv/reference/settings. An index that stands earlier comes first, the default one last.
+        Source: docs.astral.sh/uv/reference/settings. Earlier indexes have priority, the default one comes last.
         """
         settings = self.settings
         index = requirements.index_url or (settings.pip_index_url.get_secret_value() if settings.pip_index_url else "")
@@ -119,7 +119,7 @@ class Uv:
         ]
 
     def environment(self, trusted_hosts: tuple[str, ...], private: Path) -> dict[str, str]:
-        """Everything that uv, and the builds it starts, get to see."""
+        """Return the whole environment of uv and the builds it starts."""
         settings = self.settings
         passed_on = {name: value for name, value in self.environ.items() if name.upper() in _PASSED_ON and value}
         trusted = {"UV_INSECURE_HOST": " ".join(trusted_hosts)} if trusted_hosts else {}
@@ -132,7 +132,7 @@ class Uv:
             "LANG": "C.UTF-8",
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "SOURCE_DATE_EPOCH": str(settings.source_date_epoch or 315_532_800),  # 1980: where zip's clock starts
+            "SOURCE_DATE_EPOCH": str(settings.source_date_epoch or 315_532_800),  # 1980, the earliest time in a zip
             "GIT_TERMINAL_PROMPT": "0",
             "UV_CACHE_DIR": str(settings.cache_dir / "uv"),
             "UV_INDEX_STRATEGY": "unsafe-best-match",
@@ -141,7 +141,7 @@ class Uv:
 
 
 def python_platform(target: ImageTarget) -> str:
-    """Name the image's platform as uv names it: the newest manylinux that the image's glibc satisfies."""
+    """Return uv's name of the image's platform: the newest manylinux that the image's glibc satisfies."""
     architecture = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[target.platform]
     minor = min(int(target.glibc.split(".")[1]), _NEWEST_MANYLINUX)
     if minor < _OLDEST_MANYLINUX:
@@ -159,7 +159,7 @@ def _write(path: Path, lines: list[str] | tuple[str, ...]) -> Path:
 
 
 def _toml(value: str | list[str]) -> str:
-    return json.dumps(value, ensure_ascii=False)  # toml.io: its basic strings and arrays are JSON's
+    return json.dumps(value, ensure_ascii=False)  # toml.io: JSON strings and arrays are valid TOML
 
 
 def _error(output: str) -> PackagerError:
@@ -168,21 +168,21 @@ def _error(output: str) -> PackagerError:
         return DiskFullError(f"no space left while installing the pip requirements:\n{text}", hint=DISK_HINT)
     if "Couldn't parse requirement" in text:
         return DependenciesError(
-            f"a pip requirement can't be understood:\n{text}",
-            hint="correct the line; packaging.python.org describes dependency specifiers",
+            f"a pip requirement is invalid:\n{text}",
+            hint="correct the line; see dependency specifiers on packaging.python.org",
         )
     if any(words in text for words in ("usable wheels", "no wheels", "Building source distributions")):
         return InstallError(
             f"a pip requirement has no wheel for the image:\n{text}",
-            hint="only wheels can be installed here; a model with `dependencies: conda` can build from source as well",
+            hint="pip environments support only wheels; `dependencies: conda` can also build from source",
         )
     refused = ("401 Unauthorized", "403 Forbidden", "could not be queried")
     unreachable = ("Failed to fetch", "error sending request", "Could not connect", "dns error")
     if any(words in text for words in (*refused, *unreachable)):
         return ChannelError(
-            f"a package index can't be reached, or refuses us:\n{text}",
+            f"a package index is unreachable or denies access:\n{text}",
             hint="PACKAGER_PIP_INDEX_URL replaces PyPI; credentials go into it as https://USER:PASSWORD@HOST/…",
         )
     if "No solution found" in text or "unsatisfiable" in text:
-        return SolveError(f"the pip requirements can't be satisfied:\n{text}", hint="change the model's requirements")
-    return InstallError(f"a pip requirement can't be installed:\n{text}")
+        return SolveError(f"cannot satisfy the pip requirements:\n{text}", hint="change the model's requirements")
+    return InstallError(f"cannot install a pip requirement:\n{text}")

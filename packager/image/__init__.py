@@ -1,1 +1,1 @@
-"""What the image is: plan, planner, Dockerfile, build context, layers."""
+"""The image: plan, planner, Dockerfile, build context and layers."""

@@ -1,4 +1,4 @@
-"""The build context: a plan's layers and its Dockerfile in one folder, byte-identical for the same plan."""
+"""The build context: a folder with a plan's layers and its Dockerfile, byte-identical for equal plans."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write_context(
 ) -> Path:
     """Write the context of a plan into a new folder and return it.
 
-    Files below `ours`, our own work folder, are hard-linked instead of copied: a model of many GB is on the disk once.
-    `advance` is called with the bytes of each file.
+    Files below `ours`, our own work folder, are hard-linked, so that a model of many GB is on the disk only once.
+    `advance` is called with the size of each file.
 
     Raises:
         DiskFullError: No space is left.
-        BuildError: Something in a layer is no file, folder or symbolic link.
-        ArtifactError: A file that was left in the model's zip isn't what the zip says.
+        BuildError: A layer contains something else than files, folders and symbolic links.
+        ArtifactError: A file in the model's zip is damaged.
     """
     try:
         folder.mkdir(parents=True)
@@ -51,9 +51,9 @@ def write_context(
         if is_disk_full(error):
             raise DiskFullError(
                 f"no space left for the build context in {folder}",
-                hint="give PACKAGER_WORK_DIR (or TMPDIR) a folder on a larger disk",
+                hint="set PACKAGER_WORK_DIR (or TMPDIR) to a folder on a larger disk",
             ) from error
-        raise BuildError(f"can't write the build context: {error}") from error
+        raise BuildError(f"cannot write the build context: {error}") from error
     return folder
 
 
@@ -92,7 +92,7 @@ class _Writer:
                 continue
             path = target / entry.name
             if entry.is_symlink():
-                path.symlink_to(os.readlink(entry.path))  # noqa: PTH115  (as it is written: Path would normalise it)
+                path.symlink_to(os.readlink(entry.path))  # noqa: PTH115  (Path would normalize it)
                 self._set_time(path)
             elif entry.is_dir():
                 self._write_folder(Path(entry.path), path, excluded, link=link)
@@ -124,7 +124,7 @@ class _Writer:
         self._set_time(target)
 
     def finish_folders(self, top: Path) -> None:
-        """Set modes and times of folders last: writing into them changes the time."""
+        """Set modes and times of folders, after all writing, which changes the times."""
         for path, _folders, _files in os.walk(top, topdown=False):
             Path(path).chmod(_FOLDER_MODE)
             self._set_time(Path(path))
@@ -138,6 +138,6 @@ def _link(source: Path, target: Path) -> bool:
         os.link(source, target)
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            return False  # another disk, or one that has no hard links
+            return False  # another file system, or one without hard links
         raise
     return True

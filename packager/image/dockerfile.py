@@ -1,6 +1,6 @@
-"""The plan as a Dockerfile. Pure: gives text, writes nothing.
+"""The Dockerfile of a plan. Pure.
 
-The syntax is that of docs.docker.com/reference/dockerfile, as far as Buildah and Kaniko agree on it.
+The syntax is that of docs.docker.com/reference/dockerfile, as far as both Buildah and Kaniko support it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def render(plan: ImagePlan) -> str:
     """Render the Dockerfile of a plan, for a context made by `packager.image.context`.
 
     Raises:
-        BuildError: A value can't be written into a Dockerfile; names it.
+        BuildError: A value can't be written into a Dockerfile.
     """
     for stored in (step for step in plan.steps if isinstance(step, StoredLayer)):
-        raise BuildError(f"a Dockerfile can't hold the finished layer {stored.name}", hint="use --engine oci")
+        raise BuildError(f"a Dockerfile can't contain the finished layer {stored.name}", hint="use --engine oci")
     steps = [
         {"folder": layer_folder(position, step), "root": str(step.root), "uid": step.uid, "gid": step.gid}
         if isinstance(step, Layer)
@@ -43,12 +43,12 @@ def render(plan: ImagePlan) -> str:
 
 
 def layer_folder(position: int, layer: Layer) -> str:
-    """Return the folder of the context that holds a layer's files."""
+    """Return the context's folder for a layer's files."""
     return f"{position}-{layer.name}"
 
 
 def base_name(plan: ImagePlan) -> str:
-    """Return what FROM names: the base by digest where it is known, else by tag."""
+    """Return the image for FROM: by digest if known, else by tag."""
     base = plan.base
     return str(base.reference) if base.digest is None else base.reference.with_digest(base.digest)
 
@@ -60,35 +60,35 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (no HTML: every value passes one of the filters below)
+        autoescape=False,  # noqa: S701  (no HTML: every value passes a filter below)
     )
-    environment.filters.update({"quote": quote, "words": words, "token": token})
+    environment.filters.update({"quote": quote, "exec_form": exec_form, "token": token})
     return environment
 
 
 def quote(value: str) -> str:
-    r"""Quote a value of ENV or LABEL: `"`, `\` and `$` (which would be expanded) are escaped.
+    r"""Quote a value of ENV or LABEL, escaping `"`, `\` and `$`, which would be expanded.
 
     Raises:
-        BuildError: It holds a newline or another control character.
+        BuildError: It contains a newline or another control character.
     """
     return '"' + re.sub(r'(["\\$])', r"\\\1", _one_line(value)) + '"'
 
 
-def words(values: Sequence[str]) -> str:
-    """Write an exec-form array.
+def exec_form(values: Sequence[str]) -> str:
+    """Return an array in exec form.
 
     Raises:
-        BuildError: A word holds a newline or another control character.
+        BuildError: An argument contains a newline or another control character.
     """
     return json.dumps([_one_line(value) for value in values], ensure_ascii=False)
 
 
 def token(value: str) -> str:
-    """Pass a word that stands unquoted: a reference, a path, a name.
+    """Validate an unquoted word: a reference, a path or a name.
 
     Raises:
-        BuildError: It holds anything that could end the word.
+        BuildError: It contains a character that needs quoting.
     """
     if not _TOKEN.fullmatch(value):
         raise BuildError(
@@ -100,7 +100,7 @@ def token(value: str) -> str:
 def _one_line(value: str) -> str:
     if _CONTROL.search(value):
         raise BuildError(
-            f"{value!r} holds a newline or another control character, which a Dockerfile can't carry",
-            hint="change the model's name, version or the argument that it comes from",
+            f"{value!r} contains a newline or another control character, which Dockerfiles don't support",
+            hint="change the model's name or version, or the argument with this value",
         )
     return value

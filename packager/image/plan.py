@@ -1,4 +1,4 @@
-"""The heart: what the image IS, without any I/O and without any engine.
+"""The plan of an image, independent of engines and without I/O.
 
 A plan is a base image, ordered steps (layers of files, and RUN steps where there is no other way), and the image's
 config. Planning the same inputs twice gives equal plans.
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from packager.models.reference import Reference
     from packager.sources.zip_member import ZipMember
 
-# The oldest time that a zip, and so a wheel, can hold; before it some tools refuse a file.
+# The earliest time in a zip, and so in a wheel; some tools reject files with earlier times.
 LAYER_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseFolder:
-    """A folder of the base image that isn't `root`'s with mode 0755, or a symbolic link.
+    """A folder of the base image with another owner than root or another mode than 0755, or a symbolic link.
 
     Attributes:
         path: Relative to the image's root.
@@ -42,16 +42,16 @@ class BaseFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImage:
-    """What is known of the image that we build on.
+    """The base image.
 
     Attributes:
-        reference: As the user named it, with its host spelled out.
-        digest: `sha256:…` of the manifest, where the registry or the storage told it.
-        glibc: `2.36`, or None when the base has no glibc or can't be looked into.
-        python: `3.11`, the base's own python3, or None.
+        reference: The user's reference, with an explicit host.
+        digest: `sha256:…` of the manifest, if known.
+        glibc: `2.36`; None without glibc or if unknown.
+        python: `3.11`, the version of its python3, or None.
         env: The environment of its config.
         user: The user of its config, empty for root.
-        folders: What is known of its folders near the root, for engines that add to them without seeing them.
+        folders: Links and unusual folders near its root, for engines that add to folders without unpacking the base.
     """
 
     reference: Reference
@@ -65,13 +65,13 @@ class BaseImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A file, a folder or some bytes, and where it goes.
+    """A file, a folder or bytes, with its destination.
 
     Attributes:
         source: A folder (its content goes below `destination`), a file, the bytes of a file, or a file in a zip.
-        destination: The absolute path in the image; for a folder or a file alike.
-        exclude: Paths below a source folder that stay out, relative to it.
-        is_file: Whether a `source` path is a file; planning can't look.
+        destination: The absolute path in the image.
+        exclude: Paths below a source folder to leave out, relative to it.
+        is_file: Whether a `source` path is a file; planning does no I/O.
     """
 
     source: Path | bytes | ZipMember
@@ -82,10 +82,10 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Files that become one layer, owned by `uid:gid`.
+    """Files of one layer, owned by `uid:gid`.
 
-    Modes are normalised: 0755 for folders and for files that anyone may execute, 0644 for the rest; so every uid can
-    read them, and nothing is writable by others or setuid.
+    Modes are normalized: 0755 for folders and executable files, 0644 for other files; so every uid can read them, and
+    nothing is writable by others or setuid.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Layer:
 
     @property
     def root(self) -> PurePosixPath:
-        """The deepest folder of the image that holds all of the layer."""
+        """The deepest folder of the image that contains the whole layer."""
         parents = [
             content.destination
             if isinstance(content.source, Path) and not content.is_file
@@ -107,13 +107,13 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLayer:
-    """A layer that was made in an earlier run and lies in a registry; only the oci engine can use it.
+    """A layer of an earlier run in a registry; only the oci engine can use it.
 
     Attributes:
-        name: The plan's name for it.
-        descriptor: The bytes as they lie there.
-        diff_id: `sha256:…` of the tar.
-        repository: The repository.
+        name: The layer's name in the plan.
+        descriptor: Its blob in the registry.
+        diff_id: `sha256:…` of the uncompressed tar.
+        repository: The blob's repository.
     """
 
     name: str
@@ -124,7 +124,7 @@ class StoredLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStep:
-    """A command that runs in the image during the build, as root, by exec and not through a shell."""
+    """A command that runs in the image during the build, as root, without a shell."""
 
     name: str
     argv: tuple[str, ...]
@@ -132,9 +132,9 @@ class RunStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """What the container runtime reads: environment, command, port, labels, user.
+    """The image's config: environment, command, port, labels and user.
 
-    `user` is None where the base image's own user is kept. All pairs are in the order they are written.
+    `user` is None to keep the base image's user. All pairs are in output order.
     """
 
     env: tuple[tuple[str, str], ...] = ()
@@ -151,11 +151,11 @@ class ImagePlan:
     """The image: base, steps in order, config, and times.
 
     Attributes:
-        base: What it's built on.
+        base: The base image.
         steps: Layers and RUN steps, the lowest first.
-        config: What the container runtime reads.
-        timestamp: The time of every file and layer. It doesn't change with the model: the same environment is the same
-            layer in every image.
+        config: The image's config.
+        timestamp: The time of every file and layer. It is independent of the model, so that the same environment gives
+            the same layer in every image.
     """
 
     base: BaseImage
@@ -165,10 +165,10 @@ class ImagePlan:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The steps that are layers to be made."""
+        """The layers to create."""
         return tuple(step for step in self.steps if isinstance(step, Layer))
 
     @property
     def run_steps(self) -> tuple[RunStep, ...]:
-        """The steps that run a command."""
+        """The RUN steps."""
         return tuple(step for step in self.steps if isinstance(step, RunStep))

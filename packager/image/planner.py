@@ -1,4 +1,4 @@
-"""Planning: from the request and what was prepared for it to the image's plan. Pure: reads no file, starts nothing."""
+"""The planner: from the request and the prepared inputs to the image's plan. Pure: no I/O, no processes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MODEL_FOLDER = HOME / "model"
 RUNTIME_FOLDER = HOME / "runtime"
 PACKAGES_FOLDER = HOME / "packages"
 CONDA_FILE = HOME / "conda.yaml"
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the base image sets none
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # for base images without a PATH
 ENVIRONMENT_LAYER = "environment"
 ENV_NAME_VARIABLE = "ODAHU_CONDA_ENV_NAME"
-# Read back by whoever asks what is in an image: the environment's exact packages as a digest, and our own version.
+# Labels that identify an image's content: the digest of its environment's lock, the versions of packager and server.
 LOCK_LABEL = "org.odahu.packager.environment"
 VERSION_LABEL = "org.odahu.packager.version"
 SERVER_LABEL = "org.odahu.packager.server"
@@ -36,22 +36,22 @@ MAX_MODEL_LAYERS = 48  # an image may have 127 (docker), fewer on some overlay f
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies:
-    """How the model's dependencies come into the image.
+    """The model's dependencies for the image.
 
-    Either `root` holds them, installed (`python` runs them), or they lie in a registry as a layer, or `conda_file` is
-    applied by the base's own conda.
+    They are either installed in `root`, or a layer in a registry (`stored`), or the base image's own conda installs
+    `conda_file`.
 
     Attributes:
-        python: The interpreter in the image: an absolute path, or a name that the base has on its PATH.
-        python_version: `3.11`, where it's known.
+        python: The interpreter in the image: an absolute path, or a name on the base image's PATH.
+        python_version: `3.11`; empty if unknown before the build.
         root: The staging folder with the installed files, which go to `prefix`.
-        stored: The layer with them.
-        packages: The folder in the image that `python` must be told of, when it's the base's own.
-        variables: Environment variables that the conda file asks for.
-        lock: The exact packages, put beside them as `packager.lock`.
+        stored: The layer with the installed files.
+        prefix: The environment's folder in the image.
+        packages: The folder to add to the path of the base image's `python`.
+        variables: Environment variables of the conda file.
+        lock: The exact packages, added to the environment as `packager.lock`.
         lock_digest: The lock's digest, for the label.
-        conda_file: The text of the conda file for a base that has its own conda.
-        python_version: `3.11`; empty where only the image build will know.
+        conda_file: The text of the conda file for the base image's own conda.
     """
 
     python: str
@@ -68,7 +68,7 @@ class Dependencies:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanInputs:
-    """What lies ready for the image.
+    """The inputs of a plan.
 
     Attributes:
         model: The unpacked archive.
@@ -100,25 +100,25 @@ class PlanInputs:
 def base_conda(
     base: BaseImage, envs_location: PurePosixPath, conda_file: str, variables: tuple[tuple[str, str], ...] = ()
 ) -> Dependencies:
-    """Return the dependencies for a base that brings its own conda and an environment to update.
+    """Return the dependencies for a base image with its own conda and an environment to update.
 
     Raises:
-        DependenciesError: The base image doesn't name that environment.
+        DependenciesError: The base image doesn't name the environment.
     """
     name = dict(base.env).get(ENV_NAME_VARIABLE)
     if not name:
         raise DependenciesError(
             f"the base image {base.reference} has no environment variable {ENV_NAME_VARIABLE}, "
             "which names the conda environment to update",
-            hint="set it in the base image, or leave dockerfileAddCondaInstallation true",
+            hint="set it in the base image, or set dockerfileAddCondaInstallation to true",
         )
     return Dependencies(python=str(envs_location / name / "bin" / "python"), conda_file=conda_file, variables=variables)
 
 
 def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
-    """Say what the image is: base, then environment, runtime and model, so that what changes least lies lowest."""
+    """Plan the image: base, environment, runtime, model, so that the least changing layers are the lowest."""
     dependencies, model = inputs.dependencies, inputs.manifest.model
-    command = request.application.command(request.arguments)
+    command = request.integration_type.command(request.arguments)
     runtime = Layer(name="runtime", contents=inputs.runtime)
     env = [
         *dependencies.variables,
@@ -129,7 +129,7 @@ def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
         *command.variables,
     ]
     if dependencies.python.startswith("/"):
-        # The environment's programs are found first, as after `conda activate`.
+        # The environment's programs take precedence, as after `conda activate`.
         path = dict(inputs.base.env).get("PATH", DEFAULT_PATH)
         env.append(("PATH", f"{PurePosixPath(dependencies.python).parent}:{path}"))
     if dependencies.packages:
@@ -137,13 +137,13 @@ def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
     install = _install(dependencies)
     user = command.user
     if user is None and inputs.base.user and any(isinstance(step, RunStep) for step in install):
-        user = inputs.base.user  # a RUN step made root of it, so it's said again
+        user = inputs.base.user  # RUN steps need USER root, so the base's user is set again
     return ImagePlan(
         base=inputs.base,
         steps=(*install, runtime, *_model_layers(inputs)),
         config=ImageConfig(
             env=tuple(env),
-            entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.words),
+            entrypoint=(dependencies.python, str(RUNTIME_FOLDER), *command.args),
             cmd=command.options,
             labels=_labels(inputs),
             exposed_port=command.port,
@@ -155,7 +155,7 @@ def make_plan(request: PackagingRequest, inputs: PlanInputs) -> ImagePlan:
 
 
 def _model_layers(inputs: PlanInputs) -> tuple[Layer, ...]:
-    """Put large files into layers of their own, below the layer with the rest, which is the one that always changes."""
+    """Return layers for the large files, and one above them with the other files, which change most often."""
 
     def content(path: str) -> Content:
         source = inputs.packed.get(path, inputs.model / path)
@@ -203,7 +203,7 @@ def _install(dependencies: Dependencies) -> tuple[Layer | StoredLayer | RunStep,
         lock = Content(source=dependencies.lock.encode(), destination=dependencies.prefix / "packager.lock")
         return (Layer(name=ENVIRONMENT_LAYER, contents=(files, lock)),)
     file = Content(source=dependencies.conda_file.encode(), destination=CONDA_FILE)
-    # The base's shell knows where its conda is and what the environment is called.
+    # The base image's shell knows the path of conda and the environment's name.
     script = f'conda env update --name "${ENV_NAME_VARIABLE}" --file {CONDA_FILE}'
     return (
         Layer(name="dependencies", contents=(file,)),
@@ -219,7 +219,7 @@ def _labels(inputs: PlanInputs) -> tuple[tuple[str, str], ...]:
         ("org.opencontainers.image.version", model.version),
         ("org.opencontainers.image.created", inputs.created.strftime("%Y-%m-%dT%H:%M:%SZ")),
     ]
-    if not base.reference.layout:  # the path of a file on this machine is no name
+    if not base.reference.layout:  # a local path is not a name for others
         labels.append(("org.opencontainers.image.base.name", str(base.reference)))
     if base.digest:
         labels.append(("org.opencontainers.image.base.digest", base.digest))

@@ -1,7 +1,7 @@
-"""The runtime layer: our serving runtime and the server it runs on, as files of this installation.
+"""The runtime layer: the serving runtime and its HTTP server, from the files of this installation.
 
-gunicorn is the packager's own pinned copy; granian, compiled for the image's Python, is fetched when the image is
-planned (`packager.environment.http_server`). A release of the packager is one version of each.
+gunicorn is the packager's own pinned copy; granian, compiled for the image's Python, is fetched before planning
+(`packager.environment.http_server`). A release of the packager pins one version of each.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VENDORED = ("gunicorn",)
-OLDEST_PYTHON = "3.8"  # what the runtime is written for and tested on
+OLDEST_PYTHON = "3.8"  # the oldest version that the runtime supports and is tested on
 _LEFT_OUT = {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
 def check_python(version: str) -> None:
-    """Refuse a base image whose Python is too old for the runtime.
+    """Reject a base image whose Python is too old for the runtime.
 
     Raises:
-        DependenciesError: Names the version that it needs.
+        DependenciesError: The Python is too old.
     """
     if _numbers(version) < _numbers(OLDEST_PYTHON):
         raise DependenciesError(
-            f"the base image has Python {version}, and the serving runtime needs {OLDEST_PYTHON} or later",
-            hint=f"take a base image with Python {OLDEST_PYTHON} or later, or a model with `dependencies: conda`",
+            f"the base image has Python {version}, but the serving runtime needs {OLDEST_PYTHON} or later",
+            hint=f"use a base image with Python {OLDEST_PYTHON} or later, or a model with `dependencies: conda`",
         )
 
 
@@ -40,21 +40,21 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def gunicorn_version() -> str:
-    """Return the version of the gunicorn that goes into images.
+    """Return the version of gunicorn for images.
 
     Raises:
-        PackagerError: This installation is damaged: there is none.
+        PackagerError: This installation is damaged: gunicorn is missing.
     """
     return _distribution("gunicorn").version
 
 
 def runtime_folder() -> Path:
-    """Return the folder of this installation that has the runtime's own files."""
+    """Return the folder with the runtime's files in this installation."""
     return Path(str(files("packager") / "runtime"))
 
 
 def runtime_contents(destination: PurePosixPath, vendor: Path | None = None) -> tuple[Content, ...]:
-    """Return the files of the runtime layer, sorted, for a folder of the image; those in `vendor` go beside gunicorn.
+    """Return the sorted files of the runtime layer for a folder of the image; those in `vendor` go beside gunicorn.
 
     Raises:
         PackagerError: This installation is damaged: a part of the runtime is missing.
@@ -85,4 +85,4 @@ def _distribution(name: str) -> metadata.Distribution:
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
-        raise PackagerError(f"{name} is not installed beside the packager", hint="install the packager anew") from error
+        raise PackagerError(f"{name} is not installed beside the packager", hint="reinstall the packager") from error

@@ -16,8 +16,8 @@ from packager import __version__
 from packager.errors import PackagerError, RequestError, ServiceError
 from packager.jupyterlab.submission import PATHS, submit
 from packager.models.document_templates import document_templates
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -160,7 +160,10 @@ class TemplatesHandler(PanelHandler):
         except ServiceError as error:
             log.warning("using the templates of docker-rest and docker-cli: %s", error.message)
             integrations = []
-        own = [integration(application, f"packager:{__version__}") for application in APPLICATIONS.values()]
+        own = [
+            integration_document(integration_type, f"packager:{__version__}")
+            for integration_type in INTEGRATION_TYPES.values()
+        ]
         templates = document_templates(integrations or own, own)
         self.finish({"templates": [asdict(template) for template in templates]})
 

@@ -15,8 +15,8 @@ from pydantic.alias_generators import to_camel
 from packager import __version__
 from packager.kube.job_settings import ContainerResources, JobSettings
 from packager.kube.workflows import argo_template, tekton_tasks
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.models.resources import QUANTITY
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class ChartValues(Section):
 
 def chart_files() -> dict[str, str]:
     """Return the generated files of the chart, by path in the chart."""
-    documents = {application.name: integration(application, "") for application in APPLICATIONS.values()}
+    documents = {application.name: integration_document(application, "") for application in INTEGRATION_TYPES.values()}
     for document in documents.values():
         del document["spec"]["defaultImage"]  # a value of the chart
     files = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from packager.errors import RequestError
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration as integration_document
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.models.manifest import ModelSection
 from packager.models.packaging import PackagingIntegration, PackagingManifest, Target
 from packager.request import make_request
@@ -51,7 +51,7 @@ class FileEntities:
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
         """Return the integration of the files, else the built-in one."""
-        application = APPLICATIONS.get(integration_id)
+        application = INTEGRATION_TYPES.get(integration_id)
         own = integration_document(application, self._settings.image) if application else None
         found = self._documents.integrations.get(integration_id)
         return found or (PackagingIntegration.model_validate(own) if own else None)

@@ -1,1 +1,1 @@
-"""The documents that users and the platform hand us, checked when they are read."""
+"""Models of the documents from users and the platform, validated when they are read."""

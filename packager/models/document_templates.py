@@ -1,6 +1,6 @@
-"""YAML documents to start from: a packaging of each integration, a connection of each type, an integration.
+"""YAML templates: a packaging of each integration, a connection of each type, an integration.
 
-Pure text, made from the PackagingIntegration entities in the form that they travel in (camelCase).
+The texts are generated from PackagingIntegration entities in their external form (camelCase).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A document to start from.
+    """A template of a document.
 
     Attributes:
-        name: What it's called in a list, and the stem of its file.
+        name: The name in lists, and the stem of the file name.
         kind: The entity's kind.
-        text: YAML; reads as an entity once the names in it are the user's own.
+        text: YAML of an entity with example names.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Template:
 
 _CONNECTIONS = {
     "docker": (
-        "A container registry. No username and password: anonymous access.",
+        "A container registry. Without username and password: anonymous access.",
         (
-            ("uri", "registry.example.com/team", "host, maybe with a path; no https://"),
+            ("uri", "registry.example.com/team", "host, optionally with a path; no https://"),
             ("username", "robot", ""),
             ("password", "", 'base64: printf %s "$PASSWORD" | base64'),
         ),
     ),
     "ecr": (
-        "Amazon ECR. No keys: AWS's own chain of credentials is used.",
+        "Amazon ECR. Without keys, AWS's default credential chain is used.",
         (
             ("uri", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team", "no https://"),
             ("region", "eu-central-1", ""),
@@ -71,11 +71,11 @@ _CONNECTIONS = {
 }
 
 _INTEGRATION = """\
-# A packager that packagings can name in `integrationName`.
+# An integration that packagings can use in `integrationName`.
 kind: PackagingIntegration
 id: my-packager
 spec:
-  entrypoint: odahu-flow-pack-to-rest   # the program that is started in the image
+  entrypoint: odahu-flow-pack-to-rest   # the program to start in the image
   defaultImage: registry.example.com/packager:1.0
   privileged: false
   schema:
@@ -97,9 +97,9 @@ spec:
 def document_templates(
     integrations: Iterable[Mapping[str, Any]], own: Iterable[Mapping[str, Any]] = ()
 ) -> list[Template]:
-    """Return a packaging for each of these PackagingIntegration entities, connections, and integrations.
+    """Return templates of packagings for the given PackagingIntegration entities, connections, and integrations.
 
-    `own` are integrations that can be taken as they are.
+    `own` are complete integrations.
     """
     packagings = [
         Template(name=f"packaging-{entity['id']}", kind="ModelPackaging", text=_packaging(entity))
@@ -158,7 +158,7 @@ def _packaging(entity: Mapping[str, Any]) -> str:
 
 
 def _argument(argument: Mapping[str, Any], required: set[str]) -> Iterator[str]:
-    """Write an argument out as a comment, or as a line to fill in when it must be given."""
+    """Yield the lines of an argument: a comment, or a line to fill in if it is required."""
     words = {parameter["name"]: parameter.get("value") for parameter in argument.get("parameters") or ()}
     name = str(argument["name"])
     if words.get("description"):
@@ -177,7 +177,7 @@ def _connection(type_: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Write a text so that YAML reads it as that text again: plain where that's sure."""
+    """Return a text as a YAML string, unquoted if that is unambiguous."""
     plain = text and text[0].isalpha() and all(letter.isalnum() or letter in "-./:_" for letter in text)
     words = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
     return text if plain and text.isascii() and text.lower() not in words and text[-1] != ":" else json.dumps(text)

@@ -1,6 +1,6 @@
-"""Reading the documents: `mp.json` of the platform, and the YAML files that people write.
+"""Readers of documents: `mp.json` of the platform, and YAML files of users.
 
-In `mp.json` secrets are plain text; in a `kind: Connection` document they are base64. One reader for each, no guess.
+In `mp.json` secrets are plain text; in a `kind: Connection` document they are base64.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ KINDS: dict[str, type[BaseModel]] = {
     "PackagingIntegration": PackagingIntegration,
     "Connection": Connection,
 }
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """All entities that a person's files hold, by id."""
+    """All entities in a user's files, by ID."""
 
     packagings: dict[str, ModelPackaging] = field(default_factory=dict)
     integrations: dict[str, PackagingIntegration] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Documents:
         """Resolve one packaging with its integration and connections, as the platform does.
 
         Raises:
-            RequestError: No packaging has that id, several could be meant, or a connection is not in the files.
+            RequestError: No packaging has that ID, the choice is ambiguous, or a connection is not in the files.
         """
         packaging = self.pick_packaging(packaging_id)
         spec = packaging.spec
@@ -72,10 +72,10 @@ class Documents:
         return PackagingManifest(model_packaging=packaging, packaging_integration=integration, targets=targets)
 
     def pick_packaging(self, packaging_id: str | None) -> ModelPackaging:
-        """Return the packaging of that id, or the only one.
+        """Return the packaging with that ID, or the only one.
 
         Raises:
-            RequestError: There is none of that id, or several could be meant.
+            RequestError: No packaging has that ID, or the choice is ambiguous.
         """
         if packaging_id is not None:
             if packaging_id not in self.packagings:
@@ -110,15 +110,15 @@ def read_packaging_manifest(path: Path) -> PackagingManifest:
 def read_documents(paths: Iterable[Path], *, keep_mask: bool = False) -> Documents:
     """Read `kind: ModelPackaging | PackagingIntegration | Connection` documents from files and folders.
 
-    Of a folder every `*.yaml`, `*.yml` and `*.json` below it is read. A file may hold several documents. A document
-    without `kind` whose spec names an integration is a packaging, as in the user's document. `keep_mask` lets a secret
-    be the mask that is shown in its place, for who has the secret.
+    In a folder, all `*.yaml`, `*.yml` and `*.json` files below it are read. A file may contain several documents. A
+    document without `kind` whose spec names an integration is a packaging, as in the user's document. With `keep_mask`
+    a secret may be the mask that hides it, for callers that have the secret.
 
     Raises:
-        RequestError: A file can't be read, a document is wrong, or an id occurs twice.
+        RequestError: A file can't be read, a document is invalid, or an ID occurs twice.
     """
     documents = Documents()
-    shelves: dict[str, dict[str, Any]] = {
+    entities: dict[str, dict[str, Any]] = {
         "ModelPackaging": documents.packagings,
         "PackagingIntegration": documents.integrations,
         "Connection": documents.connections,
@@ -134,10 +134,10 @@ def read_documents(paths: Iterable[Path], *, keep_mask: bool = False) -> Documen
             if kind == "Connection":
                 document = decode_secrets(document, where, keep_mask=keep_mask)  # noqa: PLW2901  (the same document, readable)
             entity = _validate(KINDS[kind], document, where)
-            shelf, entity_id = shelves[kind], str(getattr(entity, "id", ""))
-            if entity_id in shelf:
+            known, entity_id = entities[kind], str(getattr(entity, "id", ""))
+            if entity_id in known:
                 raise RequestError(f"{where}: a {kind} {entity_id!r} was read before", hint="give each its own id")
-            shelf[entity_id] = entity
+            known[entity_id] = entity
     return documents
 
 
@@ -156,8 +156,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RequestError(f"{path}: is larger than {_MOST_BYTES >> 20} MB, so it is no packaging document")
+        if path.stat().st_size > _MAX_BYTES:
+            raise RequestError(f"{path}: is larger than {_MAX_BYTES >> 20} MB, so it is no packaging document")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path}: can't be read: {error.strerror}", hint="check the path") from error
@@ -169,7 +169,7 @@ def _parse(path: Path, text: str) -> list[Any]:
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError):
-        pass  # YAML then, which JSON is only almost a part of
+        pass  # try YAML, which is not quite a superset of JSON
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -180,10 +180,10 @@ def _parse(path: Path, text: str) -> list[Any]:
 
 
 def decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) -> dict[str, Any]:
-    """Return a `kind: Connection` document with its secrets in clear; `keep_mask` lets one be the mask.
+    """Return a `kind: Connection` document with decoded secrets; `keep_mask` allows the mask.
 
     Raises:
-        RequestError: A secret is no base64 text.
+        RequestError: A secret is not base64.
     """
     spec = document.get("spec")
     if not isinstance(spec, dict):
@@ -204,15 +204,15 @@ def decode_secrets(document: dict[str, Any], where: str, *, keep_mask: bool) -> 
         )
     if str(decoded.get("password") or "").endswith("\n"):
         log.warning(
-            "connection %r: its password ends in a line break, which is sent with it; "
-            'if it is none of the password, encode it by: printf %%s "$SECRET" | base64',
+            "connection %r: its password ends with a line break, which is part of the password; "
+            'to encode it without one: printf %%s "$SECRET" | base64',
             document.get("id"),
         )
     return {**document, "spec": decoded}
 
 
 def describe(error: ValidationError) -> list[str]:
-    """Turn pydantic's report into one line a problem, without the values (they may be secret)."""
+    """Return one line for each of pydantic's errors, without the values, which may be secret."""
     lines = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in problem["loc"])

@@ -1,4 +1,4 @@
-"""An image as its registry tells it: github.com/opencontainers/image-spec; docker's documents have the same shape."""
+"""Documents of images in registries: github.com/opencontainers/image-spec; docker's documents have the same shape."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ INDEXES = (OCI_INDEX, DOCKER_INDEX)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-# What names an image in the index of an OCI layout. The first (annotations.md) is the full name with Podman and Skopeo,
-# and the tag with Docker, which writes the full name into the second.
+# Annotations for an image's name in the index of an OCI layout. The first (annotations.md) is the full name with
+# Podman and Skopeo, but the tag with Docker, which writes the full name into the second.
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
 
 def blob_path(digest: str) -> str:
-    """Return where a blob lies in an OCI layout (image-layout.md)."""
+    """Return the path of a blob in an OCI layout (image-layout.md)."""
     return f"blobs/{digest.replace(':', '/')}"
 
 
@@ -36,10 +36,10 @@ def digest_of(data: bytes) -> str:
 
 
 def checked_digest(text: object) -> str:
-    """Return a digest that we can check; it's safe in a path and in an address.
+    """Return a validated SHA-256 digest, which is safe in paths and URLs.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise ValueError(f"{str(text)[:100]!r} is not a digest (sha256: and 64 hex digits)")
@@ -48,12 +48,12 @@ def checked_digest(text: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Descriptor:
-    """Some bytes that a manifest names.
+    """The descriptor of a blob, as in manifests.
 
     Attributes:
-        media_type: What they are.
+        media_type: The blob's media type.
         digest: `sha256:…`.
-        size: How many bytes.
+        size: The size in bytes.
     """
 
     media_type: str
@@ -62,10 +62,10 @@ class Descriptor:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Descriptor:
-        """Read it from a manifest.
+        """Parse a descriptor of a manifest.
 
         Raises:
-            KeyError, TypeError, ValueError: It is none.
+            KeyError, TypeError, ValueError: It is invalid.
         """
         return cls(
             media_type=str(document.get("mediaType") or ""),
@@ -74,17 +74,17 @@ class Descriptor:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a manifest has it."""
+        """Return the descriptor in a manifest's format."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteImage:
-    """An image of one platform, found in its registry.
+    """An image of one platform in a registry or layout.
 
     Attributes:
         digest: `sha256:…` of the platform's own manifest.
-        media_type: Of that manifest: OCI's or docker's.
+        media_type: The manifest's media type, OCI's or docker's.
         config: The image's config document.
         layers: The layers, the lowest first.
     """

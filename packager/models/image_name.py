@@ -1,6 +1,6 @@
-"""The image's name: a small template over the model's name and version, made into what a registry accepts.
+"""The image's name: a template with the model's name and version, normalized for registries.
 
-Templates come with packagings, from people who may run nothing here: they choose, cut and join words, and that's all.
+Templates come with packagings, from users that are not trusted to run code: they can only select, cut and join text.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _METHODS = (
     "title",
     "upper",
 )
-# Without loops and variables a template of bounded length does bounded work.
+# Without loops and variables, a template of limited length does limited work.
 _STATEMENTS = (nodes.Template, nodes.Output, nodes.If)
 _SHOWN_LENGTH = 80
-_MOST_CHARACTERS = 4096  # of a text in between; a reference is far shorter
+_MAX_CHARACTERS = 4096  # of intermediate text; references are far shorter
 
 
 class _NameSandbox(ImmutableSandboxedEnvironment):
-    """Jinja without attributes that lead elsewhere, loops, or anything that makes a text grow out of bounds."""
+    """A Jinja sandbox without access to other objects, loops, or operations that produce large text."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
@@ -63,38 +63,38 @@ class _NameSandbox(ImmutableSandboxedEnvironment):
 
 def _only_words(value: object) -> object:
     if not isinstance(value, (str, int, float, StrictUndefined)):
-        raise SecurityError(f"{type(value).__name__} is not a text")
+        raise SecurityError(f"{type(value).__name__} is not text")
     return value
 
 
 def _replace(text: object, old: object, new: object, count: int = -1) -> str:
     before, search, put = str(text), str(old), str(new)
-    if len(before) + (len(before) + 1) * len(put) > _MOST_CHARACTERS:
-        raise SecurityError(f"a text grows beyond {_MOST_CHARACTERS} characters")
+    if len(before) + (len(before) + 1) * len(put) > _MAX_CHARACTERS:
+        raise SecurityError(f"a text grows beyond {_MAX_CHARACTERS} characters")
     return before.replace(search, put, count)
 
 
 def render_image_name(template: str, values: Mapping[str, str]) -> str:
-    """Render an image name and make it one that a registry accepts: lower-case, each foreign run one `-`.
+    """Render an image name and normalize it for registries: lower case, other characters replaced by `-`.
 
-    The `/` and `:` of the template separate folders and tag; those of the values, as in a branch name or a time, don't.
-    Letters of other scripts that are lost are warned about.
+    `/` and `:` in the template separate path components and the tag; in values, such as branch names or times, they
+    don't. Letters of other scripts are lost, with a warning.
 
     Returns:
         `path[:tag]`.
 
     Raises:
-        ValueError: The template is wrong, names something undefined, or leaves nothing of the path, of a folder in it
-            or of the tag.
+        ValueError: The template is invalid, uses an undefined name, or leaves the path, one of its components or the
+            tag empty.
     """
     where = f"argument imageName: the template {template!r}"
     known = ", ".join(values)
     try:
         rendered = _render(template, {name: _without_separators(value) for name, value in values.items()})
     except SecurityError as error:
-        raise ValueError(f"{where} reaches for what it may not: {error}; it may use {known}") from error
+        raise ValueError(f"{where} is not allowed: {error}; it may use {known}") from error
     except UndefinedError as error:
-        raise ValueError(f"{where} names something unknown: {error}; it may use {known}") from error
+        raise ValueError(f"{where} uses an unknown name: {error}; it may use {known}") from error
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise ValueError(f"{where} can't be rendered: {error}") from error
     try:
@@ -119,7 +119,7 @@ def _shown(text: str) -> str:
 
 
 def _without_separators(value: str) -> str:
-    """Make `-` of each run of foreign characters with a `/` or `:` in it, which would separate folders or the tag."""
+    """Replace runs of other characters that contain `/` or `:`, which would separate components, by `-`."""
     return re.sub(r"[^A-Za-z0-9._-]+", lambda run: "-" if set(run.group()) & {"/", ":"} else run.group(), value)
 
 
@@ -132,10 +132,10 @@ def _render(template: str, values: Mapping[str, str]) -> str:
 
 
 def normalise_image_name(text: str) -> str:
-    """Lower-case a name and turn every run of characters that a repository path or a tag can't hold into one `-`.
+    """Convert a name to lower case, and replace each run of characters that are invalid in a reference by one `-`.
 
     Raises:
-        ValueError: Nothing is left of the path, of a folder in it or of the tag; its text says of which.
+        ValueError: The path, one of its components or the tag is empty; its text names the part.
     """
     text = text.strip().lower()
     cut = text.rfind(":")

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MANIFEST_NAMES = ("odahuflow.project.yaml", "odahuflow.model.yaml")
-MAX_MANIFEST_SIZE = 1 << 20  # bytes; real ones have a few hundred
+MAX_MANIFEST_SIZE = 1 << 20  # bytes; real manifests have a few hundred
 
 
-# What we say for pydantic's types of problems; the others in its own words.
+# Our messages for pydantic's types of errors; others keep pydantic's message.
 _SENTENCES = {
     "missing": "{where} is missing",
     "string_too_short": "{where} is empty",
     "too_short": "{where} is empty",
     "literal_error": "{where} is {given}, which is not supported; supported: {supported}",
-    "string_pattern_mismatch": "{where} is {given}, which is no Python module; write its dotted name without .py",
+    "string_pattern_mismatch": "{where} is {given}, which is not a Python module; write its dotted name without .py",
     "string_type": "{where} must be text, not {given}",
     "model_type": "{where} must be a mapping, not {given}",
     "model_attributes_type": "{where} must be a mapping, not {given}",
@@ -54,9 +54,9 @@ InsidePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_stay_insi
 
 
 class Binaries(BaseModel):
-    """What the model's code is and what it depends on.
+    """The type of the model's code, and its dependencies.
 
-    `conda_path` is always there when `dependencies` is `conda`, and `requirements_path` when it is `pip`.
+    `conda_path` is set if `dependencies` is `conda`, `requirements_path` if it is `pip`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -81,9 +81,9 @@ class Binaries(BaseModel):
 
 
 class ModelSection(BaseModel):
-    """The model's name and where its Python module lies.
+    """The model's name and version, and the path of its Python module.
 
-    `workDir` goes on `sys.path`; `import <entrypoint>` gives the model's module.
+    `workDir` is added to `sys.path`; `import <entrypoint>` imports the model's module.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
@@ -95,7 +95,7 @@ class ModelSection(BaseModel):
 
 
 class Toolchain(BaseModel):
-    """What trained the model."""
+    """The toolchain that trained the model."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -115,18 +115,19 @@ class ArtifactManifest(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> ArtifactManifest:
-        """Read the manifest from YAML or JSON; `name` is its file name, for the messages.
+        """Parse the manifest from YAML or JSON; `name` is its file name, for messages.
 
-        It's in UTF-8, or in UTF-16 with a byte order mark, as Windows' PowerShell writes it, and has at most 1 MB.
-        Numbers keep their text (`version: 1.10` is `"1.10"`), and null is the same as absent.
+        It is UTF-8, or UTF-16 with a byte order mark, as written by Windows PowerShell, and has at most 1 MB. Numbers
+        keep their text (`version: 1.10` is `"1.10"`), and null is the same as absent.
 
         Raises:
-            ManifestError: It can't be read, or something in it is wrong; lists every problem.
+            ManifestError: It is invalid; the message lists all problems.
         """
         values = _parse(data, name)
         if not isinstance(values, dict):
             raise ManifestError(
-                f"{name} is not a mapping", hint="it has the sections `binaries` and `model`, as the training wrote it"
+                f"{name} is not a mapping",
+                hint="it needs the sections `binaries` and `model`, as written by the training",
             )
         try:
             return cls.model_validate(_without_nulls(values))
@@ -136,24 +137,24 @@ class ArtifactManifest(BaseModel):
 
 
 def manifest_error(name: str, problems: list[str], *, hint: str = "") -> ManifestError:
-    """Make one error of all that is wrong with a manifest, with a hint to correct it unless another is given."""
+    """Return one error for all problems of a manifest, by default with a hint to correct it."""
     return ManifestError(
-        "\n".join([f"{name} is wrong:", *(f"  - {problem}" for problem in problems)]),
+        "\n".join([f"{name} is invalid:", *(f"  - {problem}" for problem in problems)]),
         hint=hint
-        or "correct the manifest in the archive, or train the model again with a toolchain that writes it right",
+        or "correct the manifest in the archive, or train the model again with a toolchain that writes it correctly",
     )
 
 
 def _parse(data: bytes, name: str) -> object:
     if len(data) > MAX_MANIFEST_SIZE:
-        raise ManifestError(f"{name} is larger than {MAX_MANIFEST_SIZE:,} bytes", hint="is it really the manifest?")
+        raise ManifestError(f"{name} is larger than {MAX_MANIFEST_SIZE:,} bytes", hint="check that it is the manifest")
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
         if text.lstrip().startswith("{"):
             try:
                 return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
             except json.JSONDecodeError:
-                pass  # a YAML flow mapping starts alike
+                pass  # may be a YAML flow mapping
         return yaml.load(text, Loader=TextLoader)  # noqa: S506  (it is a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ManifestError(

@@ -17,11 +17,11 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LAYOUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+/-]{0,511}")  # opencontainers/image-spec, annotations.md
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MOST_PATH_CHARACTERS = 255
-_MOST_LABEL_CHARACTERS = 63  # RFC 1035
-_MOST_HOST_CHARACTERS = 253
-_MOST_PORT = 65535
-LOCAL_STORAGE = "localhost"  # a host that no registry has: the name of images in an engine's own storage
+_MAX_PATH_CHARACTERS = 255
+_MAX_LABEL_CHARACTERS = 63  # RFC 1035
+_MAX_HOST_CHARACTERS = 253
+_MAX_PORT = 65535
+LOCAL_STORAGE = "localhost"  # the host of images in an engine's local storage, never of a registry
 DOCKER_HUB = "docker.io"
 _LAYOUTS = ("oci", "oci-archive")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -32,35 +32,35 @@ def _is_host(word: str) -> bool:
 
 
 def _refuse_host(word: str, text: str) -> None:
-    """Refuse what stands where a host does and looks like one, and can't be looked up.
+    """Reject a host name that can't be resolved.
 
     Raises:
-        ValueError: A part of its name is empty or too long, or its port is none.
+        ValueError: A label of the name is empty or too long, or the port is invalid.
     """
     name, _, port = word.partition(":")
     if not word.startswith("[") and name.strip(".") and "" in name.split(".") and len(name.split(".")) > 1:
         raise ValueError(f"the host {word[:80]!r} in {text[:80]!r} has an empty part: two dots, or one at an end")
     if not _is_host(word) or word.startswith("["):
         return
-    if len(name) > _MOST_HOST_CHARACTERS or any(len(part) > _MOST_LABEL_CHARACTERS for part in name.split(".")):
+    if len(name) > _MAX_HOST_CHARACTERS or any(len(part) > _MAX_LABEL_CHARACTERS for part in name.split(".")):
         raise ValueError(
-            f"the host {word[:80]!r}… is too long: {_MOST_LABEL_CHARACTERS} characters between two dots, "
-            f"{_MOST_HOST_CHARACTERS} in all"
+            f"the host {word[:80]!r}… is too long: {_MAX_LABEL_CHARACTERS} characters between two dots, "
+            f"{_MAX_HOST_CHARACTERS} in all"
         )
-    if port and int(port[:6]) > _MOST_PORT:
-        raise ValueError(f"the port of {word[:80]!r} is above {_MOST_PORT}")
+    if port and int(port[:6]) > _MAX_PORT:
+        raise ValueError(f"the port of {word[:80]!r} is above {_MAX_PORT}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """An image reference with its host spelled out.
+    """An image reference with an explicit host.
 
     Attributes:
-        host: `registry.example.com:5000`; `docker.io` where the text named none.
+        host: `registry.example.com:5000`; `docker.io` if the text has none.
         path: The repository's path, without the host.
-        tag: The tag, or None; in a layout the whole name of the image there.
+        tag: The tag, or None; in a layout, the image's whole name.
         digest: `sha256:…`, or None.
-        layout: `oci:DIR` or `oci-archive:FILE` where the image lies on this machine, else empty; see `parse_base`.
+        layout: `oci:DIR` or `oci-archive:FILE` for an image on this machine, else empty; see `parse_base`.
     """
 
     host: str
@@ -71,10 +71,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str, *, default_tag: str | None = "latest") -> Reference:
-        """Read a reference as the docker command line does: no host means Docker Hub.
+        """Parse a reference as the docker command line does: no host means Docker Hub.
 
         Raises:
-            ValueError: The text is no reference; the message says which part is wrong.
+            ValueError: The text is not a reference; the message names the invalid part.
         """
         if "://" in text:
             raise ValueError(f"{text!r} has a scheme; write host/path:tag")
@@ -92,8 +92,8 @@ class Reference:
             raise ValueError(
                 f"{path!r} in {text!r} is not a repository path: lower-case letters, digits, '/', '.', '_', '-' inside"
             )
-        if len(path) > _MOST_PATH_CHARACTERS:
-            raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MOST_PATH_CHARACTERS} characters")
+        if len(path) > _MAX_PATH_CHARACTERS:
+            raise ValueError(f"the repository path {path[:40]!r}… is longer than {_MAX_PATH_CHARACTERS} characters")
         if tag and not _TAG.fullmatch(tag):
             raise ValueError(f"{tag!r} in {text!r} is not a tag: at most 128 letters, digits, '_', '.', '-'")
         if ":" in rest[rest.rfind("/") + 1 :] and not tag:
@@ -102,9 +102,9 @@ class Reference:
 
     @classmethod
     def parse_base(cls, text: str) -> Reference:
-        """Read what names a base image: a reference, or `oci:DIR[:NAME]` or `oci-archive:FILE[:NAME]`.
+        """Parse the name of a base image: a reference, or `oci:DIR[:NAME]` or `oci-archive:FILE[:NAME]`.
 
-        NAME is what the layout's index calls the image: `localhost/wine:1.0`, `1.0`.
+        NAME is the image's name in the layout's index: `localhost/wine:1.0`, `1.0`.
 
         `oci:5000` and `oci:5000/base` are references: a tag, and a host's port. Write `oci:./5000` for the folder.
 
@@ -116,9 +116,9 @@ class Reference:
             return cls.parse(text)
         path, _, tag = rest.partition(":")
         if not path:
-            raise ValueError(f"{text!r} names no file; write {transport}:PATH or {transport}:PATH:NAME")
+            raise ValueError(f"{text!r} has no path; write {transport}:PATH or {transport}:PATH:NAME")
         if tag and not _LAYOUT_NAME.fullmatch(tag):
-            raise ValueError(f"{tag!r} in {text!r} is no name of an image in a layout, such as localhost/wine:1.0")
+            raise ValueError(f"{tag!r} in {text!r} is not the name of an image in a layout, such as localhost/wine:1.0")
         layout = f"{transport}:{Path(path).absolute()}"
         return cls(host=LOCAL_STORAGE, path="layout", tag=tag or None, layout=layout)
 
@@ -129,18 +129,18 @@ class Reference:
 
     @property
     def tagged(self) -> str:
-        """The full name with a tag, `host/path:tag`, as container tools keep an image under."""
+        """The full name with a tag, `host/path:tag`, as in container storages."""
         return f"{self.repository}:{self.tag or 'latest'}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the registry runs on this machine, so that plain HTTP is no risk."""
+        """True if the registry runs on this machine, so that plain HTTP is safe."""
         host = self.host if self.host.endswith("]") else self.host.rsplit(":", 1)[0]
         return host in LOOPBACK_HOSTS
 
     @property
     def in_local_storage(self) -> bool:
-        """Whether the image lies in a container storage of this machine, and neither in a registry nor in a layout."""
+        """True if the image is in a container storage of this machine, not in a registry or a layout."""
         return self.host == LOCAL_STORAGE and not self.layout
 
     def with_digest(self, digest: str) -> str:
@@ -159,10 +159,10 @@ Transport = Literal["docker", "oci", "oci-archive", "docker-archive"]
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where the image goes: a registry, or a file or folder of this machine.
+    """The destination of an image: a registry, or a file or folder of this machine.
 
     Attributes:
-        reference: The image's name; with a file or folder it is recorded in the layout's index.
+        reference: The image's name; for a file or folder it is written into the layout's index.
         transport: `docker` (a registry), `oci` (an OCI layout folder), `oci-archive` (the same, tarred) or
             `docker-archive` (what `docker load` reads).
         path: The folder or file of the local transports; None for `docker`.
@@ -174,7 +174,7 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str, reference: Reference) -> Destination:
-        """Read `--output`: `docker://REFERENCE`, `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`.
+        """Parse `--output`: `docker://REFERENCE`, `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`.
 
         Raises:
             ValueError: The transport is unknown or its path is empty.
@@ -185,7 +185,7 @@ class Destination:
         if colon and transport in (*_LAYOUTS, "docker-archive") and rest:
             return cls(reference=reference, transport=transport, path=Path(rest).absolute())  # type: ignore[arg-type]
         raise ValueError(
-            f"{text!r} is no output; write docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE"
+            f"{text!r} is not an output; write docker://HOST/PATH:TAG, oci:DIR, oci-archive:FILE or docker-archive:FILE"
         )
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""YAML from places that aren't trusted: plain text only, in bounded memory."""
+"""YAML from untrusted sources: plain text only, in limited memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
 class TreeLoader(yaml.SafeLoader):
-    """Reads YAML without anchors and aliases.
+    """A YAML loader without anchors and aliases.
 
-    The C loader would be quicker, but can't be told to refuse aliases, and crashes on deep nesting.
+    The C loader would be faster, but can't reject aliases, and crashes on deep nesting.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what refers to another node: a few of those make gigabytes."""
+        """Reject anchors and aliases: a few of them can expand to gigabytes."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
@@ -26,7 +26,7 @@ class TreeLoader(yaml.SafeLoader):
 
 
 class TextLoader(TreeLoader):
-    """Reads plain YAML only: scalars stay text (null aside), and no tags, anchors or aliases."""
+    """A loader of plain YAML: scalars are text, except null; no tags, anchors or aliases."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and way)
         first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
@@ -40,7 +40,7 @@ class TextLoader(TreeLoader):
 
 
 def reason(error: Exception) -> str:
-    """Say in one line why a text is no YAML, with the line where PyYAML knows it."""
+    """Return a one-line reason for invalid YAML, with the line number if known."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {sanitize(error.problem or '', limit=80)}"
     if isinstance(error, RecursionError):

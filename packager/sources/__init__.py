@@ -1,1 +1,1 @@
-"""Where a model comes from and what it is."""
+"""Model sources: archives, folders and stores, and the manifest of a model."""

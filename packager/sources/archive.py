@@ -1,4 +1,4 @@
-"""Unpack a zip from an untrusted place: everything is checked before the first byte is written.
+"""Extraction of untrusted zip archives: all checks are made before the first byte is written.
 
 Format: APPNOTE.TXT 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
@@ -55,18 +55,18 @@ _LOCAL_SIZE = 30
 _CENTRAL = struct.Struct("<4s24x3H12x")
 _MAX_COMMENT = 0xFFFF
 
-# What zipfile raises about an archive that was damaged or put together to confuse its reader.
+# Exceptions of zipfile for damaged or malicious archives.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """What was in an archive: nothing of `packed` is on disk, everything else is.
+    """The content of an archive; everything except `packed` is on disk.
 
     Attributes:
-        root: The path of the folder that holds the manifest, relative to the folder of the unpacked files.
-        entries: Everything under it.
-        packed: The files that were left in the archive, by their path.
+        root: The folder with the manifest, relative to the folder of the unpacked files.
+        entries: All entries below it.
+        packed: The files that stay in the archive, by path.
     """
 
     root: str
@@ -82,16 +82,16 @@ def unpack(
     reporter: Reporter,
     leave: Callable[[Sequence[Entry]], Collection[str]] = lambda _entries: (),
 ) -> Unpacked:
-    """Unpack the model of a zip into `folder`, which must not exist, in memory that does not depend on any size.
+    """Unpack the model of a zip into `folder`, which must not exist, with constant memory.
 
-    Files get the mode 0644 or 0755, folders 0755. Links are made last, so that nothing is ever written through one.
-    `leave` says, by their paths, which files stay in the archive. Every check that needs no bytes is made for them too;
-    their true size and their CRC-32 are checked by whoever reads them (`ZipMember.read`).
+    Files get the mode 0644 or 0755, folders 0755. Links are created last, so that nothing is written through a link.
+    `leave` returns the paths of files that stay in the archive. Their metadata is checked as well; their real size and
+    CRC-32 are verified when they are read (`ZipMember.read`).
 
     Raises:
-        ArtifactError: The archive can't be read or is not safe to unpack. What was written is left to the caller.
-        ManifestError: No manifest is in it.
-        DiskFullError: There is no room for it.
+        ArtifactError: The archive can't be read or is not safe to unpack. The caller removes the written files.
+        ManifestError: It contains no manifest.
+        DiskFullError: The disk is full.
     """
     with _damage_reported(source), source.open("rb") as file:
         if kind := find_file_kind(source.name, file.read(HEAD)):
@@ -142,14 +142,14 @@ def _writing_reported(folder: Path) -> Iterator[None]:
         name = os.path.relpath(str(error.filename2 or error.filename or folder), folder)
         raise ArtifactError(
             f"the model can't be unpacked to {folder}: {error.strerror} ({quoted(name)})",
-            hint="pack the model again without this entry, or let PACKAGER_WORK_DIR name another folder",
+            hint="pack the model again without this entry, or set PACKAGER_WORK_DIR to another folder",
         ) from error
 
 
 def _disk_full(folder: Path, needed: str = "") -> DiskFullError:
     return DiskFullError(
-        f"no space is left to unpack the model in {folder.parent}{needed}",
-        hint="free some space there, or let PACKAGER_WORK_DIR name a folder with more",
+        f"no space left to unpack the model in {folder.parent}{needed}",
+        hint="free disk space there, or set PACKAGER_WORK_DIR to a folder on a larger disk",
     )
 
 
@@ -158,7 +158,7 @@ def _not_utf8(name: bytes) -> ArtifactError:
 
 
 def _check_directory(file: IO[bytes], limits: ArtifactLimits) -> int:
-    """Count the central directory's entries before zipfile holds them all in memory; give where it starts."""
+    """Count the central directory's entries before zipfile loads them all; return its start."""
     size = file.seek(0, os.SEEK_END)
     tail_start = max(0, size - _MAX_COMMENT - _END.size - _LOCATOR64_SIZE - _END64.size)
     file.seek(tail_start)
@@ -173,7 +173,7 @@ def _check_directory(file: IO[bytes], limits: ArtifactLimits) -> int:
                 f"the archive {file.name} is truncated: the directory at its end is missing", hint=COPY_AGAIN
             )
         raise ArtifactError(
-            f"{file.name} is not a zip archive", hint="give the zip of a trained model, or its unpacked folder"
+            f"{file.name} is not a zip archive", hint="use the zip of a trained model, or its unpacked folder"
         )
     length: int = _END.unpack_from(tail, at)[5]
     at64 = at - _LOCATOR64_SIZE - _END64.size
@@ -232,10 +232,10 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_start: int) -> None:
 
 
 def _read_names(infos: list[zipfile.ZipInfo]) -> list[str]:
-    r"""Decode the entries' names, as other tools do.
+    r"""Decode the entries' names as other tools do.
 
-    Some tools of Windows write `\` for `/` (icsharpcode/SharpZipLib#617): where no name has a `/`, a `\` separates.
-    Many tools write UTF-8 without its flag; names that aren't UTF-8 are CP437 (APPNOTE.TXT, appendix D).
+    Some Windows tools write `\` for `/` (icsharpcode/SharpZipLib#617): if no name has a `/`, `\` is the separator. Many
+    tools write UTF-8 without its flag; names that aren't UTF-8 are CP437 (APPNOTE.TXT, appendix D).
     """
     names = [_read_name(info) for info in infos]
     others = [name for info, name in zip(infos, names, strict=True) if name.encode() != _raw_name(info)]
@@ -290,15 +290,15 @@ def _read_entry(file: IO[bytes], info: zipfile.ZipInfo, member: ZipMember, name:
 
 
 def _raw_name(info: zipfile.ZipInfo) -> bytes:
-    """Undo zipfile's decoding: without the UTF-8 flag it takes any bytes for cp437."""
+    """Undo zipfile's decoding, which is cp437 without the UTF-8 flag."""
     return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
 
 
 def _read_time(info: zipfile.ZipInfo) -> int:
-    """Take the entry's DOS time as UTC: it has no time zone, and the same zip must give the same time anywhere."""
+    """Return the entry's DOS time as UTC: it has no time zone, and must be the same on every machine."""
     try:
         return int(datetime(*info.date_time, tzinfo=timezone.utc).timestamp())
-    except ValueError:  # month 0, second 62: tools that have no time to write
+    except ValueError:  # month 0, second 62: written by tools without a time
         return int(datetime(1980, 1, 1, tzinfo=timezone.utc).timestamp())
 
 

@@ -1,4 +1,4 @@
-"""Open a model archive from an untrusted place, check it and read its manifest (GPPI)."""
+"""Opening untrusted model archives and folders, with checks and the manifest (GPPI)."""
 
 from __future__ import annotations
 
@@ -38,25 +38,24 @@ __all__ = ["Artifact", "ArtifactLimits", "open_artifact"]
 
 log = logging.getLogger(__name__)
 
-LEFT_PACKED = 4 << 20  # bytes; a file of this size may stay in the zip
+LEFT_PACKED = 4 << 20  # bytes; files from this size on may stay in the zip
 _READ = (".cfg", ".in", ".json", ".py", ".pyc", ".so", ".toml", ".txt", ".yaml", ".yml")
 _PACKAGES = (".whl", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 _PROJECT_FILES = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
-_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())  # what a datetime can hold
+_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())  # the maximum of datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A model on disk that is safe to read and whose manifest fits it.
+    """A model on disk that is safe to read and matches its manifest.
 
     Attributes:
-        root: The folder that holds the manifest.
-        manifest: What the manifest says; the paths in it exist under `root`.
-        created: UTC; the time of the newest entry of the archive, or of the newest file of the folder.
-        owned: Whether we unpacked it into the workspace; a user's own folder must never be modified.
-        sizes: The bytes of each file, by its path below `root`, whether it is on disk or not.
-        packed: The files that were left in the archive, by their path below `root`. They aren't on disk, and each is
-            checked to its last byte only when it's read.
+        root: The folder with the manifest.
+        manifest: The manifest; its paths exist below `root`.
+        created: The time of the newest file, in UTC.
+        owned: Whether it was unpacked into the workspace; a user's own folder must never be modified.
+        sizes: The sizes of all files in bytes, by path below `root`, on disk or not.
+        packed: The files that stay in the archive, by path below `root`. Their content is verified when it is read.
     """
 
     root: Path
@@ -72,14 +71,14 @@ def open_artifact(
 ) -> Artifact:
     """Open the zip or the folder of a trained model; a zip is unpacked to `workspace/"artifact"`.
 
-    Everything may lie in one folder that wraps the model. After an error nothing is left in the workspace. With `lazy`
-    large files stay in the zip (`left_packed` says which), and the zip must stay as it is while the artifact is used.
+    The model may be in a single top-level folder. After an error nothing is left in the workspace. With `lazy`, large
+    files stay in the zip (see `left_packed`), which must not change while the artifact is used.
 
     Raises:
         ArtifactError: The source is missing, can't be read, or is not safe to read.
-        ManifestError: The manifest is missing, wrong, or doesn't fit the files.
+        ManifestError: The manifest is missing, invalid, or doesn't match the files.
         DependenciesError: The file with the dependencies is missing.
-        DiskFullError: There is no room to unpack the archive.
+        DiskFullError: The disk is full.
     """
     try:
         mode = source.stat().st_mode
@@ -164,16 +163,16 @@ def _read_entry(item: os.DirEntry[str], path: str) -> Entry:
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether the system's bytes were UTF-8; the others come as lone surrogates (PEP 383)."""
+    """Return whether the original bytes were UTF-8; others are lone surrogates (PEP 383)."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def left_packed(entries: Sequence[Entry]) -> frozenset[str]:
-    """Choose the files that may stay in the archive: the large ones that nothing here reads.
+    """Return the files that may stay in the archive: large ones that the packager doesn't read.
 
-    Unpacked is whatever the installation of dependencies may ask for: text and module files, wheels and source
+    Files that the installation of dependencies may need are unpacked: text and module files, wheels and source
     archives, and everything below a Python project, which may be installed as a folder. A link with the name of a wheel
-    or source archive may lead anywhere, so with one in the model nothing stays.
+    or source archive may refer to any file, so with such a link everything is unpacked.
     """
     if any(entry.kind is Kind.LINK and entry.path.endswith(_PACKAGES) for entry in entries):
         return frozenset()
@@ -198,7 +197,7 @@ _Value = TypeVar("_Value")
 
 
 def _below(values: Mapping[str, _Value], root: str) -> dict[str, _Value]:
-    """Name by their path below `root` what is named by its path in the archive."""
+    """Return the mapping with paths relative to `root`."""
     return {path[len(root) + 1 if root else 0 :]: value for path, value in values.items()}
 
 
@@ -226,7 +225,7 @@ def _read_manifest(root: Path, hint: str) -> ArtifactManifest:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Read a manifest, or as much of it as tells that it's too large."""
+    """Read a manifest, at most one byte more than its maximum size."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_MANIFEST_SIZE + 1)
@@ -238,13 +237,13 @@ def _check_files(manifest: ArtifactManifest, root: Path, name: str, hint: str) -
     model, dependencies = manifest.model, manifest.binaries.dependencies_path
     problems = []
     if not (root / model.work_dir).is_dir():
-        problems.append(f"model.workDir is {quoted(model.work_dir)}, which is no folder in the archive")
+        problems.append(f"model.workDir is {quoted(model.work_dir)}, which is not a folder in the archive")
     elif not _has_module(root / model.work_dir, model.entrypoint):
         problems.append(
-            f"model.entrypoint is {quoted(model.entrypoint)}, which is no Python module (.py, .so) or package "
+            f"model.entrypoint is {quoted(model.entrypoint)}, which is not a Python module (.py, .so) or package "
             f"in {quoted(model.work_dir)}"
         )
-    missing = None if (root / dependencies).is_file() else f"{quoted(dependencies)}, which is no file in the archive"
+    missing = None if (root / dependencies).is_file() else f"{quoted(dependencies)}, which is not a file in the archive"
     if problems:
         raise manifest_error(name, [*problems, f"binaries names {missing}"] if missing else problems, hint=hint)
     if missing:
@@ -261,7 +260,7 @@ def _has_module(folder: Path, dotted: str) -> bool:
 
 
 def _holds(folder: Path, module: str) -> bool:
-    """Tell whether a folder has the file of a module, as `name.py` or `name.cpython-311-x86_64-linux-gnu.so`."""
+    """Return whether a folder has a file of the module, `name.py` or `name.cpython-311-x86_64-linux-gnu.so`."""
     if not folder.is_dir():
         return False
     return any(

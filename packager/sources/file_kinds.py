@@ -1,4 +1,4 @@
-"""What a file is that was given as a model and isn't a zip, by its first bytes."""
+"""Detection of files that are not zip archives, by their first bytes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ HEAD = 512  # bytes; a tar's first header
 
 
 class FileKind(NamedTuple):
-    """A name for a kind of file, and what to do with one."""
+    """The name of a kind of file, and a hint for users."""
 
     name: str
     hint: str
 
 
-_UNPACK = "unpack it and give the folder, or pack its files as a zip"
-_ALONE = f"give the zip or the folder that the training made, with {MANIFEST_NAMES[0]} and the model's code in it"
+_UNPACK = "unpack it and use the folder, or pack its files as a zip"
+_ALONE = f"use the zip or the folder from the training, with {MANIFEST_NAMES[0]} and the model's code in it"
 _DOWNLOAD = (
-    "look into it: it may be a login page or an error of the server that it was downloaded from; download the model "
-    "again with a login that may read it"
+    "check its content: it may be a login or error page of the server; download the model again with a login that has "
+    "access"
 )
 _BY_START = {
     b"\x1f\x8b": FileKind("a gzip file, such as a .tar.gz", _UNPACK),
@@ -40,7 +40,7 @@ _BY_START = {
     b"<?xml": FileKind("an XML document", _DOWNLOAD),
     b"{": FileKind("a JSON document", _DOWNLOAD),
 }
-_MARKUP = (b"<", b"{")  # may follow spaces and a byte order mark
+_MARKUP = (b"<", b"{")  # after optional spaces and a byte order mark
 _PICKLE_PROTOCOL, _PICKLE_PROTOCOLS = 0x80, range(2, 6)
 _ONNX_VERSION, _ONNX_FIELDS = (
     0x08,
@@ -49,7 +49,7 @@ _ONNX_VERSION, _ONNX_FIELDS = (
 
 
 def find_file_kind(name: str, head: bytes) -> FileKind | None:
-    """Tell what a file is by its name and its first `HEAD` bytes; None for a zip, and for what isn't known."""
+    """Return the kind of a file by its name and its first `HEAD` bytes; None for zips and unknown files."""
     if name in MANIFEST_NAMES:
         return FileKind("a model's manifest alone", "give the folder that it lies in, or a zip of that")
     if not head:

@@ -1,4 +1,4 @@
-"""The files of a model as a list of entries, and the rules that make such a list safe. Does no I/O."""
+"""The list of a model's files, and its safety checks. No I/O."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ if TYPE_CHECKING:
 
     from packager.settings import Settings
 
-RATIO_FLOOR = 10 * 1000 * 1000  # bytes; below it no ratio of sizes is suspicious
-MAX_DEPTH = 256  # folders; far beyond any model, and below what recursive tools can remove again
-WHITEOUT = ".wh."  # so image layers begin the name of what they remove (opencontainers/image-spec, layer.md)
-MAX_LINK_CHAIN = 40  # links; what Linux itself follows (path_resolution(7))
-_BESIDE_WRAPPER = re.compile(
-    r"__MACOSX|\.DS_Store|\._.*", re.DOTALL
-)  # what macOS packs beside the folder that was asked for
+RATIO_FLOOR = 10 * 1000 * 1000  # bytes; no ratio is suspicious below it
+MAX_DEPTH = 256  # folders; more than any model has, and within the limits of recursive tools
+WHITEOUT = ".wh."  # the prefix of removed files in image layers (opencontainers/image-spec, layer.md)
+MAX_LINK_CHAIN = 40  # links; Linux' own limit (path_resolution(7))
+_BESIDE_WRAPPER = re.compile(r"__MACOSX|\.DS_Store|\._.*", re.DOTALL)  # added by macOS beside the packed folder
 
 _SHOWN_LENGTH = 96
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class Kind(Enum):
-    """What an entry is. Nothing else may be in a model."""
+    """The kinds of entries in a model."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -41,7 +39,7 @@ class Entry:
     """One file, folder or symbolic link of a model.
 
     `path` is relative, separated by `/`, without `.` and `..`; `size` is bytes; `modified` is seconds since 1970;
-    `target` is a link's text, as it is written.
+    `target` is the unmodified target of a link.
     """
 
     path: str
@@ -54,9 +52,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactLimits:
-    """How much a model may hold: bytes unpacked, entries (folders too), and unpacked bytes for each packed byte.
+    """The limits of a model: unpacked bytes, entries (including folders), and the compression ratio.
 
-    The ratio counts from 10 MB unpacked on.
+    The ratio is checked from 10 MB unpacked size on.
     """
 
     max_bytes: int
@@ -65,7 +63,7 @@ class ArtifactLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ArtifactLimits:
-        """Take the limits from the `artifact_max_…` settings."""
+        """Return the limits of the `artifact_max_…` settings."""
         return cls(
             max_bytes=settings.artifact_max_bytes,
             max_entries=settings.artifact_max_entries,
@@ -73,7 +71,7 @@ class ArtifactLimits:
         )
 
     def check_entries(self, count: int) -> None:
-        """Raise ArtifactError when the model has too many entries."""
+        """Raise ArtifactError if the model has too many entries."""
         if count > self.max_entries:
             raise ArtifactError(
                 f"the model holds more than {self.max_entries:,} files and folders",
@@ -81,7 +79,7 @@ class ArtifactLimits:
             )
 
     def check_bytes(self, unpacked: int) -> None:
-        """Raise ArtifactError when the model is too large."""
+        """Raise ArtifactError if the model is too large."""
         if unpacked > self.max_bytes:
             raise ArtifactError(
                 f"the model holds {unpacked:,} bytes unpacked, more than the {self.max_bytes:,} allowed",
@@ -89,7 +87,7 @@ class ArtifactLimits:
             )
 
     def check_ratio(self, unpacked: int, packed: int) -> None:
-        """Raise ArtifactError when so few bytes unpack to so many that the archive is made to do harm."""
+        """Raise ArtifactError if the compression ratio is that of a zip bomb."""
         if unpacked > RATIO_FLOOR and unpacked > packed * self.max_ratio:
             raise ArtifactError(
                 f"the archive's {packed:,} bytes unpack to {unpacked:,}, more than {self.max_ratio} times as many; "
@@ -99,7 +97,7 @@ class ArtifactLimits:
 
 
 def quoted(name: str | bytes) -> str:
-    """Quote a name from outside for a message: bytes that are no text escaped, control characters too, cut short."""
+    """Quote an untrusted name for a message: invalid bytes and control characters escaped, shortened."""
     raw = name if isinstance(name, bytes) else name.encode(errors="surrogateescape")
     text = raw[: 8 * _SHOWN_LENGTH].decode(errors="backslashreplace")
     text = "".join(
@@ -111,17 +109,17 @@ def quoted(name: str | bytes) -> str:
 def refusal(
     path: str | bytes, problem: str, hint: str = "pack the model again without this entry, or under another name"
 ) -> ArtifactError:
-    """Make the error that names the entry, what is wrong with it and what to do."""
+    """Return the error for an unsafe entry."""
     return ArtifactError(f"the model's entry {quoted(path)} {problem}", hint=hint)
 
 
 def check_path(name: str) -> str:
-    r"""Turn an entry's name into a path inside the tree, `""` for the tree itself.
+    r"""Return an entry's name as a path inside the tree, `""` for the tree itself.
 
-    A `\` is an ordinary character of a name here, but whatever would leave the tree where `\` separates is refused too.
+    `\` is an ordinary character here, but names that would leave the tree with `\` as separator are rejected too.
 
     Raises:
-        ArtifactError: The name is absolute, has a `..` or a NUL in it, is too deep, or can't be in an image's layer.
+        ArtifactError: The name is absolute, contains `..` or NUL, is too deep, or is reserved in image layers.
     """
     if "\0" in name:
         raise refusal(name, "has a NUL character in its name")
@@ -142,13 +140,13 @@ def check_path(name: str) -> str:
 
 
 def check_names(entries: Iterable[Entry], limits: ArtifactLimits) -> None:
-    """Check that every entry has a place of its own, on any file system.
+    """Check that the entries' paths are unique on any file system.
 
-    Folders that are only implied by what lies in them count as entries.
+    Implied parent folders count as entries.
 
     Raises:
-        ArtifactError: A file or link comes twice, an entry is a file and a folder at once or differs from another only
-            in case or Unicode normalisation, or there are too many.
+        ArtifactError: A path occurs twice, is a file and a folder at once, or differs from another only in case or
+            Unicode normalization, or there are too many entries.
     """
     kinds: dict[str, Kind] = {}
     by_folded: dict[str, str] = {}
@@ -181,10 +179,10 @@ def _fold(path: str) -> str:
 
 
 def find_root(entries: Sequence[Entry]) -> str:
-    """Find the folder that holds the manifest: the tree itself (`""`) or the one folder everything lies in.
+    """Return the folder with the manifest: the tree itself (`""`) or its single top-level folder.
 
     Raises:
-        ManifestError: There is no manifest in either.
+        ManifestError: Neither contains a manifest.
     """
     files = {entry.path for entry in entries if entry.kind is not Kind.FOLDER}
     tops = {entry.path.partition("/")[0] for entry in entries}
@@ -197,7 +195,7 @@ def find_root(entries: Sequence[Entry]) -> str:
     if zips and not found:
         raise ManifestError(
             f"the model has no manifest {' or '.join(MANIFEST_NAMES)}, but a zip in it: {quoted(zips[0])}",
-            hint="unpack the outer archive, and give the zip in it",
+            hint="unpack the outer archive, and use the zip in it",
         )
     raise ManifestError(
         f"the model has no manifest {' or '.join(MANIFEST_NAMES)} at its root"
@@ -207,7 +205,7 @@ def find_root(entries: Sequence[Entry]) -> str:
 
 
 def backslash_hint(paths: Iterable[str]) -> str:
-    r"""Give what to do about names with a `\`, which may be why a file isn't found; empty where there are none."""
+    r"""Return a hint about names with `\`, which may be the reason for a missing file; empty without such names."""
     path = next((path for path in paths if "\\" in path), None)
     if path is None:
         return ""
@@ -218,17 +216,17 @@ def backslash_hint(paths: Iterable[str]) -> str:
 
 
 def below(entries: Iterable[Entry], root: str) -> list[Entry]:
-    """Give the entries under a folder of the tree."""
+    """Return the entries below a folder of the tree."""
     return [entry for entry in entries if not root or entry.path.startswith(f"{root}/")]
 
 
 def check_links(entries: Iterable[Entry], root: str) -> None:
-    """Check that every symbolic link, followed through every other one, stays under `root`. All entries lie under it.
+    """Check that every symbolic link, resolved through all others, stays below `root`, as all entries do.
 
-    Links are followed by their text alone, as nothing of an archive is on disk yet. A link to nothing is allowed.
+    Links are resolved by their targets only, as the archive is not on disk yet. Dangling links are allowed.
 
     Raises:
-        ArtifactError: A link is absolute, leads out, or leads round in a circle.
+        ArtifactError: A link is absolute, leaves `root`, or is part of a loop.
     """
     links = {entry.path: entry.target for entry in entries if entry.kind is Kind.LINK}
     ends: dict[str, list[str]] = {}
@@ -239,7 +237,7 @@ def check_links(entries: Iterable[Entry], root: str) -> None:
 def _follow(
     link: str, links: Mapping[str, str], ends: dict[str, list[str]], top: list[str], chain: int = 1
 ) -> list[str]:
-    """Give where a link ends, as parts of a path; `ends` keeps what is known already."""
+    """Return the resolved target of a link as path components; `ends` caches results."""
     if link in ends:
         return ends[link]
     if chain > MAX_LINK_CHAIN:

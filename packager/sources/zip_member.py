@@ -1,6 +1,6 @@
-"""One file of a zip archive, as a value, and its bytes as a stream.
+"""A file of a zip archive as a value, with its bytes as a stream.
 
-A large file of a model can so stay in its archive until the bytes are needed. Format: APPNOTE.TXT 6.3.10, 4.3.7,
+So a large file of a model can stay in its archive until its bytes are needed. Format: APPNOTE.TXT 6.3.10, 4.3.7,
 https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 1 << 20  # bytes in memory at a time
-STORED, DEFLATED = 0, 8  # the compression methods that are read
-COPY_AGAIN = "copy or download the archive again; `unzip -t` tells whether it is whole"
+STORED, DEFLATED = 0, 8  # the supported compression methods
+COPY_AGAIN = "copy or download the archive again; `unzip -t` checks whether it is complete"
 
 _LOCAL = struct.Struct("<4s22xHH")
 _INPUT = 1 << 18
-_INFLATE_ERROR: type[Exception] = vars(zlib_ng)["error"]  # its stub says that this is an instance
+_INFLATE_ERROR: type[Exception] = vars(zlib_ng)["error"]  # its stub declares an instance
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZipMember:
-    """A file that lies in a zip, as the archive's directory describes it; nothing of it was read yet.
+    """A file in a zip, as described by the archive's directory; its content was not read yet.
 
     Attributes:
         archive: The absolute path of the zip.
-        name: Its name there, as the archive writes it.
-        offset: Where its local header begins.
+        name: The raw name in the archive.
+        offset: The offset of its local header.
         method: `STORED` or `DEFLATED`.
-        packed: Its bytes in the archive.
-        size: Its bytes unpacked.
+        packed: The compressed size in bytes.
+        size: The uncompressed size in bytes.
         crc: CRC-32 of the unpacked bytes.
-        executable: Whether anyone may execute it.
+        executable: Whether it has an executable mode.
     """
 
     archive: Path
@@ -53,10 +53,10 @@ class ZipMember:
     executable: bool = False
 
     def read(self) -> Iterator[bytes]:
-        """Give the unpacked bytes in chunks of at most 1 MiB, checked as `read_member` does.
+        """Yield the uncompressed bytes in chunks of at most 1 MiB, verified as by `read_member`.
 
         Raises:
-            ArtifactError: The archive can't be read any more, or the bytes aren't what its directory says.
+            ArtifactError: The archive can no longer be read, or doesn't match its directory.
         """
         try:
             with self.archive.open("rb") as file:
@@ -68,10 +68,10 @@ class ZipMember:
 
 
 def read_member(file: IO[bytes], member: ZipMember) -> Iterator[bytes]:
-    """Give what really is in a member, and stop as soon as it is more than the directory says.
+    """Yield a member's uncompressed bytes; stop when they exceed the size in the directory.
 
     Raises:
-        ArtifactError: It's damaged: its header, its size or its CRC-32 is not what the directory says.
+        ArtifactError: The header, size or CRC-32 doesn't match the directory.
         OSError: The file can't be read.
     """
     left, crc = member.size, 0
@@ -104,7 +104,7 @@ def _unpacked(file: IO[bytes], member: ZipMember) -> Iterator[bytes]:
     inflater = zlib_ng.decompressobj(-15)
     for data in packed:
         pending, more = data, False
-        # With as much given as was asked for there may be more, even if all input is used up.
+        # A full chunk may be followed by more output, even if all input is consumed.
         while pending or more:
             chunk = inflater.decompress(pending, CHUNK)
             more = len(chunk) == CHUNK and not inflater.eof
@@ -127,7 +127,7 @@ def _packed(file: IO[bytes], member: ZipMember) -> Iterator[bytes]:
     position, left = file.seek(extra_length, 1), member.packed
     size = CHUNK if member.method == STORED else _INPUT
     while left:
-        file.seek(position)  # whoever shares the file may have moved it meanwhile
+        file.seek(position)  # other readers of the file may have moved its position
         data = file.read(min(size, left))
         if not data:
             raise EOFError("it ends too early")

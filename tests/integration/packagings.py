@@ -20,8 +20,8 @@ from packager.api.executors.local import LocalExecutor, LocalSettings
 from packager.api.store import open_store
 from packager.api.store.encryption import make_key_file, read_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from tests.integration.packaging import ROOT, zip_folder
 from tests.integration.plain_http import PLAIN
 from tests.integration.proc import processes_with
@@ -133,7 +133,7 @@ class Place:
 
 def put_entities(store: Store, registry: Connection) -> None:
     """What packagings name: the packagers' own integration, and the connection of a registry."""
-    document = integration(APPLICATIONS["docker-rest"], "packager:test")
+    document = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:test")
     store.integrations.create(NewIntegration.model_validate(document))
     store.connections.create(registry)
 

@@ -15,8 +15,8 @@ import yaml
 
 from packager.api.config import ApiSettings
 from packager.api.server import open_listener
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from tests.integration.api_service import KEY, serve_api
 from tests.integration.odahu_client import OdahuClient, client_environment
 from tests.integration.postgres import serve_postgres
@@ -141,7 +141,7 @@ def test_client_manages_connections(client: OdahuClient) -> None:
 
 
 def test_client_manages_integrations(client: OdahuClient) -> None:
-    document = integration(APPLICATIONS["docker-rest"], "packager:1")
+    document = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
     file = write(client, "rest.yaml", document)
     [created] = shown(client.run("packaging-integration", "create", "-f", file))
     assert created["spec"]["schema"] == document["spec"]["schema"] | {
@@ -165,7 +165,9 @@ def what_is_asked(entity: dict[str, Any]) -> dict[str, Any]:
 
 @ON_BOTH
 def test_client_manages_packagings(client: OdahuClient) -> None:
-    world = write(client, "world.yaml", REGISTRY, STORE, integration(APPLICATIONS["docker-rest"], "packager:1"))
+    world = write(
+        client, "world.yaml", REGISTRY, STORE, integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
+    )
     assert "created resources: 3" in client.run("bulk", "apply", world)
     file = write(client, "pack.yaml", PACKAGING)
     assert "Start packing" in client.run("packaging", "create", "-f", file, "--no-wait")
@@ -208,7 +210,12 @@ def test_client_manages_packagings(client: OdahuClient) -> None:
 
 def test_client_applies_and_deletes_in_bulk(client: OdahuClient) -> None:
     everything = write(
-        client, "all.yaml", REGISTRY, STORE, integration(APPLICATIONS["docker-rest"], "packager:1"), PACKAGING
+        client,
+        "all.yaml",
+        REGISTRY,
+        STORE,
+        integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1"),
+        PACKAGING,
     )
     assert "created resources: 4" in client.run("bulk", "apply", everything)
     assert "changed resources: 4" in client.run("bulk", "apply", everything)
@@ -273,7 +280,7 @@ print("seen")
 
 
 def test_sdk_manages_all_entities(client: OdahuClient) -> None:
-    documents = [REGISTRY, STORE, integration(APPLICATIONS["docker-rest"], "packager:1"), PACKAGING]
+    documents = [REGISTRY, STORE, integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1"), PACKAGING]
     own = {"URL": client.service.url, "TOKEN": client.service.token, "DOCUMENTS": json.dumps(documents)}
     head = "\n".join(f"{name} = {value!r}" for name, value in own.items())
     assert client.python(f"{head}\n{_SDK}").strip() == "seen"

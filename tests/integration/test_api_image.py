@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from tests.integration.api_service import serve_api
 from tests.integration.bases import make_base, user_environ
 from tests.integration.odahu_client import OdahuClient, client_environment
@@ -67,7 +67,7 @@ def test_packaged_model_predicts(client: OdahuClient, harness: PackagingHarness,
     password = base64.b64encode(password_registry.password.encode()).decode()
     login = {"username": password_registry.username, "password": password}
     registry = {"kind": "Connection", "id": "registry", "spec": {"type": "docker", "uri": uri, **login}}
-    rest = integration(APPLICATIONS["docker-rest"], "packager:test")
+    rest = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:test")
     port = free_port()
     missing = write(client, "missing.yaml", registry, rest, packaging(harness, port, "other.zip"))
     assert "created resources: 3" in client.run("bulk", "apply", missing)

@@ -21,8 +21,8 @@ from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.kube.cluster import Access, connect
 from packager.models.connection import Connection
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.system.retries import RetryPolicy
 from tests.integration.api_server import ApiServer, permissions
 from tests.integration.packaging import ROOT
@@ -64,7 +64,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(f"sqlite:///{tmp_path}/store.db", make_key_file(tmp_path / "key"))
-    document = integration(APPLICATIONS["docker-rest"], "packager:test")
+    document = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:test")
     opened.integrations.create(NewIntegration.model_validate(document))
     for connection_id, spec in (
         ("registry", {"type": "docker", "uri": "gcr.io/project", "username": "ann", "password": "pass-word"}),

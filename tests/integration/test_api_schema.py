@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from tests.integration.api_service import KEY, serve_api
 from tests.integration.postgres import serve_postgres
 from tests.integration.test_api_client import PACKAGING, REGISTRY, STORE
@@ -34,7 +34,7 @@ _CONFIG = """
 def furnish(service: ApiService) -> None:
     with service.client() as client:
         for path, document in (
-            ("packaging/integration", integration(APPLICATIONS["docker-rest"], "packager:1")),
+            ("packaging/integration", integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")),
             ("connection", REGISTRY),
             ("connection", STORE),
             ("model/packaging", PACKAGING),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from packager.engines.buildah import BuildahEngine
-from packager.engines.layer_cache import PREFIX
+from packager.engines.buildah_storage import CACHE_IMAGE_PREFIX
 from packager.errors import (
     BuildError,
     BuildStepError,
@@ -100,7 +100,7 @@ class BuildahHarness:
 
     def kept(self) -> list[str]:
         names = [name for image in self.buildah("images") for name in image["names"] or []]
-        return [name for name in names if name.startswith(PREFIX)]
+        return [name for name in names if name.startswith(CACHE_IMAGE_PREFIX)]
 
 
 @pytest.fixture

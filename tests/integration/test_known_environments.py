@@ -69,7 +69,7 @@ def assert_broken(ran: Ran) -> None:
 def test_it_lies_on_this_machine(conda: PackagingHarness, known: str) -> None:
     ran = package(conda, known, *OUTPUTS)
     assert result(ran, conda.folder) == "passed"
-    assert "unchanged dependencies: the environment in" in ran.err
+    assert "unchanged dependencies: using the environment in" in ran.err
     assert FETCHING not in ran.err
     put(conda, BROKEN)
     broken = package(conda, known)
@@ -116,7 +116,7 @@ def test_a_packaging_or_the_command_line_leaves_it_out(conda: PackagingHarness, 
     put(conda, BROKEN)
     for words in (("-a", "check=never"), ("--no-check",), ("-a", "check=always", "--no-check")):
         ran = package(conda, known, *OUTPUTS, *words)
-        assert result(ran, conda.folder) == "skipped: left out (check: never)"
+        assert result(ran, conda.folder) == "skipped: disabled (check: never)"
     assert_broken(package(conda, known, "-a", "check=never", "--check"))
 
 
@@ -129,7 +129,7 @@ def test_a_check_that_is_asked_for_and_can_not_be_made(pip: PackagingHarness, re
     pip.environ["PACKAGER_CHECK"] = "never"
     ran = package(pip, to, "-a", "check=always")
     assert ran.code == CANT_SERVE
-    assert "the packaging has `check: always`, and PACKAGER_CHECK leaves it out" in ran.err
+    assert "the packaging has `check: always`, but PACKAGER_CHECK disables it" in ran.err
     assert registry.ask("GET", "/v2/known/asked-for/tags/list")[0] == 404
 
 

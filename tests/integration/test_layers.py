@@ -135,7 +135,7 @@ def store(layout: Path, data: bytes, media_type: str) -> dict[str, Any]:
 def store_image(layout: Path, blobs: list[LayerBlob]) -> None:
     """Put an image of nothing but these layers into a layout."""
     layers = [store(layout, b"".join(blob.stream()), blob.media_type) for blob in blobs]
-    facts = [made.facts for made in blobs if made.facts is not None]
+    facts = [made.info for made in blobs if made.info is not None]
     assert [layer["digest"] for layer in layers] == [fact.digest for fact in facts]
     config = {
         "architecture": "amd64",

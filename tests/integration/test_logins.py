@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from packager.engines.host import scrubbed
+from packager.engines.host import safe_environment
 from packager.models.connection import Connection
 from packager.registry.authfile import auth_file
 from packager.registry.docker_config import read_user_config
@@ -87,7 +87,7 @@ def test_credential_helper_is_found_in_buildahs_scrubbed_environment(
             if hosts:
                 helper.unlink()
             name = f"{password_registry.host}/helped/image:{len(hosts)}"
-            done = push(tiny_base, name, auth, scrubbed(environ, temporary=tmp_path))
+            done = push(tiny_base, name, auth, safe_environment(environ, temporary=tmp_path))
         assert done.returncode == 0, done.stderr
         assert (home / "asked").read_text().strip() == password_registry.host
         (home / "asked").unlink()

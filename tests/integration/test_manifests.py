@@ -21,8 +21,8 @@ from packager.api.store.encryption import read_key_file
 from packager.kube.entities import integration_of
 from packager.kube.job import security
 from packager.kube.job_settings import JobSettings
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.models.packaging import PackagingIntegration
 from tests.integration.api_server import ApiServer
 from tests.integration.packaging import ROOT
@@ -121,7 +121,7 @@ def test_what_helm_renders_is_valid_in_every_kubernetes(tmp_path: Path, name: st
 def test_the_charts_entities_are_the_codes_with_its_values(tmp_path: Path) -> None:
     bodies = template(tmp_path, VALUES["everything"])
     rest = integration_of(bodies["ConfigMap", "integration-docker-rest"])
-    expected = integration(APPLICATIONS["docker-rest"], "registry.example/rest:1")
+    expected = integration_document(INTEGRATION_TYPES["docker-rest"], "registry.example/rest:1")
     for target, connection in zip(expected["spec"]["schema"]["targets"], ("registry", "bases"), strict=True):
         target["default"] = connection
     assert rest == PackagingIntegration.model_validate(expected)

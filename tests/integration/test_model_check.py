@@ -133,8 +133,8 @@ def test_a_model_that_changes_its_environment(conda: PackagingHarness, registry:
             "no form in JSON",
         ),
         ("hang", "import time\n" + IN_INIT + "    time.sleep(600)", "it had not ended after 10 s of loading"),
-        ("exit", "import os\n" + IN_INIT + "    os._exit(0)", "ended its process by itself, with the exit code 0"),
-        ("kill", "import os\n" + IN_INIT + "    os.kill(os.getpid(), 9)", "its process was ended by SIGKILL"),
+        ("exit", "import os\n" + IN_INIT + "    os._exit(0)", "ended its process by itself, with exit code 0"),
+        ("kill", "import os\n" + IN_INIT + "    os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
         ("mode", IN_INIT + "    return 'tensor'", "init() of the model returned 'tensor'"),
         (
             "fork",

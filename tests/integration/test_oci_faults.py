@@ -262,6 +262,6 @@ def test_a_base_that_is_not_there(harness: OciHarness, names: tuple[str, str]) -
 
 def test_a_docker_archive_of_zstd_layers_is_refused(harness: OciHarness, names: tuple[str, str]) -> None:
     harness.settings["layer_compression"] = "zstd"
-    with pytest.raises(BuildError, match="a docker archive has no layers of zstd"):
+    with pytest.raises(BuildError, match="docker archives don't support zstd layers"):
         harness.build(names[0], f"docker-archive:{harness.folder}/a.tar", {"model": b"1"})
     harness.assert_nothing_left()

@@ -71,7 +71,7 @@ def test_the_platforms_run(harness: PackagingHarness, password_registry: Registr
     harness.assert_clean()
 
     again = harness.run()
-    assert "unchanged dependencies: the environment in" in again.err
+    assert "unchanged dependencies: using the environment in" in again.err
     assert "solving" not in again.err
     assert again.out == ran.out
 

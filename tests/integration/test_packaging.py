@@ -401,7 +401,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[PackagingHarness], None], int, str, str]] 
         argument(imageName="{{ Name.__class__ }}"),
         12,
         "request",
-        "reaches for what it may not",
+        "is not allowed",
     ),
     "registry refused": (target(uri="127.0.0.1:1/models"), 32, "registry-unreachable", "127.0.0.1:1"),
     "wrong password": (target(password="wrong-password"), 31, "registry-auth", "127.0.0.1"),

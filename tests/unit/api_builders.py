@@ -17,8 +17,8 @@ from packager.api.identity.tokens import add_token
 from packager.api.service import Service
 from packager.api.store import Store, open_store
 from packager.api.store.encryption import SecretCipher
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
-DOCKER_REST = integration(APPLICATIONS["docker-rest"], "packager:1")
+DOCKER_REST = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
 
 
 class NoNetwork(httpx.BaseTransport):

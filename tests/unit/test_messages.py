@@ -25,7 +25,7 @@ from packager.kube.names import CONFIG_MAPS, JOBS, PODS, SECRETS, Kind, check_id
 from packager.logs.progress import SilentReporter
 from packager.models.documents import read_documents, read_packaging_manifest
 from packager.models.resources import Resources
-from packager.request import Overrides, make_request, parse_argument, pick_application
+from packager.request import Overrides, find_integration_type, make_request, parse_argument
 from packager.settings import Settings, read_platform
 from packager.sources.artifact import open_artifact
 from packager.sources.file_list import ArtifactLimits
@@ -77,7 +77,7 @@ def add_settings(cases: Cases) -> None:
 
 def add_command_line(cases: Cases) -> None:
     session: Any = None
-    application = pick_application(packaging())
+    application = find_integration_type(packaging())
     for args in (["wine.zip"], ["s3://models/wine.zip"], ["a", "b", "c"]):
         cases.add("arguments", read_manifest, session, args, None)
     for location in ("ftp://host/wine.zip", "https://ann:pa55w0rd@host/wine.zip", "s3://", "s3://b/k#sha256=1"):

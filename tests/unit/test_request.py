@@ -6,9 +6,9 @@ import pytest
 
 from packager.errors import RequestError
 from packager.models.image_name import render_image_name
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.models.integrations.docker_rest import RestArguments
-from packager.request import Overrides, parse_argument, pick_application
+from packager.request import Overrides, find_integration_type, parse_argument
 from tests.unit.builders import REGISTRY, UUID, packaging, request
 
 VALUES = {"Name": "Wine Model", "Version": "1.0", "RandomUUID": UUID}
@@ -84,23 +84,23 @@ def test_cli_has_no_serving_arguments() -> None:
         ({"dockerfileCondaEnvsLocation": "/a/../b"}, "argument dockerfileCondaEnvsLocation"),
         ({"dockerfileCondaEnvsLocation": "/a\nRUN x"}, "argument dockerfileCondaEnvsLocation"),
         ({"imageName": 5}, "argument imageName: input should be a valid string"),
-        ({"imageName": "{{ Nam }}"}, "names something unknown: 'Nam' is undefined; it may use Name, Version"),
-        ({"imageName": "{{ Name.__class__ }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ Name * 1000000000 }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ 'x'.center(1000000000) }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ '%1000000000s' % 1 }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ 'x'.format(1) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ Nam }}"}, "uses an unknown name: 'Nam' is undefined; it may use Name, Version"),
+        ({"imageName": "{{ Name.__class__ }}"}, "is not allowed"),
+        ({"imageName": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "is not allowed"),
+        ({"imageName": "{{ Name * 1000000000 }}"}, "is not allowed"),
+        ({"imageName": "{{ 'x'.center(1000000000) }}"}, "is not allowed"),
+        ({"imageName": "{{ '%1000000000s' % 1 }}"}, "is not allowed"),
+        ({"imageName": "{{ 'x'.format(1) }}"}, "is not allowed"),
         ({"imageName": "{% for i in 'ab' %}{% endfor %}x"}, "the statement 'for' is not allowed"),
         ({"imageName": "{% set a = 'x' %}{{ a }}"}, "the statement 'assign' is not allowed"),
         ({"imageName": "{% macro m() %}{% endmacro %}{{ m() }}"}, "the statement 'macro' is not allowed"),
         ({"imageName": "{{ 'a'" + ".replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
         ({"imageName": "{{ 'a'" + " | replace('a', 'aaaaaaaaaaaaaaaa')" * 9 + " }}"}, "a text grows beyond 4096"),
-        ({"imageName": "{{ range(10) }}"}, "reaches for what it may not"),
-        ({"imageName": "{{ Name.format_map }}"}, "is not a text"),
-        ({"imageName": "{{ self }}"}, "is not a text"),
-        ({"imageName": "{{ Name.split() }}"}, "list is not a text"),
-        ({"imageName": "{{ Name.ljust(9999999999) }}"}, "reaches for what it may not"),
+        ({"imageName": "{{ range(10) }}"}, "is not allowed"),
+        ({"imageName": "{{ Name.format_map }}"}, "is not text"),
+        ({"imageName": "{{ self }}"}, "is not text"),
+        ({"imageName": "{{ Name.split() }}"}, "list is not text"),
+        ({"imageName": "{{ Name.ljust(9999999999) }}"}, "is not allowed"),
         ({"imageName": "{{ " + "(" * 500 + "1" + ")" * 500 + " }}"}, "can't be rendered"),
         ({"imageName": "日本語"}, "leaves no name: it needs letters a-z or digits"),
         ({"imageName": "{{ Name | pprint }}"}, "No filter named 'pprint'"),
@@ -177,8 +177,8 @@ def test_an_integration_and_an_entry_point_that_contradict_each_other_are_refuse
     entity = {"id": "docker-cli", "spec": {"entrypoint": "odahu-flow-pack-to-rest"}}
     manifest = packaging(integration="docker-cli", entity=entity)
     with pytest.raises(RequestError, match="'docker-cli', whose entry point is that of docker-rest"):
-        pick_application(manifest)
-    assert pick_application(manifest, "docker-cli").name == "docker-cli"
+        find_integration_type(manifest)
+    assert find_integration_type(manifest, "docker-cli").name == "docker-cli"
 
 
 def test_an_integration_can_narrow_the_connection_types_and_require_arguments() -> None:
@@ -194,7 +194,7 @@ def test_an_output_on_the_command_line_needs_no_push_target() -> None:
     made = request(packaging(targets={}), Overrides(output="oci:layout"))
     assert made.destination.transport == "oci"
     assert str(made.destination.reference) == f"localhost/wine-1.0:{UUID}"
-    with pytest.raises(RequestError, match="is no output"):
+    with pytest.raises(RequestError, match="is not an output"):
         request(packaging(targets={}), Overrides(output="ftp:x"))
 
 
@@ -204,12 +204,12 @@ def test_a_trailing_slash_of_the_uri_is_ignored() -> None:
 
 
 def test_the_application_is_found_by_integration_or_by_entry_point() -> None:
-    assert pick_application(packaging(integration="docker-cli")).name == "docker-cli"
+    assert find_integration_type(packaging(integration="docker-cli")).name == "docker-cli"
     entity = {"id": "own", "spec": {"entrypoint": "/opt/bin/odahu-flow-pack-to-cli"}}
-    assert pick_application(packaging(integration="own", entity=entity)).name == "docker-cli"
-    assert pick_application(packaging(integration="docker-cli"), "docker-rest").name == "docker-rest"
+    assert find_integration_type(packaging(integration="own", entity=entity)).name == "docker-cli"
+    assert find_integration_type(packaging(integration="docker-cli"), "docker-rest").name == "docker-rest"
     with pytest.raises(RequestError, match="the integration 'own' is unknown") as caught:
-        pick_application(packaging(integration="own"))
+        find_integration_type(packaging(integration="own"))
     assert caught.value.hint == "supported: docker-rest, docker-cli"
 
 
@@ -284,7 +284,7 @@ def test_lost_punctuation_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_command_line_argument_is_read_by_the_type_it_should_have() -> None:
-    rest = APPLICATIONS["docker-rest"]
+    rest = INTEGRATION_TYPES["docker-rest"]
     assert parse_argument(rest, "workers=4") == ("workers", 4)
     assert parse_argument(rest, "imageName=1.0") == ("imageName", "1.0")
     assert parse_argument(rest, "dockerfileAddCondaInstallation=false") == ("dockerfileAddCondaInstallation", False)

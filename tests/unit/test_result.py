@@ -76,16 +76,16 @@ def test_results_are_whole_or_not_there(tmp_path: Path) -> None:
         result_file=tmp_path / "result.json", results_dir=tmp_path / "results", termination_log=Path("/dev/full")
     )
     places.prepare()
-    with pytest.raises(PackagerError, match=f"wine@{DIGEST} is delivered, but its results can't be written"):
+    with pytest.raises(PackagerError, match=f"wine@{DIGEST} was delivered, but its results can't be written"):
         places.write(RESULT)
     assert not (tmp_path / "result.json").exists()
     assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_place_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"results can't be written to .*nowhere") as caught:
+    with pytest.raises(UsageError, match=r"cannot write results to .*nowhere") as caught:
         Outputs(result_file=tmp_path / "nowhere/result.json").prepare()
     assert caught.value.exit_code == 2
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="results can't be written"):
+    with pytest.raises(UsageError, match="cannot write results"):
         Outputs(results_dir=tmp_path / "file").prepare()

@@ -20,8 +20,8 @@ from packager.api.web.session import PageRoute, form_of
 from packager.api.web.yaml_validation import Document, Problem, check, problems_of
 from packager.errors import EntityNotFoundError, RequestError
 from packager.models.document_templates import document_templates
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Form = Annotated[dict[str, str], Depends(form_of)]
@@ -167,7 +167,7 @@ def _text(form: dict[str, str]) -> str:
 def _templates(request: Request) -> dict[str, str]:
     known = [each.model_dump(by_alias=True) for each in entities.list_integrations(request, Page(size=100))]
     image = service_of(request).settings.packager_image
-    own = [integration(application, image) for application in APPLICATIONS.values()]
+    own = [integration_document(integration_type, image) for integration_type in INTEGRATION_TYPES.values()]
     templates = document_templates(sorted(known, key=lambda each: str(each["id"])), own)
     return {template.name: template.text for template in templates}
 

@@ -29,44 +29,44 @@ if TYPE_CHECKING:
     from packager.registry.access import RegistryAccess
     from packager.registry.blobs import LayerSource
 
-_MOST_BYTES = 4 << 20  # of a document
+_MAX_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20
 
 
-class Base:
-    """A base image that was found.
+class OpenedBase:
+    """A base image whose documents were read.
 
     Attributes:
         image: Its documents.
-        layers: What gives its layers.
-        origin: The repository it lies in; None for a layout.
+        layers: The source of its layers.
+        origin: Its repository; None for a layout.
     """
 
     def __init__(self, image: RemoteImage, layers: LayerSource, origin: Reference | None) -> None:
-        """Keep them."""
+        """Store the attributes."""
         self.image = image
         self.layers = layers
         self.origin = origin
 
 
 @contextmanager
-def open_base(reference: Reference, access: RegistryAccess, architecture: str) -> Iterator[Base]:
-    """Give the base image of an architecture (`amd64`), from its registry, a mirror of that, or a layout.
+def open_base(reference: Reference, access: RegistryAccess, architecture: str) -> Iterator[OpenedBase]:
+    """Open the base image of an architecture (`amd64`) in its registry, a mirror or a layout.
 
     Raises:
-        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had.
+        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be read.
         BuildError: The layout can't be read.
     """
     if reference.layout:
         layout = _open_layout(reference.layout)
-        yield Base(layout.image(reference, architecture), layout, None)
+        yield OpenedBase(layout.image(reference, architecture), layout, None)
         return
     with find_image(reference, access, architecture) as (repository, image):
-        yield Base(image, repository, repository.reference)
+        yield OpenedBase(image, repository, repository.reference)
 
 
 class _Layout:
-    """An OCI layout: a folder, or a tar of one."""
+    """An OCI layout: a folder, or a tar archive of one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -78,14 +78,14 @@ class _Layout:
         try:
             descriptor = self._choose(self._json("index.json", self._read("index.json")), reference.tag)
             document = self._document(descriptor)
-            for _ in range(2):  # an index may name an index, as `docker buildx` writes it
+            for _ in range(2):  # nested indexes, as written by `docker buildx`
                 if "manifests" in document:
                     descriptor = self._of_platform(document, architecture)
                     document = self._document(descriptor)
             config = Descriptor.from_dict(document["config"])
             layers = tuple(Descriptor.from_dict(layer) for layer in document["layers"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._broken("has an index or a manifest of a kind that we can't read") from error
+            raise self._broken("has an index or a manifest of an unsupported kind") from error
         return RemoteImage(
             digest=descriptor.digest,
             media_type=str(document.get("mediaType") or OCI_MANIFEST),
@@ -95,7 +95,7 @@ class _Layout:
 
     @contextmanager
     def layer(self, blob: Descriptor) -> Iterator[LayerStream]:
-        """Give a layer's bytes, checked at the end."""
+        """Open a layer's bytes; their digest is verified at the end."""
         with self._open(blob_path(blob.digest)) as file:
             stream = LayerStream(iter(lambda: file.read(_CHUNK), b""))
             yield stream
@@ -109,8 +109,8 @@ class _Layout:
         if len(found) != 1:
             names = ", ".join(str((entry.get("annotations") or {}).get(REF_NAME)) for entry in entries)
             raise ImageNotFoundError(
-                f"{self._name} has {len(found)} images that fit; it holds: {names or 'none'}",
-                hint="name one, as oci:DIR:NAME or oci-archive:FILE:NAME",
+                f"{self._name} has {len(found)} matching images; it contains: {names or 'no images'}",
+                hint="select one with oci:DIR:NAME or oci-archive:FILE:NAME",
             )
         return Descriptor.from_dict(found[0])
 
@@ -126,23 +126,23 @@ class _Layout:
     def _document(self, descriptor: Descriptor) -> dict[str, Any]:
         data = self._read(blob_path(descriptor.digest))
         if digest_of(data) != descriptor.digest:
-            raise self._broken(f"has something else as {descriptor.digest}")
+            raise self._broken(f"has a damaged blob {descriptor.digest}")
         return self._json(descriptor.digest, data)
 
     def _json(self, name: str, data: bytes) -> dict[str, Any]:
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise self._broken(f"has no JSON as {name}") from error
+            raise self._broken(f"has invalid JSON in {name}") from error
         if not isinstance(document, dict):
-            raise self._broken(f"has no document as {name}")
+            raise self._broken(f"has no JSON object in {name}")
         return document
 
     def _read(self, path: str) -> bytes:
         with self._open(path) as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise self._broken(f"has a document of more than {_MOST_BYTES} bytes: {path}")
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise self._broken(f"has a document of more than {_MAX_BYTES} bytes: {path}")
         return data
 
     @contextmanager
@@ -150,7 +150,7 @@ class _Layout:
         with ExitStack() as stack:
             try:
                 if self._packed:
-                    # Opened for each: threads can't share a tarfile, and its list of a few files is read at once.
+                    # Opened each time: threads can't share a tarfile, and its few headers are read quickly.
                     archive = stack.enter_context(tarfile.open(self._path))
                     file = archive.extractfile(_member(archive, path))
                 else:
@@ -162,14 +162,14 @@ class _Layout:
             yield file
 
     def _broken(self, problem: str) -> BuildError:
-        return BuildError(f"the base image {self._name} {problem}", hint="name an OCI layout that is whole")
+        return BuildError(f"the base image {self._name} {problem}", hint="use a complete OCI layout")
 
 
 def _member(archive: tarfile.TarFile, path: str) -> tarfile.TarInfo:
     try:
         return archive.getmember(path)
     except KeyError:
-        return archive.getmember(f"./{path}")  # as `tar -C layout .` writes it
+        return archive.getmember(f"./{path}")  # as written by `tar -C layout .`
 
 
 def _open_layout(name: str) -> _Layout:
@@ -184,16 +184,16 @@ def _open_layout(name: str) -> _Layout:
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageNotFoundError(
-            f"the base image {name} can't be opened: {reason}", hint="name a folder or file that is an OCI layout"
+            f"the base image {name} can't be opened: {reason}", hint="use a folder or archive with an OCI layout"
         ) from error
     return _Layout(name)
 
 
-_MOST_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
 def folder_entries(folders: Iterable[BaseFolder]) -> list[LayerEntry]:
-    """Return the base's folders as layers have them."""
+    """Return the base image's folders as layer entries."""
     return [
         LayerEntry(path=folder.path, kind=Kind.FOLDER, mode=folder.mode, uid=folder.uid, gid=folder.gid)
         for folder in folders
@@ -202,7 +202,10 @@ def folder_entries(folders: Iterable[BaseFolder]) -> list[LayerEntry]:
 
 
 def follow_links(plan: ImagePlan) -> ImagePlan:
-    """Return the plan with each file where the base's symbolic links lead."""
+    """Return the plan with destinations resolved through the base image's symbolic links.
+
+    As a Dockerfile's COPY does: Buildah keeps mode and owner of existing folders, and follows links to folders.
+    """
     links = {folder.path: folder.target for folder in plan.base.folders if folder.target}
     if not links:
         return plan
@@ -221,7 +224,7 @@ def _moved(layer: Layer, links: Mapping[str, str]) -> Layer:
 
 
 def _followed(path: PurePosixPath, links: Mapping[str, str]) -> PurePosixPath:
-    """Follow the links that are known; a circle of them is left to whoever unpacks it."""
+    """Follow the known links, at most `_MAX_LINKS`."""
     done: list[str] = []
     waiting = list(reversed(path.parts[1:]))
     followed = 0
@@ -231,7 +234,7 @@ def _followed(path: PurePosixPath, links: Mapping[str, str]) -> PurePosixPath:
             del done[-1:]
             continue
         target = links.get("/".join([*done, part]))
-        if target is None or followed == _MOST_LINKS:
+        if target is None or followed == _MAX_LINKS:
             done.append(part)
             continue
         followed += 1

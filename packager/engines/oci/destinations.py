@@ -1,4 +1,4 @@
-"""Where an image goes, blob by blob and the manifest last: a registry, or an OCI layout on this machine."""
+"""Destinations of an image's blobs: a registry, or an OCI layout on this machine."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """What takes an image's blobs."""
+    """The interface of destinations for an image's blobs."""
 
     def has(self, digest: str) -> bool:
-        """Tell whether a blob is there already."""
+        """Return whether a blob exists."""
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
-        """Bring a blob that isn't there from where it lies; False where its bytes didn't have to pass through us."""
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Add an existing blob from its origin; return False if its bytes were not sent by us."""
 
     def send(self, blob: BlobSource) -> Descriptor:
-        """Bring a blob that isn't there."""
+        """Add a blob."""
 
     def finish(self, config: Document, manifest: Document) -> None:
-        """Bring the config, then name the image; only now can anybody see it."""
+        """Add the config, then publish the image under its name."""
 
 
 class RegistrySink:
-    """A repository of a registry. A `Sink`."""
+    """A `Sink` for a registry's repository."""
 
     def __init__(self, uploads: Uploads) -> None:
-        """Take the repository."""
+        """Use the uploads' repository."""
         self._uploads = uploads
         self._reference: Reference = uploads.reference
 
@@ -51,8 +51,8 @@ class RegistrySink:
         """Ask the registry."""
         return self._uploads.has(digest)
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
-        """Let the registry take the blob over from another of its repositories; else copy it."""
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:
+        """Mount the blob from another repository of the registry, or copy it."""
         if origin is not None and self._uploads.mount(digest, origin):
             return False
         self.send(blob)
@@ -63,7 +63,7 @@ class RegistrySink:
         return self._uploads.send(blob)
 
     def finish(self, config: Document, manifest: Document) -> None:
-        """Upload the config, then put the manifest under the tag."""
+        """Upload the config, then the manifest with the tag."""
         if not self.has(config.descriptor.digest):
             self.send(BytesBlob(data=config.data, known=config.descriptor))
         name = self._reference.tag or manifest.descriptor.digest
@@ -71,10 +71,10 @@ class RegistrySink:
 
 
 class LayoutSink:
-    """A new OCI layout in a private folder. A `Sink`."""
+    """A `Sink` for a new OCI layout in a private folder."""
 
     def __init__(self, folder: Path, reference: Reference) -> None:
-        """Name the folder, which is made, and the image."""
+        """Create the folder of the layout."""
         self.folder = folder
         self._name = reference.tagged
         self._blobs = folder / "blobs" / "sha256"
@@ -83,23 +83,23 @@ class LayoutSink:
             made.chmod(0o755)  # whatever the umask
 
     def has(self, digest: str) -> bool:
-        """Look for the file."""
+        """Check for the blob's file."""
         return self._path(digest).exists()
 
-    def take(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
+    def copy(self, blob: BlobSource, digest: str, origin: Reference | None) -> bool:  # noqa: ARG002  (the Protocol's)
         """Copy the blob."""
         self.send(blob)
         return True
 
     def send(self, blob: BlobSource) -> Descriptor:
-        """Write the blob beside its place, and move it there when it's whole."""
+        """Write the blob to a temporary file, and rename it when complete."""
         with self._new_file() as (stream, fresh):
             for chunk in blob.stream():
                 stream.write(chunk)
             stream.flush()
             descriptor = blob.descriptor()
             if descriptor is None:
-                raise BuildError("a layer ended before all of it was read")
+                raise BuildError("a layer ended early")
             fresh.replace(self._path(descriptor.digest))
         return descriptor
 
@@ -119,7 +119,7 @@ class LayoutSink:
 
     @contextmanager
     def _new_file(self) -> Iterator[tuple[IO[bytes], Path]]:
-        """Give a file that is gone at the end of the block unless it was moved."""
+        """Create a temporary file; it is removed at the end of the block unless it was renamed."""
         handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".")
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -1,4 +1,4 @@
-"""An image's two documents, made from a plan, its base's config and the layers' descriptors. Pure.
+"""An image's config and manifest, from a plan, the base image's config and the layers' descriptors. Pure.
 
 Formats: github.com/opencontainers/image-spec (config.md, manifest.md), and docker's image manifest version 2, schema 2.
 """
@@ -32,7 +32,7 @@ _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _DOCKER_FOR_OCI = {_OCI_LAYER: _DOCKER_LAYER, f"{_OCI_LAYER}+gzip": f"{_DOCKER_LAYER}.gzip"}
 _OCI_FOR_DOCKER = {docker: oci for oci, docker in _DOCKER_FOR_OCI.items()}
-# What OCI's config knows; docker's has more (Healthcheck, OnBuild, Shell), which Buildah leaves out of OCI images too.
+# The fields of OCI's config; docker's others (Healthcheck, OnBuild, Shell) are omitted, as by Buildah in OCI images.
 _OCI_FIELDS = [
     "User",
     "ExposedPorts",
@@ -50,13 +50,13 @@ _OCI_FIELDS = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOnTop:
-    """A layer that we add: what lies in the registry, and what it is when it's unpacked.
+class AddedLayer:
+    """A layer added to the base image.
 
     Attributes:
-        name: The plan's name for it.
+        name: The layer's name in the plan.
         descriptor: The compressed bytes.
-        diff_id: `sha256:…` of the tar itself.
+        diff_id: `sha256:…` of the uncompressed tar.
     """
 
     name: str
@@ -66,7 +66,7 @@ class LayerOnTop:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A config or a manifest: its bytes, and what names them."""
+    """A config or a manifest: its bytes and its descriptor."""
 
     data: bytes
     descriptor: Descriptor
@@ -85,9 +85,7 @@ def check_base(reference: Reference, base: RemoteImage) -> None:
         BuildError: Its config doesn't fit its layers, or has ONBUILD commands.
     """
     if wrong := _misshapen(base.config):
-        raise BuildError(
-            f"the base image {reference} has a config that isn't one: {wrong}", hint="build or push it again"
-        )
+        raise BuildError(f"the base image {reference} has an invalid config: {wrong}", hint="build or push it again")
     below = (base.config.get("rootfs") or {}).get("diff_ids") or []
     if len(below) != len(base.layers):
         raise BuildError(
@@ -103,7 +101,7 @@ def check_base(reference: Reference, base: RemoteImage) -> None:
 
 
 def _misshapen(config: dict[str, Any]) -> str:
-    """Return the part of a config that isn't of its kind (config.md), or an empty text."""
+    """Return the name of an invalid part of a config (config.md), or an empty string."""
     rootfs, inner = config.get("rootfs") or {}, config.get("config") or {}
     for name, value in (("rootfs", rootfs), ("config", inner)):
         if not isinstance(value, dict):
@@ -120,9 +118,9 @@ def _misshapen(config: dict[str, Any]) -> str:
 
 
 def make_config(
-    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], image_format: ImageFormat
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[AddedLayer], image_format: ImageFormat
 ) -> Document:
-    """Write the image's config: the base's, changed as the plan's Dockerfile would change it.
+    """Return the image's config: the base image's, changed as the plan's Dockerfile would do.
 
     Raises:
         BuildError: See `check_base`.
@@ -136,17 +134,17 @@ def make_config(
     document["rootfs"] = {"type": "layers", "diff_ids": [*below, *(layer.diff_id for layer in layers)]}
     document["history"] = [*_history_below(document.get("history") or [], len(below)), *_history(layers, created)]
     for left_out in ("container", "container_config", "docker_version", "id", "parent"):
-        document.pop(left_out, None)  # what docker notes of the container that an image was made from
+        document.pop(left_out, None)  # docker's data about the build container
     return Document.of(document, OCI_CONFIG if image_format == "oci" else DOCKER_CONFIG)
 
 
 def make_manifest(
-    plan: ImagePlan, base: RemoteImage, layers: Sequence[LayerOnTop], config: Document, image_format: ImageFormat
+    plan: ImagePlan, base: RemoteImage, layers: Sequence[AddedLayer], config: Document, image_format: ImageFormat
 ) -> Document:
-    """Write the image's manifest.
+    """Return the image's manifest.
 
     Raises:
-        BuildError: A layer has a form that the image's format doesn't know.
+        BuildError: The image format doesn't support the type of a layer.
     """
     media_type = OCI_MANIFEST if image_format == "oci" else DOCKER_MANIFEST
     descriptors = [*base.layers, *(layer.descriptor for layer in layers)]
@@ -172,7 +170,7 @@ def _layer_type(descriptor: Descriptor, image_format: ImageFormat) -> str:
     known = _DOCKER_FOR_OCI.get(given, given)
     if known not in _OCI_FOR_DOCKER:
         raise BuildError(
-            f"docker's image format has no layers of the type {given}", hint="leave PACKAGER_IMAGE_FORMAT at oci"
+            f"docker's image format doesn't support layers of type {given}", hint="set PACKAGER_IMAGE_FORMAT=oci"
         )
     return known
 
@@ -181,7 +179,7 @@ def _container_config(config: dict[str, Any], wanted: ImageConfig, image_format:
     if image_format == "oci":
         config = {name: config[name] for name in _OCI_FIELDS if name in config}
     env = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
-    env.update(wanted.env)  # a name that is there keeps its place
+    env.update(wanted.env)  # existing names keep their position
     config["Env"] = [f"{name}={value}" for name, value in env.items()]
     config["Entrypoint"] = list(wanted.entrypoint)
     config["Cmd"] = list(wanted.cmd)
@@ -197,11 +195,11 @@ def _container_config(config: dict[str, Any], wanted: ImageConfig, image_format:
 
 
 def _history_below(history: list[dict[str, Any]], layers: int) -> list[dict[str, Any]]:
-    """Return the base's history with an entry for each of its layers: Buildah refuses an image with fewer."""
-    told = sum(1 for entry in history if not entry.get("empty_layer"))
-    return [*history, *({"created_by": "base image"} for _ in range(layers - told))]
+    """Return the base image's history, filled up to one entry per layer: Buildah rejects images with fewer."""
+    known = sum(1 for entry in history if not entry.get("empty_layer"))
+    return [*history, *({"created_by": "base image"} for _ in range(layers - known))]
 
 
-def _history(layers: Sequence[LayerOnTop], created: str) -> list[dict[str, Any]]:
+def _history(layers: Sequence[AddedLayer], created: str) -> list[dict[str, Any]]:
     entries = [{"created": created, "created_by": f"packager: {layer.name}"} for layer in layers]
     return [*entries, {"created": created, "created_by": "packager: config", "empty_layer": True}]

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from packager.engines.oci.image import LayerOnTop
+from packager.engines.oci.image import AddedLayer
 from packager.errors import BuildError, ImageNotFoundError, RegistryError, RegistryUnreachableError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
@@ -43,72 +43,72 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.layer.v1+json"
-LARGE = 32 << 20  # bytes; what is smaller is read twice in less time than a note takes
-_SAMPLED = 1 << 20  # bytes; of a smaller file its size has to do, an environment has ten thousand of them
+LARGE = 32 << 20  # bytes; smaller layers are read twice faster than a fingerprint is looked up
+_SAMPLED = 1 << 20  # bytes; for smaller files only the size counts, as an environment has ten thousand
 _SAMPLE = 64 << 10  # bytes, at the start, in the middle and at the end of a file
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFingerprints:
-    """The notes of large layers; without a repository, every layer may be there.
+    """The fingerprints of large layers in the cache repository; without it, every layer may exist.
 
     Attributes:
-        repository: Where the notes are kept; None where nothing is.
-        access: How its registry is reached.
+        repository: The cache repository, or None.
+        access: The access to its registry.
     """
 
     repository: Reference | None
     access: RegistryAccess
-    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
+    _unreachable: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def of(self, blob: LayerBlob) -> LayerFingerprint:
-        """Return the hint of one layer."""
+        """Return the fingerprint of one layer."""
         noted = self.repository is not None and sum(entry.size for entry in blob.entries) >= LARGE
         artifacts = (
             ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
             if noted and self.repository
             else None
         )
-        return LayerFingerprint(blob=blob, artifacts=artifacts, given_up=self._given_up)
+        return LayerFingerprint(blob=blob, artifacts=artifacts, unreachable=self._unreachable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFingerprint:
-    """What is known of one layer without reading all of it.
+    """The fingerprint of one layer.
 
     Attributes:
         blob: The layer.
-        artifacts: Where its note is kept; None where none is.
-        given_up: Set when nobody answers there; shared by all layers of a run.
+        artifacts: The store of fingerprints, or None.
+        unreachable: Set when the registry is unreachable; shared by all layers of a run.
     """
 
     blob: LayerBlob
     artifacts: ArtifactStore | None
-    given_up: Event
+    unreachable: Event
 
-    def may_be_there(self) -> bool:
-        """Tell whether to look for the layer before it is sent."""
-        if self.artifacts is None or self.given_up.is_set():
+    def may_exist(self) -> bool:
+        """Return whether the destination may have the layer, so that looking for it is worthwhile."""
+        if self.artifacts is None or self.unreachable.is_set():
             return True
         try:
             return self.artifacts.read(self._tag) is not None
-        except OSError as error:  # what reads all of the layer says it better
+        except OSError as error:  # reading the whole layer gives a better error
             log.debug("the layer %s has no fingerprint: %s", self.blob.name, error)
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
-                self.given_up.set()
-            log.info("the notes in %s can't be read: %s", self.artifacts.repository, error.message)
+                self.unreachable.set()
+            log.info("cannot read the layer fingerprints in %s: %s", self.artifacts.repository, error.message)
         return True
 
-    def remember(self, descriptor: Descriptor) -> None:
-        """Leave a note of the layer, which was sent; what goes wrong is said, and no failure."""
-        if self.artifacts is None or self.given_up.is_set():
+    def store(self, descriptor: Descriptor) -> None:
+        """Store the fingerprint of a layer that was sent; errors are logged only."""
+        if self.artifacts is None or self.unreachable.is_set():
             return
         try:
             artifact = RegistryArtifact(document={"digest": descriptor.digest})
             self.artifacts.write(self._tag, artifact, source=self.artifacts.repository)
         except (OSError, RegistryError) as error:
-            log.info("no note of the layer %s can be kept: %s", self.blob.name, error)
+            log.info("cannot store the fingerprint of layer %s: %s", self.blob.name, error)
 
     @cached_property
     def _tag(self) -> str:
@@ -116,12 +116,12 @@ class LayerFingerprint:
 
 
 def fingerprint(blob: LayerBlob) -> str:
-    """Return hex digits that are equal for equal layers, and for hardly any others."""
+    """Return hex digits that are equal for equal layers, and rarely for others."""
     rows = [
         [entry.path, entry.kind.value, entry.mode, entry.size, entry.target, _sample(entry)] for entry in blob.entries
     ]
-    facts = [blob.media_type, blob.timestamp, rows]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    parts = [blob.media_type, blob.timestamp, rows]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _sample(entry: LayerEntry) -> str:
@@ -141,43 +141,43 @@ def _sample(entry: LayerEntry) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanBlob:
-    """A layer's blob as the uploads take it."""
+    """A `BlobSource` for a layer's blob."""
 
     blob: LayerBlob
 
     def stream(self) -> Iterator[bytes]:
-        """Give the bytes.
+        """Yield the bytes.
 
         Raises:
-            BuildError: They aren't those that were read before.
+            BuildError: They differ from an earlier stream.
         """
-        known, given = self.blob.facts, 0
+        known, given = self.blob.info, 0
         for chunk in self.blob.stream():
             given += len(chunk)
             if known is not None and given > known.size:
                 raise self._changed()
             yield chunk
-        if known is not None and self.blob.facts != known:
+        if known is not None and self.blob.info != known:
             raise self._changed()
 
     def _changed(self) -> BuildError:
         return BuildError(
             f"a file of the layer {self.blob.name} was changed while it was read",
-            hint="let nothing write into the model's folder while it's packaged",
+            hint="don't write to the model's folder during the packaging",
         )
 
     def descriptor(self) -> Descriptor | None:
-        """Return what they are, once they were read."""
-        facts = self.blob.facts
-        if facts is None:
+        """Return the blob's descriptor, or None before all of it was read."""
+        info = self.blob.info
+        if info is None:
             return None
-        return Descriptor(media_type=self.blob.media_type, digest=facts.digest, size=facts.size)
+        return Descriptor(media_type=self.blob.media_type, digest=info.digest, size=info.size)
 
 
 class LayerUploader:
-    """Brings the layers of one plan to one place."""
+    """Uploads the layers of a plan to a destination."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (what layers are, and where and how they are brought)
+    def __init__(  # noqa: PLR0913, PLR0917  (the layers, the destination and the transfer)
         self,
         plan: ImagePlan,
         blobs: Iterable[LayerBlob],
@@ -186,45 +186,45 @@ class LayerUploader:
         access: RegistryAccess,
         fingerprints: LayerFingerprints | None = None,
     ) -> None:
-        """Take the plan and the blobs of the layers in it that are to be made; nothing is brought yet.
+        """Use a plan and the blobs of its new layers; nothing is uploaded yet.
 
-        Without fingerprints nothing is looked for before it is sent: the place is a new one.
+        Without fingerprints the destination is new, so layers are sent without looking for them.
         """
         self._plan = plan
-        self._hints = fingerprints
+        self._fingerprints = fingerprints
         self._sink = sink
         self._workers = workers
         self._access = access
         self._blobs = iter(blobs)
 
-    def carries(self) -> Iterator[Callable[[], LayerOnTop]]:
-        """Give a piece of work for each layer, the lowest first."""
+    def uploads(self) -> Iterator[Callable[[], AddedLayer]]:
+        """Yield the work for each layer, the lowest first."""
         for step in self._plan.steps:
             if isinstance(step, StoredLayer):
-                yield partial(self._take_over, step)
+                yield partial(self._reuse, step)
             else:
-                yield partial(self._carry, next(self._blobs))
+                yield partial(self._upload, next(self._blobs))
 
-    def _carry(self, blob: LayerBlob) -> LayerOnTop:
+    def _upload(self, blob: LayerBlob) -> AddedLayer:
         source = PlanBlob(blob=blob)
         stoppable = self._workers.stoppable(source)
-        hint = self._hints.of(blob) if self._hints is not None else None
-        if hint is not None and hint.may_be_there():
-            for _chunk in stoppable.stream():  # what it is must be known before it can be asked for
+        fingerprint = self._fingerprints.of(blob) if self._fingerprints is not None else None
+        if fingerprint is not None and fingerprint.may_exist():
+            for _chunk in stoppable.stream():  # looking for it requires its digest
                 pass
             known = source.descriptor()
-            if known is not None and blob.facts is not None and self._sink.has(known.digest):
+            if known is not None and blob.info is not None and self._sink.has(known.digest):
                 log.info("layer %s: unchanged", blob.name)
-                return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+                return AddedLayer(name=blob.name, descriptor=known, diff_id=blob.info.diff_id)
         known = self._sink.send(stoppable)
-        if blob.facts is None:
-            raise BuildError(f"the layer {blob.name} ended before all of it was read")
+        if blob.info is None:
+            raise BuildError(f"the layer {blob.name} ended early")
         log.info("layer %s: %d bytes sent", blob.name, known.size)
-        if hint is not None:
-            hint.remember(known)
-        return LayerOnTop(name=blob.name, descriptor=known, diff_id=blob.facts.diff_id)
+        if fingerprint is not None:
+            fingerprint.store(known)
+        return AddedLayer(name=blob.name, descriptor=known, diff_id=blob.info.diff_id)
 
-    def _take_over(self, step: StoredLayer) -> LayerOnTop:
+    def _reuse(self, step: StoredLayer) -> AddedLayer:
         digest = step.descriptor.digest
         if self._sink.has(digest):
             log.info("layer %s: unchanged", step.name)
@@ -232,11 +232,11 @@ class LayerUploader:
             with closing(Repository(step.repository, self._access)) as repository:
                 blob = self._workers.stoppable(RemoteBlob(source=repository, known=step.descriptor))
                 try:
-                    copied = self._sink.take(blob, digest, step.repository)
+                    copied = self._sink.copy(blob, digest, step.repository)
                 except ImageNotFoundError as error:
                     raise RegistryError(
                         f"the layer {step.name} was removed from {step.repository.repository} during this run",
-                        hint="run it again: the layer is then made anew",
+                        hint="run it again to create the layer again",
                     ) from error
-            log.info("layer %s: %s", step.name, "copied" if copied else "taken over in the registry")
-        return LayerOnTop(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)
+            log.info("layer %s: %s", step.name, "copied" if copied else "mounted in the registry")
+        return AddedLayer(name=step.name, descriptor=step.descriptor, diff_id=step.diff_id)

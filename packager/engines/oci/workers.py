@@ -1,4 +1,4 @@
-"""A few threads that bring blobs at the same time, and end together."""
+"""Threads that transfer blobs in parallel and end together."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 4
-_SETTLE = 5.0  # seconds that threads get to notice that the others have failed
+STOP_TIMEOUT = 5.0  # seconds for threads to stop after a failure
 
 
 class StoppedError(Exception):
-    """Another blob has failed, or the program was told to stop."""
+    """Another blob failed, or the program was interrupted."""
 
 
 class Workers:
-    """Threads for a `with` block: the first failure ends the work of all, and is what is raised."""
+    """Threads for a `with` block: the first failure stops all work and is raised."""
 
     def __init__(self, threads: int = _THREADS) -> None:
-        """Start with nothing to do."""
+        """Start without threads; at most `threads` are started."""
         self._most = threads
         self._threads: list[threading.Thread] = []
         self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -38,23 +38,23 @@ class Workers:
         self._stopped = threading.Event()
 
     def start(self, work: Callable[[], T]) -> Future[T]:
-        """Begin a piece of work as soon as a thread is free."""
+        """Start a piece of work as soon as a thread is free."""
         future: Future[T] = Future()
         self._futures.append(future)
         self._waiting.put(lambda: _do(work, future))
         if len(self._threads) < self._most:
-            # A daemon: the interpreter's end waits for those of a ThreadPoolExecutor, and a registry may be silent
-            # for longer than whoever has sent SIGTERM waits.
+            # A daemon: at exit the interpreter would wait for threads of a ThreadPoolExecutor, and a registry may not
+            # respond within the grace period of SIGTERM.
             thread = threading.Thread(target=self._work, name=f"blob-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
         return future
 
     def wait(self) -> None:
-        """Wait for all that was started.
+        """Wait for all work.
 
         Raises:
-            BaseException: What the first that failed has raised.
+            BaseException: The first failure.
         """
         done, _ = wait(self._futures, return_when=FIRST_EXCEPTION)
         for future in done:
@@ -62,24 +62,24 @@ class Workers:
                 raise error
 
     def stoppable(self, blob: BlobSource) -> BlobSource:
-        """Return a blob whose stream ends with an error once the work is stopped."""
+        """Return a blob whose stream raises StoppedError once the work is stopped."""
         return _Stoppable(blob, self._stopped)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return the workers."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the threads; one that hangs in the network is left behind, it holds nothing that is needed."""
+        """End the threads; a thread that hangs in the network is abandoned."""
         if error is not None:
             self._stopped.set()
             for future in self._futures:
-                future.cancel()  # what hasn't begun
+                future.cancel()  # only work that has not started
         for _ in self._threads:
             self._waiting.put(None)
-        wait(self._futures, timeout=None if error is None else _SETTLE)
+        wait(self._futures, timeout=None if error is None else STOP_TIMEOUT)
 
     def _work(self) -> None:
         while (work := self._waiting.get()) is not None:
@@ -91,7 +91,7 @@ def _do(work: Callable[[], T], future: Future[T]) -> None:
         return
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001  (it goes to whoever waits)
+    except BaseException as error:  # noqa: BLE001  (passed to the future)
         future.set_exception(error)
     else:
         future.set_result(result)

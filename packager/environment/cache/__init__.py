@@ -1,1 +1,1 @@
-"""Environments of earlier runs, on this machine's disk and in a registry."""
+"""The caches of environments: on this machine's disk and in a registry."""

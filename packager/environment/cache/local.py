@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def check_cache(settings: Settings, *names: str) -> None:
-    """Make folders of the cache, and see that they can be written, before anything is downloaded for them.
+    """Create folders of the cache and check that they are writable, before anything is downloaded.
 
     Raises:
-        UsageError: They can't be made or written.
+        UsageError: They can't be created or written.
         OSError: The disk is full.
     """
     for folder in (settings.cache_dir / name for name in names):
@@ -45,58 +45,58 @@ def check_cache(settings: Settings, *names: str) -> None:
                 raise
             raise _unusable(settings, error.strerror or str(error)) from error
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise _unusable(settings, f"{folder.name} in it can't be written")
+            raise _unusable(settings, f"its folder {folder.name} is not writable")
 
 
 def _unusable(settings: Settings, reason: str) -> UsageError:
     return UsageError(
         f"the cache folder {settings.cache_dir} can't be used: {reason}",
-        hint="name a folder that can be written in PACKAGER_CACHE_DIR",
+        hint="set PACKAGER_CACHE_DIR to a writable folder",
     )
 
 
-_FILES, _LOCK, _FACTS, _SIZE = "environment", "lock", "facts", "size"
+_FILES, _LOCK, _DIGEST_FILE, _SIZE = "environment", "lock", "digest", "size"
 _UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalEnvironments:
-    """The environments that are kept on this machine.
+class LocalCache:
+    """The unpacked environments on this machine.
 
     Attributes:
-        folder: Where they lie.
-        max_bytes: Of all of them together; they also leave at least as much of the disk free as they take.
+        folder: The folder of the cache.
+        max_bytes: The total size of all environments; at most half of the disk space that is free without them.
     """
 
     folder: Path
     max_bytes: int
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> LocalEnvironments:
-        """Take the folder and the limit from the settings."""
+    def from_settings(cls, settings: Settings) -> LocalCache:
+        """Return the cache with the settings' folder and limit."""
         limit = 0 if settings.check == "never" else settings.check_cache_max_bytes
         return cls(folder=settings.cache_dir / "environments", max_bytes=limit)
 
     @contextmanager
     def use(self, layer: StoredLayer, prefix: PurePosixPath) -> Iterator[Path | None]:
-        """Give an environment's folder, which nobody removes meanwhile; None where it isn't there, or isn't whole."""
+        """Yield an environment's folder, locked against removal; None if it is missing or was modified."""
         entry = self.folder / _name(layer, prefix)
         with ExitStack() as stack:
             found = None
             try:
                 if self.max_bytes and stack.enter_context(_locked(entry / _LOCK, fcntl.LOCK_SH)):
                     os.utime(entry)
-                    if _digest(entry / _FILES) == (entry / _FACTS).read_text():
+                    if _digest(entry / _FILES) == (entry / _DIGEST_FILE).read_text():
                         found = entry / _FILES
                     else:
-                        log.warning("the environment in %s was changed, and is not used", entry)
-                        (entry / _FACTS).unlink()  # so that `keep` replaces it
+                        log.warning("ignoring the cached environment in %s: it was modified", entry)
+                        (entry / _DIGEST_FILE).unlink()  # so that `save` replaces it
             except OSError as error:
                 log.debug("no environment in %s: %s", entry, error)
             yield found
 
-    def keep(self, layer: StoredLayer, prefix: PurePosixPath, files: Path) -> None:
-        """Take the files of an environment over, and remove those that weren't used for longest; no failure if not."""
+    def save(self, layer: StoredLayer, prefix: PurePosixPath, files: Path) -> None:
+        """Move an environment's files into the cache, and evict the least recently used; errors are logged only."""
         if not self.max_bytes:
             return
         try:
@@ -104,30 +104,30 @@ class LocalEnvironments:
             (self.folder / _LOCK).touch()
             with _locked(self.folder / _LOCK, fcntl.LOCK_EX) as alone:
                 if alone:
-                    self._keep(self.folder / _name(layer, prefix), files)
+                    self._save(self.folder / _name(layer, prefix), files)
         except OSError as error:
-            log.info("the environment is not kept unpacked in %s: %s", self.folder, error)
+            log.info("cannot cache the unpacked environment in %s: %s", self.folder, error)
 
-    def _keep(self, entry: Path, files: Path) -> None:
+    def _save(self, entry: Path, files: Path) -> None:
         unfinished = self.folder / _UNFINISHED
-        remove_folder(unfinished)  # of a run that was killed
+        remove_folder(unfinished)  # left by a killed run
         size = sum(path.lstat().st_blocks * 512 for path in files.rglob("*"))
-        if (entry / _FACTS).exists() or not self._make_room(size, entry):
+        if (entry / _DIGEST_FILE).exists() or not self._make_room(size, entry):
             return
         try:
             unfinished.mkdir()
             (unfinished / _LOCK).touch()
             (unfinished / _SIZE).write_text(str(size))
             shutil.move(files, unfinished / _FILES)
-            (unfinished / _FACTS).write_text(_digest(unfinished / _FILES))
+            (unfinished / _DIGEST_FILE).write_text(_digest(unfinished / _FILES))
             unfinished.rename(entry)
         except OSError:
             remove_folder(unfinished)
             raise
-        log.debug("the environment is kept unpacked in %s", entry)
+        log.debug("cached the unpacked environment in %s", entry)
 
     def _make_room(self, size: int, new: Path) -> bool:
-        """Remove the environment that the new one replaces, and as many others as must go; tell whether it fits."""
+        """Remove the environment to replace, and others until the new one fits; return whether it fits."""
         kept = {path.parent: int(path.read_text() or 0) for path in self.folder.glob(f"*/{_SIZE}")}
         if new in kept and not self._remove(new):
             return False
@@ -141,7 +141,7 @@ class LocalEnvironments:
         return taken + size <= limit
 
     def _remove(self, entry: Path) -> bool:
-        """Remove an environment, unless a run uses it."""
+        """Remove an environment unless a run uses it; return whether it was removed."""
         with _locked(entry / _LOCK, fcntl.LOCK_EX) as alone:
             if alone:
                 entry.rename(self.folder / _UNFINISHED)
@@ -154,18 +154,18 @@ def _name(layer: StoredLayer, prefix: PurePosixPath) -> str:
 
 
 def _digest(folder: Path) -> str:
-    facts = file_states(folder)
+    states = file_states(folder)
     start = len(str(folder))
-    lines = (f"{path[start:]} {facts[path]}\n".encode(errors="surrogateescape") for path in sorted(facts))
+    lines = (f"{path[start:]} {states[path]}\n".encode(errors="surrogateescape") for path in sorted(states))
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 @contextmanager
 def _locked(path: Path, kind: int) -> Iterator[bool]:
-    """Lock a file for the block, and tell whether that was possible at once; also not when it was moved meanwhile.
+    """Lock a file for the block; yield False if it is locked already or was moved meanwhile.
 
     Raises:
-        OSError: It isn't there, or its file system has no locks.
+        OSError: The file is missing, or its file system doesn't support locks.
     """
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:

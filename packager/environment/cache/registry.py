@@ -1,7 +1,8 @@
-"""Environments of earlier runs, kept in a cache repository: an unchanged one is neither solved, linked nor sent again.
+"""The cache of environments in a registry: an unchanged environment is not solved, linked or uploaded again.
 
-What decides an environment's bytes makes its key: the model's dependency file and what it may include, the platform,
-the place in the image, the settings, our version. Under the key lies the layer's descriptor with the lock of its solve.
+The cache key covers everything that determines an environment's bytes: the model's dependency file and the files that
+it may include, the platform, the path in the image, the settings, and the packager's version. An entry holds the
+layer's descriptor and the lock.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "application/vnd.odahu.packager.environment.v1+json"
-_FORM = 1  # of the note's document
-# Of pip, whose value may be a file; anywhere in a line, as YAML may have lists in one line.
+_SCHEMA_VERSION = 1  # of the entry's document
+# pip options with a file as value; anywhere in a line, as a YAML list may be on one line.
 _OPTION = re.compile(r"(?<![\w.-])-(?:r|c|e|f|-req|-con|-edit|-find)")
 _PLACES = ("/", "file:", ".whl", ".tar", ".zip")
 _URL = re.compile(r"(?!file:)\b[\w+]+://[^\s,'\"\]}]+", re.IGNORECASE)
@@ -47,20 +48,20 @@ _LAYERS = frozenset(
 )
 _VERSION = re.compile(r"3\.\d{1,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SKEW = timedelta(days=1)  # between two machines' clocks
-_NOT_READ = ("#", "prefix:")  # comments, and where `conda env export` found the environment
+_SKEW = timedelta(days=1)  # allowed difference of two machines' clocks
+_NOT_READ = ("#", "prefix:")  # comments, and the path written by `conda env export`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What an environment is made from.
+class CacheInputs:
+    """The inputs of an environment.
 
     Attributes:
         kind: `conda` or `pip`.
         file: The dependency file.
-        artifact_root: The model's files, which the dependency file may name.
-        prefix: Where the environment lies in the image, or the folder that it's made in.
-        target: The platform, the C library and the Python, as words.
+        artifact_root: The model's files, which the dependency file may refer to.
+        prefix: The environment's folder in the image, or its parent.
+        target: The platform, the glibc version and the Python version, and further inputs as text.
     """
 
     kind: str
@@ -70,13 +71,13 @@ class Inputs:
     target: tuple[str, ...]
 
     def key(self, settings: Settings) -> str:
-        """Return 64 hex digits that change when anything changes that the environment is made of.
+        """Return the cache key: 64 hex digits, different for any different input.
 
         Raises:
             OSError: The file can't be read.
         """
         text = self.file.read_bytes()
-        parts: list[Any] = [_FORM, __version__, self.kind, self.file.name, str(self.prefix), *self.target]
+        parts: list[Any] = [_SCHEMA_VERSION, __version__, self.kind, self.file.name, str(self.prefix), *self.target]
         parts += [hashlib.sha256(text).hexdigest(), _settings(settings)]
         if _names_files(text):
             parts += sorted(_digests(self.artifact_root))
@@ -84,7 +85,7 @@ class Inputs:
 
 
 def _settings(settings: Settings) -> list[str]:
-    """Return what of the settings counts; never a secret, not even hashed: the key stands in a registry."""
+    """Return the settings that affect an environment; never a secret, not even hashed, as registries show keys."""
     secrets = [settings.pip_index_url, *settings.pip_extra_index_urls, *settings.pip_find_links]
     return [
         settings.conda_channel_alias,
@@ -98,7 +99,7 @@ def _settings(settings: Settings) -> list[str]:
 
 
 def _names_files(text: bytes) -> bool:
-    """Tell whether a line may name a file beside it; when in doubt, yes."""
+    """Return whether a dependency file may refer to other files; True when in doubt."""
     for line in decode(text, "replace").splitlines():
         word = line.strip()
         if word.startswith(_NOT_READ):
@@ -123,22 +124,22 @@ def _digests(root: Path) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvironmentStore:
-    """The environments kept in one repository."""
+class RegistryCache:
+    """The cache of environments in one repository."""
 
     repository: Reference
     access: RegistryAccess
-    longest_age: timedelta
-    _given_up: Event = field(default_factory=Event, init=False, repr=False, compare=False)
+    max_age: timedelta
+    _unreachable: Event = field(default_factory=Event, init=False, repr=False, compare=False)
 
     def find(self, key: str, *, now: datetime | None = None) -> Dependencies | None:
-        """Return the dependencies that were kept under a key, when they are whole and young enough."""
+        """Return the cached dependencies of a key, or None if they are missing, invalid or too old."""
         try:
-            artifact = self._notes().read(f"environment-{key}")
+            artifact = self._artifacts().read(f"environment-{key}")
         except RegistryError as error:
             if isinstance(error, RegistryUnreachableError):
-                self._given_up.set()
-            log.warning("the environments kept in %s can't be read, and are not used: %s", self._place(), error.message)
+                self._unreachable.set()
+            log.warning("cannot read the environment cache %s; installing: %s", self._name(), error.message)
             return None
         if artifact is None:
             return None
@@ -146,23 +147,23 @@ class EnvironmentStore:
             found = self._read(key, artifact)
             age = _age(artifact.document["solvedAt"], now or datetime.now(timezone.utc))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            log.warning("the environment kept in %s is not what it should be, and not used: %s", self._place(), error)
+            log.warning("ignoring an invalid entry of the environment cache %s: %s", self._name(), error)
             return None
-        if age >= self.longest_age:
-            log.info("the lock of the last solve is %s old: solving anew", _words(age))
+        if age >= self.max_age:
+            log.info("the cached lock is %s old: solving again", _format_age(age))
             return None
-        log.info("unchanged dependencies: the environment in %s is used, solved %s ago", self._place(), _words(age))
+        log.info("unchanged dependencies: using the environment in %s, solved %s ago", self._name(), _format_age(age))
         return found
 
-    def keep(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
-        """Keep an environment whose layer was delivered; what goes wrong is said, and no failure.
+    def save(self, key: str, dependencies: Dependencies, layer: StoredLayer) -> None:
+        """Cache an environment whose layer was delivered; errors are logged only.
 
-        Where nobody answered when it was looked for, nobody is asked again.
+        Does nothing if the registry was unreachable in `find`.
         """
-        if self._given_up.is_set():
+        if self._unreachable.is_set():
             return
         document = {
-            "form": _FORM,
+            "schemaVersion": _SCHEMA_VERSION,
             "key": key,
             "solvedAt": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "python": dependencies.python,
@@ -176,23 +177,23 @@ class EnvironmentStore:
         }
         try:
             artifact = RegistryArtifact(document=document, blobs=(layer.descriptor,))
-            self._notes().write(f"environment-{key}", artifact, source=layer.repository)
+            self._artifacts().write(f"environment-{key}", artifact, source=layer.repository)
         except RegistryError as error:
-            log.warning("the environment can't be kept for the next run: %s", error.message)
+            log.warning("cannot cache the environment for the next run: %s", error.message)
 
     def _read(self, key: str, artifact: RegistryArtifact) -> Dependencies:
         document = artifact.document
-        if document["form"] != _FORM or document["key"] != key:
-            raise ValueError("it was kept for something else")
+        if document["schemaVersion"] != _SCHEMA_VERSION or document["key"] != key:
+            raise ValueError("it has another schema version or key")
         (descriptor,) = artifact.blobs
         if not descriptor.size or descriptor.media_type not in _LAYERS:
-            raise ValueError("its layer is none")
+            raise ValueError("invalid layer descriptor")
         packages, python = document["packages"], str(document["python"])
         if not (python.startswith("/") or python == "python3") or not _VERSION.fullmatch(document["pythonVersion"]):
-            raise ValueError("its Python is none")
+            raise ValueError("invalid Python")
         for name, value in document["variables"]:
             if not _VARIABLE.fullmatch(name) or "\0" in value:
-                raise ValueError("one of its variables is none")
+                raise ValueError("invalid environment variable")
         return Dependencies(
             python=python,
             python_version=str(document["pythonVersion"]),
@@ -209,10 +210,10 @@ class EnvironmentStore:
             lock_digest=str(document["lockDigest"]),
         )
 
-    def _notes(self) -> ArtifactStore:
+    def _artifacts(self) -> ArtifactStore:
         return ArtifactStore(repository=self.repository, access=self.access, kind=KIND)
 
-    def _place(self) -> str:
+    def _name(self) -> str:
         return self.repository.repository
 
 
@@ -223,7 +224,7 @@ def _age(solved: str, now: datetime) -> timedelta:
     return max(age, timedelta())
 
 
-def _words(age: timedelta) -> str:
+def _format_age(age: timedelta) -> str:
     hours = int(age.total_seconds() // 3600)
     if hours < 1:
         return f"{int(age.total_seconds() // 60)} min"

@@ -1,1 +1,1 @@
-"""The plan's layers as deterministic streams: entries, tar, digest, compressed blob (docs/explanation/layers.md)."""
+"""Deterministic streams of the plan's layers: entries, tar, digest, compressed blob (docs/explanation/layers.md)."""

@@ -1,4 +1,4 @@
-"""A layer as a blob of a registry: bytes to send, and its digests once they were all made.
+"""The blob of a layer: a stream of bytes, and its digests after the stream's end.
 
 Media types: github.com/opencontainers/image-spec/blob/main/layer.md, and distribution.github.io/distribution/spec/
 manifest-v2-2 for docker's.
@@ -45,12 +45,12 @@ _MEDIA_TYPES: dict[MediaTypes, dict[Compression, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlobFacts:
-    """What a manifest and a config say of a layer.
+class BlobInfo:
+    """The data of a layer in manifest and config.
 
     Attributes:
-        digest: `sha256:…` of the bytes as they are sent.
-        size: How many they are.
+        digest: `sha256:…` of the compressed bytes.
+        size: The number of compressed bytes.
         diff_id: `sha256:…` of the tar.
     """
 
@@ -61,16 +61,16 @@ class BlobFacts:
 
 @dataclass(kw_only=True)
 class LayerBlob:
-    """A layer that can be streamed, as often as needed; each time it's the same bytes.
+    """A layer that can be streamed repeatedly, with the same bytes each time.
 
     Attributes:
-        name: The plan's name of the layer.
-        entries: What is in it.
-        timestamp: The time of all of it, in seconds since 1970.
-        compression: How it's compressed.
-        media_types: Whose names of formats the image uses.
-        threads: How many compress; the bytes don't depend on it.
-        facts: Known after a stream was read to its end.
+        name: The layer's name in the plan.
+        entries: Its files, folders and links.
+        timestamp: The time of all entries, in seconds since 1970.
+        compression: Its compression.
+        media_types: The image format whose media types are used.
+        threads: The number of compressing threads; the bytes don't depend on it.
+        info: Set after a stream was read to its end.
     """
 
     name: str
@@ -79,36 +79,36 @@ class LayerBlob:
     compression: Compression
     media_types: MediaTypes = "oci"
     threads: int = field(default_factory=thread_count)
-    facts: BlobFacts | None = field(default=None, init=False)
+    info: BlobInfo | None = field(default=None, init=False)
 
     @property
     def media_type(self) -> str:
         """The layer's media type.
 
         Raises:
-            BuildError: Docker's formats have none for Zstandard.
+            BuildError: Docker's format has no media type for Zstandard.
         """
         try:
             return _MEDIA_TYPES[self.media_types][self.compression]
         except KeyError:
             raise BuildError(
-                f"an image in docker's format can't have layers compressed with {self.compression.value}",
+                f"docker's image format doesn't support layers with {self.compression.value} compression",
                 hint="set PACKAGER_LAYER_COMPRESSION to auto, gzip or none, or use a base image in OCI format",
             ) from None
 
     @property
     def size(self) -> int | None:
-        """How many bytes will be sent, where that is known before they are made: without compression."""
+        """The number of bytes of the stream, if known beforehand: only without compression."""
         return tar_size(self.entries) if self.compression is Compression.NONE else None
 
     def stream(self) -> Iterator[bytes]:
-        """Give the bytes in chunks of about 1 MiB at most; at the end `facts` are known.
+        """Yield the bytes in chunks of about 1 MiB at most; `info` is set at the end.
 
-        Reading, inflating, hashing and compressing go on in threads while the caller sends; some 20 MB are held.
+        Threads read, inflate, hash and compress while the caller sends, with about 20 MB in memory.
 
         Raises:
             BuildError: A file can't be read or has changed.
-            ArtifactError: A file in the model's zip isn't what the zip says.
+            ArtifactError: A file in the model's zip is damaged.
         """
         with ExitStack() as stack:
             content = stack.enter_context(Sha256())
@@ -119,7 +119,7 @@ class LayerBlob:
                     sent.update(chunk)
                 size += len(chunk)
                 yield chunk
-            self.facts = BlobFacts(digest=sent.digest(), size=size, diff_id=content.digest())
+            self.info = BlobInfo(digest=sent.digest(), size=size, diff_id=content.digest())
 
     def _tar(self, content: Sha256) -> Iterator[bytes]:
         for chunk in read_ahead(tar_chunks(self.entries, self.timestamp)):
@@ -134,10 +134,10 @@ def plan_blobs(
     media_types: MediaTypes = "oci",
     base_folders: Iterable[LayerEntry] = (),
 ) -> list[LayerBlob]:
-    """Make the blobs of a plan's layers, the lowest first; `auto` looks into each.
+    """Return the blobs of a plan's layers, the lowest first; `auto` chooses the compression by samples.
 
     Raises:
-        BuildError, ArtifactError: What goes into a layer can't be read, or can't be in one.
+        BuildError, ArtifactError: A file can't be read, or can't be in a layer.
     """
     return [
         LayerBlob(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from packager.image.layers.entries import LayerEntry
 
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 _DEPTH = 4  # chunks that wait between two stages
 
 _In = TypeVar("_In")
@@ -41,12 +41,12 @@ _Out = TypeVar("_Out")
 
 
 def thread_count() -> int:
-    """Return how many threads are worth it for what only computes: the processors we may use, at most eight."""
-    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    """Return the number of threads for computations: the available processors, at most eight."""
+    return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
 
 
 def read_ahead(chunks: Generator[bytes, None, None]) -> Iterator[bytes]:
-    """Give the chunks as they come, while a thread makes the next few."""
+    """Yield the chunks, while a thread produces the next few."""
     with closing(chunks), ThreadPoolExecutor(1) as pool:
         pending: deque[Future[bytes | None]] = deque(pool.submit(next, chunks, None) for _ in range(_DEPTH))
         try:
@@ -58,7 +58,7 @@ def read_ahead(chunks: Generator[bytes, None, None]) -> Iterator[bytes]:
 
 
 def ordered_map(function: Callable[[_In], _Out], items: Iterable[_In], *, threads: int) -> Iterator[_Out]:
-    """Give the function's results in the order of the items, with as many threads; a few items are held at a time."""
+    """Yield the function's results in the order of the items, computed in threads, with few items in memory."""
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[_Out]] = deque()
         try:
@@ -73,26 +73,26 @@ def ordered_map(function: Callable[[_In], _Out], items: Iterable[_In], *, thread
 
 
 class Sha256:
-    """A SHA-256 that is computed in a thread of its own, for a `with` block."""
+    """A SHA-256 computed in its own thread, for a `with` block."""
 
     def __init__(self) -> None:
-        """Begin with no bytes."""
+        """Start without bytes."""
         self._hash = hashlib.sha256()
         self._pool = ThreadPoolExecutor(1)
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
-        """Do nothing."""
+        """Return the hash."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the thread; what still waits is not hashed."""
+        """End the thread; pending bytes are not hashed."""
         self._pool.shutdown(cancel_futures=True)
 
     def update(self, data: bytes) -> None:
-        """Add bytes; waits when many are waiting."""
+        """Add bytes; blocks while many are pending."""
         self._pending.append(self._pool.submit(self._hash.update, data))
         if len(self._pending) > _DEPTH:
             self._pending.popleft().result()
@@ -106,12 +106,12 @@ class Sha256:
 
 GZIP_LEVEL = 2
 ZSTD_LEVEL = 3
-WORTH_IT = 0.9  # of the bytes; what shrinks less is sent as it is
+WORTH_IT = 0.9  # the highest worthwhile ratio of compressed to original size
 
-_TINY = 64 << 10  # bytes; below it the padding of a tar alone makes gzip worth it
-_MOST_SAMPLES = 32
+_TINY = 64 << 10  # bytes; smaller layers are always compressed, at least for the padding of the tar
+_MAX_SAMPLES = 32
 _SAMPLE = 128 << 10
-_SAMPLE_FROM = 4 << 20  # bytes; the headers of weights files, which compress well, are shorter
+_SAMPLE_FROM = 4 << 20  # bytes; beyond the headers of weights files, which compress well
 
 _PIECE = 8 << 10
 
@@ -121,7 +121,7 @@ _GZIP_TRAILER = struct.Struct("<LL")
 
 
 class Compression(Enum):
-    """How a layer is compressed."""
+    """The compression of a layer."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -129,7 +129,7 @@ class Compression(Enum):
 
 
 def compress(chunks: Iterable[bytes], compression: Compression, *, threads: int) -> Iterator[bytes]:
-    """Compress the chunks of a tar as `tar_chunks` gives them."""
+    """Compress the chunks of `tar_chunks`."""
     if compression is Compression.NONE:
         return iter(chunks)
     if compression is Compression.GZIP:
@@ -138,19 +138,19 @@ def compress(chunks: Iterable[bytes], compression: Compression, *, threads: int)
 
 
 def choose_compression(entries: Sequence[LayerEntry]) -> Compression:
-    """Choose gzip, or none for what doesn't compress, by samples of the 32 largest files.
+    """Choose gzip, or none for incompressible content, by samples of the 32 largest files.
 
-    Of each a piece of 128 KiB is tried, from the middle or after 4 MiB, and counts as much as the file is large. Less
-    than 64 KiB are always compressed. The choice depends on nothing but the files.
+    A sample has 128 KiB, from the middle of the file or after 4 MiB, and is weighted by the file's size. Layers of less
+    than 64 KiB are always compressed. The choice depends only on the files.
 
     Raises:
-        BuildError, ArtifactError: As reading an entry's bytes does.
+        BuildError, ArtifactError: An entry can't be read.
     """
     files = [entry for entry in entries if entry.kind is Kind.FILE and entry.size]
     if sum(entry.size for entry in files) < _TINY:
         return Compression.GZIP
     total, shrunk = 0, 0.0
-    for entry in sorted(files, key=lambda entry: (-entry.size, entry.path))[:_MOST_SAMPLES]:
+    for entry in sorted(files, key=lambda entry: (-entry.size, entry.path))[:_MAX_SAMPLES]:
         sample = _sample(entry)
         total += entry.size
         shrunk += entry.size * min(1.0, len(_deflated(sample)) / len(sample))
@@ -187,12 +187,12 @@ def _gzip(chunks: Iterable[bytes], threads: int) -> Iterator[bytes]:
 
 
 def _deflated(block: bytes) -> bytes:
-    """Compress a block by itself; it ends at a byte, so that the next can follow."""
+    """Compress a block independently, aligned to a byte, so that the next block can follow."""
     return _deflated_at(0 if _is_noise(block) else GZIP_LEVEL, block)
 
 
 def _is_noise(block: bytes) -> bool:
-    """Try three small pieces: finding out that a whole block doesn't compress takes longer than compressing text."""
+    """Return whether three small pieces don't compress, which is faster than trying the whole block."""
     quarter = len(block) // 4
     if quarter < 2 * _PIECE:
         return False

@@ -1,7 +1,7 @@
-"""What is in a layer: a list of entries, sorted, with normalised modes and owners, and a way to read each one's bytes.
+"""The entries of a layer: sorted, with normalized modes and owners, and readable content.
 
-The rules are those of `image.context` and of Buildah's `COPY --chown` of what it writes, so that a plan gives the
-same files with every engine; a test compares them.
+The rules are those of `image.context` followed by Buildah's `COPY --chown`, so that a plan gives the same files with
+every engine; a test compares them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class LayerEntry:
     """One folder, file or symbolic link of a layer.
 
     Attributes:
-        path: Relative to the image's root, separated by `/`; bytes that are no UTF-8 as surrogates (PEP 383).
-        kind: What it is.
+        path: Relative to the image's root, separated by `/`; bytes that are not UTF-8 are surrogates (PEP 383).
+        kind: File, folder or link.
         mode: The permission bits.
         uid: The owner.
         gid: The owner's group.
-        size: Bytes of a file.
-        target: A link's text.
-        source: Where a file's bytes are.
+        size: A file's size in bytes.
+        target: A link's target.
+        source: A file's content.
     """
 
     path: str
@@ -53,11 +53,11 @@ class LayerEntry:
     source: Path | bytes | ZipMember | None = None
 
     def read(self) -> Iterator[bytes]:
-        """Give a file's bytes, exactly `size` of them, in chunks of at most 1 MiB where they come from a disk or zip.
+        """Yield exactly `size` bytes of a file; from a disk or zip, in chunks of at most 1 MiB.
 
         Raises:
-            BuildError: The file can't be read any more, or its size has changed.
-            ArtifactError: A file in a zip isn't what the zip says.
+            BuildError: The file can no longer be read, or its size has changed.
+            ArtifactError: A file in a zip is damaged.
         """
         if isinstance(self.source, bytes):
             yield self.source
@@ -78,18 +78,17 @@ class LayerEntry:
         except OSError as error:
             raise BuildError(f"{path} can't be read: {error.strerror}") from error
         if left:
-            raise BuildError(f"{path} changed while it was read", hint="let nothing write there, and run it again")
+            raise BuildError(f"{path} changed while it was read", hint="run it again without writing to the file")
 
 
 def plan_entries(plan: ImagePlan, base_folders: Iterable[LayerEntry] = ()) -> list[list[LayerEntry]]:
-    """List the entries of each of a plan's layers.
+    """Return the entries of each layer of a plan.
 
-    The folders down to a layer's root are entries too, as a layer must not rely on another one's. They keep the mode
-    and owner that the base image (`base_folders`, as far as they are known) or a lower layer gave them; new ones are
-    0755 and the layer's owner's.
+    They include the parent folders of a layer's root, as a layer must not depend on others. Folders keep their mode and
+    owner in the base image (`base_folders`, if known) or a lower layer; new ones have mode 0755 and the layer's owner.
 
     Raises:
-        BuildError: Something is no file, folder or link, can't be read, or can't be in a layer.
+        BuildError: A file has an unsupported type, can't be read, or can't be in a layer.
     """
     folders = {entry.path: entry for entry in base_folders}
     lists = []
@@ -101,19 +100,19 @@ def plan_entries(plan: ImagePlan, base_folders: Iterable[LayerEntry] = ()) -> li
 
 
 def layer_entries(layer: Layer, folders: Mapping[str, LayerEntry] | None = None) -> list[LayerEntry]:
-    """List the entries of one layer, a folder before what is in it, else in the order of their names' bytes.
+    """Return the entries of one layer, sorted by the bytes of their path components, folders before their content.
 
-    Of two contents with the same path the later counts. `folders` are those that lie below it already.
+    Of two contents with the same path, the later one wins. `folders` exist in lower layers.
 
     Raises:
-        BuildError: Something is no file, folder or link, can't be read, or can't be in a layer.
+        BuildError: A file has an unsupported type, can't be read, or can't be in a layer.
     """
     collector = _Collector(layer=layer, entries={})
     try:
         for content in layer.contents:
             collector.add_content(content)
     except OSError as error:
-        raise BuildError(f"can't read what goes into the image: {error}") from error
+        raise BuildError(f"cannot read a file for the image: {error}") from error
     entries = collector.entries
     for path in _parents(layer):
         known = (folders or {}).get(path)
@@ -159,7 +158,7 @@ class _Collector:
                     continue
                 inside = f"{path}/{item.name}" if path else item.name
                 if item.is_symlink():
-                    target = os.readlink(item.path)  # noqa: PTH115  (as it is written: Path would normalise it)
+                    target = os.readlink(item.path)  # noqa: PTH115  (Path would normalize it)
                     self.add(LayerEntry(path=inside, kind=Kind.LINK, mode=LINK_MODE, target=target))
                 elif item.is_dir():
                     self.add_folder(item.path, inside, excluded)

@@ -1,9 +1,9 @@
-"""Entries as a tar stream whose bytes depend on nothing but the entries and one time.
+"""The tar stream of entries; its bytes depend only on the entries and one time.
 
-Format: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block": a plain ustar header, and before it a pax
-record for what that can't hold (names that are long or not ASCII, files of 8 GiB and more). Owners are numbers, without
-names. The headers are written here and not by `tarfile`, whose bytes may change with the version of Python, and which
-takes several times as long (bench/layers.py).
+Format: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block": a ustar header, preceded by a pax record
+for values that it can't represent (names that are long or not ASCII, files of 8 GiB and more). Owners are numeric. The
+headers are not written by `tarfile`, whose bytes may change with the version of Python, and which takes several times
+as long (bench/layers.py).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from packager.image.layers.entries import LayerEntry
 
-CHUNK = 1 << 20  # bytes; every chunk of the stream but the last has as many
+CHUNK = 1 << 20  # bytes; the size of every chunk but the last
 
 _RECORD = 512
 _END = bytes(2 * _RECORD)
-_NAME, _PREFIX, _LINK = 100, 155, 100  # bytes that ustar's fields hold
+_NAME, _PREFIX, _LINK = 100, 155, 100  # bytes; the sizes of ustar's fields
 _TYPES = {Kind.FILE: b"0", Kind.LINK: b"2", Kind.FOLDER: b"5"}
 _PAX = b"x"
 
 
 def tar_chunks(entries: Iterable[LayerEntry], timestamp: int) -> Generator[bytes, None, None]:
-    """Give the tar of the entries in their order, in chunks of exactly `CHUNK` bytes (the last may be shorter).
+    """Yield the tar of the entries in their order, in chunks of exactly `CHUNK` bytes (the last may be shorter).
 
-    `timestamp` is seconds since 1970, the time of every entry.
+    `timestamp` is the time of every entry in seconds since 1970.
 
     Raises:
-        BuildError, ArtifactError: As reading an entry's bytes does.
+        BuildError, ArtifactError: An entry can't be read.
     """
     parts: list[bytes] = []
     held = 0
@@ -50,12 +50,12 @@ def tar_chunks(entries: Iterable[LayerEntry], timestamp: int) -> Generator[bytes
 
 
 def tar_size(entries: Iterable[LayerEntry]) -> int:
-    """Return the bytes of the tar of the entries, without reading any file."""
+    """Return the size of the entries' tar in bytes, without reading any file."""
     return sum(len(header(entry, 0)) + entry.size + _padding(entry.size) for entry in entries) + len(_END)
 
 
 def header(entry: LayerEntry, timestamp: int) -> bytes:
-    """Write what stands before an entry's bytes: one record, or three and more with what ustar can't hold."""
+    """Return an entry's header: one record, or at least three with a pax header."""
     name = _encoded(entry.path + "/" if entry.kind is Kind.FOLDER else entry.path)
     link = _encoded(entry.target)
     beyond = {}
@@ -101,7 +101,7 @@ def _encoded(name: str) -> bytes:
 
 
 def _split(name: bytes) -> tuple[bytes, bytes | None]:
-    """Cut a long name at the last `/` that lets both parts fit; the name is None where none does."""
+    """Split a long name at the last `/` where both parts fit; the name is None if impossible."""
     if len(name) <= _NAME:
         return b"", name
     at = name.rfind(b"/", 0, min(_PREFIX + 1, len(name) - 1))
@@ -113,25 +113,25 @@ def _split(name: bytes) -> tuple[bytes, bytes | None]:
 def _record(  # noqa: PLR0913, PLR0917  (the fields of a header, in their order)
     name: bytes, mode: int, numbers: tuple[int, int, int, int], kind: bytes, link: bytes, prefix: bytes
 ) -> bytes:
-    """Write one header; `numbers` are uid, gid, size and time."""
+    """Return one header record; `numbers` are uid, gid, size and time."""
     uid, gid, size, time = numbers
     before = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(_NAME, b"\0"), mode, uid, gid, size, time)
     after = b"%s%sustar\00000%s0000000\x000000000\0%s" % (
         kind, link.ljust(_LINK, b"\0"), bytes(64), prefix.ljust(_PREFIX + 12, b"\0"),
     )  # fmt: skip
-    # The checksum counts its own field as eight spaces.
+    # The checksum is computed with its own field as eight spaces.
     return b"%s%06o\0 %s" % (before, sum(before) + sum(after) + 8 * 0x20, after)
 
 
 def _pax(values: dict[bytes, bytes]) -> bytes:
     data = b"".join(_pax_line(key, value) for key, value in sorted(values.items()))
-    # The name is only for tools that don't know these headers; GNU tar and Python write the same.
+    # The name is for tools without pax support; GNU tar and Python write the same.
     record = _record(b"././@PaxHeader", 0, (0, 0, len(data), 0), _PAX, b"", b"")
     return record + data + bytes(_padding(len(data)))
 
 
 def _pax_line(key: bytes, value: bytes) -> bytes:
-    """Write `LENGTH KEY=VALUE` and a newline, where the length counts its own digits."""
+    """Return `LENGTH KEY=VALUE` and a newline; the length includes its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if len(str(length)) > len(str(rest)):

@@ -1,12 +1,12 @@
-"""docker-rest and docker-cli: their arguments, and what each adds to a plan."""
+"""The integration types docker-rest and docker-cli: their arguments, and their part of an image's config."""
 
 from __future__ import annotations
 
 from packager.models.integrations import docker_cli, docker_rest
-from packager.models.integrations.base import Application
+from packager.models.integrations.base import IntegrationType
 
-APPLICATIONS: dict[str, Application] = {
-    module.APPLICATION.name: module.APPLICATION for module in (docker_rest, docker_cli)
+INTEGRATION_TYPES: dict[str, IntegrationType] = {
+    module.INTEGRATION_TYPE.name: module.INTEGRATION_TYPE for module in (docker_rest, docker_cli)
 }
 
-__all__ = ["APPLICATIONS", "Application"]
+__all__ = ["INTEGRATION_TYPES", "IntegrationType"]

@@ -1,4 +1,4 @@
-"""What docker-rest and docker-cli share: the base arguments, the targets, and the shape of an application."""
+"""The common part of docker-rest and docker-cli: arguments, targets, and the definition of an integration type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REGISTRY_TARGETS = (
 
 
 class ImageArguments(BaseModel):
-    """The arguments that every image has. The single source of validation, defaults, schema and docs."""
+    """The arguments of all images: the single source of validation, defaults, schema and docs."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, validate_default=True
@@ -54,8 +54,8 @@ class ImageArguments(BaseModel):
     check: Literal["auto", "always", "never"] = Field(
         default="auto",
         description=(
-            "Load the model and predict its example before the image is pushed: auto (where the packager can), always "
-            "(the packaging fails where it can't) or never"
+            "Load the model and predict its example before the image is pushed: auto (if possible), always (fail if "
+            "not possible) or never"
         ),
     )
 
@@ -68,17 +68,17 @@ class ImageArguments(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What an application adds to the image's config.
+    """The part of an image's config that depends on the integration type.
 
     Attributes:
-        words: The runtime's arguments that are fixed, for the entrypoint.
-        options: Those that a user may replace when the container is started, for the command.
-        variables: What the image sets in the environment.
-        port: The port that is listened on, or None.
+        args: The runtime's fixed arguments, for the entrypoint.
+        options: The arguments that users may override at container start, for the command.
+        variables: Environment variables of the image.
+        port: The listening port, or None.
         user: `uid:gid`, or None to keep the base image's user.
     """
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     options: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     port: int | None = None
@@ -86,14 +86,14 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Application:
-    """A packager: its names, its arguments and targets, and the command of its images.
+class IntegrationType:
+    """A type of packaging integration: its names, arguments and targets, and the command of its images.
 
     Attributes:
-        name: The integration's id, `docker-rest`.
+        name: The integration's ID, `docker-rest`.
         entry_point: The program that the platform starts, `odahu-flow-pack-to-rest`.
-        arguments: The model that its arguments are checked by.
-        command: From checked arguments to the command of the image.
+        arguments: The model that validates its arguments.
+        command: Returns the image's command for validated arguments.
     """
 
     name: str

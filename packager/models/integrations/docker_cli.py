@@ -1,8 +1,8 @@
-"""docker-cli: an image that predicts in batch."""
+"""docker-cli: images for batch predictions."""
 
 from __future__ import annotations
 
-from packager.models.integrations.base import Application, Command, ImageArguments
+from packager.models.integrations.base import Command, ImageArguments, IntegrationType
 
 
 class CliArguments(ImageArguments):
@@ -10,10 +10,10 @@ class CliArguments(ImageArguments):
 
 
 def command(_arguments: ImageArguments) -> Command:
-    """Return how a CLI image is started: as the base's user, because it writes into a folder the caller mounts."""
-    return Command(words=("cli",))
+    """Return the command of a CLI image; it keeps the base's user, because it writes into a mounted folder."""
+    return Command(args=("cli",))
 
 
-APPLICATION = Application(
+INTEGRATION_TYPE = IntegrationType(
     name="docker-cli", entry_point="odahu-flow-pack-to-cli", arguments=CliArguments, command=command
 )

@@ -1,4 +1,4 @@
-"""docker-rest: an image that serves predictions over HTTP."""
+"""docker-rest: images that serve predictions over HTTP."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import cast
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
-from packager.models.integrations.base import Application, Command, ImageArguments
+from packager.models.integrations.base import Command, ImageArguments, IntegrationType
 
-# What the runtime reads from the environment, so that a deployment may change it without another image.
+# Variables that the runtime reads, so that a deployment can change them without a new image.
 _VARIABLES = {
     "max_body_bytes": "ODAHU_MAX_BODY_BYTES",
     "max_rows": "ODAHU_MAX_ROWS",
     "check_input": "ODAHU_CHECK_INPUT",
 }
-# Any uid may run the image; this one is used where nobody chose: not root, and in the root group as OpenShift's are.
+# The default user of images, which run with any uid: not root, but in the root group, as on OpenShift.
 USER = "10001:0"
 
 
@@ -30,28 +30,31 @@ class RestArguments(ImageArguments):
         default=1,
         ge=1,
         le=100_000,
-        description="Rows that concurrent requests may share in one call of a matrix model; 1: each has its own call",
+        description="Maximum rows of concurrent requests in one call of a matrix model; 1 disables batching",
     )
     batch_max_latency_ms: StrictInt = Field(
-        default=0, ge=0, le=60_000, description="Milliseconds that a request waits for others to share a call with"
+        default=0,
+        ge=0,
+        le=60_000,
+        description="Maximum time that a request waits for others to share a call, in milliseconds",
     )
     max_body_bytes: StrictInt = Field(
         default=64 * 1024 * 1024,
         ge=1,
         le=2**40,
-        description="Bytes of the largest request body, compressed or unpacked; ODAHU_MAX_BODY_BYTES in the image",
+        description="Maximum size of a request body in bytes, compressed or not; ODAHU_MAX_BODY_BYTES in the image",
     )
     max_rows: StrictInt = Field(
-        default=1_000_000, ge=1, le=2**31 - 1, description="Rows of the largest request; ODAHU_MAX_ROWS in the image"
+        default=1_000_000, ge=1, le=2**31 - 1, description="Maximum rows of a request; ODAHU_MAX_ROWS in the image"
     )
     check_input: StrictBool = Field(
         default=True,
-        description="Refuse rows that are not as the model's info() describes them; ODAHU_CHECK_INPUT in the image",
+        description="Reject rows that don't match the schema of the model's info(); ODAHU_CHECK_INPUT in the image",
     )
 
 
 def command(arguments: ImageArguments) -> Command:
-    """Return how a REST image is started."""
+    """Return the command of a REST image."""
     rest = cast("RestArguments", arguments)
     names = ("host", "port", "workers", "threads", "timeout")
     options = tuple(word for name in names for word in (f"--{name}", str(getattr(rest, name))))
@@ -64,9 +67,9 @@ def command(arguments: ImageArguments) -> Command:
         for name, variable in _VARIABLES.items()
         if getattr(rest, name) != fields[name].default
     )
-    return Command(words=("rest",), options=options, variables=variables, port=rest.port, user=USER)
+    return Command(args=("rest",), options=options, variables=variables, port=rest.port, user=USER)
 
 
-APPLICATION = Application(
+INTEGRATION_TYPE = IntegrationType(
     name="docker-rest", entry_point="odahu-flow-pack-to-rest", arguments=RestArguments, command=command
 )

@@ -1,21 +1,21 @@
-"""The PackagingIntegration entities, made from the argument models."""
+"""PackagingIntegration entities generated from the argument models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from packager.models.integrations.base import Application
+    from packager.models.integrations.base import IntegrationType
 
 _KEYWORDS = ("description", "type", "enum", "default", "minimum", "maximum", "pattern", "maxLength")
 
 
-def integration(application: Application, default_image: str) -> dict[str, Any]:
-    """Return the `kind: PackagingIntegration` document of an application, ready for YAML or JSON.
+def integration_document(integration_type: IntegrationType, default_image: str) -> dict[str, Any]:
+    """Return the `kind: PackagingIntegration` document of an integration type, for YAML or JSON.
 
-    Each argument's `parameters` are the JSON Schema keywords that describe it.
+    Each argument's `parameters` are its JSON Schema keywords.
     """
-    schema = application.arguments.model_json_schema(by_alias=True)
+    schema = integration_type.arguments.model_json_schema(by_alias=True)
     properties = [
         {
             "name": name,
@@ -25,14 +25,15 @@ def integration(application: Application, default_image: str) -> dict[str, Any]:
     ]
     return {
         "kind": "PackagingIntegration",
-        "id": application.name,
+        "id": integration_type.name,
         "spec": {
-            "entrypoint": application.entry_point,
+            "entrypoint": integration_type.entry_point,
             "defaultImage": default_image,
             "privileged": False,
             "schema": {
                 "targets": [
-                    target.model_dump(by_alias=True, exclude={"default"}, mode="json") for target in application.targets
+                    target.model_dump(by_alias=True, exclude={"default"}, mode="json")
+                    for target in integration_type.targets
                 ],
                 "arguments": {"properties": properties, "required": []},
             },

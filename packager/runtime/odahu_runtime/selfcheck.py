@@ -34,6 +34,7 @@ def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
         "model": os.environ.get("ODAHU_MODEL_NAME", ""),
         "version": os.environ.get("ODAHU_MODEL_VERSION", ""),
         "python": platform.python_version(),
+        "uid": os.getuid(),
         "seconds": {},
     }
 

@@ -22,8 +22,8 @@ from packager.api.store.encryption import make_key_file
 from packager.api.supervisor import Supervisor, SupervisorConfig
 from packager.errors import BuildError, ClusterUnreachableError, PackagerError, RequestError, UsageError
 from packager.models.connection import Connection
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,9 @@ LEASE = timedelta(minutes=1)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(f"sqlite:///{tmp_path}/store.db", make_key_file(tmp_path / "key"))
-    opened.integrations.create(NewIntegration.model_validate(integration(APPLICATIONS["docker-rest"], "packager:1")))
+    opened.integrations.create(
+        NewIntegration.model_validate(integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1"))
+    )
     spec = {"type": "docker", "uri": "r.io/models", "password": "pass-word"}
     opened.connections.create(Connection.model_validate({"id": "registry", "spec": spec}))
     yield opened

@@ -5,6 +5,7 @@ import logging
 import platform
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ import pytest
 from packager.check import confinement, model_check
 from packager.check.model_check import USER_ID, ModelCheck, available_memory, choose_mode
 from packager.check.sandbox import stage, watch_changes
-from packager.environment.cache import unpack
-from packager.environment.cache.local import LocalEnvironments
+from packager.environment.cache import download
+from packager.environment.cache.local import LocalCache
 from packager.errors import ModelCheckError, RegistryUnreachableError, ToolMissingError
 from packager.image.plan import StoredLayer
 from packager.image.planner import Dependencies, PlanInputs, make_plan
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from packager.settings import CheckMode
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-SERVES = Completed(argv=(), returncode=0, output="", stdout='{"status": "ok", "sample": "predicted", "seconds": {}}\n')
+REPORT = {"status": "ok", "uid": USER_ID, "sample": "predicted", "seconds": {}}
+SERVES = Completed(argv=(), returncode=0, output="", stdout=f"{json.dumps(REPORT)}\n")
+NO_REPORT = replace(SERVES, stdout="", returncode=127)
 
 
 @dataclass
@@ -42,17 +45,17 @@ class CheckHarness:
 
     folder: Path
     answer: Completed | Exception = SERVES
-    python_runs: int | Exception = 0
+    python_exit_code: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
-    uid: int = USER_ID
+    probes: int = 0
     limit: int = 1 << 20  # bytes of the environments on this machine
 
     @property
-    def environments(self) -> LocalEnvironments:
-        return LocalEnvironments(folder=self.folder / "cache", max_bytes=self.limit)
+    def environments(self) -> LocalCache:
+        return LocalCache(folder=self.folder / "cache", max_bytes=self.limit)
 
     def __post_init__(self) -> None:
         (self.folder / "environment/bin").mkdir(parents=True)
@@ -61,11 +64,8 @@ class CheckHarness:
 
     def run(self, argv: Sequence[str], *, env: Mapping[str, str], **more: Any) -> Completed:
         if argv[-2] == "-c":
-            if isinstance(self.python_runs, Exception):
-                raise self.python_runs
-            return Completed(
-                argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
-            )
+            self.probes += 1
+            return Completed(argv=tuple(argv), returncode=self.python_exit_code, output="GLIBC_2.99 not found")
         self.calls.append((list(argv), dict(env)))
         self.during()
         if isinstance(self.answer, Exception):
@@ -167,10 +167,10 @@ def test_pip_packages_run_on_a_python_without_packages_of_its_own(harness: Check
     ("answer", "said"),
     [
         (failed("init() of the model failed: ValueError: x"), "can't serve: init() of the model failed: ValueError: x"),
-        (replace(SERVES, stdout=""), "it ended its process by itself, with the exit code 0"),
-        (replace(SERVES, stdout="[]", returncode=7), "with the exit code 7"),
-        (replace(SERVES, stdout="", returncode=-9), "its process was ended by SIGKILL"),
-        (replace(SERVES, stdout="", returncode=-11), "its process was ended by SIGSEGV"),
+        (replace(SERVES, stdout=""), "it ended its own process with exit code 0"),
+        (replace(SERVES, stdout="[]", returncode=7), "with exit code 7"),
+        (replace(SERVES, stdout="", returncode=-9), "its process was killed by SIGKILL"),
+        (replace(SERVES, stdout="", returncode=-11), "its process was killed by SIGSEGV"),
         (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
     ],
 )
@@ -185,6 +185,16 @@ def test_what_can_not_serve(
     assert "--no-check" in error.value.hint
     if isinstance(answer, Exception):
         assert "its last words" in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "probes"), [(SERVES, 0), (failed("no"), 0), (NO_REPORT, 1)])
+def test_python_is_probed_only_after_a_check_without_a_report(
+    harness: CheckHarness, answer: Completed, probes: int
+) -> None:
+    harness.answer = answer
+    with suppress(ModelCheckError):
+        harness.check()
+    assert harness.probes == probes
 
 
 def test_the_models_own_traceback_is_in_the_log(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,9 +222,9 @@ def of_the_base(folder: Path) -> PlanInputs:
 @pytest.mark.parametrize(
     ("changes", "make", "said"),
     [
-        ({}, of_the_base, "the base's own conda makes its environment"),
-        ({"python_runs": 1}, prepared, "its Python doesn't run here: GLIBC_2.99 not found"),
-        ({"python_runs": ToolMissingError("Exec format error")}, prepared, "doesn't run here: Exec format error"),
+        ({}, of_the_base, "the base image's own conda creates its environment"),
+        ({"answer": NO_REPORT, "python_exit_code": 1}, prepared, "its Python doesn't run here: GLIBC_2.99 not found"),
+        ({"answer": ToolMissingError("Exec format error")}, prepared, "doesn't run here: Exec format error"),
         ({}, lambda folder: pip(folder, "3.6"), "the base image's Python 3.6 is not on this machine"),
         ({"answer": failed("ImportError: libgomp.so.1: cannot open shared object file: No")}, prepared, "libgomp.so.1"),
         (
@@ -222,7 +232,7 @@ def of_the_base(folder: Path) -> PlanInputs:
             prepared,
             "version `GLIBC_2.38' not found",
         ),
-        ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "don't bring the module 'torch'"),
+        ({"answer": failed("ModuleNotFoundError: No module named 'torch'")}, pip, "lack the module 'torch'"),
     ],
 )
 def test_what_can_not_be_told_is_the_outcome_or_an_error_where_asked_for(
@@ -260,8 +270,8 @@ def test_another_platform(harness: CheckHarness, caplog: pytest.LogCaptureFixtur
 
 
 def test_nothing_is_run_where_nobody_wants_it(harness: CheckHarness) -> None:
-    assert harness.check(mode="never") == "skipped: left out (check: never)"
-    assert harness.check(stored(harness.folder), mode="never") == "skipped: left out (check: never)"
+    assert harness.check(mode="never") == "skipped: disabled (check: never)"
+    assert harness.check(stored(harness.folder), mode="never") == "skipped: disabled (check: never)"
     assert harness.calls == []
 
 
@@ -269,7 +279,7 @@ def test_nothing_is_run_where_nobody_wants_it(harness: CheckHarness) -> None:
 @pytest.mark.parametrize("argument", ["auto", "always", "never"])
 def test_the_setting_comes_before_the_argument(setting: CheckMode, argument: CheckMode) -> None:
     if (setting, argument) == ("never", "always"):
-        with pytest.raises(ModelCheckError, match="`check: always`, and PACKAGER_CHECK leaves it out"):
+        with pytest.raises(ModelCheckError, match="`check: always`, but PACKAGER_CHECK disables it"):
             choose_mode(setting, argument)
     else:
         assert choose_mode(setting, argument) == (argument if setting == "auto" else setting)
@@ -294,7 +304,7 @@ class Fetching:
 @pytest.fixture
 def fetching(monkeypatch: pytest.MonkeyPatch) -> Fetching:
     made = Fetching()
-    monkeypatch.setattr(unpack, "fetch_files", made)
+    monkeypatch.setattr(download, "download_environment", made)
     return made
 
 
@@ -325,7 +335,7 @@ def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(
     harness.settings = {"check_fetch_max_bytes": 900_000_000}
     ready = stored(harness.folder, size=1_234_000_000)
     assert harness.check(ready) == (
-        "skipped: its environment is kept in the registry and has 1,234 MB packed, more than "
+        "skipped: its cached environment has 1,234 MB in the registry, more than "
         "PACKAGER_CHECK_FETCH_MAX_BYTES (900 MB)"
     )
     assert fetching.times == 0
@@ -337,7 +347,7 @@ def test_a_large_environment_is_fetched_only_where_the_check_is_asked_for(
 def test_an_environment_that_can_not_be_fetched(harness: CheckHarness, fetching: Fetching) -> None:
     fetching.fails = RegistryUnreachableError("the registry r.io can't be reached")
     outcome = harness.check(stored(harness.folder))
-    assert outcome == "skipped: its environment can't be fetched: the registry r.io can't be reached"
+    assert outcome == "skipped: its environment can't be downloaded: the registry r.io can't be reached"
     with pytest.raises(RegistryUnreachableError):
         harness.check(stored(harness.folder), mode="always")
 
@@ -355,7 +365,7 @@ def test_nothing_is_fetched_that_can_not_be_run(
 
 def test_a_model_that_does_not_fit_into_memory(harness: CheckHarness, caplog: pytest.LogCaptureFixture) -> None:
     harness.check(prepared(harness.folder, sizes={"weights": 1 << 60}))
-    assert "its files have 1,152,921,504,607 MB, and there are" in caplog.text
+    assert "its files have 1,152,921,504,607 MB, but only" in caplog.text
     assert harness.calls == []
 
 
@@ -379,7 +389,7 @@ def test_no_room_for_a_copy(
 
     monkeypatch.setattr(model_check, "stage", full)
     harness.check()
-    assert "there is no room for its files" in caplog.text
+    assert "not enough disk space for its files" in caplog.text
 
 
 def test_what_can_not_be_forbidden_is_in_the_log(
@@ -390,13 +400,10 @@ def test_what_can_not_be_forbidden_is_in_the_log(
     harness.check()
     assert "the check" not in caplog.text
     monkeypatch.setattr(confinement, "_make_ruleset", lambda _folders: None)
-    harness.uid = 0
+    harness.answer = replace(SERVES, stdout=json.dumps({**REPORT, "uid": 0}))
     harness.check()
-    assert (
-        "the check can't stop the model from writing outside its own folders: this machine has no Landlock"
-        in caplog.text
-    )
-    assert "the check runs the model as this machine's user" in caplog.text
+    assert "the check can't keep the model from writing outside its own folders: no Landlock" in caplog.text
+    assert "the check ran the model as the current user: no user namespaces" in caplog.text
 
 
 def test_a_model_that_can_not_write_is_advised_where_it_can(harness: CheckHarness) -> None:

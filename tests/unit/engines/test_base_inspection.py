@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.engines.base_inspection import RootSkeleton, inspect_image
+from packager.engines.base_inspection import PartialRootfs, inspect_image
 from packager.engines.rootfs import find_glibc, find_python
 from packager.errors import BuildError
 from packager.image.plan import BaseFolder
@@ -55,12 +55,12 @@ def stream(data: bytes) -> LayerStream:
     return LayerStream(iter([data[at : at + 100] for at in range(0, len(data), 100)]))
 
 
-def skeleton_of(folder: Path, *layers: list[Entry]) -> RootSkeleton:
+def skeleton_of(folder: Path, *layers: list[Entry]) -> PartialRootfs:
     folder.mkdir(exist_ok=True)
-    skeleton = RootSkeleton(folder)
+    rootfs = PartialRootfs(folder)
     for entries in layers:
-        skeleton.add(stream(layer(entries)))
-    return skeleton
+        rootfs.add(stream(layer(entries)))
+    return rootfs
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_facts(tmp_path: Path, layers: list[list[Entry]], glibc: str | None, pyt
 
 @pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
 def test_packings(tmp_path: Path, packing: str) -> None:
-    skeleton = RootSkeleton(tmp_path)
-    skeleton.add(stream(layer(DEBIAN, packing=packing)))
+    rootfs = PartialRootfs(tmp_path)
+    rootfs.add(stream(layer(DEBIAN, packing=packing)))
     assert find_glibc(tmp_path) == "2.36"
 
 
@@ -259,11 +259,11 @@ LINK = BaseFolder(path="data", target="/opt/b")
     ids=lambda found: ",".join(each.name if isinstance(each, tarfile.TarInfo) else each.path for each in found),
 )
 def test_folders_that_are_special(tmp_path: Path, second: list[tarfile.TarInfo], expected: list[BaseFolder]) -> None:
-    skeleton = RootSkeleton(tmp_path)
+    rootfs = PartialRootfs(tmp_path)
     for members in (FIRST, second):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for member in members:
                 archive.addfile(member)
-        skeleton.add(stream(buffer.getvalue()))
-    assert list(skeleton.folders()) == expected
+        rootfs.add(stream(buffer.getvalue()))
+    assert list(rootfs.folders()) == expected

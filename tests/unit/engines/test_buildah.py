@@ -15,10 +15,9 @@ import pytest
 
 from packager.engines import Engine
 from packager.engines.buildah import BuildahEngine
-from packager.engines.buildah_commands import access_words, build_args, pull_words
-from packager.engines.host import Isolation, Machine, choose_isolation, scrubbed
-from packager.engines.layer_cache import PREFIX as CACHE_PREFIX
-from packager.engines.layer_cache import UseLock, cache_name, stale_names
+from packager.engines.buildah_commands import access_args, build_args, pull_args
+from packager.engines.buildah_storage import CACHE_IMAGE_PREFIX, UseLock, cache_name, stale_names
+from packager.engines.host import Isolation, Machine, choose_isolation, safe_environment
 from packager.engines.session_record import recorded
 from packager.errors import (
     BuildError,
@@ -137,7 +136,7 @@ def test_build_args_for_a_plan() -> None:
     ],
 )
 def test_pull_words(name: str, policy: str, tls: str) -> None:
-    assert pull_words(Reference.parse(name), ACCESS, "arm64", Path("/private/config.json")) == [
+    assert pull_args(Reference.parse(name), ACCESS, "arm64", Path("/private/config.json")) == [
         "pull", "--policy", policy, "--platform", "linux/arm64",
         "--authfile", "/private/config.json", f"--tls-verify={tls}",
     ]  # fmt: skip
@@ -153,7 +152,7 @@ def test_a_push(tmp_path: Path) -> None:
     assert build[:-3] == build_args(PLAN, "chroot")
     assert build[-1] == str(tmp_path / "context")
     logins = Path(push[2])
-    assert push[:4] == ["push", *access_words(to.reference, ACCESS, logins)]
+    assert push[:4] == ["push", *access_args(to.reference, ACCESS, logins)]
     assert logins.name == "config.json"
     assert push[-2:] == [IMAGE, "docker://r.io/wine:1"]
     assert all("A_SECRET" not in env for env in run.envs)
@@ -336,8 +335,8 @@ def test_a_model_is_checked_in_an_image_that_ran_commands(tmp_path: Path) -> Non
     ("end", "said"),
     [
         (checked(4, '{"status": "failed", "error": "No module named \'torch\'"}'), "No module named 'torch'"),
-        (checked(0), "with the exit code 0"),
-        (checked(137), "ended by SIGKILL"),
+        (checked(0), "with exit code 0"),
+        (checked(137), "killed by SIGKILL"),
         (OutOfBoundsError("it had not ended after 300 s"), "it had not ended after 300 s of loading"),
     ],
 )
@@ -360,7 +359,7 @@ def test_a_digest_file_that_is_none(tmp_path: Path) -> None:
             return done
 
     to = Destination(reference=Reference.parse("r.io/wine:1"))
-    with pytest.raises(BuildError, match="wrote no digest"):
+    with pytest.raises(BuildError, match="wrote an invalid digest"):
         engine(Odd(), tmp_path).build(PLAN, tmp_path, to, ACCESS)
 
 
@@ -433,7 +432,7 @@ def test_the_environment_holds_no_secrets() -> None:
         "STORAGE_DRIVER": "vfs", "AWS_SECRET_ACCESS_KEY": "s", "PACKAGER_PIP_INDEX_URL": "s", "DOCKER_AUTH_CONFIG": "s",
         "REGISTRY_AUTH_FILE": "s", "TMPDIR": "/other",
     }  # fmt: skip
-    assert scrubbed(environ, temporary=Path("/private")) == {
+    assert safe_environment(environ, temporary=Path("/private")) == {
         "PATH": "/bin", "HOME": "/root", "https_proxy": "http://p", "NO_PROXY": "x", "CONTAINERS_STORAGE_CONF": "/s",
         "STORAGE_DRIVER": "vfs", "TMPDIR": "/private",
     }  # fmt: skip
@@ -449,7 +448,7 @@ def test_the_newest_ten_repositories_are_kept() -> None:
     names = [cache_name(f"r.io/{moment}", moment) for moment in range(12)]
     assert set(stale_names(names)) == set(names[:2])
     assert all(Reference.parse(name).host == "localhost" for name in names)
-    assert all(name.startswith(CACHE_PREFIX) for name in names)
+    assert all(name.startswith(CACHE_IMAGE_PREFIX) for name in names)
 
 
 def test_nothing_is_removed_while_a_build_runs(tmp_path: Path) -> None:

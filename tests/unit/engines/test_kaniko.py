@@ -12,7 +12,7 @@ import pytest
 
 from packager.engines import Engine, cache_repository
 from packager.engines.kaniko import KanikoEngine, check_destinations, own_paths, read_mounts
-from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, scrubbed
+from packager.engines.kaniko_command import KanikoBuild, build_args, read_line, safe_environment
 from packager.errors import BuildError, BuildStepError, ImageNotFoundError, RegistryAuthError, UsageError
 from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
@@ -168,7 +168,7 @@ def test_the_environment_holds_no_secrets() -> None:
         "AWS_SECRET_ACCESS_KEY": "s", "DOCKER_AUTH_CONFIG": "s", "DOCKER_CONFIG": "/other",
         "PACKAGER_PIP_INDEX_URL": "s",
     }  # fmt: skip
-    environment = scrubbed(environ, Path("/job/auth/config.json"))
+    environment = safe_environment(environ, Path("/job/auth/config.json"))
     made = {name: value for name, value in environment.items() if not name.startswith("FF_KANIKO_")}
     assert made == {
         "PATH": "/bin", "https_proxy": "http://p", "NO_PROXY": "x", "SSL_CERT_FILE": "/ca", "HOME": "/root",
@@ -222,7 +222,7 @@ def test_a_failed_push_gives_no_digest_although_there_is_a_file(tmp_path: Path, 
 
 @pytest.mark.parametrize("digest", [None, "", "sha256:abc", "latest\n"])
 def test_a_digest_that_is_none(tmp_path: Path, context: Path, digest: str | None) -> None:
-    with pytest.raises(BuildError, match="no digest"):
+    with pytest.raises(BuildError, match="invalid digest"):
         engine(FakeKaniko(digest=digest), tmp_path).build(PLAN, context, TO, ACCESS)
 
 
@@ -236,7 +236,7 @@ def test_local_destinations_are_another_engines(tmp_path: Path, context: Path, o
 
 
 def test_a_base_of_the_local_storage_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(ImageNotFoundError, match="doesn't have") as caught:
+    with pytest.raises(ImageNotFoundError, match="is in a local storage") as caught:
         engine(FakeKaniko(), tmp_path).inspect_base(Reference.parse("localhost/base:1"), ACCESS)
     assert "--engine buildah" in caught.value.hint
 
@@ -303,5 +303,5 @@ def test_nothing_can_go_where_kaniko_leaves_everything_alone(destination: str, l
     if left_alone is None:
         check_destinations(plan, paths)
         return
-    with pytest.raises(BuildError, match=f"Kaniko leaves {left_alone} as it is"):
+    with pytest.raises(BuildError, match=f"Kaniko ignores {left_alone}"):
         check_destinations(plan, paths)

@@ -1,4 +1,4 @@
-"""What is needed and where we run -> the engine."""
+"""Engine requirements and host -> the chosen engine."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ CLUSTER, JOB, ELSEWHERE = Platform(cluster=True), Platform(cluster=True, job_ima
         (EngineRequirements(run_steps=True, local_output=True), CLUSTER, "buildah", "needs a command to run"),
     ],
 )
-def test_auto(requirements: EngineRequirements, platform: Platform, engine: str, reason: str) -> None:
+def test_auto_chooses_the_engine_by_requirements_and_host(
+    requirements: EngineRequirements, platform: Platform, engine: str, reason: str
+) -> None:
     name, why = choose_engine(EngineName.auto, requirements, platform)
     assert name.value == engine
     assert reason in why
 
 
-@pytest.mark.parametrize("asked", [EngineName.oci, EngineName.buildah, EngineName.kaniko])
-def test_what_is_asked_for_is_taken(asked: EngineName) -> None:
+@pytest.mark.parametrize("requested", [EngineName.oci, EngineName.buildah, EngineName.kaniko])
+def test_requested_engine_is_chosen_whatever_the_requirements(requested: EngineName) -> None:
     for requirements in (EngineRequirements(), EngineRequirements(run_steps=True, local_base=True)):
-        assert choose_engine(asked, requirements, JOB) == (asked, "it was asked for")
+        assert choose_engine(requested, requirements, JOB) == (requested, "it was requested")

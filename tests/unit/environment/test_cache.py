@@ -67,7 +67,7 @@ def test_a_cache_folder_that_can_not_be_made(tmp_path: Path, kind: str, cache: s
 @pytest.mark.parametrize("kind", ["conda", "pip"])
 def test_a_cache_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests' root may write everywhere
-    with pytest.raises(UsageError, match="in it can't be written"):
+    with pytest.raises(UsageError, match="is not writable"):
         make(kind, tmp_path, tmp_path / "cache")
 
 

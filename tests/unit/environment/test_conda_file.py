@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from packager.environment.channels import configured_credentials, source_of, without_credentials
+from packager.environment.channels import configured_credentials, resolve_mirror, without_credentials
 from packager.environment.conda import read_conda_file
 from packager.errors import DependenciesError, UsageError
 from packager.settings import Settings
@@ -162,7 +162,7 @@ def test_defaults_are_one_channel_for_the_solver(tmp_path: Path, channels: str, 
 def test_a_python_that_is_too_old_is_refused(tmp_path: Path, dependencies: str) -> None:
     with pytest.raises(DependenciesError) as caught:
         read_conda_file(write(tmp_path, f"dependencies: {dependencies}\n"), Settings())
-    assert "and the serving runtime needs Python 3.8 or later" in caught.value.message
+    assert "but the serving runtime needs Python 3.8 or later" in caught.value.message
     assert "python>=3.8" in caught.value.hint
     assert caught.value.exit_code == 20
 
@@ -221,7 +221,7 @@ def test_python_is_added_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO):
         found = read_conda_file(path, Settings(default_python="3.12"))
     assert found.specs == ("numpy", "python=3.12")
-    assert "asks for no Python: taking 3.12" in caplog.text
+    assert "has no Python: using the default, 3.12" in caplog.text
     assert yaml.safe_load(found.to_yaml())["dependencies"] == ["numpy"]
 
 
@@ -235,7 +235,7 @@ def test_names(tmp_path: Path, name: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "'***'", '"a\\0b"', "''", "x" * 101])
 def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DependenciesError, match="can't name a folder"):
+    with pytest.raises(DependenciesError, match="is not a valid folder name"):
         read_conda_file(write(tmp_path, f"name: {name}\ndependencies: [python]\n"), Settings())
 
 
@@ -247,30 +247,30 @@ def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
         ("name: x\n", "no `dependencies`"),
         ("dependencies: python\n", "`dependencies` is not a list"),
         ("channels: conda-forge\ndependencies: [python]\n", "`channels` is not a list"),
-        ("channels: [1]\ndependencies: [python]\n", "channels: 1 is not a text"),
+        ("channels: [1]\ndependencies: [python]\n", "channels: 1 is not a string"),
         ("channels: ['ftp://host/x']\ndependencies: [python]\n", "'ftp://host/x' is not a conda channel"),
         (
             "channels: ['https://conda.anaconda.org/t/${TOKEN}/acme']\ndependencies: [python]\n",
-            "names an environment variable, and none is passed on",
+            "uses an environment variable, which is not supported",
         ),
         (
             "channels: ['https://$USER:$WORD@host/x']\ndependencies: [python]\n",
-            "names an environment variable, and none is passed on",
+            "uses an environment variable, which is not supported",
         ),
         ("channels: [local]\ndependencies: [python]\n", "'local' is a folder of the machine that built the packages"),
         ("channels: [<unknown>]\ndependencies: [python]\n", "'<unknown>' is not a conda channel"),
-        ("channels: [conda-forge/osx-64]\ndependencies: [python]\n", "is for osx-64, and the image is for linux-64"),
-        ("dependencies: [python, conda-forge/win-64::six]\n", "is for win-64, and the image is for linux-64"),
-        ("dependencies: [python, 'conda-forge::six[subdir=osx-64]']\n", "is for osx-64, and the image is for linux-64"),
-        ("dependencies: [python, flask=2.0=pypi_0]\n", "'flask=2.0=pypi_0' is a package that pip installed"),
+        ("channels: [conda-forge/osx-64]\ndependencies: [python]\n", "is for osx-64, but the image is for linux-64"),
+        ("dependencies: [python, conda-forge/win-64::six]\n", "is for win-64, but the image is for linux-64"),
+        ("dependencies: [python, 'conda-forge::six[subdir=osx-64]']\n", "is for osx-64, but the image is for linux-64"),
+        ("dependencies: [python, flask=2.0=pypi_0]\n", "'flask=2.0=pypi_0' was installed by pip"),
         ("@EXPLICIT\nhttps://host/linux-64/six-1-0.conda\n", "lists package files of one platform"),
         ("# platform: win-64\nsix=1=py_0\nca-certificates=2021.7=h06\n", "lists builds of one platform"),
         ("six==1.17\nflask\n", "no `dependencies`"),
         ("dependencies: [3]\n", "3 is neither a package nor a pip list"),
         ("dependencies: [{conda: [x]}]\n", "is neither a package nor a pip list"),
         ("dependencies: [{pip: flask}]\n", "`pip` is not a list"),
-        ("dependencies: [{pip: [1]}]\n", "pip: 1 is not a text"),
-        ("dependencies: ['numpy >=1,,2']\n", "'numpy >=1,,2' can't be understood"),
+        ("dependencies: [{pip: [1]}]\n", "pip: 1 is not a string"),
+        ("dependencies: ['numpy >=1,,2']\n", "'numpy >=1,,2' is not a valid match spec"),
         ("dependencies: ['-r other.txt']\n", "'-r other.txt'"),
         ("dependencies: ['https://u:s3cret@host/x-1-0.conda']\n", "'https://host/x-1-0.conda' is not a package"),
         ("dependencies: ['numpy[channel=foo]']\n", "is not a package's name"),
@@ -299,12 +299,12 @@ DEEP = "dependencies: " + "[" * 100_000
         (f"dependencies: [1{':1' * 10_000}]\n", "a number is too long"),
         ("dependencies: [2020-99-99]\n", "can't be read as YAML"),
         (f"dependencies: [{'{a: [1]}, ' * 2000}]\n", "is neither a package"),
-        (f"dependencies: ['numpy >=1,,{'2' * 100_000}']\n", "can't be understood"),
+        (f"dependencies: ['numpy >=1,,{'2' * 100_000}']\n", "is not a valid match spec"),
         (f"dependencies: [[{'1, ' * 2000}]]\n", "is neither a package"),
         (f"dependencies: [python]\nchannels: ['*{'x' * 100_000}']\n", "is not a conda channel"),
         (f"dependencies: ['python 3.7.*{'|3.7.*' * 10_000}']\n", "needs Python 3.8"),
         (f"dependencies: [!{'x' * 100_000} y]\n", "can't be read as YAML"),
-        (f"dependencies: [python]\nname: [{'1, ' * 2000}]\n", "can't name a folder"),
+        (f"dependencies: [python]\nname: [{'1, ' * 2000}]\n", "is not a valid folder name"),
     ],
 )
 def test_files_that_are_too_much_are_refused_in_few_words(tmp_path: Path, text: str, problem: str) -> None:
@@ -317,7 +317,7 @@ def test_files_that_are_too_much_are_refused_in_few_words(tmp_path: Path, text: 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "conda.yaml").symlink_to("/dev/zero")
-    with pytest.raises(DependenciesError, match="it is not a file"):
+    with pytest.raises(DependenciesError, match="not a regular file"):
         read_conda_file(tmp_path / "conda.yaml", Settings())
 
 
@@ -330,15 +330,15 @@ def test_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "problem"),
     [
-        ("'A B': 1", "'A B' is no variable's name"),
-        ("'': 1", "'' is no variable's name"),
-        ("1A: 1", "'1A' is no variable's name"),
-        ('"A\\n": 1', "is no variable's name"),
-        ("1: x", "1 is no variable's name"),
-        ('A: "x\\ny"', "'A' is not one line"),
-        ('A: "x\\0"', "'A' is not one line"),
-        ("A: [1]", "'A' is not a text"),
-        ("A: {b: 1}", "'A' is not a text"),
+        ("'A B': 1", "'A B' is not a variable name"),
+        ("'': 1", "'' is not a variable name"),
+        ("1A: 1", "'1A' is not a variable name"),
+        ('"A\\n": 1', "is not a variable name"),
+        ("1: x", "1 is not a variable name"),
+        ('A: "x\\ny"', "'A' contains a line break"),
+        ('A: "x\\0"', "'A' contains a line break"),
+        ("A: [1]", "'A' is not a string"),
+        ("A: {b: 1}", "'A' is not a string"),
     ],
 )
 def test_variables_that_are_refused(tmp_path: Path, variables: str, problem: str) -> None:
@@ -386,8 +386,8 @@ def test_the_yaml_for_another_conda(tmp_path: Path) -> None:
     ],
 )
 def test_mirrors(mirrors: dict[str, str], expected: str) -> None:
-    source, credential = source_of(FORGE, Settings.model_validate({"conda_mirrors": mirrors}))
-    assert source.asked == expected
+    source, credential = resolve_mirror(FORGE, Settings.model_validate({"conda_mirrors": mirrors}))
+    assert source.fetch_url == expected
     assert source.public == FORGE
     assert (credential is not None) == ("u:p@" in str(mirrors))
 
@@ -397,11 +397,14 @@ def test_mirrors_of_anacondas_own_channels(tmp_path: Path, named: str) -> None:
     path = write(tmp_path, "channels: [pkgs/main]\ndependencies: [python]\n")
     settings = Settings.model_validate({"conda_mirrors": {named: "https://mirror/a"}})
     (url,) = read_conda_file(path, settings).channels
-    assert source_of(url, settings)[0].asked == f"https://mirror/a{'' if named.endswith('main') else '/pkgs/main'}"
+    assert (
+        resolve_mirror(url, settings)[0].fetch_url
+        == f"https://mirror/a{'' if named.endswith('main') else '/pkgs/main'}"
+    )
 
 
 def test_a_channel_in_a_folder_keeps_its_name_only() -> None:
-    source, _ = source_of("file:///srv/some/where/mine", Settings())
+    source, _ = resolve_mirror("file:///srv/some/where/mine", Settings())
     assert source.public == "file:///mine"
 
 

@@ -11,7 +11,7 @@ from packager.logs.progress import SilentReporter
 from packager.settings import Settings
 
 if TYPE_CHECKING:
-    from packager.environment.http_server import Server
+    from packager.environment.http_server import HttpServer
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_choice(wanted: Any, python: str, chosen: str) -> None:
     assert choose_server(wanted, python) == chosen
 
 
-@pytest.mark.parametrize(("python", "said"), [("3.9", "the image's is 3.9"), ("", "not known before the build")])
+@pytest.mark.parametrize(("python", "said"), [("3.9", "the image has 3.9"), ("", "an unknown version")])
 def test_granian_where_there_is_none(python: str, said: str) -> None:
     with pytest.raises(DependenciesError, match=said) as caught:
         choose_server("granian", python)
@@ -65,7 +65,7 @@ class Uv:
         return self.calls[-1][self.calls[-1].index(option) + 1]
 
 
-def fetch(uv: Uv, folder: Path) -> Server:
+def fetch(uv: Uv, folder: Path) -> HttpServer:
     return fetch_granian(
         "3.11",
         workspace=folder,
@@ -95,7 +95,7 @@ def test_granian_is_fetched_once_for_the_images_python(tmp_path: Path) -> None:
 
 
 def test_an_index_that_does_not_answer_is_an_error_that_names_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(ChannelError, match="the image's server can't be fetched") as caught:
+    with pytest.raises(ChannelError, match="cannot fetch the image's HTTP server") as caught:
         fetch(Uv("error: Failed to fetch: `https://index.example/simple/granian/`"), tmp_path)
     assert "PACKAGER_SERVER=gunicorn" in str(caught.value.hint)
     assert not list((tmp_path / "cache" / "server").iterdir())

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from packager.environment.bytecode import Compiling
+from packager.environment.bytecode import Compilation
 from packager.environment.lock import lock_digest, lock_text, pip_packages
 from packager.environment.relocate import Relocation, clean_conda_meta, files_with, shebang
 from packager.errors import InstallError
@@ -187,7 +187,7 @@ def test_bytecode_is_kept_by_content(tmp_path: Path) -> None:
             path = tmp_path / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        return Compiling(
+        return Compilation(
             interpreter=None,
             version=version,
             folder=tmp_path / folder / "lib/python3.11",

@@ -115,20 +115,20 @@ def test_included_files_are_relative_to_the_file_that_names_them(tmp_path: Path)
 
 
 OUTSIDE = "points outside the model archive"
-FROM_CONDA = f"{OUTSIDE}: `pip freeze` writes such a line for a package of conda's"
-UNSUPPORTED = "has an address of an unsupported kind"
+FROM_CONDA = f"{OUTSIDE}: `pip freeze` writes such lines for conda packages"
+UNSUPPORTED = "has a URL of an unsupported scheme"
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("-r missing.txt", "names 'missing.txt', which is not in the model archive"),
+        ("-r missing.txt", "refers to 'missing.txt', which is not in the model archive"),
         ("-r ../outside.txt", OUTSIDE),
         ("--pre -c /etc/passwd", OUTSIDE),
-        ("-r https://host/r.txt", "names a file on the network, which isn't read"),
-        ("-c https://u:s3cret@host/constraints.txt", "names a file on the network, which isn't read"),
-        ("-r loop.txt", "includes files more than ten deep"),
-        ("-r .", "can't be read: it is not a file"),
+        ("-r https://host/r.txt", "includes a remote file, which is not supported"),
+        ("-c https://u:s3cret@host/constraints.txt", "includes a remote file, which is not supported"),
+        ("-r loop.txt", "nests included files more than ten levels deep"),
+        ("-r .", "can't be read: not a regular file"),
         ("..", OUTSIDE),
         ("../pkg.whl", OUTSIDE),
         ("pkg @ ../pkg.whl", OUTSIDE),
@@ -136,7 +136,7 @@ UNSUPPORTED = "has an address of an unsupported kind"
         ("x@file:///etc/passwd", FROM_CONDA),
         ("numpy @ file:///croot/numpy_and_numpy_base_1/work", FROM_CONDA),
         ("numpy @ file:///C:/b/abs_1/numpy/work", FROM_CONDA),
-        ("x @ file:gone.whl", "names 'gone.whl', which is not in the model archive"),
+        ("x @ file:gone.whl", "refers to 'gone.whl', which is not in the model archive"),
         ("git+file:///srv/repo", UNSUPPORTED),
         ("x @ git+file:///srv/repo", UNSUPPORTED),
         ("x @ ftp://../../etc/x.whl", UNSUPPORTED),
@@ -148,31 +148,31 @@ UNSUPPORTED = "has an address of an unsupported kind"
         ("-f ../wheels", OUTSIDE),
         ("-f file:///etc", OUTSIDE),
         ("-f ftp://../wheels", "which is not in the model archive"),
-        ("-i file:///srv/simple", "names an index that is not an http or https URL"),
-        ("--extra-index-url ../simple", "names an index that is not an http or https URL"),
+        ("-i file:///srv/simple", "has an index that is not an http or https URL"),
+        ("--extra-index-url ../simple", "has an index that is not an http or https URL"),
         ("-e .", "is editable"),
         ("--editable=git+https://host/x.git#egg=x", "is editable"),
         ("--target /x", "has '--target', which is not an option of a requirements file"),
         ("--pre torch", "has 'torch' after its options"),
         ("--index-url", "expected one argument"),
         ("--extra https://host/simple", "has '--extra', which is not an option"),
-        ("--index-url 'https://host", "can't be understood: No closing quotation"),
+        ("--index-url 'https://host", "is invalid: No closing quotation"),
         ("torch --index-url https://host/simple", "has an option that pip ignores after a package"),
-        ("--hash=sha256:aa", "has a hash and no package"),
-        ("six --global-option=--x", "has options for the build of a package"),
-        ("six --config-settings a=b", "has options for the build of a package"),
-        ("numpy=1.21.2=py38_0", "is written for conda, not for pip"),
-        ("numpy=1.21", "is written for conda, not for pip"),
-        ("@EXPLICIT", "is written for conda, not for pip"),
-        ("six>=1.0.*", "can't be understood: .* suffix"),
-        ("name: x", "can't be understood: Expected"),
-        ("\0", "can't be understood"),
-        ("./\0", "which is no path"),
-        ("six @ https://host/${TOKEN}/x.whl", "names an environment variable, and none is passed on"),
-        ("-i https://${USER}:${WORD}@host/simple", "names an environment variable, and none is passed on"),
-        (f"-r {'x' * 100_000}", "names"),
+        ("--hash=sha256:aa", "has a hash but no package"),
+        ("six --global-option=--x", "has build options"),
+        ("six --config-settings a=b", "has build options"),
+        ("numpy=1.21.2=py38_0", "has conda syntax, not pip syntax"),
+        ("numpy=1.21", "has conda syntax, not pip syntax"),
+        ("@EXPLICIT", "has conda syntax, not pip syntax"),
+        ("six>=1.0.*", "is invalid: .* suffix"),
+        ("name: x", "is invalid: Expected"),
+        ("\0", "is invalid"),
+        ("./\0", "which is not a valid path"),
+        ("six @ https://host/${TOKEN}/x.whl", "uses an environment variable, which is not supported"),
+        ("-i https://${USER}:${WORD}@host/simple", "uses an environment variable, which is not supported"),
+        (f"-r {'x' * 100_000}", "refers to"),
         (f"--x{'x' * 100_000}", "which is not an option"),
-        (f"six {'x' * 100_000}", "can't be understood"),
+        (f"six {'x' * 100_000}", "is invalid"),
     ],
 )
 def test_lines_that_are_refused(tmp_path: Path, line: str, problem: str) -> None:
@@ -214,7 +214,7 @@ def test_files_that_are_too_large_together_are_refused(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n" * 100, encoding="utf-8")
     (tmp_path / "4.txt").write_text("six\n", encoding="utf-8")
-    with pytest.raises(DependenciesError, match="with the files before it"):
+    with pytest.raises(DependenciesError, match="exceeds the limit of"):
         read(tmp_path, "-r 0.txt")
 
 

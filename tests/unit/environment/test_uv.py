@@ -197,10 +197,10 @@ def test_a_full_disk_has_a_hint(tmp_path: Path) -> None:
         (
             "3.11",
             "--no-binary numpy,lxml\nlxml\n",
-            "'--no-binary numpy' asks for a build, and only wheels can be installed here",
+            "'--no-binary numpy' requires a source build, but only wheels are supported",
         ),
-        ("3.11", "--only-binary a --no-binary :all:\n", "'--no-binary :all:' asks for a build"),
-        ("3.7", "six\n", "the base image has Python 3.7, and the serving runtime needs 3.8 or later"),
+        ("3.11", "--only-binary a --no-binary :all:\n", "'--no-binary :all:' requires a source build"),
+        ("3.7", "six\n", "the base image has Python 3.7, but the serving runtime needs 3.8 or later"),
         ("3.11", None, "requirements.txt is missing"),
     ],
 )

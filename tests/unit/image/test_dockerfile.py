@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from packager.errors import BuildError, DependenciesError
-from packager.image.dockerfile import quote, render, token, words
+from packager.image.dockerfile import exec_form, quote, render, token
 from packager.image.plan import ImagePlan, Layer
 from packager.image.planner import Dependencies, base_conda, make_plan
 from packager.models.manifest import ArtifactManifest
@@ -75,7 +75,7 @@ def test_control_characters_are_refused_wherever_they_stand(value: str) -> None:
     with pytest.raises(BuildError, match="control character"):
         quote(value)
     with pytest.raises(BuildError, match="control character"):
-        words([value])
+        exec_form([value])
     with pytest.raises(BuildError, match="Dockerfile"):
         token(value)
 

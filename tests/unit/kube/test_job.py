@@ -20,8 +20,8 @@ from packager.kube.job import RETRIED_CODES, JobRequest, failure_rules, render_j
 from packager.kube.job_settings import ContainerResources, JobSettings
 from packager.kube.names import ENGINE
 from packager.models.documents import read_packaging_manifest
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.models.packaging import PackagingManifest
 from packager.models.resources import Resources
 from tests.unit.builders import REGISTRY
@@ -49,7 +49,7 @@ def check(body: dict[str, Any], version: str) -> None:
 
 
 def request(settings: JobSettings | None = None, *, holder: bool = True, **spec: Any) -> JobRequest:
-    entity = integration(APPLICATIONS["docker-rest"], "packager:1")
+    entity = integration_document(INTEGRATION_TYPES["docker-rest"], "packager:1")
     entity["spec"] |= spec.pop("integration", {})
     document = {
         "modelPackaging": {

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from packager.cli import app
 from packager.errors import ClusterAccessError, ClusterError, ClusterUnreachableError
 from packager.kube.registration import register_integrations
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 from packager.system.retries import RetryPolicy
 
 RETRIES = RetryPolicy(attempts=5, sleep=lambda _seconds: None)
-DOCUMENTS = [integration(application, "packager:1") for application in APPLICATIONS.values()]
+DOCUMENTS = [integration_document(application, "packager:1") for application in INTEGRATION_TYPES.values()]
 
 
 class Api(httpx.BaseTransport):

@@ -8,13 +8,13 @@ import yaml
 
 from packager.models.document_templates import document_templates
 from packager.models.documents import KINDS, read_documents
-from packager.models.integrations import APPLICATIONS
-from packager.models.integrations.schema import integration
+from packager.models.integrations import INTEGRATION_TYPES
+from packager.models.integrations.schema import integration_document
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-OWN = [integration(application, "packager:1") for application in APPLICATIONS.values()]
+OWN = [integration_document(integration_type, "packager:1") for integration_type in INTEGRATION_TYPES.values()]
 ODD: dict[str, Any] = {
     "id": "on",
     "spec": {

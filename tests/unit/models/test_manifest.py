@@ -133,7 +133,7 @@ def test_what_can_t_be_read(text: str | bytes, says: str) -> None:
         ("./m/conda.yaml", "[a]", "binaries.conda_path must be text, not a list"),
         ("m/,", "../m,", "model.workDir '../m' leaves the archive"),
         ("workDir: m/, ", "", "model.workDir is missing"),
-        ("a.b", "a-b", "model.entrypoint is 'a-b', which is no Python module"),
+        ("a.b", "a-b", "model.entrypoint is 'a-b', which is not a Python module"),
         ("a.b", '"a\\n"', "model.entrypoint is"),
         ("wine", "''", "model.name is empty"),
         ("1.0", "''", "model.version is empty"),

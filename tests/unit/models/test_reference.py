@@ -76,7 +76,7 @@ def test_a_destination_is_read_as_the_command_line_takes_it(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["wine", "docker:wine", "oci:", "ftp:wine", "docker-daemon:wine"])
 def test_an_unknown_destination_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no output; write docker://"):
+    with pytest.raises(ValueError, match="is not an output; write docker://"):
         Destination.parse(text, Reference.parse("a"))
 
 
@@ -118,10 +118,10 @@ def test_a_base_in_a_registry(text: str, full: str) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("oci:", "names no file"),
-        ("oci-archive::1", "names no file"),
+        ("oci:", "has no path"),
+        ("oci-archive::1", "has no path"),
         ("oci:/a:b c", "'b c'"),
-        ("oci:/a::b", "no name of an image"),
+        ("oci:/a::b", "not the name of an image"),
     ],
 )
 def test_a_base_that_names_nothing(text: str, part: str) -> None:

@@ -11,10 +11,9 @@ import httpx
 import pytest
 import trustme
 
-from packager.engines.buildah_commands import access_words
+from packager.engines.buildah_commands import access_args, certificate_folder, registries_conf
 from packager.engines.kaniko_command import KanikoBuild
 from packager.engines.kaniko_command import build_args as kaniko_words
-from packager.engines.registry_files import certificate_folder, registries_conf
 from packager.errors import UsageError
 from packager.models.reference import Reference
 from packager.registry.access import ClientCertificate, RegistryAccess, Trust, find_insecure_hosts
@@ -192,11 +191,9 @@ def test_mirrors_for_buildah() -> None:
     )
     assert registries_conf(access_of(Trust())) == ""
     login = ["--authfile", "/private/config.json"]
-    assert access_words(Reference.parse("r.io/a"), access, LOGINS) == login, (
-        "a flag would count for the mirrors as well"
-    )
-    assert access_words(Reference.parse("one.io/a"), access, LOGINS) == [*login, "--tls-verify=true"]
-    assert access_words(Reference.parse("two.io:5000/a"), access, LOGINS) == [*login, "--tls-verify=false"]
+    assert access_args(Reference.parse("r.io/a"), access, LOGINS) == login, "a flag would count for the mirrors as well"
+    assert access_args(Reference.parse("one.io/a"), access, LOGINS) == [*login, "--tls-verify=true"]
+    assert access_args(Reference.parse("two.io:5000/a"), access, LOGINS) == [*login, "--tls-verify=false"]
 
 
 def test_arguments_for_kaniko(pem: Mapping[str, Path]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.runtime.odahu_runtime.batching import BatchLimits, collect
 from packager.runtime.odahu_runtime.http import Request
 from packager.runtime.odahu_runtime.prediction import Job
@@ -140,5 +140,5 @@ def test_collect_takes_queued_items_up_to_the_limit() -> None:
     ],
 )
 def test_the_arguments_reach_the_command(given: dict[str, int], words: tuple[str, ...]) -> None:
-    rest = APPLICATIONS["docker-rest"]
+    rest = INTEGRATION_TYPES["docker-rest"]
     assert rest.command(rest.arguments.model_validate(given)).options[10:] == words

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from packager.models.integrations import APPLICATIONS
+from packager.models.integrations import INTEGRATION_TYPES
 from packager.runtime.odahu_runtime import fast_json
 from packager.runtime.odahu_runtime.inputs import Batch, InputError
 from packager.runtime.odahu_runtime.request_validation import RequestLimits
@@ -341,7 +341,7 @@ def test_invalid_limits_are_an_error(name: str, value: str, said: str) -> None:
 
 
 def test_the_arguments_are_the_limits_and_reach_the_image() -> None:
-    rest = APPLICATIONS["docker-rest"]
+    rest = INTEGRATION_TYPES["docker-rest"]
 
     def variables(**given: object) -> dict[str, str]:
         return dict(rest.command(rest.arguments.model_validate(given)).variables)

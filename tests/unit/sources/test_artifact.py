@@ -221,21 +221,21 @@ def tar() -> bytes:
 
 OTHER_FILES = {
     "empty": (b"", "an empty file", "download the model again"),
-    "tar.gz": (gzip.compress(tar()), "a gzip file, such as a .tar.gz", "unpack it and give the folder"),
-    "tar.bz2": (bz2.compress(tar()), "a bzip2 file", "unpack it and give the folder"),
-    "tar.xz": (lzma.compress(tar()), "an xz file", "unpack it and give the folder"),
-    "tar with a zip in it": (tar(), "a tar archive", "unpack it and give the folder"),
+    "tar.gz": (gzip.compress(tar()), "a gzip file, such as a .tar.gz", "unpack it and use the folder"),
+    "tar.bz2": (bz2.compress(tar()), "a bzip2 file", "unpack it and use the folder"),
+    "tar.xz": (lzma.compress(tar()), "an xz file", "unpack it and use the folder"),
+    "tar with a zip in it": (tar(), "a tar archive", "unpack it and use the folder"),
     "zst": (b"\x28\xb5\x2f\xfd\x04\x00", "a zstd file", "unpack it"),
     "7z": (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive", "pack its files as a zip"),
     "rar": (b"Rar!\x1a\x07\x01\x00", "a RAR archive", "pack its files as a zip"),
     "split": (b"PK\7\x08" + zip_bytes(wine()), "one part of a split zip", "join the parts"),
     "pickle": (pickle.dumps({"weights": [1.0]}), "a pickled Python object", "with odahuflow.project.yaml and"),
-    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:", "an ONNX model", "the zip or the folder that the training made"),
-    "keras": (b"\x89HDF\r\n\x1a\n\0", "an HDF5 file", "the zip or the folder that the training made"),
-    "login page": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "an HTML page", "may be a login page"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:", "an ONNX model", "the zip or the folder from the training"),
+    "keras": (b"\x89HDF\r\n\x1a\n\0", "an HDF5 file", "the zip or the folder from the training"),
+    "login page": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "an HTML page", "may be a login or error page"),
     "page": (b"<HTML><body>", "an HTML page", "download the model again"),
-    "s3 error": (b"\xef\xbb\xbf<?xml version='1.0'?><Error>", "an XML document", "an error of the server"),
-    "json error": (b'{"message": "401 Unauthorized"}', "a JSON document", "an error of the server"),
+    "s3 error": (b"\xef\xbb\xbf<?xml version='1.0'?><Error>", "an XML document", "error page of the server"),
+    "json error": (b'{"message": "401 Unauthorized"}', "a JSON document", "error page of the server"),
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "the pointer that Git LFS", "git lfs pull"),
 }
 
@@ -735,7 +735,7 @@ WRONG_FILES: dict[str, tuple[list[Member], type[PackagerError], list[str]]] = {
     "no conda file": (
         [member for member in wine() if member.name != "model/conda.yaml"],
         DependenciesError,
-        ["conda dependencies from 'model/conda.yaml', which is no file"],
+        ["conda dependencies from 'model/conda.yaml', which is not a file"],
     ),
     "conda file is a folder": (
         [*(member for member in wine() if member.name != "model/conda.yaml"), Member(name="model/conda.yaml/x")],
@@ -745,7 +745,7 @@ WRONG_FILES: dict[str, tuple[list[Member], type[PackagerError], list[str]]] = {
     "no workDir": (
         [Member(name="odahuflow.project.yaml", data=wine()[0].data), Member(name="x")],
         ManifestError,
-        ["model.workDir is 'model', which is no folder", "'model/conda.yaml', which is no file"],
+        ["model.workDir is 'model', which is not a folder", "'model/conda.yaml', which is not a file"],
     ),
     "no entrypoint": (
         [member for member in wine() if member.name != "model/entry.py"],

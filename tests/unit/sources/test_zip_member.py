@@ -67,7 +67,7 @@ def test_the_context_and_the_layers_do_not_tell_where_a_file_was(tmp_path: Path)
         assert stat.S_IMODE(written.stat().st_mode) == 0o644
         assert written.stat().st_mtime == 315532800
         made = plan_blobs(plan)
-        return [blob.facts.digest for blob in made if list(blob.stream()) and blob.facts]
+        return [blob.info.digest for blob in made if list(blob.stream()) and blob.info]
 
     lazily, at_once = blobs(tmp_path / "a", lazy=True), blobs(tmp_path / "b", lazy=False)
     assert lazily == at_once

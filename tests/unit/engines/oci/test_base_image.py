@@ -105,7 +105,7 @@ def test_a_tag_chooses_one_of_several(maker: Maker) -> None:
     maker.index(first, second)
     assert image(maker, f"oci:{maker.folder}:2").digest == second["digest"]
     for text in (f"oci:{maker.folder}", f"oci:{maker.folder}:3"):
-        with pytest.raises(ImageNotFoundError, match="it holds: 1, 2"):
+        with pytest.raises(ImageNotFoundError, match="it contains: 1, 2"):
             image(maker, text)
 
 
@@ -148,18 +148,18 @@ def put(content: Any) -> Callable[[Maker], None]:
 OUTSIDE = {"mediaType": MANIFEST, "digest": "sha256:../../../../etc/hostname", "size": 1}
 BROKEN: dict[str, tuple[Callable[[Maker], None], str]] = {
     "no index": (spoil("index.json", None), "has no index.json"),
-    "index no JSON": (spoil("index.json", "{"), "no JSON as index.json"),
-    "index deep": (spoil("index.json", "[" * 100_000), "no JSON as index.json"),
-    "index a list": (spoil("index.json", "[]"), "no document as index.json"),
-    "entries no objects": (spoil("index.json", '{"manifests": [3]}'), "kind that we can't read"),
-    "entry without digest": (spoil("index.json", '{"manifests": [{}]}'), "kind that we can't read"),
-    "entry outside": (lambda maker: maker.index(OUTSIDE), "kind that we can't read"),
-    "config outside": (put({"config": OUTSIDE, "layers": []}), "kind that we can't read"),
-    "changed blob": (spoil_blob, "something else as sha256"),
-    "no manifest": (put({"schemaVersion": 1}), "kind that we can't read"),
-    "manifest no JSON": (put(b"x"), "no JSON as sha256"),
+    "index no JSON": (spoil("index.json", "{"), "invalid JSON in index.json"),
+    "index deep": (spoil("index.json", "[" * 100_000), "invalid JSON in index.json"),
+    "index a list": (spoil("index.json", "[]"), "no JSON object in index.json"),
+    "entries no objects": (spoil("index.json", '{"manifests": [3]}'), "unsupported kind"),
+    "entry without digest": (spoil("index.json", '{"manifests": [{}]}'), "unsupported kind"),
+    "entry outside": (lambda maker: maker.index(OUTSIDE), "unsupported kind"),
+    "config outside": (put({"config": OUTSIDE, "layers": []}), "unsupported kind"),
+    "changed blob": (spoil_blob, "a damaged blob sha256"),
+    "no manifest": (put({"schemaVersion": 1}), "unsupported kind"),
+    "manifest no JSON": (put(b"x"), "invalid JSON in sha256"),
     "a huge document": (put(b" " * (5 << 20)), "more than"),
-    "platforms no list": (put({"manifests": 3}), "kind that we can't read"),
+    "platforms no list": (put({"manifests": 3}), "unsupported kind"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from packager.engines.oci.image import ImageFormat, LayerOnTop, check_base, make_config, make_manifest
+from packager.engines.oci.image import AddedLayer, ImageFormat, check_base, make_config, make_manifest
 from packager.errors import BuildError
 from packager.image.plan import ImageConfig, ImagePlan
 from packager.image.planner import make_plan
@@ -43,7 +43,7 @@ def remote(*layers: Descriptor, config: dict[str, Any] | None = None, **changes:
     return RemoteImage(digest=digest("9"), config=document, layers=layers)
 
 
-OURS = LayerOnTop(name="model", descriptor=layer("b"), diff_id=digest("c"))
+OURS = AddedLayer(name="model", descriptor=layer("b"), diff_id=digest("c"))
 
 
 def plan(**config: Any) -> ImagePlan:
@@ -163,7 +163,7 @@ def test_media_types(given: str, image_format: ImageFormat, expected: str) -> No
 
 def test_docker_has_no_zstd() -> None:
     base = remote(layer("a", f"{OCI_TAR}+zstd"))
-    with pytest.raises(BuildError, match="no layers of the type"):
+    with pytest.raises(BuildError, match="doesn't support layers of type"):
         make_manifest(plan(), base, [], make_config(plan(), base, [], "docker"), "docker")
 
 
@@ -215,5 +215,5 @@ def test_the_formats_are_the_settings() -> None:
 )
 def test_a_base_whose_config_is_none_is_refused(config: dict[str, Any], part: str) -> None:
     image = RemoteImage(digest="sha256:" + "0" * 64, config=config, layers=(layer("a"),))
-    with pytest.raises(BuildError, match=f"a config that isn't one: {part}"):
+    with pytest.raises(BuildError, match=f"an invalid config: {part}"):
         check_base(Reference.parse("r.io/base"), image)

@@ -79,33 +79,33 @@ def test_a_layer_without_a_note_is_sent_at_once(
 ) -> None:
     hints = LayerFingerprints(repository=CACHE, access=access)
     large = blob(weights(tmp_path))
-    assert not hints.of(large).may_be_there()
-    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
-    assert hints.of(large).may_be_there()
-    assert not hints.of(blob(weights(tmp_path, b"b"))).may_be_there()
+    assert not hints.of(large).may_exist()
+    hints.of(large).store(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert hints.of(large).may_exist()
+    assert not hints.of(blob(weights(tmp_path, b"b"))).may_exist()
     assert any(path == "models/wine/cache" for path, _name in registry.manifests)
 
 
 @pytest.mark.usefixtures("registry")
 def test_small_layers_and_runs_without_a_cache_always_look(access: RegistryAccess, tmp_path: Path) -> None:
     small = blob(weights(tmp_path, size=LARGE - 1))
-    assert LayerFingerprints(repository=CACHE, access=access).of(small).may_be_there()
+    assert LayerFingerprints(repository=CACHE, access=access).of(small).may_exist()
     nowhere = LayerFingerprints(repository=None, access=access)
-    assert nowhere.of(blob(weights(tmp_path))).may_be_there()
-    nowhere.of(small).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert nowhere.of(blob(weights(tmp_path))).may_exist()
+    nowhere.of(small).store(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
 
 
 def test_notes_that_can_not_be_read_make_it_look(
     registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
 ) -> None:
     hints, large = LayerFingerprints(repository=CACHE, access=access), blob(weights(tmp_path))
-    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    hints.of(large).store(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
     deep = b"[" * 100_000 + b"]" * 100_000
     for key in [key for key in registry.manifests if key[0] == CACHE.path]:
         registry.manifests[key] = ("x", deep)
-    assert hints.of(large).may_be_there()
+    assert hints.of(large).may_exist()
     (tmp_path / "weights.bin").unlink()
-    assert hints.of(large).may_be_there(), "whoever reads it says what is wrong"
+    assert hints.of(large).may_exist(), "whoever reads it says what is wrong"
 
 
 def test_a_cache_that_does_not_answer_is_asked_once(
@@ -120,9 +120,9 @@ def test_a_cache_that_does_not_answer_is_asked_once(
     monkeypatch.setattr(ArtifactStore, "read", read)
     monkeypatch.setattr(ArtifactStore, "write", lambda *words, **_more: asked.append(words))
     hints, large = LayerFingerprints(repository=CACHE, access=access), blob(weights(tmp_path))
-    assert hints.of(large).may_be_there()
-    assert hints.of(large).may_be_there()
-    hints.of(large).remember(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
+    assert hints.of(large).may_exist()
+    assert hints.of(large).may_exist()
+    hints.of(large).store(Descriptor(media_type="x", digest="sha256:" + "1" * 64, size=1))
     assert len(asked) == 1
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_changes_between_two_readings_is_named(tmp_path: Path) -> No
         list(source.stream())
 
 
-def carry(access: RegistryAccess, large: LayerBlob) -> str:
+def upload(access: RegistryAccess, large: LayerBlob) -> str:
     plan = ImagePlan(
         base=BaseImage(reference=IMAGE),
         steps=(Layer(name="model-1", contents=(Content(source=b"", destination=PurePosixPath("/opt/x")),)),),
@@ -144,20 +144,20 @@ def carry(access: RegistryAccess, large: LayerBlob) -> str:
     with Workers() as workers:
         hints = LayerFingerprints(repository=CACHE, access=access)
         carrier = LayerUploader(plan, [large], RegistrySink(uploads), workers, access, hints)
-        (work,) = carrier.carries()
+        (work,) = carrier.uploads()
         return work().descriptor.digest
 
 
 def test_an_unchanged_large_layer_is_sent_once(
     registry: MemoryRegistry, access: RegistryAccess, tmp_path: Path
 ) -> None:
-    first = carry(access, blob(weights(tmp_path)))
+    first = upload(access, blob(weights(tmp_path)))
     begun = sum(1 for method, path in registry.asked if method == "POST" and "/models/wine/blobs" in path)
     assert begun == 1
-    assert carry(access, blob(weights(tmp_path))) == first
+    assert upload(access, blob(weights(tmp_path))) == first
     assert sum(1 for method, path in registry.asked if method == "POST" and "/models/wine/blobs" in path) == 1
-    changed = carry(access, blob(weights(tmp_path, b"b")))
+    changed = upload(access, blob(weights(tmp_path, b"b")))
     assert changed != first
     registry.blobs.pop(("models/wine", first))  # the note is there, and the layer isn't
-    assert carry(access, blob(weights(tmp_path))) == first
+    assert upload(access, blob(weights(tmp_path))) == first
     assert ("models/wine", first) in registry.blobs

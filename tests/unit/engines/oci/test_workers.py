@@ -91,7 +91,7 @@ def test_an_interruption_ends_them_too() -> None:
 
 
 def test_one_that_hangs_is_left_behind_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packager.engines.oci.workers._SETTLE", 0.01)
+    monkeypatch.setattr("packager.engines.oci.workers.STOP_TIMEOUT", 0.01)
     hangs, begun = threading.Event(), threading.Event()
 
     def hang() -> None:

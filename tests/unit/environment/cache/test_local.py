@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.environment.cache.local import LocalEnvironments
+from packager.environment.cache.local import LocalCache
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.models.reference import Reference
@@ -43,24 +43,24 @@ def environment(folder: Path, number: int) -> Path:
 
 
 @pytest.fixture
-def environments(tmp_path: Path) -> LocalEnvironments:
-    return LocalEnvironments(folder=tmp_path / "cache/environments", max_bytes=10 * MEGABYTE)
+def environments(tmp_path: Path) -> LocalCache:
+    return LocalCache(folder=tmp_path / "cache/environments", max_bytes=10 * MEGABYTE)
 
 
-def keep(environments: LocalEnvironments, number: int, folder: Path) -> Path:
+def save(environments: LocalCache, number: int, folder: Path) -> Path:
     root = environment(folder, number)
-    environments.keep(layer(number), PREFIX, root)
+    environments.save(layer(number), PREFIX, root)
     return root
 
 
-def used(environments: LocalEnvironments, number: int, prefix: PurePosixPath = PREFIX) -> Path | None:
+def used(environments: LocalCache, number: int, prefix: PurePosixPath = PREFIX) -> Path | None:
     with environments.use(layer(number), prefix) as root:
         return root
 
 
-def test_a_kept_environment_is_moved_and_used(environments: LocalEnvironments, tmp_path: Path) -> None:
+def test_a_kept_environment_is_moved_and_used(environments: LocalCache, tmp_path: Path) -> None:
     assert used(environments, 1) is None
-    root = keep(environments, 1, tmp_path)
+    root = save(environments, 1, tmp_path)
     found = used(environments, 1)
     assert found is not None
     assert (found / "bin/python3").readlink() == Path("python")
@@ -81,88 +81,88 @@ def _change(root: Path) -> None:
         _change,
         lambda root: (root / "bin/python3").unlink(),
         lambda root: (root / "bin/more").touch(),
-        lambda root: (root.parent / "facts").write_text(""),
+        lambda root: (root.parent / "digest").write_text(""),
     ],
 )
 def test_an_environment_that_was_changed_is_not_used_and_kept_again(
-    environments: LocalEnvironments, tmp_path: Path, damage: Callable[[Path], object]
+    environments: LocalCache, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
-    keep(environments, 1, tmp_path)
+    save(environments, 1, tmp_path)
     found = used(environments, 1)
     assert found is not None
     damage(found)
     assert used(environments, 1) is None
-    new = keep(environments, 1, tmp_path)
+    new = save(environments, 1, tmp_path)
     assert used(environments, 1) == found
     assert not new.exists()
     assert not (found / "bin/more").exists()
 
 
-def test_what_was_not_used_for_longest_goes(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(2.5 * MEGABYTE))
+def test_what_was_not_used_for_longest_goes(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(2.5 * MEGABYTE))
     for number in (1, 2):
-        keep(limited, number, tmp_path)
+        save(limited, number, tmp_path)
         os.utime(_entry(limited, number), (number, number))
     assert used(limited, 1) is not None
-    keep(limited, 3, tmp_path)
+    save(limited, 3, tmp_path)
     assert [used(limited, number) is not None for number in (1, 2, 3)] == [True, False, True]
 
 
-def test_what_is_in_use_stays(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
-    keep(limited, 1, tmp_path)
+def test_what_is_in_use_stays(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
+    save(limited, 1, tmp_path)
     with limited.use(layer(1), PREFIX) as root:
-        other = keep(limited, 2, tmp_path)
+        other = save(limited, 2, tmp_path)
         assert root is not None
         assert (root / "bin/python").exists()
         assert other.exists()
     assert used(limited, 2) is None
-    limited.keep(layer(2), PREFIX, other)
+    limited.save(layer(2), PREFIX, other)
     assert [used(limited, number) is not None for number in (1, 2)] == [False, True]
 
 
-def test_one_larger_than_the_limit_removes_no_other(environments: LocalEnvironments, tmp_path: Path) -> None:
-    limited = LocalEnvironments(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
-    keep(limited, 1, tmp_path)
+def test_one_larger_than_the_limit_removes_no_other(environments: LocalCache, tmp_path: Path) -> None:
+    limited = LocalCache(folder=environments.folder, max_bytes=int(1.5 * MEGABYTE))
+    save(limited, 1, tmp_path)
     large = environment(tmp_path, 2)
     (large / "more").write_bytes(os.urandom(MEGABYTE))
-    limited.keep(layer(2), PREFIX, large)
+    limited.save(layer(2), PREFIX, large)
     assert [used(limited, number) is not None for number in (1, 2)] == [True, False]
 
 
 def test_as_much_of_the_disk_stays_free_as_is_taken(
-    environments: LocalEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environments: LocalCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=MEGABYTE))
-    keep(environments, 1, tmp_path)
+    save(environments, 1, tmp_path)
     assert used(environments, 1) is None
 
 
-def test_a_killed_run_and_one_at_the_same_time(environments: LocalEnvironments, tmp_path: Path) -> None:
+def test_a_killed_run_and_one_at_the_same_time(environments: LocalCache, tmp_path: Path) -> None:
     (environments.folder / ".unfinished/environment/bin").mkdir(parents=True)
-    keep(environments, 1, tmp_path)
+    save(environments, 1, tmp_path)
     first = used(environments, 1)
-    keep(environments, 1, tmp_path)
+    save(environments, 1, tmp_path)
     assert used(environments, 1) == first
     assert sorted(path.name for path in environments.folder.iterdir()) == sorted([_entry(environments, 1).name, "lock"])
 
 
 def test_a_disk_that_is_full_meanwhile_is_no_failure(
-    environments: LocalEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environments: LocalCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_words: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "move", full)
-    root = keep(environments, 1, tmp_path)
+    root = save(environments, 1, tmp_path)
     assert (root / "bin/python").exists()
     assert [path.name for path in environments.folder.iterdir()] == ["lock"]
 
 
 def test_a_folder_that_can_not_be_made_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    environments = LocalEnvironments(folder=tmp_path / "file/environments", max_bytes=MEGABYTE)
-    root = keep(environments, 1, tmp_path)
+    environments = LocalCache(folder=tmp_path / "file/environments", max_bytes=MEGABYTE)
+    root = save(environments, 1, tmp_path)
     assert root.exists()
     assert used(environments, 1) is None
 
@@ -172,12 +172,12 @@ def test_nothing_is_kept_where_nothing_is_checked_or_the_limit_is_nothing(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     settings = Settings.model_validate({"cache_dir": tmp_path / "cache", **changes})
-    environments = LocalEnvironments.from_settings(settings)
-    assert keep(environments, 1, tmp_path).exists()
+    environments = LocalCache.from_settings(settings)
+    assert save(environments, 1, tmp_path).exists()
     assert not (tmp_path / "cache").exists()
 
 
-def _entry(environments: LocalEnvironments, number: int) -> Path:
+def _entry(environments: LocalCache, number: int) -> Path:
     root = used(environments, number)
     assert root is not None
     return root.parent

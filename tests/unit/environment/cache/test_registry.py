@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from packager.environment.cache import registry as cache_registry
-from packager.environment.cache.registry import KIND, EnvironmentStore, Inputs
+from packager.environment.cache.registry import KIND, CacheInputs, RegistryCache
 from packager.image.plan import StoredLayer
 from packager.image.planner import Dependencies
 from packager.models.image import Descriptor
@@ -38,7 +38,7 @@ DEPENDENCIES = Dependencies(
 )
 
 
-def inputs(folder: Path, text: str = CONDA, **changes: Any) -> Inputs:
+def inputs(folder: Path, text: str = CONDA, **changes: Any) -> CacheInputs:
     file = folder / "model/conda.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
@@ -49,7 +49,7 @@ def inputs(folder: Path, text: str = CONDA, **changes: Any) -> Inputs:
         "prefix": PREFIX,
         "target": ("linux-64", "2.36", ""),
     }
-    return Inputs(**{**values, **changes})
+    return CacheInputs(**{**values, **changes})
 
 
 def settings(**changes: Any) -> Settings:
@@ -163,8 +163,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
 
 
 @pytest.fixture
-def store() -> EnvironmentStore:
-    return EnvironmentStore(repository=CACHE, access=anonymous_access(), longest_age=timedelta(days=7))
+def store() -> RegistryCache:
+    return RegistryCache(repository=CACHE, access=anonymous_access(), max_age=timedelta(days=7))
 
 
 def layer() -> StoredLayer:
@@ -172,13 +172,13 @@ def layer() -> StoredLayer:
     return StoredLayer(name="environment", descriptor=descriptor, diff_id=digest_of(b"tar"), repository=IMAGE)
 
 
-def kept(store: EnvironmentStore) -> Dependencies | None:
-    store.keep(KEY, DEPENDENCIES, layer())
+def kept(store: RegistryCache) -> Dependencies | None:
+    store.save(KEY, DEPENDENCIES, layer())
     return store.find(KEY)
 
 
 @pytest.mark.parametrize("mounts", [True, False])
-def test_what_was_kept_is_found(registry: MemoryRegistry, store: EnvironmentStore, mounts: bool) -> None:
+def test_what_was_kept_is_found(registry: MemoryRegistry, store: RegistryCache, mounts: bool) -> None:
     registry.mounts = mounts
     found = kept(store)
     assert found == replace(DEPENDENCIES, root=None, stored=replace(layer(), repository=CACHE))
@@ -186,12 +186,12 @@ def test_what_was_kept_is_found(registry: MemoryRegistry, store: EnvironmentStor
     assert not registry.uploads
 
 
-def test_nothing_kept(registry: MemoryRegistry, store: EnvironmentStore) -> None:
+def test_nothing_kept(registry: MemoryRegistry, store: RegistryCache) -> None:
     assert store.find(KEY) is None
     assert registry.asked == [("GET", f"/v2/{CACHE.path}/manifests/environment-{KEY}")]
 
 
-def test_age(registry: MemoryRegistry, store: EnvironmentStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_age(registry: MemoryRegistry, store: RegistryCache, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert registry
     assert kept(store)
@@ -199,14 +199,14 @@ def test_age(registry: MemoryRegistry, store: EnvironmentStore, caplog: pytest.L
     assert store.find(KEY, now=now + timedelta(days=6, hours=23))
     assert "solved 6 days ago" in caplog.text
     assert store.find(KEY, now=now + timedelta(days=7, minutes=1)) is None
-    assert "the lock of the last solve is 7 days old: solving anew" in caplog.text
-    assert replace(store, longest_age=timedelta(0)).find(KEY) is None
+    assert "the cached lock is 7 days old: solving again" in caplog.text
+    assert replace(store, max_age=timedelta(0)).find(KEY) is None
     assert store.find(KEY, now=now - timedelta(hours=2))  # another machine's clock
     assert store.find(KEY, now=now - timedelta(days=2)) is None
     assert "solved in the future" in caplog.text
 
 
-def rewrite(registry: MemoryRegistry, store: EnvironmentStore, **changes: Any) -> None:
+def rewrite(registry: MemoryRegistry, store: RegistryCache, **changes: Any) -> None:
     """Replace the note by one whose document or manifest is another."""
     assert kept(store)
     tag = f"environment-{KEY}"
@@ -225,35 +225,35 @@ def rewrite(registry: MemoryRegistry, store: EnvironmentStore, **changes: Any) -
 
 ENTRY = {"mediaType": TAR, "digest": digest_of(LAYER), "size": len(LAYER)}
 LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "another key": ({"key": "cd" * 32}, "kept for something else"),
-    "another form": ({"form": 2}, "kept for something else"),
-    "no key": ({"key": None}, "kept for something else"),
+    "another key": ({"key": "cd" * 32}, "another schema version or key"),
+    "another form": ({"schemaVersion": 2}, "another schema version or key"),
+    "no key": ({"key": None}, "another schema version or key"),
     "diffId of another shape": ({"diffId": "sha256:12"}, "is not a digest"),
     "diffId missing": ({"diffId": None}, "is not a digest"),
-    "variables no pairs": ({"variables": ["A"]}, "not what it should be"),
-    "time no time": ({"solvedAt": "yesterday"}, "not what it should be"),
-    "time without a zone": ({"solvedAt": "2026-01-01T00:00:00"}, "not what it should be"),
-    "prefix no path": ({"prefix": 3}, "not what it should be"),
-    "a Python that is none": ({"pythonVersion": "banana"}, "its Python is none"),
-    "a Python somewhere": ({"python": "bin/python"}, "its Python is none"),
-    "a variable that is none": ({"variables": [["A=B\n", "x"]]}, "one of its variables is none"),
-    "a layer packed otherwise": ({"layers": [{**ENTRY, "mediaType": f"{TAR}+foo"}]}, "its layer is none"),
-    "no layer": ({"layers": []}, "not what it should be"),
-    "two layers": ({"layers": [ENTRY, ENTRY]}, "not what it should be"),
-    "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "its layer is none"),
-    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "can't be read, and are not used"),
-    "layers no list": ({"layers": 3}, "can't be read, and are not used"),
+    "variables no pairs": ({"variables": ["A"]}, "ignoring an invalid entry"),
+    "time no time": ({"solvedAt": "yesterday"}, "ignoring an invalid entry"),
+    "time without a zone": ({"solvedAt": "2026-01-01T00:00:00"}, "ignoring an invalid entry"),
+    "prefix no path": ({"prefix": 3}, "ignoring an invalid entry"),
+    "a Python that is none": ({"pythonVersion": "banana"}, "invalid Python"),
+    "a Python somewhere": ({"python": "bin/python"}, "invalid Python"),
+    "a variable that is none": ({"variables": [["A=B\n", "x"]]}, "invalid environment variable"),
+    "a layer packed otherwise": ({"layers": [{**ENTRY, "mediaType": f"{TAR}+foo"}]}, "invalid layer descriptor"),
+    "no layer": ({"layers": []}, "ignoring an invalid entry"),
+    "two layers": ({"layers": [ENTRY, ENTRY]}, "ignoring an invalid entry"),
+    "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "invalid layer descriptor"),
+    "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "cannot read the environment cache"),
+    "layers no list": ({"layers": 3}, "cannot read the environment cache"),
     "another kind of note": (
         {"config": {"mediaType": "text/html", "digest": digest_of(LAYER)}},
         "is not an artifact of type",
     ),
-    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "can't be read, and are not used"),
+    "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "cannot read the environment cache"),
 }
 
 
 @pytest.mark.parametrize("name", LIES)
 def test_a_note_that_lies_is_not_used_and_that_is_said(
-    registry: MemoryRegistry, store: EnvironmentStore, caplog: pytest.LogCaptureFixture, name: str
+    registry: MemoryRegistry, store: RegistryCache, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     changes, words = LIES[name]
     registry.put(CACHE.path, LAYER)
@@ -265,7 +265,7 @@ def test_a_note_that_lies_is_not_used_and_that_is_said(
 
 @pytest.mark.parametrize("data", [None, b"short"])
 def test_a_blob_that_is_gone_or_of_another_size(
-    registry: MemoryRegistry, store: EnvironmentStore, caplog: pytest.LogCaptureFixture, data: bytes | None
+    registry: MemoryRegistry, store: RegistryCache, caplog: pytest.LogCaptureFixture, data: bytes | None
 ) -> None:
     caplog.set_level(logging.INFO)
     assert kept(store)
@@ -278,10 +278,10 @@ def test_a_blob_that_is_gone_or_of_another_size(
         assert kept(store)  # the next run makes it anew
 
 
-def test_a_note_under_a_tag_that_is_replaced_meanwhile(registry: MemoryRegistry, store: EnvironmentStore) -> None:
+def test_a_note_under_a_tag_that_is_replaced_meanwhile(registry: MemoryRegistry, store: RegistryCache) -> None:
     """Two Jobs race: the later note counts, and each is whole."""
-    store.keep(KEY, DEPENDENCIES, layer())
-    store.keep(KEY, replace(DEPENDENCIES, lock="another\n"), layer())
+    store.save(KEY, DEPENDENCIES, layer())
+    store.save(KEY, replace(DEPENDENCIES, lock="another\n"), layer())
     found = store.find(KEY)
     assert found is not None
     assert found.lock == "another\n"
@@ -289,8 +289,8 @@ def test_a_note_under_a_tag_that_is_replaced_meanwhile(registry: MemoryRegistry,
 
 
 def test_a_registry_that_keeps_nothing_is_no_failure(
-    monkeypatch: pytest.MonkeyPatch, store: EnvironmentStore, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, store: RegistryCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     serve(monkeypatch, MemoryRegistry())  # has no such layer anywhere
-    store.keep(KEY, DEPENDENCIES, layer())
-    assert "the environment can't be kept for the next run" in caplog.text
+    store.save(KEY, DEPENDENCIES, layer())
+    assert "cannot cache the environment for the next run" in caplog.text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from packager.errors import BuildError
-from packager.image.layers.blob import BlobFacts, LayerBlob, plan_blobs
+from packager.image.layers.blob import BlobInfo, LayerBlob, plan_blobs
 from packager.image.layers.compression import Compression
 from packager.image.layers.tar import tar_chunks
 from packager.image.plan import Content, ImageConfig, ImagePlan, Layer
@@ -38,10 +38,10 @@ def plan_of(source: Path) -> ImagePlan:
     return ImagePlan(base=base(), steps=(layer,), config=ImageConfig())
 
 
-def sent(blob: LayerBlob) -> tuple[bytes, BlobFacts]:
+def sent(blob: LayerBlob) -> tuple[bytes, BlobInfo]:
     data = b"".join(blob.stream())
-    assert blob.facts is not None
-    return data, blob.facts
+    assert blob.info is not None
+    return data, blob.info
 
 
 # Made once and written here: whatever changes them makes every layer of every image new.
@@ -64,24 +64,24 @@ def test_the_digest_depends_on_the_files_alone(
         second = stage(Path("elsewhere/two"), list(reversed(FILES)), time=1_700_000_000)
     finally:
         os.umask(mask)
-    facts = []
+    infos = []
     for folder in (first, second):
         (blob,) = plan_blobs(plan_of(folder), setting)
-        facts.append(sent(blob)[1])
-    assert facts[0] == facts[1]
-    assert (facts[0].digest, facts[0].diff_id) == (GOLDEN[setting], DIFF_ID)
+        infos.append(sent(blob)[1])
+    assert infos[0] == infos[1]
+    assert (infos[0].digest, infos[0].diff_id) == (GOLDEN[setting], DIFF_ID)
 
 
 @pytest.mark.parametrize("compression", Compression)
-def test_every_stream_is_the_same_and_the_facts_are_true(compression: Compression, tmp_path: Path) -> None:
+def test_every_stream_is_the_same_and_its_info_is_correct(compression: Compression, tmp_path: Path) -> None:
     (blob,) = plan_blobs(plan_of(stage(tmp_path, list(FILES), time=0)), compression.value)
-    assert blob.facts is None
-    data, facts = sent(blob)
-    assert sent(blob) == (data, facts)
+    assert blob.info is None
+    data, info = sent(blob)
+    assert sent(blob) == (data, info)
     tar = b"".join(tar_chunks(blob.entries, blob.timestamp))
-    assert facts.size == len(data)
-    assert facts.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
-    assert facts.diff_id == f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    assert info.size == len(data)
+    assert info.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert info.diff_id == f"sha256:{hashlib.sha256(tar).hexdigest()}"
     assert blob.size == (len(data) if compression is Compression.NONE else None)
     if compression is Compression.GZIP:
         assert gzip.decompress(data) == tar
@@ -113,11 +113,11 @@ def test_media_types(tmp_path: Path) -> None:
         "application/vnd.docker.image.rootfs.diff.tar.gzip",
     ]
     (blob,) = plan_blobs(plan, "zstd", media_types="docker")
-    with pytest.raises(BuildError, match="can't have layers compressed with zstd"):
+    with pytest.raises(BuildError, match="doesn't support layers with zstd compression"):
         _ = blob.media_type
 
 
-def test_a_stream_that_is_left_or_fails_leaves_no_thread_and_no_facts(tmp_path: Path) -> None:
+def test_a_stream_that_is_left_or_fails_leaves_no_thread_and_no_info(tmp_path: Path) -> None:
     before = threading.active_count()
     (blob,) = plan_blobs(plan_of(stage(tmp_path, list(FILES), time=0)), "gzip")
     stream = blob.stream()
@@ -126,5 +126,5 @@ def test_a_stream_that_is_left_or_fails_leaves_no_thread_and_no_facts(tmp_path: 
     (tmp_path / "a.py").write_bytes(b"changed")
     with pytest.raises(BuildError, match=r"a\.py changed while it was read"):
         list(blob.stream())
-    assert blob.facts is None
+    assert blob.info is None
     assert threading.active_count() == before

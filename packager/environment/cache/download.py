@@ -1,4 +1,4 @@
-"""The files of an environment that is kept in a registry, for whoever wants to run it."""
+"""Download of a cached environment's layer from a registry, unpacked to run on this machine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ _DAMAGE = (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, FileExis
 _BLOCK = 1 << 20
 
 
-class TooLargeError(Exception):
-    """The environment would take too much of the disk."""
+class EnvironmentTooLargeError(Exception):
+    """The environment would take more than half of the free disk space."""
 
 
-def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
-    """Unpack an environment's layer into a new folder; return the place in it of what lies at `prefix` in the image.
+def download_environment(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAccess, folder: Path) -> Path:
+    """Unpack an environment's layer into a new folder; return the subfolder for `prefix` in the image.
 
-    It is unpacked as it comes and checked against its digest at the end. It may take half of the disk's free space.
+    The layer is unpacked while it is received, and its digest is verified at the end. It may take half of the free disk
+    space.
 
     Raises:
-        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: It can't be had, or is damaged.
-        TooLargeError: It is too large for the disk.
+        ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: The download failed, or the
+            layer is damaged.
+        EnvironmentTooLargeError: It is too large for the disk.
         OSError: It can't be written.
     """
     folder.mkdir()
@@ -50,16 +52,16 @@ def fetch_files(layer: StoredLayer, prefix: PurePosixPath, access: RegistryAcces
                 _extract(archive, folder)
         except _DAMAGE as error:
             raise RegistryError(
-                f"the environment kept in {layer.repository.repository} can't be unpacked: {error}",
-                hint="--refresh-environment makes it anew",
+                f"cannot unpack the cached environment in {layer.repository.repository}: {error}",
+                hint="use --refresh-environment to install it again",
             ) from error
-        for _ in chunks:  # what is left, to the check of the digest
+        for _ in chunks:  # the rest, for the digest check at the end
             pass
     return folder / prefix.relative_to("/")
 
 
 class _Chunks:
-    """Chunks of bytes as a file."""
+    """A readable file over chunks of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -72,7 +74,7 @@ class _Chunks:
 
 
 def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Unpack folders and files, then the links, so that nothing is written through one."""
+    """Extract folders and files first and links last, so that nothing is written through a link."""
     room = shutil.disk_usage(folder).free // 2
     links = []
     for member in archive:
@@ -83,7 +85,9 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
             raise tarfile.SpecialFileError(member)
         room -= member.size
         if room < 0:
-            raise TooLargeError(f"its environment would take more than half of the free space in {folder.parent}")
+            raise EnvironmentTooLargeError(
+                f"its environment would take more than half of the free space in {folder.parent}"
+            )
         archive.extract(member, folder, filter="tar")
     for member in links:
         link = folder / tarfile.tar_filter(member, str(folder)).name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from packager.environment.cache.unpack import TooLargeError, fetch_files
+from packager.environment.cache.download import EnvironmentTooLargeError, download_environment
 from packager.errors import RegistryError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
@@ -61,7 +61,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
 def fetch(folder: Path, layer: bytes, media_type: str = TAR) -> Path:
     descriptor = Descriptor(media_type=media_type, digest=digest_of(layer), size=len(layer))
     stored = StoredLayer(name="environment", descriptor=descriptor, diff_id=digest_of(b""), repository=CACHE)
-    return fetch_files(stored, PREFIX, anonymous_access(), folder / "files")
+    return download_environment(stored, PREFIX, anonymous_access(), folder / "files")
 
 
 FILES = tar(
@@ -98,7 +98,7 @@ def test_files_and_links_are_unpacked(registry: MemoryRegistry, tmp_path: Path, 
 def test_what_is_not_safe_or_damaged_is_refused(registry: MemoryRegistry, tmp_path: Path, layer: bytes) -> None:
     (tmp_path / "precious").write_text("as it was")
     registry.put(CACHE.path, layer)
-    with pytest.raises(RegistryError, match="can't be unpacked"):
+    with pytest.raises(RegistryError, match="cannot unpack the cached environment"):
         fetch(tmp_path, layer)
     assert (tmp_path / "precious").read_text() == "as it was"
     assert not (tmp_path / "outside").is_symlink()
@@ -117,6 +117,6 @@ def test_what_takes_half_of_the_free_disk_is_not_unpacked(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=9998))
     registry.put(CACHE.path, FILES)
-    with pytest.raises(TooLargeError, match="more than half of the free space"):
+    with pytest.raises(EnvironmentTooLargeError, match="more than half of the free space"):
         fetch(tmp_path, FILES)
     assert not (tmp_path / "files/opt/env/lib/a").exists()
