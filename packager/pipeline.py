@@ -23,11 +23,10 @@ from packager.image.plan import LAYER_TIME
 from packager.image.planner import ENVIRONMENT_LAYER, RUNTIME_FOLDER, PlanInputs, make_plan
 from packager.image.runtime_layer import runtime_contents
 from packager.models.reference import LOCAL_STORAGE
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import AuthFile, LoginContext, open_auth_file
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
 from packager.registry.docker_config import read_user_config
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
+from packager.registry.keychain import Keychain, LoginContext
+from packager.registry.uploads import check_push
 from packager.request import Overrides, make_request
 from packager.result import PackagingResult
 from packager.sources.model import opened_model
@@ -101,14 +100,6 @@ class ModelRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Login:
-    """How the registries are reached, and the file with the logins."""
-
-    access: RegistryAccess
-    auth: AuthFile
-
-
-@dataclass(frozen=True, kw_only=True)
 class PreparedEnvironment:
     """The model's dependencies and the server for its image.
 
@@ -137,15 +128,14 @@ def package(packaging: PackagingInput, context: PipelineContext) -> PackagingRes
     with ExitStack() as stack:
         asked = stack.enter_context(read_request(packaging, context))
         engine = context.choose_engine(asked.engine_requirements)
-        login = stack.enter_context(log_in(asked.request, engine, context))
-        prepare_push(asked.request, engine, login.access, context)
-        base = inspect_base(asked.request, engine, login.access, context)
-        environment = make_environment(asked, engine, base, login.access, context)
+        access = log_in(asked.request, engine, context)
+        prepare_push(asked.request, engine, access, context)
+        base = inspect_base(asked.request, engine, access, context)
+        environment = make_environment(asked, engine, base, access, context)
         inputs = plan_inputs(asked.model, base, environment, context)
         plan = make_plan(asked.request, inputs)
-        outcome = prepare_check(asked, engine, environment, login, context).check(plan, inputs)
-        login.auth.refresh()
-        built = build(plan, asked.request.destination, engine, login.access, context)
+        outcome = prepare_check(asked, engine, environment, access, context).check(plan, inputs)
+        built = build(plan, asked.request.destination, engine, access, context)
         keep_environment(environment, built)
         return PackagingResult.of(built, outcome)
 
@@ -159,9 +149,9 @@ def render_context(packaging: PackagingInput, context: PipelineContext, folder: 
     with ExitStack() as stack:
         asked = stack.enter_context(read_request(packaging, context))
         engine = context.choose_engine(asked.engine_requirements)
-        login = stack.enter_context(log_in(asked.request, engine, context))
-        base = inspect_base(asked.request, engine, login.access, context)
-        environment = make_environment(asked, engine, base, login.access, context)
+        access = log_in(asked.request, engine, context)
+        base = inspect_base(asked.request, engine, access, context)
+        environment = make_environment(asked, engine, base, access, context)
         plan = make_plan(asked.request, plan_inputs(asked.model, base, environment, context))
         with context.reporter.stage("Writing the build context"):
             try:
@@ -185,9 +175,8 @@ def read_request(packaging: PackagingInput, context: PipelineContext) -> Iterato
         yield ModelRequest(model=model, request=request, check=check)
 
 
-@contextmanager
-def log_in(request: PackagingRequest, engine: Engine, context: PipelineContext) -> Iterator[Login]:
-    """Collect the logins for the block, and find out how the registries are reached."""
+def log_in(request: PackagingRequest, engine: Engine, context: PipelineContext) -> RegistryAccess:
+    """Collect the logins, and find out how the registries are reached."""
     trust = Trust.from_settings(context.settings)
     repositories = engine.repositories(request.destination)
     hosts = [place.host for place in (*trust.endpoints(request.base), *repositories)]
@@ -196,13 +185,13 @@ def log_in(request: PackagingRequest, engine: Engine, context: PipelineContext) 
         user=read_user_config(context.environ),
         hosts=tuple(dict.fromkeys(host for host in hosts if host != LOCAL_STORAGE)),
         environ=context.environ,
-        learn=context.learn,
+        register_secrets=context.learn,
     )
     connections = [connection.id for connection in (request.push, request.pull) if connection is not None]
     log.debug("connections: %s", ", ".join(connections) or "none")
-    with open_auth_file(request.push, request.pull, context.work, logins) as auth:
-        insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
-        yield Login(access=RegistryAccess(auth_file=auth.path, trust=trust, insecure_hosts=insecure_hosts), auth=auth)
+    keychain = Keychain.open(request.push, request.pull, logins)
+    insecure_hosts = find_insecure_hosts((request.base, *repositories), trust)
+    return RegistryAccess(keychain=keychain, trust=trust, insecure_hosts=insecure_hosts)
 
 
 def inspect_base(
@@ -264,16 +253,19 @@ def plan_inputs(
 
 
 def prepare_check(
-    asked: ModelRequest, engine: Engine, environment: PreparedEnvironment, login: Login, context: PipelineContext
+    asked: ModelRequest,
+    engine: Engine,
+    environment: PreparedEnvironment,
+    access: RegistryAccess,
+    context: PipelineContext,
 ) -> ModelCheck:
-    """Set up the check of the model, during which the logins are not on the disk."""
+    """Set up the check of the model; no login is on the disk meanwhile."""
     return ModelCheck(
         settings=context.settings,
         environ=context.environ,
         reporter=context.reporter,
         workspace=context.work,
-        access=login.access,
-        hidden=login.auth.hidden,
+        access=access,
         mode=asked.check,
         environments=environment.local,
         in_image=engine.checks_model,

@@ -172,7 +172,7 @@ class Settings(BaseModel):
         "detected (models with pip dependencies).",
     )
     default_python: str = Field(
-        default="3.11", pattern=r"^\d+\.\d+$", description="Python version for conda files that request none."
+        default="3.11", pattern=r"^\d+\.\d+$", description="Python version for conda files without one."
     )
 
     conda_channel_alias: str = Field(
@@ -180,7 +180,7 @@ class Settings(BaseModel):
     )
     conda_default_channels: Words = Field(
         default=("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"),
-        description="Channels that `defaults` stands for; also used where a conda file names none.",
+        description="Channels of `defaults`; also used for conda files without channels.",
     )
     conda_mirrors: SecretPairs = Field(
         default_factory=dict,
@@ -190,7 +190,7 @@ class Settings(BaseModel):
         default=(), description="Credentials for conda channels: HOST=USER:PASSWORD or HOST=TOKEN."
     )
     pip_index_url: SecretStr | None = Field(
-        default=None, description="Package index for requirement files that name none. Default: PyPI."
+        default=None, description="Package index for requirement files without one. Default: PyPI."
     )
     pip_extra_index_urls: SecretWords = Field(default=(), description="Additional package indexes.")
     pip_find_links: SecretWords = Field(default=(), description="Folders or pages with wheels.")

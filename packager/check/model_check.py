@@ -31,7 +31,6 @@ from packager.system.process import OutOfBoundsError, run_command, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
     from pathlib import PurePosixPath
 
     from packager.check.confinement import Confinement
@@ -103,7 +102,6 @@ class ModelCheck:
         mode: `auto`, `always` or `never`.
         environments: Those that are unpacked on this machine.
         in_image: Whether the engine checks an image that it has run commands in.
-        hidden: Takes the logins off the disk for a block.
         run: Runs a command as `run_command` does.
     """
 
@@ -112,7 +110,6 @@ class ModelCheck:
     reporter: Reporter
     workspace: Path
     access: RegistryAccess
-    hidden: Callable[[], AbstractContextManager[None]]
     mode: CheckMode
     environments: LocalEnvironments
     in_image: bool = False
@@ -199,7 +196,7 @@ class ModelCheck:
         roots = [model] if prepared.dependencies.root is None else [prepared.dependencies.root, model]
         # An environment has thousands of folders, and other runs may use it.
         locked = [home, *(root for root in roots if root == model or not confined.protects(root))]
-        with watch_changes([*roots, prepared.model], read_only=locked), self.hidden(), unreadable(), nothing_left():
+        with watch_changes([*roots, prepared.model], read_only=locked), unreadable(), nothing_left():
             done = self._run(argv, env, model, moved, confined)
         judge(done, back=moved.back, pip=prepared.dependencies.packages is not None)
 

@@ -26,10 +26,10 @@ _NOT_HERE = re.compile(
 _NOT_WRITABLE = re.compile(r"Permission denied|Read-only file system|cannot cache function")
 _NO_MODULE = re.compile(r"No module named '([^']+)'")
 _SIGNALS = 128
-_HINT = "mend the model, whose traceback is above, or package it unchecked with --no-check (PACKAGER_CHECK=false)"
+_HINT = "mend the model, whose traceback is above, or package it unchecked with --no-check (PACKAGER_CHECK=never)"
 _MEMORY_HINT = (
     "most likely the memory ran out: give the packaging more, or package it unchecked with --no-check "
-    "(PACKAGER_CHECK=false)"
+    "(PACKAGER_CHECK=never)"
 )
 
 

@@ -81,7 +81,7 @@ def main(application: str | None, *, folder: str | None) -> None:
 
 
 def _report(failed: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread, cleaned of secrets as everything that is logged; Python would write it out as it is."""
+    """Log the exception that ended a thread with secrets redacted; Python would print it unredacted."""
     error = failed.exc_value
     if error is not None and not isinstance(error, SystemExit):
         info = (type(error), error, failed.exc_traceback)
@@ -107,6 +107,6 @@ def _exit_after(program: Callable[[], object]) -> None:
         if stream is not None:  # as it is where the caller has closed it
             try:
                 stream.flush()
-            except OSError:  # who should have read it has gone, or its disk is full
+            except OSError:  # the reader has closed the pipe, or the disk is full
                 code = code or int(stream is sys.stdout)
     os._exit(code)

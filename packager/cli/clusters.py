@@ -13,7 +13,7 @@ from packager.cli.printing import checked_format, print_entities
 from packager.cli.session import open_session
 from packager.errors import EntityExistsError, EntityNotFoundError, RequestError, ToolMissingError, UsageError
 from packager.kube.entities import connection_document, integration_document
-from packager.kube.entity_store import CONNECTIONS, INTEGRATIONS, EntityShelf
+from packager.kube.entity_store import CONNECTIONS, INTEGRATIONS, EntityStore
 from packager.logs.progress import LogFormat
 from packager.models.connection import Connection
 from packager.models.documents import Documents, read_documents
@@ -151,7 +151,7 @@ class EntityCommands(Generic[_Stored]):
     """
 
     kind: str
-    store: EntityShelf[_Stored]
+    store: EntityStore[_Stored]
     pick: Callable[[Documents], Mapping[str, _Stored]]
     document: Callable[..., dict[str, Any]]
     columns: Sequence[Column]
@@ -194,7 +194,7 @@ class EntityCommands(Generic[_Stored]):
             cluster = connect_to(options)
             delete_old(
                 lambda: self.store.delete(cluster, wanted),
-                f"{self.store.what} {wanted}",
+                f"{self.store.entity} {wanted}",
                 ignore_not_found=ignore_not_found,
             )
 

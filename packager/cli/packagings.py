@@ -28,7 +28,7 @@ from packager.kube.job import JobRequest, render_job, render_secret
 from packager.kube.job_settings import JobSettings
 from packager.kube.log_follower import Follower
 from packager.kube.names import check_namespace
-from packager.kube.resolve import FileShelf, resolve
+from packager.kube.resolve import FileEntities, resolve
 from packager.kube.status import SUCCEEDED, Status, status_of
 from packager.logs.progress import LogFormat
 from packager.logs.redaction import MASK
@@ -130,7 +130,7 @@ def render(
     with open_session(LogFormat.auto, verbose=verbose) as session:
         settings = _settings(options)
         documents, packaging = _read_packaging(session, options)
-        manifest = resolve(packaging, FileShelf(documents, settings), settings)
+        manifest = resolve(packaging, FileEntities(documents, settings), settings)
         request = JobRequest(manifest=manifest, settings=settings, namespace=check_namespace(namespace or "default"))
         bodies = [render_job(request), render_secret(request)]
         if not with_secrets:

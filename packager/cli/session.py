@@ -1,4 +1,4 @@
-"""What is around every command: settings, logging, signals, its folder, and errors that end in an exit code."""
+"""The frame of every command: settings, logging, signals, a private folder, and errors as exit codes."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Session:
     reporter: Reporter
 
     def locate(self, model: str, connections: Iterable[Connection] = ()) -> Path | RemoteModel:
-        """Read what MODEL names; a connection whose URI it lies below opens it. Its secrets are kept out of the log.
+        """Locate MODEL; a connection whose URI is a prefix of its location opens it. Its secrets are redacted.
 
         Raises:
-            UsageError: It is no location that we know.
+            UsageError: The location is not supported.
         """
         found = parse_model(model, insecure_hosts=self.settings.insecure_stores)
         if isinstance(found, Path):
@@ -73,10 +73,10 @@ class Session:
     def pipeline_context(
         self, asked: EngineName, *, platform: str | None = None, refresh: bool = False, check: bool | None = None
     ) -> PipelineContext:
-        """Set up what the pipeline works with.
+        """Make the context of the pipeline.
 
         Raises:
-            UsageError: The platform is none that we know.
+            UsageError: The platform is not supported.
         """
         changes: dict[str, object] = {"platform": read_platform(platform)} if platform else {}
         if refresh:
@@ -98,7 +98,7 @@ class Session:
 
 
 def _set_up_engine(asked: EngineName, settings: Settings, run: Runner, requirements: EngineRequirements) -> Engine:
-    """Choose the engine; only its own module is imported."""
+    """Choose the engine and import only its module."""
     platform = Platform(job_image=JOB_IMAGE_MARK.exists(), cluster="KUBERNETES_SERVICE_HOST" in os.environ)
     name, reason = choose_engine(asked, requirements, platform)
     log.info("engine %s: %s", name.value, reason)
@@ -155,7 +155,7 @@ def open_session(
 
 @contextmanager
 def _work_folder(settings: Settings, chosen: str | None) -> Iterator[Path]:
-    """Make the private folder that the outer process has chosen, or one of our own where there is none."""
+    """Create the private folder that the outer process has chosen, or another one without an outer process."""
     below = Path(chosen).parent if chosen else settings.work_dir or Path(tempfile.gettempdir())
     folder = Path(chosen or below / f"packager-{secrets.token_hex(16)}")
     try:
@@ -180,13 +180,13 @@ def _unexpected(error: Exception) -> PackagerError:
 
 
 def _reader_is_gone() -> bool:
-    """Tell whether standard output is the pipe that broke; what is left for it goes nowhere then.
+    """Return whether standard output is the broken pipe; if so, discard the rest of the output.
 
     docs.python.org/3/library/signal.html, "Note on SIGPIPE".
     """
     output = sys.stdout.fileno()
     watched = select.poll()
-    watched.register(output, 0)  # errors are always told
+    watched.register(output, 0)  # errors are always reported
     if not any(state & select.POLLERR for _, state in watched.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)
@@ -202,5 +202,5 @@ def _fail(error: PackagerError, redactor: Redactor, outputs: Outputs | None) -> 
         try:
             outputs.write_error(clean)
         except OSError as cause:
-            log.warning("the termination log %s can't be written: %s", outputs.termination_log, cause.strerror)
+            log.warning("cannot write the termination log %s: %s", outputs.termination_log, cause.strerror)
     raise typer.Exit(error.exit_code)

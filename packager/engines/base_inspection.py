@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from packager.models.image import RemoteImage
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.client import LayerStream
-    from packager.registry.remote_blob import LayerSource
+    from packager.registry.blobs import LayerSource, LayerStream
     from packager.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -32,8 +32,9 @@ from packager.engines.rootfs import DEFAULT_PATH
 from packager.engines.session_record import killed_sessions, recorded
 from packager.errors import BuildError
 from packager.image.plan import BaseImage
-from packager.registry.layout_push import push_layout
-from packager.registry.retries import EngineTroubleError
+from packager.registry.authfile import auth_file
+from packager.registry.uploads import push_layout
+from packager.system.retries import RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -193,14 +194,16 @@ def _deliver(
 
 
 def _push(session: Session, image_id: str, reference: Reference, access: RegistryAccess) -> str:
-    """Push with Buildah; where that fails for trouble that may pass, upload what Buildah made ourselves.
+    """Push with Buildah; after a retryable failure, upload its image by ourselves.
 
-    Buildah begins anew with each attempt, and so never ends where every few requests fail.
+    Buildah starts over with each attempt, and so never ends where every few requests fail.
     """
-    words = access_words(reference, access, session.certificates(reference, access))
+    certificates = session.certificates(reference, access)
     try:
-        return session.push(image_id, f"docker://{reference}", words, host=reference.host)
-    except EngineTroubleError as trouble:
+        with auth_file(access.keychain, session.folder) as logins:
+            words = access_words(reference, access, logins, certificates)
+            return session.push(image_id, f"docker://{reference}", words, host=reference.host)
+    except RetryableError as trouble:
         log.warning("%s; trying each request again by ourselves", trouble.error.message)
         session.push(image_id, f"oci:layout:{reference.tag or 'latest'}", cwd=session.folder)
         return push_layout(session.folder / "layout", reference, access)

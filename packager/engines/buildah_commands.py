@@ -22,8 +22,9 @@ from packager.engines.registry_files import certificate_folder
 from packager.errors import BuildError, ModelCheckError, PackagerError, RegistryUnreachableError
 from packager.models.integrations import docker_rest
 from packager.models.reference import LOCAL_STORAGE
-from packager.registry.retries import EngineTroubleError, Retries
+from packager.registry.authfile import auth_file
 from packager.system.process import OutOfBoundsError
+from packager.system.retries import RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,13 +84,13 @@ class Session:
                 raise image_not_found(Attempt(stage="inspect", subject=str(reference)))
             return image
         name = reference.with_digest(reference.digest) if reference.digest else str(reference)
-        words = [*pull_words(reference, access, architecture, self.certificates(reference, access)), name]
+        certificates, policy = self.certificates(reference, access), RetryPolicy(seconds=access.trust.retry_seconds)
         try:
-            name = Retries(seconds=access.trust.retry_seconds).call(
-                lambda: self._pull(words, reference), f"pull {name}"
-            )
-        except (EngineTroubleError, RegistryUnreachableError) as trouble:
-            error = trouble.error if isinstance(trouble, EngineTroubleError) else trouble
+            with auth_file(access.keychain, self.folder) as logins:
+                words = [*pull_words(reference, access, architecture, logins, certificates), name]
+                name = policy.call(lambda: self._pull(words, reference), f"pull {name}")
+        except (RetryableError, RegistryUnreachableError) as trouble:
+            error = trouble.error if isinstance(trouble, RetryableError) else trouble
             image = self.inspect(name)
             if image is None:
                 raise error from trouble
@@ -109,7 +110,7 @@ class Session:
         if done.returncode == 0:
             return done.stdout.split()[-1]
         error = failure(Attempt(stage="pull", subject=words[-1], host=reference.host), done)
-        raise EngineTroubleError(error) if is_retryable(error, done) else error
+        raise RetryableError(error) if is_retryable(error, done) else error
 
     def inspect(self, image: str) -> dict[str, Any] | None:
         """Return what Buildah knows of an image of the local storage, or None where it isn't there."""
@@ -193,14 +194,14 @@ class Session:
         """Copy an image out of the storage; return the digest, which counts only with an exit code of 0.
 
         Raises:
-            EngineTroubleError: The registry was in trouble that may pass.
+            RetryableError: The registry failed in a way that another attempt may mend.
             PackagerError: It failed for another reason.
         """
         digest_file = self.folder / "digest"
         done = self.buildah("push", *words, "--digestfile", str(digest_file), image_id, where, cwd=cwd)
         if done.returncode != 0:
             error = self._failure(Attempt(stage="push", subject=where.removeprefix("docker://"), host=host), done)
-            raise EngineTroubleError(error) if host and is_retryable(error, done) else error
+            raise RetryableError(error) if host and is_retryable(error, done) else error
         digest = digest_file.read_text("ascii").strip()
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"buildah push wrote no digest but {digest[:80]!r}")
@@ -242,7 +243,9 @@ class Session:
         return False
 
 
-def access_words(reference: Reference, access: RegistryAccess, certificates: Path | None = None) -> list[str]:
+def access_words(
+    reference: Reference, access: RegistryAccess, logins: Path, certificates: Path | None = None
+) -> list[str]:
     """Return how a command reaches a registry: with which logins and certificates, and whether in plain HTTP.
 
     For a host with mirrors `registries.conf` says that of each place: `--tls-verify` would overrule it for all of them.
@@ -250,18 +253,18 @@ def access_words(reference: Reference, access: RegistryAccess, certificates: Pat
     insecure = reference.host in access.insecure_hosts
     mirrored = len(access.trust.endpoints(reference)) > 1
     return [
-        *("--authfile", str(access.auth_file)),
+        *("--authfile", str(logins)),
         *(("--cert-dir", str(certificates)) if certificates else ()),
         *(() if mirrored else (f"--tls-verify={'false' if insecure else 'true'}",)),
     ]
 
 
 def pull_words(
-    reference: Reference, access: RegistryAccess, architecture: str, certificates: Path | None = None
+    reference: Reference, access: RegistryAccess, architecture: str, logins: Path, certificates: Path | None = None
 ) -> list[str]:
     """Return the `pull` command without the image."""
     policy = "missing" if reference.digest else "always"
-    words = access_words(reference, access, certificates)
+    words = access_words(reference, access, logins, certificates)
     return ["pull", "--policy", policy, "--platform", f"linux/{architecture}", *words]
 
 

@@ -19,6 +19,7 @@ from packager.engines.base_inspection import inspect_remote_base
 from packager.engines.kaniko_command import KanikoBuild, build_args, kaniko_failure, read_line, scrubbed
 from packager.errors import BuildError, ImageNotFoundError, UsageError
 from packager.models.reference import LOCAL_STORAGE
+from packager.registry.authfile import auth_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -142,13 +143,16 @@ class KanikoEngine:
         if self._settings.kaniko_cache:
             cache = cache_repository(destination.reference, self._settings.kaniko_cache_repo)
             log.info("layers are cached in %s", cache)
-        with TemporaryDirectory(prefix="kaniko-", dir=context.parent, ignore_cleanup_errors=True) as folder:
+        with (
+            TemporaryDirectory(prefix="kaniko-", dir=context.parent, ignore_cleanup_errors=True) as folder,
+            auth_file(access.keychain, Path(folder)) as logins,
+        ):
             digest_file = Path(folder, "digest")
             build = KanikoBuild(
                 base=plan.base.reference, context=context, destination=destination.reference, digest_file=digest_file
             )
             words = build_args(build, self._settings, access)
-            done = self._run([self._executor(), *words], env=scrubbed(self._environ, access), on_line=_log_line)
+            done = self._run([self._executor(), *words], env=scrubbed(self._environ, logins), on_line=_log_line)
             if done.returncode != 0:
                 output = "\n".join(read_line(line)[1] for line in done.output.splitlines())
                 raise kaniko_failure(plan.base.reference, destination.reference, replace(done, output=output))

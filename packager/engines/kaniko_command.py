@@ -120,7 +120,7 @@ def _cache_words(repository: str, settings: Settings) -> list[str]:
     ]
 
 
-def scrubbed(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, str]:
+def scrubbed(environ: Mapping[str, str], logins: Path) -> dict[str, str]:
     """Return Kaniko's environment: no secrets, and the logins in the one file that it is told of.
 
     KANIKO_DIR isn't passed: another value makes Kaniko move its folder and look for the logins there. USER is always
@@ -133,7 +133,7 @@ def scrubbed(environ: Mapping[str, str], access: RegistryAccess) -> dict[str, st
         "PATH": environ.get("PATH") or SYSTEM_FOLDERS,
         "HOME": environ.get("HOME") or "/root",
         "USER": environ.get("USER") or "root",
-        "DOCKER_CONFIG": str(access.auth_file.parent),
+        "DOCKER_CONFIG": str(logins.parent),
     }
 
 

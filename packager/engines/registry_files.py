@@ -14,8 +14,7 @@ from packager.models.reference import Reference
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from packager.registry.access import RegistryAccess
-    from packager.registry.trust import Trust
+    from packager.registry.access import RegistryAccess, Trust
 
 
 def certificate_folder(folder: Path, reference: Reference, trust: Trust) -> Path | None:

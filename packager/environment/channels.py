@@ -62,10 +62,19 @@ class Source:
 
 
 def split_credential(url: str) -> tuple[str, Credential | None]:
-    """Take `user:password@` or `/t/TOKEN` out of a URL."""
+    """Take `user:password@` or `/t/TOKEN` out of a URL.
+
+    Raises:
+        DependenciesError: It has both, and a request has room for one.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.password is not None or parts.username:
+        if _PATH_TOKEN.match(parts.path):
+            raise DependenciesError(
+                f"the channel {sanitize(without_credentials(url))} has both a user and a token in its URL",
+                hint="keep one of them, best in PACKAGER_CONDA_CREDENTIALS",
+            )
         netloc = parts.netloc.rpartition("@")[2]
         secret = SecretStr(unquote(parts.password or ""))
         credential = Credential(host=host, kind="basic", user=unquote(parts.username or ""), secret=secret)

@@ -1,1 +1,1 @@
-"""Packagings on a Kubernetes cluster: a Job each, and no service of ours beside them."""
+"""Packagings on a Kubernetes cluster: each runs as a Job. They need no controller or custom resource."""

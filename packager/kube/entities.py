@@ -1,7 +1,7 @@
-"""Connections and integrations as objects of a cluster, and as the documents that people read.
+"""Converts connections and integrations to objects of a cluster and to documents, and back.
 
-A connection is a Secret with a key a field, in clear within it, so that `kubectl create secret` or an external secret
-store can make one as well. An integration is a ConfigMap with its document.
+A connection is a Secret with one plain-text key per field, so that `kubectl create secret` or an external secret store
+can create one, too. An integration is a ConfigMap with its document.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _INTEGRATION_KEY = "integration.yaml"
 
 
 def connection_secret(connection: Connection, namespace: str) -> dict[str, Any]:
-    """Return the Secret that a connection is.
+    """Return the Secret of a connection.
 
     Raises:
-        RequestError: Its id is none, or a secret is only the mask that is shown in its place.
+        RequestError: The ID is invalid, or a secret is the mask that is shown instead of it.
     """
     if masked := connection.spec.masked():
         raise RequestError(
-            f"connection {connection.id!r}: {', '.join(masked)} is {MASK}, which is shown in a secret's place",
-            hint='write the secret itself, base64: printf %s "$SECRET" | base64',
+            f"connection {connection.id!r}: {', '.join(masked)} is {MASK}, the mask that is shown instead of a secret",
+            hint='write the secret in base64: printf %s "$SECRET" | base64',
         )
     fields = {name: _text(value) for name, value in plain(connection.spec).items() if value not in ("", False)}
     return {
@@ -57,10 +57,10 @@ def connection_secret(connection: Connection, namespace: str) -> dict[str, Any]:
 
 
 def connection_of(secret: Mapping[str, Any]) -> Connection:
-    """Read a connection from its Secret, wherever it came from.
+    """Read a connection from its Secret.
 
     Raises:
-        ClusterError: Its fields make no connection.
+        ClusterError: The fields are not those of a connection.
     """
     name = secret["metadata"]["name"]
     entity_id = (secret["metadata"].get("labels") or {}).get(ID, "")
@@ -68,12 +68,12 @@ def connection_of(secret: Mapping[str, Any]) -> Connection:
         spec = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
         vital = (
             {"vital": TypeAdapter(bool).validate_python(spec["vital"])} if "vital" in spec else {}
-        )  # text in a Secret
+        )  # values of a Secret are text
         return Connection.model_validate({"id": entity_id, "spec": {**spec, **vital}})
     except ValidationError as error:
         raise _broken(f"Secret {name!r}", "connection", "; ".join(describe(error))) from error
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise _broken(f"Secret {name!r}", "connection", "a value is no text") from error
+        raise _broken(f"Secret {name!r}", "connection", "a value is not UTF-8 text") from error
 
 
 def connection_document(connection: Connection, *, decrypted: bool = False) -> dict[str, Any]:
@@ -86,17 +86,17 @@ def connection_document(connection: Connection, *, decrypted: bool = False) -> d
 
 
 def keep_masked(new: Connection, old: Connection) -> Connection:
-    """Return the new connection with the old one's secrets where the mask was sent back."""
+    """Return the new connection, with the secret of the old one for each secret that is the mask."""
     fields = {info.alias or name: name for name, info in type(new.spec).model_fields.items()}
     kept = {fields[name]: getattr(old.spec, fields[name]) for name in new.spec.masked()}
     return new.model_copy(update={"spec": new.spec.model_copy(update=kept)})
 
 
 def integration_config_map(integration: PackagingIntegration, namespace: str) -> dict[str, Any]:
-    """Return the ConfigMap that an integration is.
+    """Return the ConfigMap of an integration.
 
     Raises:
-        RequestError: Its id is none.
+        RequestError: The ID is invalid.
     """
     text = yaml.safe_dump(integration_document(integration), sort_keys=False, width=120)
     return {
@@ -111,7 +111,7 @@ def integration_of(config_map: Mapping[str, Any]) -> PackagingIntegration:
     """Read an integration from its ConfigMap.
 
     Raises:
-        ClusterError: It holds none.
+        ClusterError: It does not contain an integration.
     """
     name = config_map["metadata"]["name"]
     text = (config_map.get("data") or {}).get(_INTEGRATION_KEY, "")
@@ -120,7 +120,7 @@ def integration_of(config_map: Mapping[str, Any]) -> PackagingIntegration:
     except ValidationError as error:
         raise _broken(f"ConfigMap {name!r}", "integration", "; ".join(describe(error))) from error
     except yaml.YAMLError as error:
-        raise _broken(f"ConfigMap {name!r}", "integration", f"its {_INTEGRATION_KEY} is no YAML") from error
+        raise _broken(f"ConfigMap {name!r}", "integration", f"{_INTEGRATION_KEY} is not valid YAML") from error
 
 
 def integration_document(integration: PackagingIntegration) -> dict[str, Any]:
@@ -138,4 +138,4 @@ def _text(value: object) -> str:
 
 
 def _broken(what: str, entity: str, why: str) -> ClusterError:
-    return ClusterError(f"the {what} is labelled as a {entity}, but is none: {why}", hint=f"create the {entity} anew")
+    return ClusterError(f"{what} has the label of a {entity}, but is invalid: {why}", hint=f"create the {entity} again")

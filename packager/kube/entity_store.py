@@ -1,4 +1,4 @@
-"""Connections and integrations in a cluster: the same verbs for both."""
+"""Stores connections and integrations in a cluster."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _Entity = TypeVar("_Entity", Connection, PackagingIntegration)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntityShelf(Generic[_Entity]):
-    """How one kind of entity is kept.
+class EntityStore(Generic[_Entity]):
+    """Stores one kind of entity as objects of a cluster.
 
     Attributes:
-        what: Its name in labels and messages.
-        kind: What it is in the cluster.
-        name: From an id to the object's name.
-        body: From an entity and a namespace to the object.
-        read: From the object to the entity.
+        entity: The name of the kind in labels and messages.
+        kind: The kind of the objects.
+        name: Makes an object's name from an ID.
+        body: Makes the object from an entity and a namespace.
+        read: Makes the entity from an object.
     """
 
-    what: str
+    entity: str
     kind: Kind
     name: Callable[[str], str]
     body: Callable[[_Entity, str], dict[str, Any]]
@@ -49,12 +49,12 @@ class EntityShelf(Generic[_Entity]):
         return self.read(self._object(cluster, entity_id))
 
     def list_all(self, cluster: Cluster) -> Iterator[_Entity]:
-        """Give all entities, a page at a time; an object that is only labelled as one is told and left out.
+        """Yield all entities page by page; an invalid object is skipped with a warning.
 
         Raises:
             ClusterError
         """
-        for page, _ in cluster.pages(self.kind, labels=f"{ENTITY}={self.what}"):
+        for page, _ in cluster.pages(self.kind, labels=f"{ENTITY}={self.entity}"):
             for each in page:
                 try:
                     entity = self.read(each)
@@ -73,12 +73,12 @@ class EntityShelf(Generic[_Entity]):
             cluster.create(self.kind, self.body(entity, cluster.namespace))
         except EntityExistsError as error:
             raise EntityExistsError(
-                f"the cluster has the {self.what} {entity.id!r} already",
-                hint=f"`packager {self.what} edit` changes it",
+                f"{self.entity} {entity.id!r} already exists",
+                hint=f"change it with `packager {self.entity} edit`",
             ) from error
 
     def edit(self, cluster: Cluster, entity: _Entity) -> None:
-        """Replace an entity, unless someone else changes it at the same time; a masked secret stays as it is.
+        """Replace an entity, unless another client changes it at the same time; a masked secret is kept.
 
         Raises:
             EntityNotFoundError, RequestError, ClusterError
@@ -88,7 +88,7 @@ class EntityShelf(Generic[_Entity]):
         body = self.body(kept, cluster.namespace)
         metadata = old["metadata"]
         held = {key: metadata[key] for key in ("resourceVersion", "annotations") if key in metadata}
-        labels = {**body["metadata"]["labels"], **(metadata.get("labels") or {})}  # Helm keeps what is its own
+        labels = {**body["metadata"]["labels"], **(metadata.get("labels") or {})}  # keeps the labels of Helm
         cluster.replace(self.kind, {**body, "metadata": {**body["metadata"], **held, "labels": labels}})
 
     def delete(self, cluster: Cluster, entity_id: str) -> None:
@@ -101,32 +101,32 @@ class EntityShelf(Generic[_Entity]):
         entity = self.read(found)
         if isinstance(entity, Connection) and entity.spec.vital:
             raise RequestError(
-                f"the connection {entity_id!r} is vital and can't be deleted", hint="edit it to `vital: false` first"
+                f"connection {entity_id!r} is vital and cannot be deleted", hint="set `vital: false` first"
             )
         cluster.delete(self.kind, found["metadata"]["name"], uid=found["metadata"]["uid"])
 
     def _object(self, cluster: Cluster, entity_id: str) -> dict[str, Any]:
         try:
-            found = cluster.get(self.kind, self.name(check_id(entity_id, self.what)))
+            found = cluster.get(self.kind, self.name(check_id(entity_id, self.entity)))
         except EntityNotFoundError:
             found = {}
         if (found.get("metadata", {}).get("labels") or {}).get(ID) != entity_id:
             raise EntityNotFoundError(
-                f"there is no {self.what} {entity_id!r} in the namespace {cluster.namespace!r}",
-                hint=f"`packager {self.what} get` lists them",
+                f"{self.entity} {entity_id!r} does not exist in namespace {cluster.namespace!r}",
+                hint=f"`packager {self.entity} get` lists all",
             )
         return found
 
 
-CONNECTIONS: EntityShelf[Connection] = EntityShelf(
-    what="connection",
+CONNECTIONS: EntityStore[Connection] = EntityStore(
+    entity="connection",
     kind=SECRETS,
     name=connection_name,
     body=entities.connection_secret,
     read=entities.connection_of,
 )
-INTEGRATIONS: EntityShelf[PackagingIntegration] = EntityShelf(
-    what="integration",
+INTEGRATIONS: EntityStore[PackagingIntegration] = EntityStore(
+    entity="integration",
     kind=CONFIG_MAPS,
     name=integration_name,
     body=entities.integration_config_map,

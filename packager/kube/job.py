@@ -1,4 +1,4 @@
-"""The Job of a packaging and the Secret that it reads: pure functions from a request to the bodies."""
+"""The Job of a packaging and its Secret: pure functions from a request to manifests."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ from packager.kube.names import (
     check_id,
     secret_name,
 )
-from packager.kube.resources import container_resources
 
 if TYPE_CHECKING:
     from packager.kube.job_settings import EngineOfJobs, JobSettings
     from packager.models.packaging import PackagingManifest
+    from packager.models.resources import Resources
 
 PACKAGING_FOLDER = PurePosixPath("/kaniko/packaging")
 MANIFEST_FILE = PACKAGING_FOLDER / "mp.json"
-# Below /kaniko, because that is where Kaniko leaves everything alone and no image has files.
+# Kaniko leaves /kaniko alone, and no image has files there.
 WORK_FOLDER = PurePosixPath("/kaniko/work")
 MODEL_FOLDER = PurePosixPath("/kaniko/model")
 CACHE_FOLDER = PurePosixPath("/kaniko/cache-packager")
 PROGRAM = ("packager", "run")
 TERMINATION_LOG = "/dev/termination-log"
-# What another try may mend: a store, a channel, an index or a registry that is down, and a pod that someone deleted.
+# Failures that a retry may resolve: a store, channel, index or registry that is down, and a deleted pod.
 RETRIED_CODES = frozenset({14, 16, 22, 23, 30, 32, 130, 143})
-_FIRST_OF_OTHERS = 60  # from here on: codes of what talks to a cluster, of the service, and of signals
-_OWN_CONDA = "dockerfileAddCondaInstallation"
-_NO = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
-# What Kaniko needs to unpack a base image over its root and to run steps in it, measured; nothing more.
+_FIRST_OTHER_CODE = 60  # codes from here on belong to cluster commands, the API service and signals
+_ADDS_CONDA = "dockerfileAddCondaInstallation"
+_FALSE = ("false", "no", "off", "0", "f", "n")  # as pydantic reads a boolean
+# The minimum that Kaniko needs to unpack a base image over its root and to run steps in it, measured.
 KANIKO_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETFCAP", "KILL")
 OCI_USER = 10001
-_KILLED = 137  # by SIGKILL: for its memory; the node's own reasons come as a DisruptionTarget
+_DISK = "ephemeral-storage"
+_KILLED = 137  # by SIGKILL, for its memory; a disruption by the node is a DisruptionTarget condition
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """A packaging that is to run in a cluster.
+    """A packaging to run in a cluster.
 
     Attributes:
-        manifest: The packaging with its integration, the connections of its targets, and the model's place.
-        settings: What the platform says about its Jobs.
-        namespace: Where it runs.
-        attempt: A random word in the Secret's name; see `secret_name`.
+        manifest: The packaging with its integration, the connections of its targets, and the location of the model.
+        settings: The settings of packaging Jobs.
+        namespace: The namespace of the Job.
+        attempt: A random suffix of the Secret's name; see `secret_name`.
     """
 
     manifest: PackagingManifest
@@ -67,18 +68,18 @@ class JobRequest:
 
     @property
     def engine(self) -> EngineOfJobs:
-        """The engine: the one that is set, else oci where no command has to run during the build."""
+        """The engine of the settings, else oci if the build has no RUN step, else kaniko."""
         if self.settings.engine != "auto":
             return self.settings.engine
         integration = self.manifest.packaging_integration
         defaults = integration.defaults() if integration else {}
         arguments = {**defaults, **self.manifest.model_packaging.spec.arguments}
-        brings_conda = arguments.get(_OWN_CONDA)
-        return "kaniko" if str(brings_conda).lower() in _NO else "oci"
+        adds_conda = arguments.get(_ADDS_CONDA)
+        return "kaniko" if str(adds_conda).lower() in _FALSE else "oci"
 
     @property
     def packaging_id(self) -> str:
-        """The packaging's id, which is the Job's name as well."""
+        """The ID of the packaging, which is also the name of the Job."""
         return self.manifest.model_packaging.id
 
 
@@ -86,7 +87,7 @@ def render_job(request: JobRequest) -> dict[str, Any]:
     """Return the Job that runs a packaging.
 
     Raises:
-        RequestError: An id is none, the integration wants privileges, or nothing says where the model is.
+        RequestError: An ID is invalid, the integration is privileged, or the location of the model is unknown.
     """
     packaging_id = check_id(request.packaging_id, "packaging")
     settings = request.settings
@@ -116,7 +117,7 @@ def render_job(request: JobRequest) -> dict[str, Any]:
 
 
 def render_secret(request: JobRequest, *, job_uid: str = "") -> dict[str, Any]:
-    """Return the Secret with the mp.json, owned by the Job when its uid is known, so that both go together."""
+    """Return the Secret with the mp.json; with `job_uid`, the Job owns it, and both are deleted together."""
     packaging_id = check_id(request.packaging_id, "packaging")
     metadata: dict[str, Any] = {
         "name": _secret_name(request),
@@ -137,20 +138,20 @@ def render_secret(request: JobRequest, *, job_uid: str = "") -> dict[str, Any]:
 
 
 def failure_rules() -> list[dict[str, Any]]:
-    """Return the pod failure policy: Kubernetes' own doings don't count, what a user has to mend isn't tried again."""
-    final = [code for code in exit_codes() if 0 < code < _FIRST_OF_OTHERS and code not in RETRIED_CODES]
+    """Return the pod failure policy: disruptions do not count, and failures that a user must fix are final."""
+    final = [code for code in exit_codes() if 0 < code < _FIRST_OTHER_CODE and code not in RETRIED_CODES]
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {
             "action": "FailJob",
-            "onPodConditions": [],  # the schemas of old versions want it beside the exit codes, too
+            "onPodConditions": [],  # required beside onExitCodes by the schemas of old versions
             "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": sorted([*final, _KILLED])},
         },
     ]
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
-    """Return an entity as a JSON object with its secrets in clear, as `mp.json` has them."""
+    """Return an entity as a JSON object with its secrets in plain text, as in `mp.json`."""
 
     def reveal(value: object) -> object:
         if isinstance(value, SecretStr):
@@ -194,7 +195,7 @@ def _pod_spec(request: JobRequest) -> dict[str, Any]:
     }
     return {
         "restartPolicy": "Never",
-        # The pod speaks to registries and stores, never to this cluster.
+        # The pod connects to registries and stores, never to this cluster.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": security(request.engine).pod,
@@ -209,8 +210,8 @@ def _container(request: JobRequest) -> dict[str, Any]:
     if integration is None or integration.spec.privileged:
         raise RequestError(
             f"{request.manifest.subject}: its integration "
-            + ("is missing" if integration is None else "wants to run privileged, which no packaging here does"),
-            hint="`packager integration get` lists what there is; create it with `privileged: false`",
+            + ("is missing" if integration is None else "is privileged, which is not supported"),
+            hint="`packager integration get` lists the integrations; create one with `privileged: false`",
         )
     entrypoint = integration.spec.entrypoint
     image = request.manifest.model_packaging.spec.image or integration.spec.default_image or settings.image
@@ -232,7 +233,7 @@ def _container(request: JobRequest) -> dict[str, Any]:
         "resources": container_resources(request.manifest.model_packaging.spec.resources, settings),
         "securityContext": security(request.engine).container,
         "terminationMessagePath": TERMINATION_LOG,
-        # After a kill nobody has written it; the log's last lines say the most then.
+        # A killed program writes no termination log; then the last lines of its log are the best message.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
@@ -243,8 +244,25 @@ def _container(request: JobRequest) -> dict[str, Any]:
     return container
 
 
+def container_resources(own: Resources | None, settings: JobSettings) -> dict[str, Any]:
+    """Return the container's `resources`, with a request for the disk that the work volume may use.
+
+    With a disk limit, Kubernetes sets the request to the limit; a request above it would be refused.
+    """
+    given = own.amounts() if own else {}
+    chosen = {
+        part: {settings.gpu_resource if name == "gpu" else name: value for name, value in given.get(part, {}).items()}
+        for part in ("requests", "limits")
+    }
+    if not any(chosen.values()):
+        chosen = settings.resources.model_dump()
+    if _DISK not in chosen["limits"]:
+        chosen["requests"] = {_DISK: settings.work_size, **chosen["requests"]}
+    return {part: values for part, values in chosen.items() if values}
+
+
 def environment(settings: JobSettings) -> list[dict[str, str]]:
-    """Return the container's environment: everything is written into the work volume."""
+    """Return the container's environment, in which all files are written to the work volume."""
     work = str(WORK_FOLDER)
     cache = CACHE_FOLDER if settings.cache_claim else WORK_FOLDER / "cache"
     own = {"HOME": work, "TMPDIR": work, "PACKAGER_WORK_DIR": work, "PACKAGER_CACHE_DIR": str(cache)}
@@ -263,15 +281,15 @@ def _model_in_claim(request: JobRequest) -> PurePosixPath | None:
     if not _takes_model_from_claim(request):
         if request.manifest.model_holder is None:
             raise RequestError(
-                f"{request.manifest.subject}: nothing says where the model archive is stored",
+                f"{request.manifest.subject}: the location of the model archive is unknown",
                 hint="name a connection in spec.outputConnection, or set outputConnection or modelClaim for all Jobs",
             )
         return None
     name = PurePosixPath(request.manifest.model_packaging.spec.artifact_name)
     if not name.parts or name.is_absolute() or ".." in name.parts:
         raise RequestError(
-            f"{request.manifest.subject}: the artifactName {str(name)!r} is no file below the volume of models",
-            hint="write the archive's path in it, such as wine-1.0.zip",
+            f"{request.manifest.subject}: artifactName {str(name)!r} is not a relative path inside the model volume",
+            hint="write the path of the archive in the volume, such as wine-1.0.zip",
         )
     return MODEL_FOLDER / name
 
@@ -285,9 +303,9 @@ class Security:
 
 
 def security(engine: EngineOfJobs) -> Security:
-    """Return the contexts for an engine.
+    """Return the security contexts for an engine, with as few rights as it needs.
 
-    kaniko passes the Pod Security level "baseline" of Kubernetes, oci the level "restricted", complete
+    kaniko complies with the Pod Security level "baseline", oci with "restricted"
     (kubernetes.io/docs/concepts/security/pod-security-standards).
     """
     seccomp = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -301,7 +319,7 @@ def security(engine: EngineOfJobs) -> Security:
             },
         )
     return Security(
-        # fsGroup: the Secret's file and the volumes are readable for the user.
+        # fsGroup makes the Secret's file and the volumes readable for the user.
         pod={
             "runAsNonRoot": True,
             "runAsUser": OCI_USER,

@@ -1,8 +1,8 @@
-"""Following a packaging to its end: its states as they change, and its log as it's written.
+"""Follows a packaging until it ends: its status as it changes, and its log as it is written.
 
-Every round looks at the whole state anew and then waits for any change of it. So a watch that expires, that is cut, or
-whose version is too old costs nothing but a round. A cluster that stops answering is given some minutes, because
-control planes are upgraded while their pods go on.
+Every round reads the whole state again and then waits for a change. So a watch that expires, breaks or is too old costs
+one more round only. An unresponsive cluster is tolerated for some minutes, because control planes are upgraded while
+pods continue to run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROUND_SECONDS = 10.0  # events come by no watch of ours, so they are looked for that often
-_LOG_SECONDS = 60.0  # without a line; then the state is looked at
-_BREAKS = 5  # of one log in a row, then it is left
-_PAUSE_SECONDS = 0.5  # before the next round, where a watch or a log ended at once
-_PATIENCE_SECONDS = 300.0  # with a cluster that answered before and now doesn't
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\S+")
+_ROUND_SECONDS = 10.0  # events are not watched, so they are read this often
+_LOG_SECONDS = 60.0  # without a line; then the state is read again
+_MAX_BREAKS = 5  # consecutive broken connections of one log, after which it is given up
+_PAUSE_SECONDS = 0.5  # before the next round, if a watch or a log ended at once
+_MAX_OUTAGE_SECONDS = 300.0  # of a cluster that responded before
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 
 
 @dataclass(kw_only=True)
@@ -46,13 +46,13 @@ class Follower:
     """Follows one packaging.
 
     Attributes:
-        cluster: Where it runs.
-        packaging_id: Which.
-        on_line: Gets each line of its log, once, from all attempts.
-        on_status: Gets each status that differs from the last.
-        clock: Gives seconds.
-        uid: Of the packaging's Job; the first that is seen, when it isn't known.
-        lines: How many lines of its log were given.
+        cluster: The cluster.
+        packaging_id: The ID of the packaging.
+        on_line: Called with each line of the log, once, of all attempts.
+        on_status: Called with each status that differs from the last.
+        clock: Returns the time in seconds.
+        uid: The UID of the Job; empty: that of the first Job observed.
+        lines: The number of log lines so far.
     """
 
     cluster: Cluster
@@ -64,18 +64,18 @@ class Follower:
     lines: int = 0
     _last: Status | None = None
     _lost_since: float | None = None
-    _odd: set[tuple[str, str]] = field(default_factory=set)
+    _messages: set[tuple[str, str]] = field(default_factory=set)
     _ended: set[str] = field(default_factory=set)
     _broken: dict[str, int] = field(default_factory=dict)
     _last_times: dict[str, str] = field(default_factory=dict)
 
     def follow(self, seconds: float) -> Status:
-        """Follow it for at most that many seconds, and return its last status.
+        """Follow the packaging for at most that many seconds, and return its last status.
 
         Raises:
-            WaitTimeoutError: It has not ended; it goes on.
-            EntityNotFoundError: It was deleted, or run again by someone.
-            ClusterError: The cluster refuses, or can't be reached any more.
+            WaitTimeoutError: The packaging has not ended; it continues.
+            EntityNotFoundError: The packaging was deleted or run again.
+            ClusterError: The cluster rejected a request or became unreachable.
         """
         end = self.clock() + seconds
         while True:
@@ -83,13 +83,13 @@ class Follower:
                 status = self._round(end, seconds)
                 self._lost_since = None
             except ClusterError as error:
-                self._bear(error, end)
+                self._tolerate(error, end)
                 continue
             if status.is_final and not self._broken:
                 return status
 
     def _round(self, end: float, seconds: float) -> Status:
-        """Look at it, read on in its log, and wait for a change where there is nothing to read."""
+        """Read the state and the rest of the log; wait for a change if there was nothing to read."""
         seen = self._observe()
         status = status_of(seen)
         if status != self._last:
@@ -100,31 +100,31 @@ class Follower:
             keep_results(self.cluster, seen, status)
         elif self.clock() >= end:
             raise WaitTimeoutError(
-                f"packaging {self.packaging_id!r} has not ended in {seconds:.0f} s; it is {status.state}"
+                f"packaging {self.packaging_id!r} has not ended after {seconds:.0f} s; its state is {status.state}"
                 + (f": {status.reason}: {status.message}" if status.reason else ""),
-                hint=status.hint or f"it goes on: packager pack logs --id {self.packaging_id}",
+                hint=status.hint or f"it continues: packager pack logs --id {self.packaging_id}",
             )
         elif not read:
             self._wait_for_change(seen, min(_ROUND_SECONDS, end - self.clock()))
         return status
 
-    def _bear(self, error: ClusterError, end: float) -> None:
-        """Pause after an error that may pass; raise it when it's none, or has lasted too long."""
+    def _tolerate(self, error: ClusterError, end: float) -> None:
+        """Pause after a retryable error; raise another one, or one that has lasted too long."""
         if not error.retryable or not self.uid:
             raise error
         if self._lost_since is None:
             self._lost_since = self.clock()
-            log.warning("%s; the packaging goes on, and so does the waiting", error.message)
-        if self.clock() >= min(end, self._lost_since + _PATIENCE_SECONDS):
+            log.warning("%s; the packaging continues, still waiting for it", error.message)
+        if self.clock() >= min(end, self._lost_since + _MAX_OUTAGE_SECONDS):
             raise error
         time.sleep(_PAUSE_SECONDS)
 
     def read_log(self) -> None:
-        """Read the log up to now, of all attempts.
+        """Read the log of all attempts up to now.
 
         Raises:
-            EntityNotFoundError: There is no such packaging.
-            ClusterError: The cluster refuses.
+            EntityNotFoundError: The packaging does not exist.
+            ClusterError: The cluster rejected a request.
         """
         seen = self._observe()
         self._read_logs(seen, self.clock() + _LOG_SECONDS, follow=False)
@@ -134,14 +134,14 @@ class Follower:
         uid = str(seen.job["metadata"]["uid"])
         if self.uid not in {"", uid}:
             raise EntityNotFoundError(
-                f"the packaging {self.packaging_id!r} was put in the place of the one that was followed",
-                hint="someone ran `packager pack edit`; `packager pack logs` follows the new one",
+                f"packaging {self.packaging_id!r} was run again while it was followed",
+                hint="`packager pack logs` follows the new run",
             )
         self.uid = uid
         return seen
 
     def _read_logs(self, seen: Observation, end: float, *, follow: bool = True) -> bool:
-        """Read on in the logs of pods that have begun; tells whether anything came."""
+        """Read the rest of the logs of started pods; return whether there was any."""
         read = False
         for pod in sorted(seen.pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
             uid, state = str(pod["metadata"]["uid"]), _container_state(pod)
@@ -151,11 +151,14 @@ class Follower:
                 read |= self._read_pod_log(pod, end, follow=follow)
             except BrokenOffError:
                 self._broken[uid] = self._broken.get(uid, 0) + 1
-                if self._broken[uid] < _BREAKS:
+                if self._broken[uid] < _MAX_BREAKS:
                     continue
             except (ClusterAccessError, ClusterUnreachableError):
                 raise
-            except (ClusterError, RequestError) as error:  # the pod or its node went, or it's not quite there yet
+            except (
+                ClusterError,
+                RequestError,
+            ) as error:  # the pod is lost, or is starting
                 log.debug("no log of %s: %s", pod["metadata"]["name"], error.message)
             self._broken.pop(uid, None)
             if "terminated" in state:
@@ -167,21 +170,21 @@ class Follower:
         before = last = self._last_times.get(uid, "")
         seconds = min(_LOG_SECONDS, max(1.0, end - self.clock()))
         for line in self.cluster.log_lines(name, CONTAINER, follow=follow, since=last, seconds=seconds):
-            moment, _, text = line.partition(" ")
-            if not _MOMENT.fullmatch(moment):  # the node's own words in the log's place, e.g. that it's gone
-                if (uid, line) not in self._odd:
-                    self._odd.add((uid, line))
-                    self._give(line)
+            timestamp, _, text = line.partition(" ")
+            if not _TIMESTAMP.fullmatch(timestamp):  # a message of the node instead of the log
+                if (uid, line) not in self._messages:
+                    self._messages.add((uid, line))
+                    self._emit(line)
                 continue
-            if last and _order(moment) <= _order(last):
+            if last and timestamp_key(timestamp) <= timestamp_key(last):
                 continue
-            self._last_times[uid] = last = moment
-            self._give(text)
+            self._last_times[uid] = last = timestamp
+            self._emit(text)
             if follow and self.clock() >= end:
                 break
         return last != before
 
-    def _give(self, text: str) -> None:
+    def _emit(self, text: str) -> None:
         self.lines += 1
         self.on_line(text)
 
@@ -208,7 +211,7 @@ def _container_state(pod: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _order(moment: str) -> tuple[str, str]:
-    """Make a time comparable: `2026-01-02T03:04:05.6Z`, with as many digits of the second as it needs."""
-    whole, _, fraction = moment.removesuffix("Z").partition(".")
+def timestamp_key(timestamp: str) -> tuple[str, str]:
+    """Make timestamps such as `2026-01-02T03:04:05.6Z` comparable, which have as many digits as needed."""
+    whole, _, fraction = timestamp.removesuffix("Z").partition(".")
     return whole, fraction.ljust(9, "0")

@@ -1,4 +1,4 @@
-"""What our objects are called in a cluster, and the labels that they are found by."""
+"""The names and labels of the objects that the packager creates in a cluster."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ INTEGRATION_ID = f"{DOMAIN}/integration"
 ENGINE = f"{DOMAIN}/engine"
 ID = f"{DOMAIN}/id"  # of a connection or an integration
 ARTIFACT = f"{DOMAIN}/artifact"
-DOCUMENT = f"{DOMAIN}/document"  # an annotation: the ModelPackaging, without any secret
-RESULTS = f"{DOMAIN}/results"  # an annotation: the results, so that they outlive the pod
+DOCUMENT = f"{DOMAIN}/document"  # an annotation: the ModelPackaging, without secrets
+RESULTS = f"{DOMAIN}/results"  # an annotation: the results, which outlive the pod there
 CONTAINER = "packager"
 SETTINGS_NAME = "packager-jobs"  # a ConfigMap
 SETTINGS_KEY = "settings.yaml"
@@ -28,9 +28,9 @@ class Kind:
     """A kind of objects in a cluster.
 
     Attributes:
-        path: The API group's path.
-        plural: How it is named in paths and permissions.
-        api_version, name: As in a manifest.
+        path: The URL path of the API group.
+        plural: The name in paths and permissions.
+        api_version, name: `apiVersion` and `kind` of a manifest.
         group: The API group as roles name it.
     """
 
@@ -48,46 +48,46 @@ CONFIG_MAPS = Kind(path="/api/v1", plural="configmaps", api_version="v1", name="
 EVENTS = Kind(path="/api/v1", plural="events", api_version="v1", name="Event")
 
 
-def check_id(entity_id: str, what: str) -> str:
-    """Return an entity's id when it is one that the platform allows.
+def check_id(entity_id: str, entity: str) -> str:
+    """Return an ID that the platform allows; `entity` names its entity in errors.
 
     Raises:
-        RequestError: It's empty, too long or has other characters.
+        RequestError: The ID is empty, too long or has invalid characters.
     """
     if not entity_id:
-        raise RequestError(f"the {what} has no id", hint="write `id:` into the document, or give --id")
+        raise RequestError(f"the {entity} has no ID", hint="add `id:` to the document, or give --id")
     if not _ID.fullmatch(entity_id):
         raise RequestError(
-            f"{entity_id!r} is no id of a {what}",
+            f"invalid {entity} ID {entity_id!r}",
             hint="use at most 63 lower-case letters, digits and '-', with a letter or digit first and last",
         )
     return entity_id
 
 
 def check_namespace(name: str) -> str:
-    """Return a namespace when it can be one (RFC 1123, as Kubernetes has it).
+    """Return a valid namespace name (RFC 1123, as in Kubernetes).
 
     Raises:
-        UsageError: It has other characters, or too many.
+        UsageError: The name is too long or has invalid characters.
     """
     if not _ID.fullmatch(name):
-        raise UsageError(f"{name!r} is no name of a namespace", hint="`kubectl get namespaces` lists them")
+        raise UsageError(f"invalid namespace {name!r}", hint="`kubectl get namespaces` lists the namespaces")
     return name
 
 
 def secret_name(packaging_id: str, attempt: str) -> str:
-    """Return the name of the Secret that holds a packaging's mp.json.
+    """Return the name of the Secret with a packaging's mp.json.
 
-    `attempt` tells it from the Secret of an earlier Job of that id, which the cluster may still be removing.
+    `attempt` makes it differ from the Secret of an earlier Job with this ID, which the cluster may still be deleting.
     """
     return f"packaging-{packaging_id}{'-' if attempt else ''}{attempt}"
 
 
 def connection_name(connection_id: str) -> str:
-    """Return the name of the Secret that a connection is."""
+    """Return the name of a connection's Secret."""
     return f"connection-{connection_id}"
 
 
 def integration_name(integration_id: str) -> str:
-    """Return the name of the ConfigMap that an integration is."""
+    """Return the name of an integration's ConfigMap."""
     return f"integration-{integration_id}"

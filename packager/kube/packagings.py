@@ -1,4 +1,4 @@
-"""Packagings in a cluster: what they name, how they stand, how they go. Their state lives in the cluster alone."""
+"""Packagings in a cluster: reading, listing, deleting. Their state is stored in the cluster only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from packager.kube.names import (
     connection_name,
     integration_name,
 )
-from packager.kube.resolve import FileShelf
+from packager.kube.resolve import FileEntities
 from packager.kube.status import Observation, Status, kept_results, status_of
 
 if TYPE_CHECKING:
@@ -45,19 +45,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_POD_PREFIX = 58  # characters of a pod's name before its own five, as Kubernetes cuts it (apiserver/storage/names)
+_POD_PREFIX = 58  # length of a pod's generated name without its five random characters (apiserver/storage/names)
 
 
-class ClusterShelf:
-    """The entities of the files first, then the cluster's, then the packagers' own integrations."""
+class ClusterEntities:
+    """The entities of files, else of the cluster, else the built-in integrations."""
 
     place = "the files nor in the cluster"
 
     def __init__(self, cluster: Cluster, documents: Documents, settings: JobSettings) -> None:
-        """Take where to look."""
+        """Take the cluster and the documents."""
         self._cluster = cluster
         self._documents = documents
-        self._own = FileShelf(documents, settings)
+        self._own = FileEntities(documents, settings)
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
         """Return an integration, or None."""
@@ -84,8 +84,8 @@ def read_cluster_settings(cluster: Cluster) -> JobSettings:
     """Read the settings of Jobs from the ConfigMap that the chart installs; the defaults without one.
 
     Raises:
-        UsageError: They are wrong.
-        ClusterError: The cluster refuses.
+        UsageError: The settings are invalid.
+        ClusterError: The cluster rejected the request.
     """
     try:
         config_map = cluster.get(CONFIG_MAPS, SETTINGS_NAME)
@@ -96,11 +96,11 @@ def read_cluster_settings(cluster: Cluster) -> JobSettings:
 
 
 def delete(cluster: Cluster, packaging_id: str) -> None:
-    """Remove a packaging; the cluster removes its pods and its Secret with it.
+    """Delete a packaging; the cluster deletes its pods and its Secret with it.
 
     Raises:
-        EntityNotFoundError: There is none of that id.
-        ClusterError: The cluster refuses.
+        EntityNotFoundError: No packaging has this ID.
+        ClusterError: The cluster rejected the request.
     """
     job = find_job(cluster, packaging_id)
     cluster.delete(JOBS, packaging_id, uid=job["metadata"]["uid"])
@@ -110,8 +110,8 @@ def find_job(cluster: Cluster, packaging_id: str) -> dict[str, Any]:
     """Return the Job of a packaging.
 
     Raises:
-        EntityNotFoundError: There is no Job of that name, or it is no packaging.
-        ClusterError: The cluster refuses.
+        EntityNotFoundError: No Job has this name, or it is not a packaging.
+        ClusterError: The cluster rejected the request.
     """
     return observe_job(cluster, packaging_id)[0]
 
@@ -120,31 +120,31 @@ def observe_job(cluster: Cluster, packaging_id: str) -> tuple[dict[str, Any], st
     """Return the Job of a packaging, with the resource version to watch from.
 
     Raises:
-        EntityNotFoundError: There is no Job of that name, or it is no packaging.
-        ClusterError: The cluster refuses.
+        EntityNotFoundError: No Job has this name, or it is not a packaging.
+        ClusterError: The cluster rejected the request.
     """
     jobs, version = cluster.list(JOBS, fields=f"metadata.name={check_id(packaging_id, 'packaging')}")
     for job in jobs:
         if (job["metadata"].get("labels") or {}).get(ENTITY) == "packaging":
             return job, version
     raise EntityNotFoundError(
-        f"there is no packaging {packaging_id!r} in the namespace {cluster.namespace!r}",
-        hint="`packager pack get` lists them; finished ones go after the time that the settings of Jobs set",
+        f"packaging {packaging_id!r} does not exist in namespace {cluster.namespace!r}",
+        hint="`packager pack get` lists the packagings; finished ones are deleted after ttlSecondsAfterFinished",
     )
 
 
 def owned_pods(job: dict[str, Any], pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the pods that are this Job's: those of an earlier Job of the same id may still be around."""
+    """Return the pods of this Job; pods of an earlier Job with the same ID may still exist."""
     uid = job["metadata"].get("uid")
     return [pod for pod in pods if uid in [owner.get("uid") for owner in pod["metadata"].get("ownerReferences") or ()]]
 
 
 def observe(cluster: Cluster, packaging_id: str) -> Observation:
-    """Look at a packaging.
+    """Read the current state of a packaging.
 
     Raises:
-        EntityNotFoundError: There is none of that id.
-        ClusterError: The cluster refuses.
+        EntityNotFoundError: No packaging has this ID.
+        ClusterError: The cluster rejected the request.
     """
     job, job_version = observe_job(cluster, packaging_id)
     pods, pods_version = cluster.list(PODS, labels=f"{PACKAGING_ID}={packaging_id}")
@@ -153,7 +153,7 @@ def observe(cluster: Cluster, packaging_id: str) -> Observation:
 
 
 def _events(cluster: Cluster, seen: Observation) -> list[dict[str, Any]]:
-    """Return the warnings that may say why nothing runs; none are asked for where something does."""
+    """Return the warnings that may explain why nothing runs; nothing is requested for a running packaging."""
     metadata, pod = seen.job["metadata"], seen.newest_pod
     status = status_of(seen)
     if status.state == "scheduling" and (pod is None or pod.get("status", {}).get("phase") == "Pending"):
@@ -162,7 +162,7 @@ def _events(cluster: Cluster, seen: Observation) -> list[dict[str, Any]]:
         return [event for selector in selectors for event in cluster.list(EVENTS, fields=selector)[0]]
     if status.state == "failed" and pod is None:
         events, _ = cluster.list(EVENTS, fields="involvedObject.kind=Pod,type=Warning")
-        own = re.compile(re.escape(f"{metadata['name']}-"[:_POD_PREFIX]) + "[a-z0-9]+")  # `wine-2-x` is another's
+        own = re.compile(re.escape(f"{metadata['name']}-"[:_POD_PREFIX]) + "[a-z0-9]+")  # not `wine-2-x`
         since = str(metadata.get("creationTimestamp", ""))
         return [
             event
@@ -174,7 +174,7 @@ def _events(cluster: Cluster, seen: Observation) -> list[dict[str, Any]]:
 
 
 def document(job: dict[str, Any], status: Status) -> dict[str, Any]:
-    """Return the `kind: ModelPackaging` document of a packaging as it stands."""
+    """Return the `kind: ModelPackaging` document of a packaging with its status."""
     text = (job["metadata"].get("annotations") or {}).get(DOCUMENT, "{}")
     try:
         own = json.loads(text)
@@ -191,10 +191,10 @@ def document(job: dict[str, Any], status: Status) -> dict[str, Any]:
 
 
 def list_all(cluster: Cluster) -> Iterator[tuple[dict[str, Any], Status]]:
-    """Give all packagings with their status, holding one page of them at a time.
+    """Yield all packagings with their status, one page in memory at a time.
 
     Raises:
-        ClusterError: The cluster refuses.
+        ClusterError: The cluster rejected the request.
     """
     for jobs, _ in cluster.pages(JOBS, labels=f"{ENTITY}=packaging"):
         names = ",".join(job["metadata"]["name"] for job in jobs)
@@ -204,16 +204,16 @@ def list_all(cluster: Cluster) -> Iterator[tuple[dict[str, Any], Status]]:
 
 
 def keep_results(cluster: Cluster, seen: Observation, status: Status) -> None:
-    """Write the results into the Job, so that they outlive the pod; whoever may do that and sees them first does.
+    """Store the results in an annotation of the Job, where they outlive the pod.
 
-    Where the cluster refuses, for whatever reason, they are seen all the same, as long as the pod is there.
+    If the cluster rejects this, the results are available as long as the pod exists.
     """
     if not status.results or kept_results(seen.job):
         return
     try:
-        # With its uid, for someone may have put another Job into its place meanwhile.
+        # With the UID: another Job may have replaced this one.
         body = {"metadata": {"uid": seen.job["metadata"]["uid"], "annotations": {RESULTS: json.dumps(status.results)}}}
         cluster.patch(JOBS, seen.job["metadata"]["name"], body)
     except (ClusterError, RequestError) as error:
-        tell = log.debug if isinstance(error, (ClusterAccessError, EntityNotFoundError)) else log.warning
-        tell("the results are not kept in the Job: %s", error.message)
+        write = log.debug if isinstance(error, (ClusterAccessError, EntityNotFoundError)) else log.warning
+        write("cannot store the results in the Job: %s", error.message)

@@ -1,4 +1,4 @@
-"""A packaging with everything that it names: its integration, its connections, and where its model is."""
+"""Resolves a packaging: finds its integration, its connections and the location of its model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from packager.models.packaging import ModelPackaging
 
 
-# The model's own names are not known before its archive is read.
+# The name and version of the model are unknown before its archive is read.
 ANY_MODEL = ModelSection(name="model", version="1", work_dir=".", entrypoint="model")
 
 
-class EntityStore(Protocol):
-    """Where entities are looked up."""
+class EntitySource(Protocol):
+    """Looks up entities.
+
+    Attributes:
+        place: Where it looks, for messages.
+    """
 
     place: str
 
@@ -35,33 +39,33 @@ class EntityStore(Protocol):
         """Return a connection with its secrets, or None."""
 
 
-class FileShelf:
-    """The entities of a person's files, and the packagers' own integrations where the files have none."""
+class FileEntities:
+    """The entities of files, and the built-in integrations where the files have none."""
 
     place = "the files"
 
     def __init__(self, documents: Documents, settings: JobSettings) -> None:
-        """Take what was read, and the settings that name the image of Jobs."""
+        """Take the documents that were read, and the settings with the image of Jobs."""
         self._documents = documents
         self._settings = settings
 
     def integration(self, integration_id: str) -> PackagingIntegration | None:
-        """Return the files' integration, else the documented one."""
+        """Return the integration of the files, else the built-in one."""
         application = APPLICATIONS.get(integration_id)
         own = integration_document(application, self._settings.image) if application else None
         found = self._documents.integrations.get(integration_id)
         return found or (PackagingIntegration.model_validate(own) if own else None)
 
     def connection(self, connection_id: str) -> Connection | None:
-        """Return the files' connection."""
+        """Return the connection of the files, or None."""
         return self._documents.connections.get(connection_id)
 
 
-def resolve(packaging: ModelPackaging, store: EntityStore, settings: JobSettings) -> PackagingManifest:
-    """Find all that a packaging names, and check it as the Job will, so that nothing wrong ever starts.
+def resolve(packaging: ModelPackaging, store: EntitySource, settings: JobSettings) -> PackagingManifest:
+    """Find everything that a packaging refers to, and validate it as the Job will.
 
     Raises:
-        RequestError: Something is nowhere, or is wrong; lists every problem.
+        RequestError: Something is missing or invalid; lists every problem.
     """
     spec = packaging.spec
     subject = f"packaging {packaging.id!r}"
@@ -69,11 +73,11 @@ def resolve(packaging: ModelPackaging, store: EntityStore, settings: JobSettings
     if integration is None:
         raise RequestError(
             f"{subject}: its integration {spec.integration_name!r} is not in {store.place}",
-            hint="`packager integration get` lists the cluster's, `packager integrations` prints our own",
+            hint="`packager integration get` lists the cluster's, `packager integrations` prints the built-in ones",
         )
     names = {schema.name: schema.default for schema in integration.spec.integration_schema.targets if schema.default}
     names |= {target.name: target.connection_name for target in spec.targets}
-    problems = [] if spec.artifact_name else ["spec.artifactName is empty: name the model's archive"]
+    problems = [] if spec.artifact_name else ["spec.artifactName is empty: write the name of the model archive"]
     problems += [f"spec.{problem}" for problem in spec.resources.problems()] if spec.resources else []
     targets = [_target(name, connection, store, problems) for name, connection in names.items()]
     holder_name = spec.output_connection or ("" if settings.model_claim else settings.output_connection)
@@ -97,7 +101,7 @@ def resolve(packaging: ModelPackaging, store: EntityStore, settings: JobSettings
     return manifest
 
 
-def _target(name: str, connection_id: str, store: EntityStore, problems: list[str]) -> Target | None:
+def _target(name: str, connection_id: str, store: EntitySource, problems: list[str]) -> Target | None:
     connection = store.connection(connection_id) if connection_id else None
     if connection is None:
         problems.append(f"target {name!r} names the connection {connection_id!r}, which is not in {store.place}")

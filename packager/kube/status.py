@@ -1,4 +1,4 @@
-"""What has become of a packaging, told from its Job, its pods and their events: a pure function."""
+"""The status of a packaging, derived from its Job, its pods and their events by pure functions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BY_SIGNAL = frozenset({None, 0, 137, 143})
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What was seen in the cluster at one moment.
+    """The objects of a packaging at one moment.
 
     Attributes:
         job: The Job.
         pods: Its pods.
-        events: Warnings about the Job and its newest pod; empty where nobody looked.
-        job_version, pods_version: From where a watch goes on.
+        events: Warnings about the Job and its newest pod; empty if they were not requested.
+        job_version, pods_version: The resource versions from which a watch continues.
     """
 
     job: dict[str, Any]
@@ -32,7 +32,7 @@ class Observation:
     pods_version: str = ""
 
     def with_events(self, events: list[dict[str, Any]]) -> Observation:
-        """Return the same with the events that were seen."""
+        """Return the observation with these events."""
         return replace(self, events=events)
 
     @property
@@ -48,10 +48,10 @@ class Status:
     Attributes:
         state: scheduling, running, succeeded or failed.
         pod_name: The pod of the last attempt.
-        exit_code: Of the last attempt that ended; None before.
-        reason: A word of Kubernetes' (`OOMKilled`), or of ours (`registry-auth`).
-        message: What happened, for people.
-        hint: What to do about it.
+        exit_code: The exit code of the last attempt that ended; None before.
+        reason: A reason of Kubernetes (`OOMKilled`), or the code of an error of the packager (`registry-auth`).
+        message: What happened.
+        hint: What to do.
         results: The named results.
     """
 
@@ -65,11 +65,11 @@ class Status:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the packaging has ended."""
         return self.state in FINAL
 
     def to_document(self) -> dict[str, Any]:
-        """Return it as the platform's document has it."""
+        """Return the status as in the platform's document."""
         message = f"{self.message}\nhint: {self.hint}" if self.hint else self.message
         results = [{"name": name, "value": value} for name, value in self.results.items()]
         values = {"state": self.state, "podName": self.pod_name, "reason": self.reason, "message": message}
@@ -78,7 +78,7 @@ class Status:
 
 
 def status_of(seen: Observation) -> Status:
-    """Tell a packaging's status."""
+    """Return the status of a packaging."""
     conditions = {
         condition["type"]: condition
         for condition in seen.job.get("status", {}).get("conditions") or ()
@@ -93,7 +93,7 @@ def status_of(seen: Observation) -> Status:
             state=SCHEDULING,
             reason="Suspended",
             message="the Job is suspended",
-            hint="a queue (Kueue) starts it when its turn comes, or someone suspended it by hand",
+            hint="a queue (Kueue) will start it, or a user suspended it",
         )
     return _active(seen)
 
@@ -108,8 +108,8 @@ def _succeeded(seen: Observation) -> Status:
         state=SUCCEEDED,
         pod_name=_name(pod),
         exit_code=0,
-        message="the image is pushed, but its pod, and with it the results, are gone",
-        hint="look the image up in the registry; `create --wait` and `get` keep the results of pods that they see",
+        message="the image was pushed, but its pod and the results were deleted",
+        hint="find the image in the registry; `create --wait` and `get` store the results while the pod exists",
     )
 
 
@@ -118,32 +118,32 @@ def _failed(seen: Observation, condition: dict[str, Any]) -> Status:
     pod = seen.newest_pod
     cause = pod_cause(pod) if pod else None
     if reason == "DeadlineExceeded":
-        return _late(seen, cause)
+        return _deadline_exceeded(seen, cause)
     if cause is None:
         before = event_cause(seen.events)
         return Status(
             state=FAILED,
             reason=before.reason if before else reason,
             message=before.message if before else message,
-            hint=before.hint if before else "its pods are gone; start it again with `packager pack edit`",
+            hint=before.hint if before else "its pods were deleted; start it again with `packager pack edit`",
         )
     return _of_cause(FAILED, pod, cause)
 
 
-def _late(seen: Observation, cause: Cause | None) -> Status:
-    """Tell what kept a packaging from ending in time; the deadline itself ends a pod by a signal."""
+def _deadline_exceeded(seen: Observation, cause: Cause | None) -> Status:
+    """Return what kept a packaging from ending in time; the deadline itself ends a pod by a signal."""
     pod = seen.newest_pod
     ended_itself = cause if cause and cause.exit_code not in _BY_SIGNAL else None
     before = (waiting_cause(pod) if pod else None) or ended_itself or event_cause(seen.events)
     limit = seen.job["spec"].get("activeDeadlineSeconds")
-    message = f"it took longer than the {limit} seconds that the Job may"
+    message = f"the packaging exceeded the Job's deadline of {limit} seconds"
     return Status(
         state=FAILED,
         pod_name=_name(pod),
         exit_code=cause.exit_code if cause else None,
         reason="DeadlineExceeded",
         message=f"{message}; before that: {before.reason}: {before.message}" if before else message,
-        hint=before.hint if before else "raise activeDeadlineSeconds in the settings of Jobs, or the resources",
+        hint=before.hint if before else "raise activeDeadlineSeconds in the Job settings, or the resources",
     )
 
 
@@ -157,7 +157,7 @@ def _active(seen: Observation) -> Status:
         cause = pod_cause(pod)
         again = Cause(
             reason=cause.reason,
-            message=f"an attempt failed and Kubernetes decides on the next: {cause.message}",
+            message=f"an attempt failed, and Kubernetes may start another one: {cause.message}",
             exit_code=cause.exit_code,
             hint=cause.hint,
         )
@@ -192,7 +192,7 @@ def results_of(pod: dict[str, Any]) -> dict[str, str]:
 
 
 def kept_results(job: dict[str, Any]) -> dict[str, str]:
-    """Read the results that were kept in the Job's annotation."""
+    """Read the results that are stored in the Job's annotation."""
     return _strings((job["metadata"].get("annotations") or {}).get(RESULTS, ""))
 
 

@@ -1,6 +1,6 @@
-"""Packaging as a step of others' pipelines: an Argo WorkflowTemplate and a Tekton Task, each for both engines.
+"""Packaging as a pipeline step: an Argo WorkflowTemplate and Tekton Tasks, for both engines.
 
-Both read the mp.json from a Secret that they are given the name of, and give the results as outputs.
+They read the mp.json from a Secret, whose name is a parameter, and return the results as outputs.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from packager.kube.job import (
     PROGRAM,
     RETRIED_CODES,
     WORK_FOLDER,
+    container_resources,
     environment,
     security,
 )
 from packager.kube.job_settings import EngineOfJobs, JobSettings
 from packager.kube.names import COMMON_LABELS, ENTITY
-from packager.kube.resources import container_resources
 
 _RESULTS = {
-    "image": "The image by its tag.",
-    "imageDigest": "The image by its digest.",
+    "image": "The image by tag.",
+    "imageDigest": "The image by digest.",
     "modelCheck": "passed, or skipped: and why the model was not checked.",
 }
 _ARGO_RESULTS = WORK_FOLDER / "results"
-_TEKTON_RESULTS = "/tekton/results"  # where $(results.image.path) lies; Kaniko leaves it alone, because it is a mount
+_TEKTON_RESULTS = "/tekton/results"  # the folder of $(results.image.path); Kaniko leaves it alone because it is a mount
 _SECRET = "manifest-secret"  # noqa: S105  (the name of a parameter)
-_DESCRIPTION = "The Secret whose key mp.json is the packaging manifest: packaging, integration, connections, store."
+_DESCRIPTION = "Secret with the packaging manifest in its key mp.json: packaging, integration, connections, store."
 
 
 def argo_template(settings: JobSettings) -> dict[str, Any]:
-    """Return the Argo WorkflowTemplate, with a template an engine (argoproj.io/v1alpha1)."""
+    """Return the Argo WorkflowTemplate with one template per engine (argoproj.io/v1alpha1)."""
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "WorkflowTemplate",
@@ -72,7 +72,7 @@ def _argo_step(settings: JobSettings, engine: EngineOfJobs) -> dict[str, Any]:
 
 
 def tekton_tasks(settings: JobSettings) -> list[dict[str, Any]]:
-    """Return the Tekton Tasks, one an engine (tekton.dev/v1)."""
+    """Return the Tekton Tasks, one per engine (tekton.dev/v1)."""
     return [_tekton_task(settings, engine) for engine in get_args(EngineOfJobs)]
 
 
@@ -118,7 +118,7 @@ def _step(settings: JobSettings, engine: EngineOfJobs, results: str) -> dict[str
 
 
 def _volumes(settings: JobSettings, secret: str) -> list[dict[str, Any]]:
-    # Tekton has no fsGroup for a step, so the file is readable for every user of the pod, which has one.
+    # A Tekton step has no fsGroup, so the file is readable for every user of the pod.
     return [
         {"name": "packaging", "secret": {"secretName": secret, "defaultMode": 0o444}},
         {"name": "work", "emptyDir": {"sizeLimit": settings.work_size}},

@@ -1,6 +1,6 @@
-"""What is shown: bars and colours to a person at a terminal, plain lines to a log collector, JSON to a machine.
+"""Sets up the log: progress bars and colours on a terminal, else plain lines or JSON.
 
-Everything goes to standard error; standard output carries nothing but the result.
+The log goes to standard error; standard output carries only results.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) -> Reporter:
-    """Send the log to standard error in the wanted form, cleaned of secrets, and return the matching reporter."""
+    """Send the log to standard error in this format, with secrets redacted, and return the reporter for it."""
     handler: logging.Handler
     reporter: Reporter
     if log_format is LogFormat.auto and sys.stderr.isatty():
-        from packager.logs.terminal import set_up_terminal  # noqa: PLC0415  (takes long to import, and logs need none of it)
+        from packager.logs.terminal import set_up_terminal  # noqa: PLC0415  (rich is slow to import)
 
         handler, reporter = set_up_terminal(timed_stage)
     else:
@@ -38,15 +38,15 @@ def set_up_logging(log_format: LogFormat, redactor: Redactor, *, verbose: bool) 
         handler.setFormatter(_JsonFormatter() if log_format is LogFormat.json else _plain_formatter())
         reporter = LineReporter()
     handler.addFilter(redactor)
-    _hear_others(handler)
+    _capture_other_loggers(handler)
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     return reporter
 
 
-def _hear_others(handler: logging.Handler) -> None:
-    """Send the warnings of every library the same way; Python's last resort would write them out as they are."""
+def _capture_other_loggers(handler: logging.Handler) -> None:
+    """Send the warnings of libraries to the same handler; Python's last resort would print them unredacted."""
     root = logging.getLogger()
     for earlier in [each for each in root.handlers if any(isinstance(rule, Redactor) for rule in each.filters)]:
         root.removeHandler(earlier)
@@ -75,7 +75,7 @@ class _JsonFormatter(logging.Formatter):
 
 @contextmanager
 def timed_stage(title: str) -> Iterator[None]:
-    """Say when a stage starts, and how long it took when it ends well."""
+    """Log the start of a stage, and its duration when it succeeds."""
     log.info("%s ...", title)
     start = time.monotonic()
     yield
@@ -84,15 +84,15 @@ def timed_stage(title: str) -> Iterator[None]:
 
 
 class LineReporter:
-    """Stages as two lines, long work as a line every ten seconds."""
+    """Logs a line at the start and end of a stage, and one every ten seconds of a long task."""
 
     def stage(self, title: str) -> _Stage:
-        """Say when a stage starts, and how long it took when it ends well."""
+        """Log the start of a stage, and its duration when it succeeds."""
         return timed_stage(title)
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:
-        """Log the progress now and then."""
+        """Log the progress every ten seconds."""
         done, last = 0, time.monotonic()
 
         def advance(amount: int) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class LogFormat(str, Enum):
-    """How the log is written; `auto` is bars at a terminal and plain lines elsewhere."""
+    """The format of the log; `auto` is progress bars on a terminal and plain lines elsewhere."""
 
     auto = "auto"
     plain = "plain"
@@ -20,24 +20,24 @@ class LogFormat(str, Enum):
 
 
 class Reporter(Protocol):
-    """Shows stages and progress to a person (bars), a log collector (lines) or a machine (JSON)."""
+    """Reports stages and progress: as bars, plain lines or JSON."""
 
     def stage(self, title: str) -> AbstractContextManager[None]:
-        """Name a stage, time it and say how it ended."""
+        """Report the start, the end and the duration of a stage."""
 
     def task(self, title: str, total: int | None, *, unit: str = "B") -> AbstractContextManager[Callable[[int], None]]:
-        """Start a measured piece of work of `total` units; the value it gives is called with each advance."""
+        """Report a task of `total` units; call the yielded function with each advance."""
 
 
 class SilentReporter:
-    """Shows nothing: for tests and for use as a library."""
+    """Reports nothing: for tests and for use as a library."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:  # noqa: ARG002  (the Protocol's name)
-        """Do nothing around the stage."""
+        """Report nothing."""
         yield
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:  # noqa: ARG002
-        """Give a callable that ignores its argument."""
+        """Yield a function that ignores its argument."""
         yield lambda _amount: None

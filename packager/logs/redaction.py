@@ -1,4 +1,4 @@
-"""The one point where secrets are taken out of text that leaves the program."""
+"""Removes secrets from all text that leaves the program."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MASK = "*****"
-_SHORTEST = 4  # a shorter secret would mask ordinary words; it's still never written by us
-_SHORTEST_CORE = 8  # the same for a piece of base64
+_SHORTEST = 4  # a shorter secret would mask ordinary words
+_SHORTEST_CORE = 8  # the same for a part of base64 text
 _PATH_TOKEN = re.compile(r"/t/([^/]+)")  # conda's
 
 
 def forms_of(secret: str) -> set[str]:
-    """Return a secret as tools write it: as it is, in base64, quoted for URLs, JSON and shells.
+    """Return a secret in the forms in which tools write it: plain, base64, and quoted for URLs, JSON and shells.
 
-    What base64 makes of it depends on what stands before it, as in `user:password`: all three possibilities are given,
-    without the characters at the ends that its neighbours have a part in.
+    Its base64 form depends on the text before it, as in `user:password`. All three alignments are included, without the
+    characters at both ends that encode neighbouring text, too.
     """
-    data = secret.encode(errors="surrogateescape")  # what the environment holds need not be UTF-8 (PEP 383)
+    data = secret.encode(errors="surrogateescape")  # environment variables need not be UTF-8 (PEP 383)
     forms = {secret, quote(data), quote(data, safe=""), quote_plus(data), shlex.quote(secret)}
     forms |= {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -40,7 +40,7 @@ def forms_of(secret: str) -> set[str]:
 
 
 def secrets_of_url(url: str) -> list[str]:
-    """Return what is secret in an address: the password (a user without one is a token), conda's token in the path."""
+    """Return the secrets in a URL: the password (a user without one is a token), and conda's token in the path."""
     parts = urlsplit(url)
     user, password = parts.username or "", parts.password or ""
     pair = f"{unquote(user)}:{unquote(password)}" if password else ""
@@ -51,35 +51,35 @@ def secrets_of_url(url: str) -> list[str]:
 
 
 class Redactor(logging.Filter):
-    """Replaces every known secret, in the forms in which tools print it, by `*****`.
+    """Replaces every registered secret, in the forms in which tools write it, with `*****`.
 
-    As a logging filter it cleans the finished message and the traceback of a record.
+    As a logging filter it redacts the message and the traceback of a record.
     """
 
     def __init__(self) -> None:
-        """Start knowing no secret."""
+        """Start without secrets."""
         super().__init__()
         self._forms: list[str] = []
-        self._lock = threading.Lock()  # logins are renewed in a thread
+        self._lock = threading.Lock()  # credentials are refreshed in a thread
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Learn secrets, with their base64, URL-quoted and JSON-escaped forms."""
+        """Register secrets with their base64, URL-quoted and JSON-escaped forms."""
         forms: set[str] = set()
         for secret in secrets:
             if len(secret) >= _SHORTEST:
                 forms |= forms_of(secret)
         with self._lock:
-            # The longest first: one may hold another.
+            # The longest first: one may contain another.
             self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def clean(self, text: str) -> str:
-        """Return the text without the secrets."""
+        """Return the text with secrets redacted."""
         for form in self._forms:
             text = text.replace(form, MASK)
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean a log record; keeps it always."""
+        """Redact a log record; always return True, to keep it."""
         record.msg, record.args = self.clean(record.getMessage()), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)

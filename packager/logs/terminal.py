@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: colours and bars."""
+"""The log on a terminal: colours and progress bars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def set_up_terminal(timed_stage: Stage) -> tuple[logging.Handler, TerminalReporter]:
-    """Return the log's handler and the reporter, which draw on the same terminal."""
+    """Return the log handler and the reporter, which share one console."""
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False, highlighter=NullHighlighter())
     handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
@@ -27,22 +27,22 @@ def set_up_terminal(timed_stage: Stage) -> tuple[logging.Handler, TerminalReport
 
 
 class TerminalReporter:
-    """Stages as lines with times, long work as bars."""
+    """Shows stages as lines with times, and tasks as progress bars."""
 
     def __init__(self, console: Console, timed_stage: Stage) -> None:
-        """Draw on this console; `timed_stage` says when a stage starts and ends."""
+        """Draw on this console; `timed_stage` logs the start and end of a stage."""
         self._console = console
         self.stage = timed_stage
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "B") -> Iterator[Callable[[int], None]]:
-        """Draw a bar while the work goes on."""
+        """Show a progress bar during the task."""
         amount = DownloadColumn() if unit == "B" else TextColumn("{task.completed}/{task.total} " + unit)
         columns = (TextColumn("  {task.description}"), BarColumn(), amount, TimeElapsedColumn())
         progress = Progress(*columns, console=self._console, transient=True)
         task = progress.add_task(title, total=total)
         try:
-            progress.start()  # it hides the cursor, and a stop may come before it is done
+            progress.start()  # it hides the cursor; a stop signal may arrive before it returns
             yield lambda amount: progress.advance(task, amount)
         finally:
             progress.stop()

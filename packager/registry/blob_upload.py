@@ -1,54 +1,50 @@
-"""One blob on its way into a registry: begun, sent, cut off, resumed, finished or called off.
+"""One blob's upload into a registry: begun, sent, cut off, resumed, finished or canceled.
 
-The protocol is that of github.com/opencontainers/distribution-spec. A blob goes as one streamed PATCH, which every
-registry takes; what a cut connection has left of it is asked for, and only the rest is sent again.
+The protocol is that of github.com/opencontainers/distribution-spec. A blob is sent as one streamed PATCH, which every
+registry accepts; after a cut connection the registry is asked how much it has, and only the rest is sent again.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
 
+from packager.registry import quirks
+from packager.registry.blobs import skip_bytes
 from packager.registry.errors import cause
-from packager.registry.retries import NO_ANSWER, RetryableStatusError
-from packager.registry.transport import skipped
+from packager.system.retries import RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from packager.models.image import Descriptor
+    from packager.registry.blobs import BlobSource
     from packager.registry.transport import RegistrySession
-    from packager.registry.uploads import BlobSource
 
 log = logging.getLogger(__name__)
 
 _BYTES = "application/octet-stream"
-_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
-_NO_PATCH = (404, 405, 411, 501)  # a registry that only takes whole blobs, or a proxy that wants to know their length
-_LOST = (400, 404, 416)  # the upload is no longer known, or it holds something else than we think
-_UNKNOWN = (404, 416)
-_MOST_BEGINS = 5
+_MAX_BEGINS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rest:
-    """A blob's bytes from an offset on. Each iteration begins anew: a login that has run out costs a second one."""
+    """A blob's bytes from an offset on, for each iteration: a request is sent twice when its token has expired."""
 
     blob: BlobSource
     offset: int
 
     def __iter__(self) -> Iterator[bytes]:
         """Give the bytes."""
-        return skipped(self.blob.stream(), self.offset)
+        return skip_bytes(self.blob.stream(), self.offset)
 
 
 class BlobUpload:
-    """The upload of one blob. `attempt` it until it succeeds or it's no use, and `cancel` what is left then."""
+    """The upload of one blob: `attempt` it until it succeeds or fails for good, then `cancel` the unfinished rest."""
 
     def __init__(self, session: RegistrySession, blob: BlobSource) -> None:
         """Name the repository's session and the blob."""
@@ -56,18 +52,18 @@ class BlobUpload:
         self._blob = blob
         self._location = ""
         self._offset = 0  # how many bytes the registry has
-        self._resumed = False  # they came in several requests
+        self._resumed = False  # they came in several requests, so their sum may be wrong
         self._begins = 0
         self._whole = False  # the registry takes no parts
-        self._sent: Descriptor | None = None  # the blob was sent to its end; only the answer may be missing
-        self._open: list[str] = []  # where uploads may still be waiting
+        self._sent: Descriptor | None = None  # the whole blob was sent; its response may be missing
+        self._open: list[str] = []  # the locations of unfinished uploads
 
     def attempt(self) -> Descriptor:
-        """Send the blob, or what the last attempt has left of it.
+        """Send the blob, or the rest of it after the last attempt.
 
         Raises:
-            RetryableStatusError, httpx.TransportError: It may help to try again.
-            RegistryAuthError, RegistryError: It doesn't.
+            RetryableError, httpx.TransportError: Another attempt may succeed.
+            RegistryAuthError, RegistryError: The upload failed for good.
         """
         if self._sent is not None and not self._location and self._is_there(self._sent):
             return self._sent
@@ -75,12 +71,12 @@ class BlobUpload:
             self._begin()
         try:
             return self._put_whole() if self._whole else self._send_parts()
-        except (httpx.TransportError, RetryableStatusError):
+        except (httpx.TransportError, RetryableError):
             self._find_offset()
             raise
 
     def cancel(self) -> None:
-        """Let the registry forget what was begun and not finished."""
+        """Cancel what was begun and not finished."""
         while self._open and self._session.cancel(self._open.pop()):
             pass
 
@@ -100,32 +96,22 @@ class BlobUpload:
             self._resumed = self._offset > 0
             headers = {"Content-Type": _BYTES, **self._range_headers(known)}
             content = _Rest(blob=self._blob, offset=self._offset)
-            also = (*_NO_PATCH, *_LOST)
+            also = (*quirks.NO_PATCH, *quirks.UPLOAD_LOST)
             with self._session.stream("PATCH", self._location, also=also, headers=headers, content=content) as answer:
-                if answer.status_code in _NO_PATCH and self._begins == 1 and not self._offset:
+                if answer.status_code in quirks.NO_PATCH and self._begins == 1 and not self._offset:
                     return self._fall_back()
-                if answer.status_code in _LOST:
+                if answer.status_code in quirks.UPLOAD_LOST:
                     return self._begin_again(answer)
                 if not answer.is_success:
                     raise self._session.unexpected(answer)
                 self._move(answer)
-            if self._resumed and self._is_short(answer):
-                return self._begin_again(answer)
         described = self._described()
         self._offset = described.size
         return self._finish(described)
 
-    def _is_short(self, answer: httpx.Response) -> bool:
-        """Tell whether a registry says that it has less than was sent.
-
-        Amazon ECR takes what is sent after a first part, and throws it away (aws/containers-roadmap#2831).
-        """
-        had = _RANGE.fullmatch(answer.headers.get("Range", ""))
-        return had is not None and int(had[1]) + 1 < self._described().size
-
     def _range_headers(self, known: Descriptor | None) -> dict[str, str]:
         if self._offset:
-            log.info("the upload to %s goes on at byte %d", self._session.reference.repository, self._offset)
+            log.info("the upload to %s continues at byte %d", self._session.reference.repository, self._offset)
         if known is None:  # sent in chunks, whose end is the blob's
             return {}
         headers = {"Content-Length": str(known.size - self._offset)}
@@ -134,10 +120,10 @@ class BlobUpload:
     def _finish(self, described: Descriptor) -> Descriptor:
         self._sent = described
         url = self._finishing(described.digest)
-        with self._session.stream("PUT", url, also=_LOST, headers={"Content-Length": "0"}) as response:
-            if response.status_code in _LOST:
+        with self._session.stream("PUT", url, also=quirks.UPLOAD_LOST, headers={"Content-Length": "0"}) as response:
+            if response.status_code in quirks.UPLOAD_LOST:
                 if not self._is_there(described):  # what was sent before a cut may have been taken
-                    if response.status_code in _UNKNOWN or self._resumed:
+                    if response.status_code in quirks.UPLOAD_UNKNOWN or self._resumed:
                         return self._begin_again(response)
                     raise self._session.wrong(f"doesn't accept the blob {described.digest}: {cause(response)}")
             else:
@@ -159,7 +145,7 @@ class BlobUpload:
         return self._finished(described)
 
     def _finishing(self, digest: str) -> str:
-        """Return where the upload is finished; what the registry has put into the address stays as it is."""
+        """Return the URL that finishes the upload; the registry's own parameters in it stay unchanged."""
         return f"{self._location}{'&' if '?' in self._location else '?'}digest={quote(digest)}"
 
     def _finished(self, described: Descriptor) -> Descriptor:
@@ -173,31 +159,29 @@ class BlobUpload:
         return self._put_whole()
 
     def _begin_again(self, answer: httpx.Response) -> Descriptor:
-        if self._begins >= _MOST_BEGINS:
+        if self._begins >= _MAX_BEGINS:
             raise self._session.wrong(f"has lost an upload {self._begins} times: {cause(answer)}")
         self._begin()
         return self._send_parts()
 
     def _find_offset(self) -> None:
-        """Ask what the registry has; where it doesn't say, the upload begins anew."""
+        """Ask how many bytes the registry has; where it doesn't say, the next attempt starts over."""
         location, self._location = self._location, ""
         if not location or self._whole:
             return
         known = self._blob.descriptor()
         try:
             with self._session.stream("GET", location) as response:
-                had = _RANGE.fullmatch(response.headers.get("Range", ""))
-                # An upload of nothing and one of one byte look the same; of the two, nothing is what happens.
-                offset = 0 if had is None or had[1] == "0" else int(had[1]) + 1
-                if had and (known is None or offset <= known.size):
+                offset = quirks.stored_bytes(response.headers)
+                if offset is not None and (known is None or offset <= known.size):
                     self._location, self._offset = location, offset
                     self._move(response)
-        except Exception as error:  # noqa: BLE001  (what counts is the failure that led here)
+        except Exception as error:  # noqa: BLE001  (the caller raises the failure that led here)
             self._location = ""
             log.debug("the upload's state can't be asked for: %s", type(error).__name__)
 
     def _move(self, response: httpx.Response) -> None:
-        """Go on where the registry says; where it says nothing, at the same URL."""
+        """Continue at the URL that the registry names, else at the same one."""
         if moved := self._session.location(response):
             self._open[self._open.index(self._location)] = moved
             self._location = moved
@@ -210,5 +194,5 @@ class BlobUpload:
 
     def _is_there(self, described: Descriptor) -> bool:
         url = self._session.url(f"blobs/{described.digest}")
-        with self._session.stream("HEAD", url, also=NO_ANSWER) as response:
+        with self._session.stream("HEAD", url, also=quirks.NO_ANSWER) as response:
             return response.is_success

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from packager.registry import errors
-from packager.registry.response_limits import MOST_TOKEN_BYTES, bound
-from packager.registry.retries import RETRYABLE_STATUSES, RetryableStatusError
+from packager.registry import errors, quirks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -29,7 +27,7 @@ _PART = re.compile(  # RFC 9110 11.2 and 11.3: a parameter, else a scheme, which
     re.VERBOSE,
 )
 _LOGIN_REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-_NO_REFRESH_TOKENS = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED)
+_MAX_TOKEN_BYTES = 1 << 20
 _ANSWERABLE = ("bearer", "basic")  # a token is preferred to the password itself
 
 
@@ -57,16 +55,16 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 
 class ChallengeAuth(httpx.Auth):
-    """Asks without a login first, then answers one of the registry's challenges, and remembers the answer.
+    """Sends requests without a login first, then answers one of the registry's challenges, and remembers the answer.
 
     The login is looked up again with each challenge: a short-lived one may have been renewed meanwhile.
 
-    The password goes to the registry itself and to the token service that it names; never over plain HTTP, unless the
-    registry itself is spoken to in plain HTTP; and never to where a download or an upload is sent on to.
+    The password goes only to the registry itself and to the token service that it names, never to the target of a
+    redirect, and over plain HTTP only if the registry itself speaks plain HTTP.
     """
 
     def __init__(self, find_login: Callable[[], Credential | None], registry: str, context: RequestContext) -> None:
-        """Take what finds the login (None is anonymous, which may need a token as well), and the registry's root."""
+        """Take the function that finds the login (anonymous access may need a token too), and the root URL."""
         self._find_login = find_login
         self._registry = _origin(httpx.URL(registry))
         self._context = context
@@ -77,7 +75,7 @@ class ChallengeAuth(httpx.Auth):
 
         Raises:
             RegistryAuthError: The registry names a token service that no login is sent to, or knows other logins only.
-            RegistryError, RetryableStatusError: The token service failed.
+            RegistryError, RetryableError: The token service failed.
         """
         if _origin(request.url) != self._registry:  # where a registry lets uploads go to another server
             yield request
@@ -101,15 +99,15 @@ class ChallengeAuth(httpx.Auth):
         if refusal is not None:
             self._check_refusal(refusal)
             request.headers.pop("Authorization", None)
-            yield request  # what the registry itself says to nobody is what the caller sees
+            yield request  # the caller sees the response to anonymous access
             return
         self._explain(challenges)
 
     def _explain(self, challenges: Sequence[Challenge]) -> None:
-        """Say why no login was sent, where that isn't for want of one.
+        """Raise an error if the registry's challenges are the reason why no login was sent.
 
         Raises:
-            RegistryAuthError: A token service in plain HTTP, or logins that we don't know.
+            RegistryAuthError: They name a token service in plain HTTP, or only unknown schemes.
         """
         for challenge in challenges:
             if self._is_insecure(challenge):
@@ -120,7 +118,7 @@ class ChallengeAuth(httpx.Auth):
     def _answer_to(
         self, challenge: Challenge, login: Credential | None, sent: str
     ) -> Generator[httpx.Request, httpx.Response, str | httpx.Response]:
-        """Return what to send: empty for nothing new, the token service's response where it gave no token."""
+        """Return the header to send, empty if it is the same; the token service's response if it gave no token."""
         known = ""
         if challenge.scheme == "basic":
             known = _basic(login) if login is not None and login.username else ""
@@ -134,17 +132,17 @@ class ChallengeAuth(httpx.Auth):
         return f"Bearer {token}" if (token := _token(response)) else response
 
     def _check_refusal(self, response: httpx.Response) -> None:
-        """Let a token service's response pass that says something about the login.
+        """Check that a token service's response is one about the login.
 
         Raises:
-            RetryableStatusError: It may help to try again.
+            RetryableError: Another attempt may succeed.
             RegistryError: The token service failed.
         """
         if response.is_success or response.status_code in _LOGIN_REFUSED:
             return
         body = errors.error_body(response)
-        if response.status_code in RETRYABLE_STATUSES:
-            raise RetryableStatusError(response, body)
+        if response.status_code in quirks.RETRYABLE_STATUSES:
+            raise errors.retryable(self._context, response, body)
         raise errors.token_service_failure(self._context, response, body)
 
     def _ask_token_service(
@@ -152,28 +150,15 @@ class ChallengeAuth(httpx.Auth):
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response]:
         url = httpx.URL(challenge.parameters["realm"])
         service = {"service": challenge.parameters["service"]} if "service" in challenge.parameters else {}
-        scopes = self._scopes(challenge)
+        actions = ["pull", "push"] if self._context.verb == "push" else ["pull"]
+        scopes = quirks.scopes(self._context.reference.path, actions, challenge.parameters.get("scope", ""))
         if login is not None and login.identity_token:  # .../spec/auth/oauth
             form = {"grant_type": "refresh_token", "client_id": "packager", "refresh_token": login.identity_token}
             given = yield httpx.Request("POST", url, data={**service, "scope": " ".join(scopes), **form})
-            if given.status_code not in _NO_REFRESH_TOKENS or not login.password:
+            if given.status_code not in quirks.NO_REFRESH_TOKENS or not login.password:
                 return given
         headers = {} if login is None else {"Authorization": _basic(login)}
         return (yield httpx.Request("GET", url.copy_merge_params({**service, "scope": scopes}), headers=headers))
-
-    def _scopes(self, challenge: Challenge) -> list[str]:
-        """Return what to ask for: what this repository needs, whatever the challenge says, and what it says besides.
-
-        Some challenges name no scope, or only a pull's before a push (containerd/containerd#1465, helm/helm#32156).
-        """
-        actions = ["pull", "push"] if self._context.verb == "push" else ["pull"]
-        own = f"repository:{self._context.reference.path}"
-        more = []
-        for scope in challenge.parameters.get("scope", "").split():
-            name, _, wanted = scope.rpartition(":")
-            if name != own or not set(wanted.split(",")) <= set(actions):
-                more.append(scope)
-        return [f"{own}:{','.join(actions)}", *more]
 
     def _may_be_asked(self, challenge: Challenge) -> bool:
         url = _realm(challenge)
@@ -189,7 +174,7 @@ def _is_answerable(challenge: Challenge) -> bool:
 
 
 def _realm(challenge: Challenge) -> httpx.URL | None:
-    """Return the address of a challenge's token service; None where it names no such thing."""
+    """Return the URL of a challenge's token service; None where it names no valid one."""
     try:
         url = httpx.URL(challenge.parameters.get("realm", ""))
     except httpx.InvalidURL:
@@ -210,7 +195,7 @@ def _token(answer: httpx.Response) -> str:
     """Return the token in a token service's answer; empty where it gave none."""
     if not answer.is_success:
         return ""
-    bound(answer, MOST_TOKEN_BYTES)
+    errors.limit_body(answer, _MAX_TOKEN_BYTES)
     answer.read()
     try:
         document = answer.json()

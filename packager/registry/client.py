@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from contextlib import ExitStack, closing, contextmanager
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from packager.errors import ImageNotFoundError, RegistryError, RegistryUnreachableError
-from packager.models.image import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor, RemoteImage, checked_digest, digest_of
-from packager.registry import errors
-from packager.registry.response_limits import bound
-from packager.registry.retries import Retries
-from packager.registry.transport import CHUNK, RegistrySession, skipped
+from packager.models.image import OCI_MANIFEST, Descriptor, RemoteImage, checked_digest, digest_of
+from packager.registry import errors, quirks
+from packager.registry.blobs import LayerStream, skip_bytes
+from packager.registry.errors import limit_body
+from packager.registry.transport import CHUNK, RegistrySession
+from packager.system.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
-_MOST_BYTES = 4 << 20  # of a manifest (the specification's own limit) or a config
+_MAX_BYTES = 4 << 20  # of a manifest (the specification's own limit) or a config
 _MIRROR_SECONDS = 5.0
-_GARBAGE = (  # what reading something raises that isn't what it should be; UnicodeError is a ValueError
+_MALFORMED = (  # raised by reading a malformed document; UnicodeError is a ValueError
     AttributeError,
     KeyError,
     OverflowError,
@@ -49,12 +48,12 @@ class Repository:
         access: RegistryAccess,
         *,
         transport: httpx.BaseTransport | None = None,
-        retries: Retries | None = None,
-        next_place: Callable[[], RegistrySession] | None = None,
+        retries: RetryPolicy | None = None,
+        fallback: Callable[[], RegistrySession] | None = None,
     ) -> None:
-        """Name the reference, how its registry is reached, and where its layers are when it fails in the middle."""
+        """Name the reference, how its registry is reached, and the session that takes over when a layer fails."""
         self.reference = reference
-        self._next_place = next_place
+        self._fallback = fallback
         self._session = RegistrySession(reference, access, transport=transport, retries=retries)
 
     def close(self) -> None:
@@ -62,16 +61,16 @@ class Repository:
         self._session.close()
 
     def image(self, architecture: str) -> RemoteImage:
-        """Find the image of an architecture (`amd64`), through an index where there is one.
+        """Find the image for an architecture (`amd64`), in an index where there is one.
 
         Raises:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError: It can't be had.
-            RegistryError: The registry failed, or what it gave isn't what the digest says.
+            RegistryError: The registry failed, or its document doesn't have the digest.
         """
         try:
             return self._image(architecture)
-        except _GARBAGE as error:
-            raise self._session.wrong("has a manifest or a config of a kind that we can't read") from error
+        except _MALFORMED as error:
+            raise self._session.wrong("has a manifest or a config that can't be read") from error
 
     def _image(self, architecture: str) -> RemoteImage:
         name = self.reference.digest or self.reference.tag or "latest"
@@ -95,7 +94,7 @@ class Repository:
         return digest_of(body), self._document(body)
 
     def document(self, blob: Descriptor) -> dict[str, Any]:
-        """Return a small blob that is JSON.
+        """Return a small JSON blob.
 
         Raises:
             ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
@@ -103,10 +102,10 @@ class Repository:
         return self._document(self._fetch(f"blobs/{blob.digest}", blob.digest))
 
     def size(self, digest: str) -> int | None:
-        """Return how many bytes a blob has; None where the repository hasn't got it.
+        """Return the size of a blob in bytes, -1 if unknown; None where the repository doesn't have the blob.
 
         Raises:
-            RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't say.
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The registry can't be asked.
         """
         response = self._session.request("HEAD", self._session.url(f"blobs/{digest}"), also=(404,))
         if not response.is_success:
@@ -122,17 +121,17 @@ class Repository:
             ImageNotFoundError: It isn't there.
             RegistryAuthError, RegistryUnreachableError, RegistryError: As for `image`.
         """
-        reading = _Reading(self._session, blob, self._next_place)
+        reader = _BlobReader(self._session, blob, self._fallback)
         try:
-            with closing(reading):
-                stream = LayerStream(iter(reading))
+            with closing(reader):
+                stream = LayerStream(iter(reader))
                 yield stream
                 if stream.digest() != blob.digest:
-                    raise reading.wire.wrong(f"gave a layer that isn't {blob.digest}")
+                    raise reader.session.wrong(f"gave a layer whose digest isn't {blob.digest}")
         except ImageNotFoundError as error:
-            place = reading.wire.reference
+            reference = reader.session.reference
             raise ImageNotFoundError(
-                f"the registry {place.host} has no layer {blob.digest} of {place}",
+                f"the registry {reference.host} has no layer {blob.digest} of {reference}",
                 hint="push that image again",
             ) from error
 
@@ -148,25 +147,24 @@ class Repository:
         try:
             document = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise self._session.wrong("answered something that is no JSON") from error
+            raise self._session.wrong("answered with something other than JSON") from error
         if not isinstance(document, dict):
-            raise self._session.wrong("answered something that is no document")
+            raise self._session.wrong("answered with JSON that is not an object")
         return document
 
     def _fetch(self, path: str, digest: str | None) -> bytes:
         body = self._session.retried(lambda: self._read(path), f"GET {path}")
         if digest is not None and digest_of(body) != digest:
-            raise self._session.wrong(f"gave something that isn't {digest}")
+            raise self._session.wrong(f"gave a document whose digest isn't {digest}")
         return body
 
     def _read(self, path: str) -> bytes:
-        # Artifactory refuses an Accept header that doesn't fit: dotnet/sdk-container-builds#382
-        headers = {"Accept": _ACCEPT} if path.startswith("manifests/") else {}
+        headers = quirks.accept_headers(path)
         with self._session.stream("GET", self._session.url(path), headers=headers) as response:
-            bound(response, _MOST_BYTES + 1)
+            limit_body(response, _MAX_BYTES + 1)
             body = b"".join(response.iter_raw(CHUNK))
-            if len(body) > _MOST_BYTES:
-                raise self._session.wrong(f"gave more than {_MOST_BYTES} bytes for {path}")
+            if len(body) > _MAX_BYTES:
+                raise self._session.wrong(f"gave more than {_MAX_BYTES} bytes for {path}")
             return body
 
 
@@ -177,28 +175,28 @@ def find_image(
     architecture: str,
     *,
     transport: httpx.BaseTransport | None = None,
-    retries: Retries | None = None,
+    retries: RetryPolicy | None = None,
 ) -> Iterator[tuple[Repository, RemoteImage]]:
-    """Give an image and the repository it was found in: a mirror of its host, else the host itself.
+    """Give an image and the repository that has it: at a mirror of its host, else at the host itself.
 
     Raises:
         ImageNotFoundError, RegistryAuthError, RegistryUnreachableError, RegistryError: The host itself can't give it.
     """
     *mirrors, own = access.trust.endpoints(reference)
-    few = Retries(seconds=min(access.trust.retry_seconds, _MIRROR_SECONDS))  # another place is left to ask
-    for place in mirrors:
+    few = RetryPolicy(seconds=min(access.trust.retry_seconds, _MIRROR_SECONDS))  # the host itself is still left
+    for mirror in mirrors:
         repository = Repository(
-            place,
+            mirror,
             access,
             transport=transport,
             retries=retries or few,
-            next_place=lambda: RegistrySession(own, access, transport=transport, retries=retries),
+            fallback=lambda: RegistrySession(own, access, transport=transport, retries=retries),
         )
         try:
             image = repository.image(architecture)
         except (ImageNotFoundError, RegistryError, RegistryUnreachableError) as error:
             repository.close()
-            log.info("the mirror %s can't give %s: %s", place.host, reference, error.message)
+            log.info("the mirror %s can't give %s: %s", mirror.host, reference, error.message)
         else:
             try:
                 yield repository, image
@@ -213,38 +211,38 @@ def find_image(
 
 
 def _check_config(document: dict[str, Any]) -> None:
-    """See that a config's parts are what all who read it take them for.
+    """Check the types of a config's parts that we read.
 
     Raises:
-        ValueError: They aren't.
+        ValueError: One is wrong.
     """
     config, rootfs = document.get("config") or {}, document.get("rootfs") or {}
     if not isinstance(config, dict) or not isinstance(rootfs, dict):
-        raise ValueError("its config or its rootfs is no object")  # noqa: TRY004  (the text is wrong, not our type)
+        raise ValueError("its config or its rootfs is not an object")  # noqa: TRY004  (the text is wrong, not our type)
     env, history = config.get("Env") or [], document.get("history") or []
     if not isinstance(env, list) or not all(isinstance(each, str) for each in env):
-        raise ValueError("its Env is no list of texts")
+        raise ValueError("its Env is not a list of strings")
     if not isinstance(history, list) or not isinstance(rootfs.get("diff_ids") or [], list):
-        raise ValueError("its history or its diff_ids are no list")  # noqa: TRY004
+        raise ValueError("its history or its diff_ids are not a list")  # noqa: TRY004
 
 
-class _Reading:
-    """The chunks of a blob as they come; after a cut, those that are left, from the next place at the end."""
+class _BlobReader:
+    """The chunks of a blob as they come; after a cut connection the rest, at last from the fallback."""
 
     def __init__(
-        self, session: RegistrySession, blob: Descriptor, next_place: Callable[[], RegistrySession] | None
+        self, session: RegistrySession, blob: Descriptor, fallback: Callable[[], RegistrySession] | None
     ) -> None:
-        self.wire = session
-        self._next_place = next_place
+        self.session = session
+        self._fallback = fallback
         self._path = f"blobs/{blob.digest}"
-        self._places = ExitStack()
+        self._sessions = ExitStack()
         self._had = 0
         self._stack = ExitStack()
         self._chunks: Iterator[bytes] | None = None
 
     def close(self) -> None:
         self._stack.close()
-        self._places.close()
+        self._sessions.close()
 
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self._chunk():
@@ -253,15 +251,15 @@ class _Reading:
 
     def _chunk(self) -> bytes:
         try:
-            return self.wire.retried(self._next, f"GET {self._path}")
+            return self.session.retried(self._next, f"GET {self._path}")
         except (ImageNotFoundError, RegistryError, RegistryUnreachableError) as error:
-            if self._next_place is None:
+            if self._fallback is None:
                 raise
-            log.info("the mirror %s can't give %s: %s", self.wire.reference.host, self._path, error.message)
+            log.info("the mirror %s can't give %s: %s", self.session.reference.host, self._path, error.message)
         self._stack.close()
         self._chunks = None
-        self.wire = self._places.enter_context(closing(self._next_place()))
-        self._next_place = None
+        self.session = self._sessions.enter_context(closing(self._fallback()))
+        self._fallback = None
         return self._chunk()
 
     def _next(self) -> bytes:
@@ -278,38 +276,11 @@ class _Reading:
         headers = {"Range": f"bytes={self._had}-"} if self._had else {}
         also = (416,) if self._had else ()
         response = self._stack.enter_context(
-            self.wire.stream("GET", self.wire.url(self._path), also=also, headers=headers)
+            self.session.stream("GET", self.session.url(self._path), also=also, headers=headers)
         )
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # cut off at its very end
             return iter(())
         chunks = response.iter_raw(CHUNK)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             return chunks
-        return skipped(chunks, self._had)
-
-
-class LayerStream:
-    """The bytes of a layer, to be read once; what was read is hashed."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        """Take the chunks."""
-        self._chunks = chunks
-        self._held = b""
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, and none at the end only."""
-        while not self._held:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._hash.update(chunk)
-            self._held = chunk
-        given, self._held = self._held[:size], self._held[size:]
-        return given
-
-    def digest(self) -> str:
-        """Read what is left, and return the digest of everything."""
-        while self.read(1 << 30):
-            pass
-        return f"sha256:{self._hash.hexdigest()}"
+        return skip_bytes(chunks, self._had)

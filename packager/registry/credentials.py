@@ -1,4 +1,4 @@
-"""What a connection says about logging in to its registry."""
+"""A registry credential, and the one that a connection of type `docker` holds."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packager.errors import RequestError
+from packager.models.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from packager.models.connection import Connection
 
+DOCKER_HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 TOKEN_USER = "<token>"  # noqa: S105  (docker's own mark, docker/docker-credential-helpers: the secret is an identity token)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """A login for everything below one place of a registry: a user and a password, or one of the two kinds of token.
+    """A login for a registry or a path of it: a user and a password, or one of the two kinds of token.
 
     Attributes:
         host: `registry.example.com:5000`.
         path: `team/models`, or empty for the whole registry.
-        username: Of a password; with an identity token, a name that the registry doesn't look at.
-        identity_token: What a registry's token service gives access tokens for (an OAuth 2 refresh token).
-        registry_token: What is sent to the registry as it is, as a bearer token.
-        expires: From when on the registry refuses it; None for a login that lasts.
+        username: The user; with an identity token, a name that the registry ignores.
+        identity_token: An OAuth 2 refresh token, which the registry's token service exchanges for access tokens.
+        registry_token: A bearer token that is sent to the registry as it is.
+        expires: When the registry starts to refuse it; None for a login that lasts.
     """
 
     host: str
@@ -41,8 +43,8 @@ class Credential:
     def entry(self) -> dict[str, str]:
         """Return the login as an entry of a docker `config.json`.
 
-        Beside an identity token stands a user without a password, as docker writes it: containers-auth.json(5)'s
-        readers skip an entry that has no `auth`, and docker's own refuse the file when its user is empty.
+        An identity token comes with a user without a password, as docker writes it: containers-auth.json(5)'s readers
+        skip an entry without `auth`, and docker refuses the file when its user is empty.
         """
         entry = {"identitytoken": self.identity_token, "registrytoken": self.registry_token}
         if self.username or self.identity_token:
@@ -50,7 +52,7 @@ class Credential:
         return {name: value for name, value in entry.items() if value}
 
     def secrets(self) -> list[str]:
-        """Return every form of the secret that someone could print, for redaction."""
+        """Return every form of the secret that could be printed, for redaction."""
         held = [self.password, self.identity_token, self.registry_token, *_private_keys(self.password)]
         if self.password:
             held.append(_basic(self.username, self.password))
@@ -74,7 +76,7 @@ def _private_keys(password: str) -> list[str]:
 def docker_credential(connection: Connection) -> Credential | None:
     """Return the login of a `docker` connection, or None where access is anonymous.
 
-    The user `<token>` says that the password is an identity token, as in docker's credential helpers.
+    The user `<token>` marks the password as an identity token, as in docker's credential helpers.
 
     Raises:
         RequestError: The user name or the password can't be sent.
@@ -87,13 +89,14 @@ def docker_credential(connection: Connection) -> Credential | None:
         if wrong:
             raise RequestError(f"connection {connection.id!r}: {what}", hint=hint)
     host, _, path = spec.uri.rstrip("/").partition("/")
+    host = DOCKER_HUB if host in DOCKER_HUB_HOSTS else host
     if username == TOKEN_USER:
         return Credential(host=host, path=path, username=username, identity_token=password)
     return Credential(host=host, path=path, username=username, password=password)
 
 
 def _problems(username: str, password: str) -> list[tuple[str, bool, str]]:
-    """Return what may be wrong, whether it is, and what to do."""
+    """Return each possible problem, whether the connection has it, and what to do."""
     by_name = "give the user's name; for an access token, the one that the registry's documentation names for tokens"
     return [
         ("it has a password but no user name", not username, by_name),
@@ -110,7 +113,7 @@ def _problems(username: str, password: str) -> list[tuple[str, bool, str]]:
             "check where the password comes from; it may have been decoded twice",
         ),
         (
-            f"the user {TOKEN_USER} says that the password is an identity token, but there is none",
+            f"the user {TOKEN_USER} marks the password as an identity token, but there is no password",
             username == TOKEN_USER and not password,
             "give the token as the password",
         ),

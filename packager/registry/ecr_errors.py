@@ -1,4 +1,4 @@
-"""What AWS's refusal, or its silence, means: one of our errors. Pure.
+"""The error that a failed call to AWS means. Pure.
 
 The codes are those of docs.aws.amazon.com/AmazonECR/latest/APIReference/CommonErrors.html, of each action's page there
 and in the STS reference; the throttling codes are those that botocore retries (`botocore.retries.standard`).
@@ -31,13 +31,13 @@ _SERVER_FAULT = 500
 
 @dataclass(frozen=True, kw_only=True)
 class EcrCall:
-    """What was being done when it failed.
+    """A call to AWS, for messages.
 
     Attributes:
         what: The start of the message: `login to 1….amazonaws.com`.
         connection: The connection's id.
         action: The IAM action that allows it: `ecr:CreateRepository`.
-        resource: What it has to be allowed for: an ARN, or `*`.
+        resource: The resource of that permission: an ARN, or `*`.
         has_keys: Whether the connection has keys of its own.
         role: The role that was assumed for it, or empty.
     """
@@ -51,7 +51,7 @@ class EcrCall:
 
     @property
     def whose(self) -> str:
-        """Return whose credentials were used."""
+        """Return the credentials of the call, for messages."""
         if self.role:
             return f"the credentials of the role {self.role} (connection {self.connection!r})"
         own = f"keyID and keySecret of connection {self.connection!r}"
@@ -59,8 +59,8 @@ class EcrCall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """A way in which AWS refuses: its codes, our class, and what we say."""
+class _Refusal:
+    """A kind of refusal: AWS's codes, our class, message and hint."""
 
     codes: frozenset[str]
     error: type[RegistryError]
@@ -68,26 +68,26 @@ class _Answer:
     hint: str
 
 
-_ANSWERS = (
-    _Answer(
+_REFUSALS = (
+    _Refusal(
         codes=_DENIED,
         error=RegistryAuthError,
         message="AWS denied it to {whose}",
         hint="{permission}",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}),
         error=RegistryAuthError,
         message="{whose} have expired",
         hint="get new ones; temporary credentials don't outlive their session",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset({"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}),
         error=RegistryAuthError,
         message="AWS finds the time of the request wrong",
         hint="set this machine's clock",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset(
             {
                 "AuthFailure", "IDPRejectedClaim", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
@@ -99,7 +99,7 @@ _ANSWERS = (
         message="AWS doesn't accept {whose}",
         hint="check the key and its secret, that the key is active, and that it belongs to this AWS partition",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset(
             {
                 "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown",
@@ -110,13 +110,13 @@ _ANSWERS = (
         message="AWS limits the rate of requests, after every retry",
         hint="wait, then run it again; fewer jobs at a time, or a higher quota in AWS's Service Quotas, help",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset({"LimitExceededException"}),
         error=RegistryError,
         message="a quota of the account is used up",
         hint="remove repositories, or ask for a higher quota in AWS's Service Quotas",
     ),
-    _Answer(
+    _Refusal(
         codes=frozenset(
             {"InvalidParameterException", "RegistryNotFoundException", "ValidationError", "ValidationException"}
         ),
@@ -125,27 +125,27 @@ _ANSWERS = (
         hint="check account, region, path and role in connection {connection!r}",
     ),
 )  # fmt: skip
-_FAULT = _Answer(
+_FAULT = _Refusal(
     codes=frozenset(), error=RegistryError, message="AWS failed, after every retry", hint="wait, then run it again"
 )
-_OTHER = _Answer(
+_OTHER = _Refusal(
     codes=frozenset(), error=RegistryError, message="AWS refused it", hint="look at connection {connection!r}"
 )
-_SKEW = "Signature expired", "Signature not yet current"  # told with a code that means wrong keys else
+_SKEW = "Signature expired", "Signature not yet current"  # sent with a code that otherwise means wrong keys
 
 
 def explain(error: ClientError | BotoCoreError, call: EcrCall) -> PackagerError:
-    """Say what an error of boto3 means for a call."""
-    return _refusal(error, call) if isinstance(error, ClientError) else _silence(error, call)
+    """Return the error that an error of boto3 means for a call."""
+    return _refusal(error, call) if isinstance(error, ClientError) else _unreachable(error, call)
 
 
 def error_code(error: ClientError) -> str:
-    """Return AWS's word for an error: `AccessDeniedException`."""
+    """Return AWS's error code: `AccessDeniedException`."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def is_denied(error: ClientError) -> bool:
-    """Tell whether the credentials are good, and not for this."""
+    """Tell whether the credentials are valid, but lack the permission."""
     return error_code(error) in _DENIED
 
 
@@ -155,14 +155,14 @@ def _refusal(error: ClientError, call: EcrCall) -> PackagerError:
     text = str(error.response.get("Error", {}).get("Message", ""))
     if any(words in text for words in _SKEW):
         code = "RequestTimeTooSkewed"
-    answer = next((each for each in _ANSWERS if code in each.codes), _FAULT if status >= _SERVER_FAULT else _OTHER)
+    answer = next((each for each in _REFUSALS if code in each.codes), _FAULT if status >= _SERVER_FAULT else _OTHER)
     facts = {"whose": call.whose, "connection": call.connection, "permission": _permission(error, call)}
     cause = sanitize(f"{code}: {text}" if text else code)
     return answer.error(f"{call.what}: {answer.message.format_map(facts)}: {cause}", hint=answer.hint.format_map(facts))
 
 
 def _permission(error: ClientError, call: EcrCall) -> str:
-    """Say what is to be allowed; the refused call may be one that the credentials themselves come from."""
+    """Return the hint about a missing permission; the refused call may be the one that assumes the role."""
     if error.operation_name.startswith("AssumeRole"):
         return f"allow sts:{error.operation_name} to that identity in the role's trust policy and in its own policies"
     creates = call.action == "ecr:CreateRepository"
@@ -170,7 +170,7 @@ def _permission(error: ClientError, call: EcrCall) -> str:
     return f"allow {call.action} on {call.resource} in a policy of that user or role{otherwise}"
 
 
-def _silence(error: BotoCoreError, call: EcrCall) -> PackagerError:
+def _unreachable(error: BotoCoreError, call: EcrCall) -> PackagerError:
     cause = sanitize(str(error))
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return RegistryAuthError(
@@ -186,7 +186,7 @@ def _silence(error: BotoCoreError, call: EcrCall) -> PackagerError:
     if isinstance(error, SSLError):
         return RegistryUnreachableError(
             f"{call.what}: AWS's certificate can't be trusted: {cause}",
-            hint="where a proxy speaks in AWS's place, name its authority's file in AWS_CA_BUNDLE",
+            hint="behind a proxy that reads TLS, name its authority's file in AWS_CA_BUNDLE",
         )
     if isinstance(error, (HTTPClientError, ConnectionError)):
         return RegistryUnreachableError(

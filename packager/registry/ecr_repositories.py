@@ -1,4 +1,4 @@
-"""The repositories of ECR that have to be there before a push: looked for, and created where they are missing."""
+"""The ECR repositories that must exist before a push: looked for, and created if missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NewRepository:
-    """What a repository is like when it has to be created."""
+    """A repository to create if it is missing, and its settings."""
 
     name: str
     tag_mutability: ImageTagMutabilityType = "MUTABLE"
@@ -39,16 +39,16 @@ def ensure_repositories(
     image: Reference,
     cache: Reference | None,
     settings: Settings,
-    learn: Callable[[Iterable[str]], None],
+    register_secrets: Callable[[Iterable[str]], None],
 ) -> None:
-    """Create what is missing of the image's repository and the layer cache's, where they are in this registry.
+    """Create the repositories of the image and of the layer cache if they are missing, as far as they are in ECR.
 
-    The cache's tags name what is in them and two builds may write the same one, so it is never immutable.
+    The cache's tags name their contents, and two builds may write the same one, so it is never immutable.
 
     Raises:
         RequestError, RegistryAuthError, RegistryUnreachableError, RegistryError: They can't be created.
     """
-    ecr = Ecr(push, learn)
+    ecr = Ecr(push, register_secrets)
     wanted = []
     if ecr.uri.serves(image.host):
         wanted.append(
@@ -65,25 +65,25 @@ def ensure_repositories(
 
 
 def _ensure(ecr: Ecr, repositories: Sequence[NewRepository]) -> None:
-    """Create the repositories that are not there; another job may do the same at the same time.
+    """Create the missing repositories; another job may do the same at the same time.
 
-    Where the credentials may neither look nor create, the push will tell.
+    With credentials that may neither look nor create, the push shows whether a repository exists.
     """
     client = ecr.client()
     for repository in repositories:
-        there = _is_there(ecr, client, repository.name)
-        if there:
+        exists = _exists(ecr, client, repository.name)
+        if exists:
             continue
         try:
             _create(ecr, client, repository)
         except _DeniedError as denial:
-            if there is False:
+            if exists is False:
                 raise denial.error from denial
-            log.warning("can't tell whether the ECR repository is there: %s", denial.error.message)
+            log.warning("can't check whether the ECR repository exists: %s", denial.error.message)
 
 
-def _is_there(ecr: Ecr, client: ECRClient, name: str) -> bool | None:
-    """Tell whether a repository is there; None where we may not look."""
+def _exists(ecr: Ecr, client: ECRClient, name: str) -> bool | None:
+    """Tell whether a repository exists; None where we may not look."""
     action = "ecr:DescribeRepositories"
     with ecr.explained(f"look for the ECR repository {ecr.uri.host}/{name}", action, ecr.uri.arn(name)):
         try:
@@ -118,7 +118,7 @@ def _create(ecr: Ecr, client: ECRClient, repository: NewRepository) -> None:
 
 
 class _DeniedError(Exception):
-    """We may not create a repository; `error` is what the user sees of it."""
+    """We may not create a repository; `error` is the one to show."""
 
     def __init__(self, error: PackagerError) -> None:
         super().__init__(error.message)

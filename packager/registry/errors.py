@@ -1,11 +1,14 @@
-"""What a registry's answer, or its silence, means: one of our errors."""
+"""The error that a registry's response, or a missing response, means; and bounds on the responses that are read."""
 
 from __future__ import annotations
 
 import json
 import ssl
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
 
 from packager.errors import (
     ImageNotFoundError,
@@ -16,24 +19,19 @@ from packager.errors import (
 )
 from packager.logs.sanitize import sanitize
 from packager.models.image import DOCKER_MANIFEST
-from packager.registry.response_limits import MOST_ERROR_BYTES
+from packager.registry import quirks
+from packager.system.retries import RetryableError, find_cause, is_plain_http_answer, read_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import httpx
-
     from packager.models.reference import Reference
 
-_PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 # X.509 verification results: docs.openssl.org/master/man3/X509_STORE_CTX_get_error
 _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
+_MAX_ERROR_BYTES = 1 << 16
+_MAX_SECONDS = 60.0  # for a whole short response; httpx's own limit is for each read, so a slow trickle would never end
 _REFUSED = "CERTIFICATE_VERIFY_FAILED"
-# Of a registry that lets no tag be replaced: Amazon ECR (moby/buildkit#3776), Harbor (412, goharbor/harbor#18792),
-# Nexus (GoogleContainerTools/jib#3057), Docker Hub (403, docker/hub-feedback#2466)
-_KEEPS_TAGS = ("immutab", "cannot be overwritten", "does not allow updating", "already exists")
-_KEEPS_TAGS_STATUSES = (409, 412)
-_WRONG_FORMAT = ("media type", "mediatype", "content type", "content-type", "schema version")
 BEHIND_PROXY = (
     "the registry's operator lets it know that it is reached in HTTPS: by X-Forwarded-Proto from the proxy before it, "
     "or by its own setting (Harbor's external_url or externalURL)"
@@ -45,12 +43,12 @@ Verb = Literal["pull", "push"]
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """What a registry was asked for, and as whom.
+    """The purpose of a request, for messages.
 
     Attributes:
-        verb: Whether it's for a pull or for a push.
+        verb: Whether the request belongs to a pull or a push.
         reference: The image.
-        user: Who we said we are; empty for nobody.
+        user: The user name that was sent; empty for anonymous access.
     """
 
     verb: Verb
@@ -63,7 +61,7 @@ class RequestContext:
 
 
 def refusal(context: RequestContext, response: httpx.Response, body: bytes) -> PackagerError:
-    """Say what a status other than success means."""
+    """Return the error for a status other than success."""
     host, (code, cause) = context.reference.host, _cause(response, body)
     if response.status_code in (401, 403):
         return _refused_login(context, f"{context}: the registry {host}", cause, status=response.status_code, code=code)
@@ -85,30 +83,39 @@ def refusal(context: RequestContext, response: httpx.Response, body: bytes) -> P
     return RegistryError(f"{context} failed: the registry {host} answered {_with_status(response, cause)}", hint=hint)
 
 
+def status_error(context: RequestContext, response: httpx.Response, body: bytes) -> PackagerError | RetryableError:
+    """Return the error for a status other than success: a retryable one where another attempt may succeed."""
+    if response.status_code in quirks.RETRYABLE_STATUSES:
+        return retryable(context, response, body)
+    return refusal(context, response, body)
+
+
+def retryable(context: RequestContext, response: httpx.Response, body: bytes) -> RetryableError:
+    """Return the retryable error for a status other than success."""
+    cause = f"{response.status_code} {response.reason_phrase}".strip()
+    return RetryableError(refusal(context, response, body), cause=cause, retry_after=read_retry_after(response.headers))
+
+
 def keeps_tags(response: httpx.Response, body: bytes) -> bool:
-    """Tell whether a manifest may have been refused because its tag names another one, for good."""
-    code, cause = _cause(response, body)
-    text = cause.lower()
-    return any(words in text for words in _KEEPS_TAGS) or (
-        (response.status_code in _KEEPS_TAGS_STATUSES or code == "TAG_INVALID") and "quota" not in text
-    )
+    """Tell whether a manifest may have been refused because its tag names another one and can't be replaced."""
+    return quirks.keeps_tags(response.status_code, *_cause(response, body))
 
 
 def manifest_refusal(
     context: RequestContext, response: httpx.Response, body: bytes, *, media_type: str, stored: str
 ) -> PackagerError:
-    """Say why a manifest was refused; `stored` is the digest of what its tag names and can't be replaced, or empty."""
+    """Return the error for a refused manifest; `stored` is the digest of the one that keeps its tag, or empty."""
     code, cause = _cause(response, body)
     host, docker_format = context.reference.host, "set PACKAGER_IMAGE_FORMAT=docker, for docker's format"
     if media_type == DOCKER_MANIFEST:
         docker_format = "leave PACKAGER_IMAGE_FORMAT at oci"
-    if stored or "immutab" in cause.lower():
+    if stored or quirks.says_immutable(cause):
         return RegistryError(
             f"{context} failed: {context.reference.repository} has the tag {context.reference.tag} already, and its "
             f"registry lets no tag be replaced (immutable tags): {cause}",
             hint="push with another tag: a new version, or {{ RandomUUID }} in imageName",
         )
-    if response.status_code == 415 or any(words in cause.lower() for words in _WRONG_FORMAT):  # noqa: PLR2004
+    if quirks.refuses_format(response.status_code, cause):
         return RegistryError(
             f"{context} failed: the registry {host} doesn't accept manifests of the type {media_type}: {cause}",
             hint=docker_format,
@@ -120,7 +127,7 @@ def manifest_refusal(
 
 
 def insecure_token_service(context: RequestContext, realm: httpx.URL) -> RegistryAuthError:
-    """Say that a registry in HTTPS wants the login to be sent in plain HTTP."""
+    """Return the error for a registry in HTTPS whose token service speaks plain HTTP."""
     return RegistryAuthError(
         f"{context}: the registry {context.reference.host} is reached in HTTPS, but names a token service "
         f"in plain HTTP, {_origin(realm)}, to which no login is sent",
@@ -129,7 +136,7 @@ def insecure_token_service(context: RequestContext, realm: httpx.URL) -> Registr
 
 
 def unknown_login(context: RequestContext, schemes: Sequence[str]) -> RegistryAuthError:
-    """Say that a registry lets nobody in with a password or a token."""
+    """Return the error for a registry that accepts neither a password nor a token."""
     return RegistryAuthError(
         f"{context}: the registry {context.reference.host} offers no login with a password or a token, but only: "
         f"{sanitize(', '.join(schemes))}",
@@ -138,7 +145,7 @@ def unknown_login(context: RequestContext, schemes: Sequence[str]) -> RegistryAu
 
 
 def token_service_failure(context: RequestContext, response: httpx.Response, body: bytes) -> RegistryError:
-    """Say that a token service answered neither with a token nor with a word about the login."""
+    """Return the error for a token service that failed for another reason than the login."""
     return RegistryError(
         f"{context}: the token service of the registry {context.reference.host}, {_origin(response.url)}, answered "
         f"{_with_status(response, _cause(response, body)[1])}",
@@ -160,7 +167,7 @@ def _refused_login(context: RequestContext, start: str, cause: str, *, status: i
     place = context.reference.repository
     if not context.user:
         return RegistryAuthError(
-            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has some",
+            f"{start} refused the credentials: {cause}; none were sent, as no connection or docker config has a login",
             hint=f"give the {target} target a connection for {context.reference.host} with user and password",
         )
     if status == 403 or code == "DENIED":  # noqa: PLR2004
@@ -176,22 +183,22 @@ def _refused_login(context: RequestContext, start: str, cause: str, *, status: i
 
 
 def image_not_found(reference: Reference) -> ImageNotFoundError:
-    """Say that the registry has no such image."""
+    """Return the error for a missing image."""
     return ImageNotFoundError(
         f"the registry {reference.host} has no image {reference}", hint="check the name and tag of dockerfileBaseImage"
     )
 
 
-def silence(context: RequestContext, error: httpx.TransportError) -> RegistryUnreachableError:
-    """Say why no answer came."""
+def unreachable(context: RequestContext, error: httpx.TransportError) -> RegistryUnreachableError:
+    """Return the error for a request that got no response."""
     host, cause = context.reference.host, sanitize(str(error) or type(error).__name__)
-    refused = _find(error, ssl.SSLCertVerificationError)
+    refused = find_cause(error, ssl.SSLCertVerificationError)
     if isinstance(refused, ssl.SSLCertVerificationError):
         reason = getattr(refused, "verify_message", str(refused))  # there when it's OpenSSL's own
         return _untrusted(context, reason, getattr(refused, "verify_code", 0))
     if _REFUSED in str(error):
         return _untrusted(context, cause)
-    if is_plain_answer(error):
+    if is_plain_http_answer(error):
         return RegistryUnreachableError(
             f"{context}: the registry {host} speaks plain HTTP, and was asked in HTTPS",
             hint=f"if that is meant to be so, set PACKAGER_INSECURE_REGISTRIES={host}",
@@ -224,30 +231,8 @@ def _untrusted(context: RequestContext, reason: str, code: int = 0) -> RegistryU
     )
 
 
-def is_tls_trouble(error: BaseException) -> bool:
-    """Tell whether the two sides met, and TLS between them failed: it will fail again."""
-    found = _find(error, ssl.SSLError)
-    cut_off = isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "UNEXPECTED_EOF" in str(error)
-    return not cut_off and (found is not None or "[SSL" in str(error))
-
-
-def is_plain_answer(error: BaseException) -> bool:
-    """Tell whether something answered that speaks no TLS."""
-    return any(word in str(error) for word in _PLAIN_ANSWER)
-
-
-def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
-    return next((each for each in _chain(error) if isinstance(each, kind)), None)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _cause(response: httpx.Response, body: bytes) -> tuple[str, str]:
-    """Return the registry's error code, empty where it gave none, and what to show of its answer."""
+    """Return the registry's error code, empty where it gave none, and the part of its response to show."""
     try:
         document: Any = json.loads(body)
         first = document["errors"][0]
@@ -264,10 +249,46 @@ def code(response: httpx.Response, body: bytes) -> str:
 
 
 def error_body(response: httpx.Response) -> bytes:
-    """Read as much of a failure's body as counts."""
-    return next(response.iter_raw(MOST_ERROR_BYTES), b"")
+    """Read the first bytes of an error response."""
+    return next(response.iter_raw(_MAX_ERROR_BYTES), b"")
 
 
 def cause(response: httpx.Response) -> str:
-    """Return what may be shown of an answer that is no success; reads it."""
+    """Read an error response, and return the part to show."""
     return _cause(response, error_body(response))[1]
+
+
+class _Limited(httpx.SyncByteStream):
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: httpx.SyncByteStream, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        end = time.monotonic() + _MAX_SECONDS
+        for chunk in self._stream:
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout(f"the response did not end within {_MAX_SECONDS:.0f} s")
+            yield chunk[: self._left]
+            self._left -= len(chunk)
+            if self._left <= 0:
+                return
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def limit_body(response: httpx.Response, limit: int) -> None:
+    """Let at most `limit` bytes of a response be read, and cut off the rest.
+
+    Reading raises httpx.ReadTimeout when it takes more than 60 seconds.
+    """
+    if isinstance(response.stream, httpx.SyncByteStream):
+        response.stream = _Limited(response.stream, limit)
+
+
+def limit_error_body(response: httpx.Response) -> None:
+    """Limit the body of a response that is no success: errors, challenges, redirects. An httpx event hook."""
+    if not response.is_success:
+        limit_body(response, _MAX_ERROR_BYTES)

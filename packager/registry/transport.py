@@ -8,24 +8,20 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
 from packager.errors import RegistryError
-from packager.models.reference import DOCKER_HUB
-from packager.registry import errors
-from packager.registry.authfile import login_for
+from packager.registry import errors, quirks
 from packager.registry.challenge import ChallengeAuth
-from packager.registry.response_limits import bound, bound_failure
-from packager.registry.retries import RETRYABLE_STATUSES, Retries, RetryableStatusError
+from packager.registry.errors import limit_body, limit_error_body
 from packager.system.proxies import ProxyTransport
+from packager.system.retries import RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from packager.errors import PackagerError
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
     from packager.registry.errors import Verb
@@ -34,15 +30,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 _TIMEOUT = httpx.Timeout(30.0)
-_CALL_OFF_SECONDS = 5.0
+_CANCEL_SECONDS = 5.0
 CHUNK = 1 << 18
-_MOST_BYTES = 4 << 20  # of an answer that should be short
+_MAX_BYTES = 4 << 20  # of a response that should be short
 
 
 class RegistrySession:
-    """Speaks with the registry of one repository. Close it, as with `contextlib.closing`. Threads may share it."""
+    """Requests to the registry of one repository. Close it, as with `contextlib.closing`. Threads may share it."""
 
     def __init__(
         self,
@@ -51,22 +46,24 @@ class RegistrySession:
         *,
         verb: Verb = "pull",
         transport: httpx.BaseTransport | None = None,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
     ) -> None:
-        """Name the repository and what is done there; `transport` is what stands for the network in tests."""
+        """Name the repository and the verb; tests give another `transport` than the network.
+
+        Raises:
+            RegistryAuthError, RegistryUnreachableError, RegistryError: The login has expired, and can't be renewed.
+        """
         self.reference = reference
-        login = login_for(reference, access.auth_file)
+        login = access.keychain.login_for(reference)
         self.context = errors.RequestContext(verb=verb, reference=reference, user=login.username if login else "")
-        self._retries = retries or Retries(seconds=access.trust.retry_seconds)
+        self._retries = retries or RetryPolicy(seconds=access.trust.retry_seconds)
         scheme = "http" if reference.host in access.insecure_hosts else "https"
-        self._root = f"{scheme}://{_API_HOSTS.get(reference.host, reference.host)}"
+        self._root = f"{scheme}://{quirks.api_host(reference.host)}"
         self._client = httpx.Client(
-            auth=ChallengeAuth(lambda: login_for(reference, access.auth_file), self._root, self.context),
-            # Harbor takes whoever keeps its session's cookie for a browser, and refuses what a browser may not do
-            # (dotnet/sdk-container-builds#418); docker keeps none (distribution/distribution#1818).
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            auth=ChallengeAuth(lambda: access.keychain.login_for(reference), self._root, self.context),
+            cookies=quirks.no_cookies(),
             headers={"Accept-Encoding": "identity", "User-Agent": "packager"},
-            event_hooks={"response": [bound_failure]},
+            event_hooks={"response": [limit_error_body]},
             follow_redirects=True,
             timeout=_TIMEOUT,
             transport=transport or ProxyTransport(access.trust.ssl_context(reference.host)),
@@ -78,14 +75,14 @@ class RegistrySession:
         self._client.close()
 
     def url(self, path: str) -> str:
-        """Return the address of `manifests/…`, `blobs/…` and so on in the repository."""
+        """Return the URL of `manifests/…`, `blobs/…` and so on in the repository."""
         return f"{self._root}/v2/{self.reference.path}/{path}"
 
     def location(self, response: httpx.Response) -> str:
         """Return the URL that a response's Location header names; empty where it has none.
 
         Raises:
-            RegistryError: It's no URL, or it leads from HTTPS to plain HTTP.
+            RegistryError: It's no valid URL, or it leads from HTTPS to plain HTTP.
         """
         location = response.headers.get("Location", "")
         if not location:
@@ -93,7 +90,7 @@ class RegistrySession:
         try:
             url = response.url.join(location)
         except httpx.InvalidURL as error:
-            raise self.wrong("sends us on to something that is no address") from error
+            raise self.wrong("redirects to an invalid URL") from error
         if url.scheme != "https" and url.scheme != httpx.URL(self._root).scheme:
             raise RegistryError(
                 f"{self.context}: the registry {self.reference.host} sends uploads on from HTTPS to plain HTTP, to "
@@ -111,7 +108,7 @@ class RegistrySession:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> httpx.Response:
-        """Send a request whose response is short, again while the registry can't serve it for the moment.
+        """Send a request whose response is short, and retry it while the registry can't serve it.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It failed with a status that isn't in `also`.
@@ -119,7 +116,7 @@ class RegistrySession:
 
         def send() -> httpx.Response:
             with self.stream(method, url, also=also, headers=headers, content=content) as response:
-                bound(response, _MOST_BYTES)
+                limit_body(response, _MAX_BYTES)
                 response.read()
             return response
 
@@ -137,10 +134,10 @@ class RegistrySession:
     ) -> Iterator[httpx.Response]:
         """Send a request once, and give its response unread.
 
-        Any 2xx is a success: for one and the same request, registries differ in which one they answer with.
+        Any 2xx is a success: registries answer the same request with different ones.
 
         Raises:
-            RetryableStatusError, httpx.TransportError: It may help to try again: see `retried`.
+            RetryableError, httpx.TransportError: Another attempt may succeed: see `retried`.
             RegistryAuthError, RegistryError: It failed with a status that isn't in `also`.
         """
         try:
@@ -149,77 +146,60 @@ class RegistrySession:
                     raise self.unexpected(response)
                 yield response
         except (httpx.InvalidURL, httpx.TooManyRedirects, UnicodeError) as error:  # a host's name that has no encoding
-            raise self.wrong("sends us on and on, or to something that is no address") from error
+            raise self.wrong("redirects too many times, or to an invalid URL") from error
         except httpx.DecodingError as error:
             raise self.wrong("answered with a Content-Encoding that its bytes don't have") from error
 
     def unexpected(self, response: httpx.Response) -> Exception:
-        """Return the error that a response with another status stands for, as `stream` raises it."""
-        body = errors.error_body(response)
-        if response.status_code in RETRYABLE_STATUSES:
-            return RetryableStatusError(response, body)
-        return errors.refusal(self.context, response, body)
+        """Return the error for a response with another status, as `stream` raises it."""
+        return errors.status_error(self.context, response, errors.error_body(response))
 
     def cancel(self, location: str) -> bool:
-        """Ask once to forget an upload, as the registry does by itself in time; False where it answers too slowly."""
+        """Cancel an upload with one request, whether that succeeds or not; False where it is answered too slowly."""
         try:
-            with self._client.stream("DELETE", location, timeout=_CALL_OFF_SECONDS) as response:
-                log.debug("an upload was called off: %d", response.status_code)
+            with self._client.stream("DELETE", location, timeout=_CANCEL_SECONDS) as response:
+                log.debug("canceled an upload: %d", response.status_code)
         except Exception as error:  # noqa: BLE001  (nothing depends on it)
-            log.debug("an upload can't be called off: %s", type(error).__name__)
+            log.debug("an upload can't be canceled: %s", type(error).__name__)
             return not isinstance(error, httpx.TimeoutException)
         return True
 
     def retried(self, work: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
-        """Do the work, again while it fails for the moment; then turn its failure into one of our errors.
+        """Do the work, retry it while it fails with a retryable error, and raise its last failure as one of our errors.
 
-        `seconds` lets the last attempt begin earlier than the settings do.
+        `seconds` limits the retries further than the settings do.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It failed.
         """
         retries = self._retries
         if seconds is not None:
-            retries = replace(retries, seconds=min(seconds, retries.seconds))
+            limit = seconds if retries.seconds is None else min(seconds, retries.seconds)
+            retries = replace(retries, seconds=limit)
         try:
             return retries.call(work, f"{self.reference.host}: {what}")
-        except (RetryableStatusError, httpx.TransportError) as error:
-            raise self.failure(error) from error
-
-    def failure(self, error: RetryableStatusError | httpx.TransportError) -> PackagerError:
-        """Say what an error that may pass means when it didn't."""
-        if isinstance(error, RetryableStatusError):
-            return errors.refusal(self.context, error.response, error.body)
-        return errors.silence(self.context, error)
+        except RetryableError as failure:
+            raise failure.error from failure
+        except httpx.TransportError as error:
+            raise errors.unreachable(self.context, error) from error
 
     def check_digest(self, response: httpx.Response, digest: str) -> None:
-        """See that the registry has stored what was sent; it need not say so, and may say it with another algorithm.
+        """Check that the registry has stored the bytes that were sent, as far as it names a digest.
 
         Raises:
-            RegistryError: It says that it has stored something else.
+            RegistryError: It has stored others.
         """
-        given = response.headers.get("Docker-Content-Digest", "")
-        if given.startswith("sha256:") and given != digest:
-            raise self.wrong(f"stored {given[:80]} where {digest} was sent")
+        if other := quirks.other_digest(response.headers, digest):
+            raise self.wrong(f"stored {other} where {digest} was sent")
 
     def wrong(self, what: str) -> RegistryError:
-        """Say that the registry did what no registry should."""
+        """Return the error for a response that violates the specification."""
         return RegistryError(
             f"{self.context}: the registry {self.reference.host} {what}",
-            hint="look into its log, and at what lies between it and this machine (proxies, mirrors)",
+            hint="look into its log, and at proxies and mirrors between it and this machine",
         )
 
 
 def url_path(url: str) -> str:
-    """Return what may be shown of an address: the query can hold a token."""
+    """Return the part of a URL that may be shown: the query can hold a token."""
     return httpx.URL(url).path
-
-
-def skipped(chunks: Iterable[bytes], offset: int) -> Iterator[bytes]:
-    """Give the chunks without the first `offset` bytes."""
-    for chunk in chunks:
-        if offset >= len(chunk):
-            offset -= len(chunk)
-        else:
-            yield chunk[offset:]
-            offset = 0

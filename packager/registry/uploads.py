@@ -1,64 +1,35 @@
-"""Writing to image registries: blobs that aren't there yet, each in one pass and resumable, and manifests last.
+"""Writing to image registries: missing blobs, each in one pass and resumable, and manifests last.
 
 The protocol is that of github.com/opencontainers/distribution-spec.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import httpx
 
 from packager.errors import RegistryError
-from packager.models.image import digest_of
-from packager.registry import errors
+from packager.models.image import Descriptor, blob_path, digest_of
+from packager.registry import errors, quirks
 from packager.registry.blob_upload import BlobUpload
-from packager.registry.retries import NO_ANSWER, RetryableStatusError
+from packager.registry.blobs import FileBlob
 from packager.registry.transport import RegistrySession, url_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-    from packager.models.image import Descriptor
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.retries import Retries
+    from packager.registry.blobs import BlobSource
+    from packager.system.retries import RetryPolicy
 
 log = logging.getLogger(__name__)
 
-# distribution 2's answer where it has read a blob's link while it was being written anew: another program sends the
-# same blob to the same repository. What was asked for has no digest that could be wrong.
-_HALF_WRITTEN = ("DIGEST_INVALID",)
-_MANIFEST_REFUSED = (400, 403, 405, 409, 412, 415, 422)
-_MOUNT_SECONDS = 5.0  # of further attempts; an upload takes the place of a mount that fails
-
-
-class BlobSource(Protocol):
-    """Some bytes to upload. They can be read more than once, and are the same each time."""
-
-    def stream(self) -> Iterator[bytes]:
-        """Give the bytes, from the start."""
-
-    def descriptor(self) -> Descriptor | None:
-        """Return what the bytes are; None while no stream was read to its end and nobody knows yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BytesBlob:
-    """A blob in memory, such as a config."""
-
-    data: bytes
-    known: Descriptor
-
-    def stream(self) -> Iterator[bytes]:
-        """Give the bytes."""
-        yield self.data
-
-    def descriptor(self) -> Descriptor:
-        """Return what they are."""
-        return self.known
+_MOUNT_SECONDS = 5.0  # of retries; a blob that can't be mounted is uploaded
 
 
 class Uploads:
@@ -70,7 +41,7 @@ class Uploads:
         access: RegistryAccess,
         *,
         transport: httpx.BaseTransport | None = None,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
     ) -> None:
         """Name the repository and how its registry is reached."""
         self.reference = reference
@@ -81,20 +52,20 @@ class Uploads:
         self._session.close()
 
     def has(self, digest: str) -> bool:
-        """Tell whether the repository has a blob; False where the registry doesn't say: the upload will tell.
+        """Tell whether the repository has a blob; False where the registry doesn't say.
 
         Raises:
             RegistryUnreachableError, RegistryError: The registry can't be asked.
         """
-        return self._session.request("HEAD", self._session.url(f"blobs/{digest}"), also=NO_ANSWER).is_success
+        return self._session.request("HEAD", self._session.url(f"blobs/{digest}"), also=quirks.NO_ANSWER).is_success
 
     def mount(self, digest: str, source: Reference) -> bool:
-        """Let the registry take a blob over from another repository of its own; False where it doesn't.
+        """Mount a blob from another repository of the same registry; False where the registry doesn't.
 
-        Whatever keeps a blob from being mounted may not keep it from being uploaded.
+        The reason why a blob can't be mounted need not keep it from being uploaded.
 
         Raises:
-            RegistryError: It took another blob over.
+            RegistryError: The registry mounted another blob.
         """
         if source.host != self.reference.host:
             return False
@@ -118,7 +89,7 @@ class Uploads:
         return False
 
     def send(self, blob: BlobSource) -> Descriptor:
-        """Upload a blob, whether the registry has it or not, and return what it is.
+        """Upload a blob, whether the registry has it or not, and return its descriptor.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be uploaded.
@@ -130,7 +101,7 @@ class Uploads:
             upload.cancel()
 
     def put_manifest(self, name: str, data: bytes, media_type: str) -> str:
-        """Store a manifest under a tag or digest, whose blobs are all there; return its digest.
+        """Store a manifest under a tag or digest after all of its blobs, and return its digest.
 
         Raises:
             RegistryAuthError, RegistryUnreachableError, RegistryError: It couldn't be stored.
@@ -139,13 +110,15 @@ class Uploads:
         url, headers = self._session.url(f"manifests/{name}"), {"Content-Type": media_type}
 
         def put() -> None:
-            with self._session.stream("PUT", url, also=_MANIFEST_REFUSED, headers=headers, content=data) as response:
+            with self._session.stream(
+                "PUT", url, also=quirks.MANIFEST_REFUSED, headers=headers, content=data
+            ) as response:
                 if response.is_success:
                     self._session.check_digest(response, digest)
                     return
                 body = errors.error_body(response)
-            if name != digest and errors.code(response, body) in _HALF_WRITTEN:
-                raise RetryableStatusError(response, body)
+            if name != digest and quirks.is_half_written(errors.code(response, body)):
+                raise errors.retryable(self._session.context, response, body)
             stored = ""
             if name != digest and errors.keeps_tags(response, body):
                 stored = self._stored_digest(name, media_type)
@@ -158,10 +131,52 @@ class Uploads:
         return digest
 
     def _stored_digest(self, tag: str, media_type: str) -> str:
-        """Return the digest of what a tag names; empty where it names nothing that can be read."""
+        """Return the digest of the manifest that a tag names; empty where it can't be read."""
         try:
             url = self._session.url(f"manifests/{tag}")
             return digest_of(self._session.request("GET", url, headers={"Accept": media_type}).content)
         except RegistryError as error:
             log.debug("the manifest of the tag %s can't be read: %s", tag, error.message)
             return ""
+
+
+def check_push(
+    reference: Reference,
+    access: RegistryAccess,
+    *,
+    transport: httpx.BaseTransport | None = None,
+    retries: RetryPolicy | None = None,
+) -> None:
+    """Check that a push will be accepted: begin an upload into its repository, and cancel it.
+
+    Raises:
+        RegistryAuthError: The registry refuses the credentials, or this user may not push there.
+        RegistryUnreachableError: It can't be reached, or its certificate can't be trusted.
+        RegistryError: It answers with another error.
+    """
+    with closing(RegistrySession(reference, access, verb="push", transport=transport, retries=retries)) as session:
+        response = session.request("POST", session.url("blobs/uploads/"))
+        location = session.location(response)
+        if not location:  # a web page's server may answer everything with 200: containers/image#1421
+            raise session.wrong("begins an upload without saying where")
+        log.debug("%s accepts pushes to %s", reference.host, reference.repository)
+        session.cancel(location)
+
+
+def push_layout(layout: Path, reference: Reference, access: RegistryAccess) -> str:
+    """Upload the one image of an OCI layout that we made, and return its digest.
+
+    The format is github.com/opencontainers/image-spec, image-layout.md.
+
+    Raises:
+        RegistryAuthError, RegistryUnreachableError, RegistryError: The push failed; the tag is unchanged.
+    """
+    entry = Descriptor.from_dict(json.loads((layout / "index.json").read_bytes())["manifests"][0])
+    data = (layout / blob_path(entry.digest)).read_bytes()
+    manifest = json.loads(data)
+    with closing(Uploads(reference, access)) as uploads:
+        for document in (*manifest["layers"], manifest["config"]):
+            blob = Descriptor.from_dict(document)
+            if not uploads.has(blob.digest):
+                uploads.send(FileBlob(path=layout / blob_path(blob.digest), known=blob))
+        return uploads.put_manifest(reference.tag or entry.digest, data, entry.media_type)

@@ -1,7 +1,7 @@
-"""Which requests go through a proxy: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say, lower case too.
+"""Proxies by HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, in upper or lower case.
 
-httpx reads these variables itself, but takes no network (`10.0.0.0/8`) and no bracket in NO_PROXY, and each word that
-it can't read ends in an error that is none of ours.
+httpx reads these variables itself, but accepts no network (`10.0.0.0/8`) and no bracket in NO_PROXY, and raises errors
+of its own for each word that it can't read.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BRACKETS = re.compile(r"\A\[(.*)\](/\d+)?\Z")
-_MOST_PORT = 65535
+_MAX_PORT = 65535
 _PORTS = {"http": 80, "https": 443}
 
 
 class ProxyTransport(httpx.BaseTransport):
-    """The network, each request by the proxy that the environment names for its address; also after a redirect.
+    """Sends each request through the proxy that the environment names for its host, also after a redirect.
 
     Give it to a client as its `transport`, with `trust_env=False`. Threads may share it.
     """
 
     def __init__(self, verify: ssl.SSLContext) -> None:
-        """Take whom we trust, and read the variables."""
+        """Take the TLS settings, and read the variables."""
         self._verify = verify
         self._proxies = getproxies_environment()
-        self._ways: dict[str, httpx.HTTPTransport] = {}
+        self._transports: dict[str, httpx.HTTPTransport] = {}
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -48,27 +48,27 @@ class ProxyTransport(httpx.BaseTransport):
         """
         scheme = proxy_for(request.url, self._proxies)
         with self._lock:
-            if scheme not in self._ways:
+            if scheme not in self._transports:
                 proxy = _proxy(scheme, self._proxies[scheme]) if scheme else None
                 try:
-                    self._ways[scheme] = httpx.HTTPTransport(verify=self._verify, proxy=proxy, trust_env=False)
-                except ImportError as error:  # SOCKS takes a package that we don't bring
+                    self._transports[scheme] = httpx.HTTPTransport(verify=self._verify, proxy=proxy, trust_env=False)
+                except ImportError as error:  # SOCKS needs a package that isn't installed
                     raise _unusable(scheme, "has a scheme that is not supported") from error
-            way = self._ways[scheme]
-        return way.handle_request(request)
+            transport = self._transports[scheme]
+        return transport.handle_request(request)
 
     def close(self) -> None:
         """Close the connections."""
-        for way in self._ways.values():
-            way.close()
+        for transport in self._transports.values():
+            transport.close()
 
 
 def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str:
-    """Return the name of the proxy for an address (`https`, `http` or `all`); empty for none, as for loopback ones.
+    """Return the name of a URL's proxy (`https`, `http` or `all`); empty for a direct connection, as to loopback.
 
     Args:
-        url: The address.
-        proxies: As `urllib.request.getproxies_environment` gives them; `no` is NO_PROXY.
+        url: The URL.
+        proxies: The result of `urllib.request.getproxies_environment`; `no` is NO_PROXY.
     """
     host = url.host.lower().rstrip(".")
     address = _address(host)
@@ -81,7 +81,7 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str:
 
 
 def _bypasses(word: str, host: str, port: int) -> bool:
-    """Tell whether a word of NO_PROXY means this host: `*`, a name or its end, an address, a network; with a port."""
+    """Tell whether a word of NO_PROXY matches a host: `*`, a domain, an address or a network; a port is optional."""
     if word == "*":
         return True
     name = word.lower().partition("://")[2] or word.lower()
@@ -120,7 +120,7 @@ def _proxy(scheme: str, value: str) -> httpx.Proxy:
         proxy.url.host.encode("idna")
     except (httpx.InvalidURL, ValueError):
         raise _unusable(scheme, "is not the address of a proxy") from None  # the cause can show a password
-    if not proxy.url.host or (proxy.url.port or 0) > _MOST_PORT:
+    if not proxy.url.host or (proxy.url.port or 0) > _MAX_PORT:
         raise _unusable(scheme, "is not the address of a proxy")
     return proxy
 

@@ -1,6 +1,6 @@
 """ECR registries on this machine under their real names: docker-registry over TLS, behind a proxy that knows the names.
 
-Every client is told of the proxy (HTTPS_PROXY) and of the tests' own authority (SSL_CERT_FILE), and of nothing else.
+Every client gets the proxy (HTTPS_PROXY) and the tests' own authority (SSL_CERT_FILE), and nothing else.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EcrHosts:
 
 @contextmanager
 def serve_ecr_hosts(folder: Path, passwords: Mapping[str, str]) -> Iterator[EcrHosts]:
-    """Run a registry for each host, which lets in the user AWS with that host's password and nobody else."""
+    """Run a registry for each host, which accepts only the user AWS with that host's password."""
     make_certificate(folder, list(passwords))
     ports = {host: free_port() for host in passwords}
     servers = [_start_registry(folder / host, folder, ports[host], password) for host, password in passwords.items()]

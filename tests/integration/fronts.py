@@ -59,12 +59,12 @@ class Flaky:
 class HalfWritten:
     """Answers to the first manifest what docker-registry says while another client sends one of its blobs."""
 
-    told: bool = False
+    was_sent: bool = False
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> str:
-        if self.told or handler.command != "PUT" or "/manifests/" not in handler.path:
+        if self.was_sent or handler.command != "PUT" or "/manifests/" not in handler.path:
             return "passed on"
-        self.told = True
+        self.was_sent = True
         return "half-written"
 
 

@@ -51,8 +51,10 @@ def leak(work: Path) -> None:
             wait_until_seen()
             (work / "leaked").unlink()
         case "mode":
-            (auth,) = work.glob("auth-*/config.json")
-            auth.chmod(0o644)
+            folder = work / "auth-leaked"
+            folder.mkdir(mode=0o700)
+            (folder / "config.json").write_text(SECRET)
+            (folder / "config.json").chmod(0o644)
             wait_until_seen()
         case "home":
             Path(os.environ["HOME"], ".leaked").write_text(SECRET)

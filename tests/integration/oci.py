@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from packager.engines.oci import OciEngine
 from packager.image.plan import Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.packaging import PODMAN, ROOT, PackagingHarness, Ran
@@ -73,8 +72,8 @@ class OciHarness:
     @contextmanager
     def access(self, *references: Reference) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=self.retry_seconds)
-        with auth_file(self.connection, None, self.folder) as path:
-            yield RegistryAccess(auth_file=path, trust=trust, insecure_hosts=find_insecure_hosts(references, trust))
+        insecure_hosts = find_insecure_hosts(references, trust)
+        yield RegistryAccess(keychain=Keychain.open(self.connection, None), trust=trust, insecure_hosts=insecure_hosts)
 
     def build(self, base: str, to: str | Destination, files: dict[str, bytes | Path], **config: Any) -> BuiltImage:
         """Put each file into a layer of its own, and the image at its destination."""

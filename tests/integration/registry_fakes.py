@@ -1,7 +1,7 @@
 """Registries that can't be run here, as their users and makers report them: one server, and what differs as data.
 
-Where nothing else is said, the answers are those of github.com/opencontainers/distribution-spec. Beside each difference
-stands the report that it was made from. Of times that a report names (a `Retry-After` of 60), tests wait none.
+By default the answers are those of github.com/opencontainers/distribution-spec. Each difference names the report that
+it was made from. Tests don't wait for the times that a report names (a `Retry-After` of 60).
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the request came by the other name of this server, which stands for another host."""
+        """Whether the request came by the other name of this server, which means another host."""
         return self.headers["Host"].startswith("localhost")
 
     def elsewhere(self, path: str) -> str:

@@ -33,9 +33,8 @@ from packager.errors import (
 )
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan, RunStep
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.conftest import container_storage
@@ -74,9 +73,8 @@ class BuildahHarness:
     @contextmanager
     def access(self, *hosts: str, push: Connection | None = None) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=1)
-        with auth_file(push, None, self.folder) as path:
-            insecure_hosts = find_insecure_hosts([Reference.parse(f"{host}/any") for host in hosts], trust)
-            yield RegistryAccess(auth_file=path, trust=trust, insecure_hosts=insecure_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(f"{host}/any") for host in hosts], trust)
+        yield RegistryAccess(keychain=Keychain.open(push, None), trust=trust, insecure_hosts=insecure_hosts)
 
     def build(
         self, text: str, to: Destination, connection: Connection | None = None, *, base: str = "localhost/tiny-base:1"
@@ -388,7 +386,7 @@ INTERRUPTED = """
                          timestamp=datetime(2024, 1, 1, tzinfo=timezone.utc))
         try:
             engine.build(plan, folder / "context", Destination(reference=Reference.parse("r.io/a:1")),
-                         RegistryAccess(auth_file=folder / "none"))
+                         RegistryAccess())
         except Interrupted as error:
             os._exit(error.as_error().exit_code)
 

@@ -19,13 +19,10 @@ from packager.errors import RegistryError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.image import Descriptor
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.blobs import FileBlob
 from packager.registry.client import find_image
-from packager.registry.layout_push import FileBlob
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
-from packager.registry.uploads import Uploads
+from packager.registry.uploads import Uploads, check_push
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.fronts import FailingProxy, Flaky, HalfWritten, serve_front
@@ -53,9 +50,8 @@ class FlakyRegistryHarness:
     @contextmanager
     def access(self, front: FailingProxy, seconds: float) -> Iterator[RegistryAccess]:
         trust = Trust(retry_seconds=seconds)
-        with auth_file(None, None, self.folder) as auth:
-            insecure_hosts = find_insecure_hosts([Reference.parse(f"{front.host}/any")], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(f"{front.host}/any")], trust)
+        yield RegistryAccess(trust=trust, insecure_hosts=insecure_hosts)
 
 
 @pytest.fixture
@@ -82,7 +78,7 @@ def plan(base: str) -> ImagePlan:
     return ImagePlan(base=BaseImage(reference=reference), steps=(), config=ImageConfig(), timestamp=CREATED)
 
 
-def test_buildah_pulls_and_pushes_through_it(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_buildah_works_despite_faults(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "packager")
     with serve_front(harness.registry, Flaky()) as front, harness.access(front, 60) as access:
         base, to = f"{front.host}/flaky/base:1", Reference.parse(f"{front.host}/flaky/wine:1")
@@ -102,7 +98,7 @@ def test_buildah_pulls_and_pushes_through_it(harness: FlakyRegistryHarness, capl
     assert caplog.text.count("trying each request again by ourselves") == 1
 
 
-def test_buildah_puts_a_manifest_again_whose_blobs_another_sends(harness: FlakyRegistryHarness) -> None:
+def test_buildah_retries_a_manifest_while_another_client_sends_its_blob(harness: FlakyRegistryHarness) -> None:
     with serve_front(harness.registry, HalfWritten()) as front, harness.access(front, 60) as access:
         base, to = f"{front.host}/flaky/base:1", Reference.parse(f"{front.host}/flaky/twice:1")
         harness.engine.inspect_base(Reference.parse(base), access)
@@ -111,7 +107,7 @@ def test_buildah_puts_a_manifest_again_whose_blobs_another_sends(harness: FlakyR
     assert front.count("half-written") == 1
 
 
-def test_our_own_uploads_go_through_it(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_uploads_succeed_despite_faults(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "packager")
     blobs = []
     for number in range(4):
@@ -147,9 +143,7 @@ def test_our_own_uploads_go_through_it(harness: FlakyRegistryHarness, caplog: py
     assert "_state" not in caplog.text
 
 
-def test_when_it_always_fails_we_give_up_within_the_bound(
-    harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_retries_end_within_the_time_limit(harness: FlakyRegistryHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "packager")
     with serve_front(harness.registry, Flaky(every=1)) as front, harness.access(front, 10) as access:
         to = Reference.parse(f"{front.host}/flaky/never:1")

@@ -52,7 +52,7 @@ def make(folder: Path, script: str, **settings: object) -> tuple[KanikoEngine, P
     )
     environ = {"PATH": os.environ["PATH"], "DOCKER_AUTH_CONFIG": "s3cret"}
     engine = KanikoEngine(made, partial(run_command, grace=1), environ)
-    return engine, folder / "work" / "context", RegistryAccess(auth_file=folder / "auth" / "config.json")
+    return engine, folder / "work" / "context", RegistryAccess()
 
 
 def test_the_digest_of_a_run_that_ended_well(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from packager.engines.host import scrubbed
 from packager.models.connection import Connection
-from packager.registry.authfile import LoginContext, auth_file
+from packager.registry.authfile import auth_file
 from packager.registry.docker_config import read_user_config
+from packager.registry.keychain import Keychain, LoginContext
 from tests.integration.registry import Registry, free_port
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def push(image: str, name: str, auth: Path, environ: dict[str, str]) -> subproce
 
 
 @pytest.mark.parametrize("key", ["https://{host}/v1/", "{host}", "{host}/own"])
-def test_a_login_of_the_users_own_file(
+def test_login_of_the_users_docker_config_is_sent(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path, key: str
 ) -> None:
     pair = {"username": password_registry.username, "password": password_registry.password}
@@ -44,13 +45,13 @@ def test_a_login_of_the_users_own_file(
     other = Connection.model_validate(
         {"id": "other", "spec": {"type": "docker", "uri": f"127.0.0.1:{free_port()}", "username": "u", "password": "p"}}
     )
-    with auth_file(other, None, tmp_path, context) as auth:
+    with auth_file(Keychain.open(other, None, context), tmp_path) as auth:
         done = push(tiny_base, f"{password_registry.host}/own/image:1", auth, storage)
         assert done.returncode == 0, done.stderr
     assert password_registry.digest("own/image", "1") is not None
 
 
-def test_the_connections_login_wins_over_the_users(
+def test_login_of_the_connection_wins_over_the_users(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
 ) -> None:
     host = password_registry.host
@@ -58,14 +59,14 @@ def test_the_connections_login_wins_over_the_users(
     document = {"auths": {host: wrong, f"{host}/won/deep": wrong}, "credHelpers": {host: "no-such-helper"}}
     (tmp_path / "config.json").write_text(json.dumps(document))
     context = LoginContext(user=read_user_config({"DOCKER_CONFIG": str(tmp_path)}))
-    with auth_file(password_registry.connection("won"), None, tmp_path, context) as auth:
+    with auth_file(Keychain.open(password_registry.connection("won"), None, context), tmp_path) as auth:
         done = push(tiny_base, f"{host}/won/deep/image:1", auth, storage)
         assert done.returncode == 0, done.stderr
-    with auth_file(None, None, tmp_path, context) as auth:  # the helper would have been asked
+    with auth_file(Keychain.open(None, None, context), tmp_path) as auth:  # the helper would have been asked
         assert "no-such-helper" in push(tiny_base, f"{host}/won/deep/image:1", auth, storage).stderr
 
 
-def test_a_credential_helper_is_found_in_buildahs_scrubbed_environment(
+def test_credential_helper_is_found_in_buildahs_scrubbed_environment(
     password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
 ) -> None:
     home, programs = tmp_path / "home", tmp_path / "bin"
@@ -81,7 +82,7 @@ def test_a_credential_helper_is_found_in_buildahs_scrubbed_environment(
     user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
     for hosts in ((), (password_registry.host,)):  # Buildah asks the helper; or we have asked it, and Buildah needn't
         context = LoginContext(user=user, hosts=hosts, environ=environ)
-        with auth_file(None, None, tmp_path, context) as auth:
+        with auth_file(Keychain.open(None, None, context), tmp_path) as auth:
             assert ("credHelpers" in auth.read_text()) is not bool(hosts)
             if hosts:
                 helper.unlink()
@@ -155,14 +156,14 @@ def challenger(scheme: str) -> Iterator[Challenger]:
 
 def pull(registry: Challenger, username: str, password: str, environ: dict[str, str], folder: Path) -> None:
     spec = {"type": "docker", "uri": f"{registry.host}/team", "username": username, "password": password}
-    with auth_file(None, Connection.model_validate({"id": "c", "spec": spec}), folder) as auth:
+    with auth_file(Keychain.open(None, Connection.model_validate({"id": "c", "spec": spec})), folder) as auth:
         name = f"docker://{registry.host}/team/image:1"
         words = ["buildah", "pull", "--authfile", str(auth), "--tls-verify=false", name]
         done = subprocess.run(words, env=environ, check=False, capture_output=True, text=True)
     assert "unauthorized" not in done.stderr
 
 
-def test_an_identity_token_is_given_to_the_token_service(storage: dict[str, str], tmp_path: Path) -> None:
+def test_identity_token_is_sent_to_the_token_service(storage: dict[str, str], tmp_path: Path) -> None:
     with challenger("Bearer") as registry:
         pull(registry, "<token>", "identity-t0ken", storage, tmp_path)
     assert registry.token_requests
@@ -180,7 +181,7 @@ def test_an_identity_token_is_given_to_the_token_service(storage: dict[str, str]
         "ä€😀:\"'\\$%",
     ],
 )
-def test_a_password_with_any_character_is_sent_as_it_is(storage: dict[str, str], tmp_path: Path, password: str) -> None:
+def test_password_with_any_character_is_sent_unchanged(storage: dict[str, str], tmp_path: Path, password: str) -> None:
     with challenger("Basic") as registry:
         pull(registry, "_json_key", password, storage, tmp_path)
     pairs = {base64.b64decode(login.removeprefix("Basic ")).decode() for login in registry.logins}

@@ -207,9 +207,9 @@ def test_secrets_are_out_of_reach_and_out_of_the_log(pip: PackagingHarness, pass
         def init():
             work = pathlib.Path(__file__).parents[4]
             print("it is the", {PASSWORD!r}, "that I know")
-            logins = [path.name for path in work.glob("auth-*/*")]
+            logins = [path.name for path in work.rglob("config.json")]
             secret = [name for name, value in os.environ.items() if "hidden-word" in value]
-            raise RuntimeError(f"{{len(list(work.glob('auth-*')))}} folder, logins: {{logins}}, secrets: {{secret}}")
+            raise RuntimeError(f"{{work.name[:9]}} logins: {{logins}}, secrets: {{secret}}")
         """,
     )
     pip.put_manifest(password_registry)
@@ -220,7 +220,7 @@ def test_secrets_are_out_of_reach_and_out_of_the_log(pip: PackagingHarness, pass
     pip.environ["PACKAGER_SERVER"] = "gunicorn"  # needs no index
     ran = pip.run()
     assert ran.code == CANT_SERVE, ran.err
-    assert "RuntimeError: 1 folder, logins: [], secrets: []" in ran.err
+    assert "RuntimeError: packager- logins: [], secrets: []" in ran.err
     assert "it is the ***** that I know" in ran.err
     assert PASSWORD not in ran.err + pip.termination_log.read_text()
 

@@ -167,7 +167,7 @@ def test_a_kept_layer_that_is_gone_is_made_anew(
     layer = cache.note(tag)["layers"][0]["digest"]
     assert registry.ask("DELETE", f"/v2/{cache.path}/blobs/{layer}")[0] == 202
     second = build(harness, to)
-    assert_made(second, said="speaks of a blob that is no longer there")
+    assert_made(second, said="names a blob that no longer exists")
     assert digest_of(second) == digest_of(first)
     assert_used(build(harness, to))
 
@@ -175,8 +175,8 @@ def test_a_kept_layer_that_is_gone_is_made_anew(
 LIES = {
     "of another environment": "it was kept for something else",
     "with a diffId that is none": "is not a digest",
-    "of another kind": "is no note of ours",
-    "an image": "is no note of ours",
+    "of another kind": "is not an artifact of type",
+    "an image": "is not an artifact of type",
 }
 
 

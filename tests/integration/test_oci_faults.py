@@ -162,7 +162,7 @@ def always_cut(front: FaultProxy, _registry: Registry, _path: str) -> None:
 
 FAULTS: dict[str, tuple[Any, type[PackagerError], str]] = {
     "a layer of the base is gone": (remove_layer, ImageNotFoundError, "has no layer sha256:.* of .*/base"),
-    "a layer of the base is another": (change_layer, RegistryError, "gave a layer that isn't sha256"),
+    "a layer of the base is another": (change_layer, RegistryError, "gave a layer whose digest isn't sha256"),
     "the registry stores something else": (claim_another_digest, RegistryError, "stored sha256:000"),
     "the registry refuses what was sent": (lose_the_end, RegistryError, "doesn't accept|answered"),
     "every upload is cut": (always_cut, RegistryUnreachableError, "can't be reached"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +11,12 @@ import pytest
 from packager.engines.base_inspection import inspect_remote_base
 from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError, RegistryUnreachableError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
 from packager.settings import Settings
 from tests.integration.registry import PASSWORD, Registry, free_port, serve_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from packager.image.plan import BaseImage
@@ -28,18 +25,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
 
-@contextmanager
-def reach(name: str, folder: Path, connection: Connection | None = None) -> Iterator[RegistryAccess]:
+def reach(name: str, connection: Connection | None = None) -> RegistryAccess:
     trust = Trust(retry_seconds=1)
-    with auth_file(connection, None, folder) as auth:
-        insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust)
-        yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+    insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust)
+    return RegistryAccess(keychain=Keychain.open(connection, None), trust=trust, insecure_hosts=insecure_hosts)
 
 
 def inspect(name: str, folder: Path, connection: Connection | None = None) -> BaseImage:
     settings = Settings(work_dir=folder, cache_dir=folder / "cache")
-    with reach(name, folder, connection) as access:
-        return inspect_remote_base(Reference.parse(name), access, settings)
+    return inspect_remote_base(Reference.parse(name), reach(name, connection), settings)
 
 
 def buildah(environ: dict[str, str], *words: str) -> None:
@@ -62,7 +56,7 @@ def push(
 
 
 @pytest.mark.parametrize("image_format", ["oci", "v2s2"])
-def test_a_base_is_looked_into(
+def test_base_is_inspected(
     registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path, image_format: str
 ) -> None:
     push(registry, storage, tiny_base, f"looked/{image_format}:1", image_format)
@@ -75,7 +69,9 @@ def test_a_base_is_looked_into(
     assert (by_digest.digest, by_digest.glibc) == (base.digest, base.glibc)
 
 
-def test_a_password(password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
+def test_password_is_needed(
+    password_registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path
+) -> None:
     push(password_registry, storage, tiny_base, "team/base:1")
     name = f"{password_registry.host}/team/base:1"
     for path in ("", "team"):
@@ -87,7 +83,7 @@ def test_a_password(password_registry: Registry, storage: dict[str, str], tiny_b
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("auth-", "packager-base"))]
 
 
-def test_an_index(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
+def test_index_is_resolved(registry: Registry, storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
     buildah(storage, "manifest", "create", "localhost/index:1", tiny_base)
     push(registry, storage, "localhost/index:1", "indexed/base:1", index=True)
     index = registry.manifest("indexed/base", "1")
@@ -100,28 +96,26 @@ def test_an_index(registry: Registry, storage: dict[str, str], tiny_base: str, t
 
 
 @pytest.mark.parametrize("name", ["no/such:1", "looked/never@sha256:" + "0" * 64])
-def test_a_base_that_is_not_there(registry: Registry, tmp_path: Path, name: str) -> None:
+def test_missing_base_is_an_error(registry: Registry, tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageNotFoundError, match="has no image"):
         inspect(f"{registry.host}/{name}", tmp_path)
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_unreachable_registry_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachableError, match="can't be reached"):
         inspect(f"127.0.0.1:{free_port()}/base/image:1", tmp_path)
     with pytest.raises(RegistryUnreachableError, match="can't be reached"):
         inspect("no-such-host.invalid/base/image:1", tmp_path)
 
 
-def test_a_registry_that_speaks_plain_http_by_another_name(registry: Registry, tmp_path: Path) -> None:
+def test_plain_http_registry_is_named(registry: Registry, tmp_path: Path) -> None:
     port = registry.host.rpartition(":")[2]
     with pytest.raises(RegistryUnreachableError) as caught:
         inspect(f"127.0.0.2:{port}/base/image:1", tmp_path)
     assert isinstance(caught.value, PackagerError)
 
 
-def test_a_blob_that_was_changed_in_the_registry_is_refused(
-    storage: dict[str, str], tiny_base: str, tmp_path: Path
-) -> None:
+def test_changed_blob_is_refused(storage: dict[str, str], tiny_base: str, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "registry") as registry:
         push(registry, storage, tiny_base, "changed/base:1")
         digest = registry.manifest("changed/base", "1")["config"]["digest"].removeprefix("sha256:")
@@ -130,5 +124,5 @@ def test_a_blob_that_was_changed_in_the_registry_is_refused(
         config["config"]["Env"] = ["PATH=/elsewhere"]
         text = json.dumps(config).encode()
         blob.write_bytes(text.ljust(blob.stat().st_size))
-        with pytest.raises(PackagerError, match="gave something that isn't sha256"):
+        with pytest.raises(PackagerError, match="gave a document whose digest isn't sha256"):
             inspect(f"{registry.host}/changed/base:1", tmp_path)

@@ -282,7 +282,7 @@ def run(words: list[str], environ: dict[str, str] | None = None) -> str:
 
 @pytest.mark.parametrize("push", [pytest.param(push, id=name) for name, push in PUSHES.items()])
 @pytest.mark.parametrize("row", parameters(SERVERS))
-def test_what_is_pushed_is_read_by_skopeo(
+def test_pushed_image_is_read_by_skopeo(
     row: TableRow, push: Callable[[PushHarness], None], base_layout: str, tmp_path: Path
 ) -> None:
     with open_harness(row, tmp_path, base_layout) as harness:
@@ -292,7 +292,7 @@ def test_what_is_pushed_is_read_by_skopeo(
 
 @pytest.mark.needs("crane", "conformance")
 @pytest.mark.parametrize("row", parameters(SERVERS))
-def test_what_is_pushed_is_read_by_crane_and_the_conformance_suite(
+def test_pushed_image_is_read_by_crane_and_the_conformance_suite(
     row: TableRow, base_layout: str, tmp_path: Path
 ) -> None:
     with open_harness(row, tmp_path, base_layout) as harness:
@@ -304,7 +304,7 @@ def test_what_is_pushed_is_read_by_crane_and_the_conformance_suite(
 
 
 @pytest.mark.parametrize("quirks", [pytest.param(quirks, id=name) for name, quirks in QUIRKS.items()])
-def test_skopeo_pushes_to_the_fake_as_well(quirks: fakes.Quirks, base_layout: str, tmp_path: Path) -> None:
+def test_skopeo_pushes_to_the_fake_too(quirks: fakes.Quirks, base_layout: str, tmp_path: Path) -> None:
     """A fake asks for nothing that a real registry doesn't; that skopeo gives up at the first 429 is another matter."""
     with fakes.serve_fake(tmp_path, replace(quirks, limits=())) as registry:
         logins = ["--dest-authfile", str(login_file(registry, tmp_path))]
@@ -312,7 +312,7 @@ def test_skopeo_pushes_to_the_fake_as_well(quirks: fakes.Quirks, base_layout: st
         run(["skopeo", "copy", "--quiet", "--dest-tls-verify=false", *logins, base_layout, to])
 
 
-def test_an_upload_that_is_begun_at_another_host_goes_there(base_layout: str, tmp_path: Path) -> None:
+def test_redirected_upload_is_sent_to_the_other_host(base_layout: str, tmp_path: Path) -> None:
     with open_harness(TableRow(serve=fake(fakes.REDIRECTED)), tmp_path, base_layout) as harness:
         push_layers(harness)
         read_by_skopeo(harness, tmp_path)
@@ -328,7 +328,7 @@ def test_an_upload_that_is_begun_at_another_host_goes_there(base_layout: str, tm
         pytest.param(fakes.ARTIFACTORY_WITHOUT_DELETE, RegistryAuthError, "MANIFEST_INVALID", id="Artifactory"),
     ],
 )
-def test_a_refused_overwrite_says_why_and_leaves_the_tag(
+def test_refused_overwrite_names_the_reason_and_keeps_the_tag(
     quirks: fakes.Quirks, error: type[PackagerError], says: str, base_layout: str, tmp_path: Path
 ) -> None:
     with open_harness(TableRow(serve=fake(quirks)), tmp_path, base_layout) as harness:
@@ -339,13 +339,13 @@ def test_a_refused_overwrite_says_why_and_leaves_the_tag(
         read_by_skopeo(harness, tmp_path)
 
 
-def test_the_same_image_again_under_an_immutable_tag_is_no_error(base_layout: str, tmp_path: Path) -> None:
+def test_same_image_under_an_immutable_tag_succeeds(base_layout: str, tmp_path: Path) -> None:
     with open_harness(TableRow(serve=fake(fakes.ECR_IMMUTABLE)), tmp_path, base_layout) as harness:
         first = harness.push("team/wine", {"model": b"one"})
         assert harness.push("team/wine", {"model": b"one"}) == first
 
 
-def test_a_registry_that_takes_no_oci_manifest_names_the_setting_that_helps(base_layout: str, tmp_path: Path) -> None:
+def test_refused_oci_manifest_names_the_setting(base_layout: str, tmp_path: Path) -> None:
     with open_harness(TableRow(serve=fake(fakes.QUAY_WITHOUT_OCI)), tmp_path, base_layout) as harness:
         with pytest.raises(RegistryError) as caught:
             harness.push("team/wine", {"model": b"model"})
@@ -356,7 +356,7 @@ def test_a_registry_that_takes_no_oci_manifest_names_the_setting_that_helps(base
 
 
 @pytest.mark.parametrize("row", parameters(FAKES))
-def test_a_wrong_password_is_named_as_such(row: TableRow, base_layout: str, tmp_path: Path) -> None:
+def test_wrong_password_is_named(row: TableRow, base_layout: str, tmp_path: Path) -> None:
     with open_harness(row, tmp_path, base_layout) as harness:
         harness.harness.connection = harness.registry.connection(password="wr0ng")
         with pytest.raises(RegistryAuthError, match=r"credentials of user 'packager'") as caught:

@@ -153,7 +153,7 @@ def test_batch_reads_stdin_and_writes_stdout(harness: BatchHarness) -> None:
         ("in.csv", "n,s\n1,a\n2,b\n", [], {"MOOD": "short"}, 4, "in.csv: rows 1-2: the model returned 1 rows for 2"),
         ("in.parquet", "PAR1", [], {}, 3, "add `pyarrow` to the model's conda file"),
         ("in.csv", "n,s\n1,a\n", ["--output-format", "parquet"], {}, 3, "add `pyarrow` to the model's conda file"),
-        ("in.csv", "n,s\n1,a\n", ["--delimiter", "ab"], {}, 2, "is not one character"),
+        ("in.csv", "n,s\n1,a\n", ["--delimiter", "ab"], {}, 2, "is not a single character"),
         ("in.csv", "n,s\n1,a\n", ["--chunk-rows", "0"], {}, 2, "not a whole number"),
     ],
 )
@@ -293,10 +293,29 @@ def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     assert harness.calls == [1, 1]
 
 
+def test_self_check_for_rest_predicts_in_two_threads(harness: BatchHarness, tmp_path: Path) -> None:
+    (tmp_path / "lazy.py").write_text(
+        "import threading\n"
+        "own = None\n"
+        "def init():\n    return 'matrix'\n"
+        "def info():\n    return [{'name': 'a', 'type': 'number', 'example': 1}], []\n"
+        "def predict_on_matrix(matrix, provided_columns_names=None):\n"
+        "    global own\n"
+        "    if own is None:\n"
+        "        own = threading.local()\n"
+        "        own.value = 1\n"
+        "    return [[own.value]], ['one']\n"
+    )
+    own = {"MODEL_LOCATION": str(tmp_path), "MODEL_ENTRYPOINT": "lazy"}
+    assert harness.run("self-check", **own).returncode == 0
+    done = harness.run("self-check", "--for", "rest", **own)
+    assert done.returncode == 4
+    assert "has no attribute 'value'" in done.stderr
+
+
 def test_output_of_the_model_at_exit_is_not_in_the_result(harness: BatchHarness) -> None:
-    done = harness.run("self-check", "--format", "json", MOOD="polite")
-    assert json.loads(done.stdout)["status"] == "ok"
-    assert done.stderr == "goodbye\n"
+    done = harness.run("self-check", "--format", "json", MOOD="polite")  # exits without the model's exit hooks
+    assert (json.loads(done.stdout)["status"], done.stderr) == ("ok", "")
     done = harness.run("predict", "--input-format", "csv", "-", "-", given="n,s\n1,a\n", MOOD="polite")
     assert (done.stdout, done.stderr) == ("first,second,third\n1,a,ü\n", "goodbye\n")
 

@@ -150,26 +150,24 @@ def test_two_gigabytes_arrive_with_flat_memory(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["size"] == 2 << 30
+    report = json.loads(done.stdout)
+    assert report["size"] == 2 << 30
     assert "checked by crc64nvme" in done.stderr
-    assert told["grown"] < 300 * MB
+    assert report["grown"] < 300 * MB
     first, second = web.ranges("/models/big.zip")
     assert first == ""
     assert (1 << 30) - 2 * MB < int(second.removeprefix("bytes=").rstrip("-")) <= 1 << 30
     assert not (tmp_path / "download").exists()
 
 
-def test_the_bound_on_memory_can_fail() -> None:
+def test_memory_limit_can_fail() -> None:
     code = "import resource; held = bytearray(bytes(1 << 29)); print(resource.getrusage(0).ru_maxrss * 1024)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 300 * MB
 
 
 @pytest.mark.parametrize("scheme", ["https", "s3"])
-def test_a_cut_connection_goes_on_where_it_ended(
-    environ: dict[str, str], web: WebStore, archive: bytes, scheme: str
-) -> None:
+def test_cut_download_is_continued(environ: dict[str, str], web: WebStore, archive: bytes, scheme: str) -> None:
     web.things["/models/wine.zip"] = Thing(body=bytes(4 * MB) + archive)  # a zip is read from its end
     web.faults += [Fault(cut=3 * MB), Fault(cut=10), Fault(status=503)]
     model = f"{web.url}/models/wine.zip" if scheme == "https" else "s3://models/wine.zip"
@@ -184,7 +182,7 @@ def test_a_cut_connection_goes_on_where_it_ended(
 
 
 @pytest.mark.parametrize("scheme", ["https", "s3"])
-def test_an_object_that_changes_meanwhile_is_an_error(environ: dict[str, str], web: WebStore, scheme: str) -> None:
+def test_object_that_changes_meanwhile_is_an_error(environ: dict[str, str], web: WebStore, scheme: str) -> None:
     web.things["/models/wine.zip"] = Thing(size=4 * MB)
 
     def change() -> None:
@@ -207,7 +205,7 @@ def test_an_object_that_changes_meanwhile_is_an_error(environ: dict[str, str], w
         (Fault(status=503, body=b"<Error><Code>SlowDown</Code></Error>"), 14, "answered 503 SlowDown", 5),
     ],
 )
-def test_refusals_end_at_once_and_silence_within_a_bound(
+def test_refusals_end_at_once_and_timeouts_within_a_limit(
     environ: dict[str, str], web: WebStore, scheme: str, fault: Fault, code: int, said: str, requests: int
 ) -> None:
     web.faults += [fault] * 20
@@ -221,14 +219,14 @@ def test_refusals_end_at_once_and_silence_within_a_bound(
     assert KEY_SECRET not in ran.err
 
 
-def test_a_store_that_recovers_is_waited_for(environ: dict[str, str], web: WebStore, archive: bytes) -> None:
+def test_recovering_store_is_retried(environ: dict[str, str], web: WebStore, archive: bytes) -> None:
     web.things["/wine.zip"] = Thing(body=archive)
     web.faults += [Fault(status=503), Fault(status=429, headers={"Retry-After": "1"})]
     assert_is_wine(inspect(environ, f"{web.url}/wine.zip"))
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_a_wrong_checksum_is_refused(environ: dict[str, str], web: WebStore, archive: bytes, right: bool) -> None:
+def test_wrong_checksum_is_refused(environ: dict[str, str], web: WebStore, archive: bytes, right: bool) -> None:
     digest = base64.b64encode(hashlib.sha256(archive if right else b"other").digest()).decode()
     web.things["/wine.zip"] = Thing(body=archive, headers={"ETag": '"one"', "Repr-Digest": f"sha-256=:{digest}:"})
     ran = inspect(environ, f"{web.url}/wine.zip")
@@ -240,7 +238,7 @@ def test_a_wrong_checksum_is_refused(environ: dict[str, str], web: WebStore, arc
         assert "is damaged: the store's repr-digest" in ran.err
 
 
-def test_an_unknown_authority_and_a_closed_port_have_their_own_messages(
+def test_unknown_authority_and_closed_port_have_their_messages(
     environ: dict[str, str], web: WebStore, authority: Authority, archive: bytes
 ) -> None:
     web.things["/models/wine.zip"] = Thing(body=archive)
@@ -256,7 +254,7 @@ def test_an_unknown_authority_and_a_closed_port_have_their_own_messages(
     assert "can't be reached" in ran.err
 
 
-def test_proxies_are_not_asked_for_loopback_hosts(
+def test_proxies_are_not_used_for_loopback_hosts(
     environ: dict[str, str], web: WebStore, s3: S3, archive: bytes
 ) -> None:
     dead = "http://127.0.0.1:1"
@@ -272,7 +270,7 @@ def test_proxies_are_not_asked_for_loopback_hosts(
 
 
 @pytest.mark.parametrize("scheme", ["https", "s3"])
-def test_an_interrupt_ends_it_promptly_and_leaves_nothing(
+def test_interrupt_ends_the_download_and_leaves_nothing(
     environ: dict[str, str], web: WebStore, tmp_path: Path, scheme: str
 ) -> None:
     web.things["/models/wine.zip"] = Thing(size=64 * MB)
@@ -317,7 +315,7 @@ def test_every_checksum_of_s3_is_checked(
     assert f"checked by {checked}" in ran.err
 
 
-def test_a_large_upload_is_checked_too(environ: dict[str, str], s3: S3, archive: bytes) -> None:
+def test_multipart_object_is_checked(environ: dict[str, str], s3: S3, archive: bytes) -> None:
     started = s3.client.create_multipart_upload(Bucket="models", Key="parts.zip")["UploadId"]
     parts = []
     for number, body in enumerate((bytes(6 * MB), archive), 1):
@@ -328,7 +326,7 @@ def test_a_large_upload_is_checked_too(environ: dict[str, str], s3: S3, archive:
     assert_is_wine(inspect(with_keys(environ, s3.url), "s3://models/parts.zip"))
 
 
-def test_what_s3_lacks_and_refuses_is_told(environ: dict[str, str], s3: S3) -> None:
+def test_missing_and_refused_s3_objects_are_errors(environ: dict[str, str], s3: S3) -> None:
     keyed = with_keys(environ, s3.url)
     missing = inspect(keyed, "s3://models/none/wine.zip")
     assert missing.code == 10
@@ -336,9 +334,9 @@ def test_what_s3_lacks_and_refuses_is_told(environ: dict[str, str], s3: S3) -> N
     bucket = inspect(keyed, "s3://no-such-bucket/wine.zip")
     assert bucket.code == 10
     assert "no bucket 'no-such-bucket'" in bucket.err
-    nobody = inspect({**environ, "AWS_ENDPOINT_URL": s3.url}, "s3://models/wine.zip")
-    assert nobody.code == 15
-    assert "no credentials for s3://models/wine.zip" in nobody.err
+    anonymous = inspect({**environ, "AWS_ENDPOINT_URL": s3.url}, "s3://models/wine.zip")
+    assert anonymous.code == 15
+    assert "no credentials for s3://models/wine.zip" in anonymous.err
 
 
 def put_manifest(folder: Path, holder: dict[str, Any] | None, name: str = "wine.zip", **more: Any) -> None:
@@ -351,7 +349,7 @@ def put_manifest(folder: Path, holder: dict[str, Any] | None, name: str = "wine.
     (folder / "mp.json").write_text(json.dumps(document))
 
 
-def test_the_manifest_that_names_no_model_is_told_before_any_work(environ: dict[str, str], tmp_path: Path) -> None:
+def test_manifest_without_a_model_is_an_error_before_any_work(environ: dict[str, str], tmp_path: Path) -> None:
     put_manifest(tmp_path, None)
     without = packager(environ, "run", "mp.json")
     assert without.code == 12
@@ -365,7 +363,7 @@ def test_the_manifest_that_names_no_model_is_told_before_any_work(environ: dict[
     assert packager(environ, "run").code == 2
 
 
-def test_a_role_is_assumed_for_the_store(environ: dict[str, str], s3: S3, archive: bytes, tmp_path: Path) -> None:
+def test_role_is_assumed_for_the_store(environ: dict[str, str], s3: S3, archive: bytes, tmp_path: Path) -> None:
     s3.client.put_object(Bucket="models", Key="roles/wine.zip", Body=archive)
     role = "arn:aws:iam::123456789012:role/reader"
     holder = {"type": "s3", "uri": "s3://models/roles", "region": REGION, "role": role}
@@ -377,7 +375,7 @@ def test_a_role_is_assumed_for_the_store(environ: dict[str, str], s3: S3, archiv
     assert KEY_SECRET not in ran.err
 
 
-def test_a_role_that_may_not_be_assumed_is_told(environ: dict[str, str], web: WebStore, tmp_path: Path) -> None:
+def test_denied_role_is_an_error(environ: dict[str, str], web: WebStore, tmp_path: Path) -> None:
     denial = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized</Message></Error></ErrorResponse>"
     web.faults.append(Fault(status=403, headers={"Content-Type": "text/xml"}, body=denial))
     holder = {"type": "s3", "uri": "s3://models", "role": "arn:aws:iam::123456789012:role/reader"}
@@ -426,7 +424,7 @@ def test_google_and_azure_connections_fetch_and_check(
 
 @pytest.mark.needs("buildah", "docker-registry", "root")
 @pytest.mark.timeout(600)
-def test_the_whole_program_takes_the_model_from_its_holder(
+def test_program_fetches_the_model_from_its_holder(
     environ: dict[str, str],
     storage: dict[str, str],
     tiny_base: str,

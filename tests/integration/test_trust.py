@@ -22,10 +22,9 @@ from packager.errors import ImageNotFoundError, PackagerError, RegistryAuthError
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan
 from packager.models.connection import Connection
 from packager.models.reference import Destination, Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_file
-from packager.registry.preflight import check_push
-from packager.registry.trust import Trust
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
+from packager.registry.keychain import Keychain
+from packager.registry.uploads import check_push
 from packager.settings import Settings
 from packager.system.process import run_command
 from tests.integration.bases import plain_channel
@@ -114,9 +113,8 @@ class TrustHarness:
         self, settings: Settings, *names: str, push: Connection | None = None, pull: Connection | None = None
     ) -> Iterator[RegistryAccess]:
         trust = Trust.from_settings(settings)
-        with auth_file(push, pull, self.folder) as auth:
-            insecure_hosts = find_insecure_hosts([Reference.parse(name) for name in names], trust)
-            yield RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
+        insecure_hosts = find_insecure_hosts([Reference.parse(name) for name in names], trust)
+        yield RegistryAccess(keychain=Keychain.open(push, pull), trust=trust, insecure_hosts=insecure_hosts)
 
     def engine(self, settings: Settings) -> BuildahEngine:
         return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
@@ -149,7 +147,7 @@ def trust(tmp_path: Path, storage: dict[str, str], tiny_base: str) -> Iterator[T
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("auth-")] == []
 
 
-def test_with_the_authority_both_push_and_pull(
+def test_push_and_pull_work_with_the_authority(
     trust: TrustHarness, authority: Authority, tls_registry: Registry
 ) -> None:
     settings = trust.settings(ca_file=authority.file)
@@ -166,7 +164,7 @@ def test_with_the_authority_both_push_and_pull(
     assert built.digest == tls_registry.digest("team/wine", "1")
 
 
-def told(trust: TrustHarness, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
+def push_errors(trust: TrustHarness, settings: Settings, to: str, connection: Connection | None) -> list[PackagerError]:
     """What our question before a push, and Buildah's push and pull, say of a registry."""
     errors = []
     with trust.access(settings, to, push=connection) as access:
@@ -182,9 +180,9 @@ def told(trust: TrustHarness, settings: Settings, to: str, connection: Connectio
     return errors
 
 
-def test_an_unknown_authority(trust: TrustHarness, stranger: Authority, tls_registry: Registry) -> None:
+def test_unknown_authority_is_named(trust: TrustHarness, stranger: Authority, tls_registry: Registry) -> None:
     for settings in (trust.settings(), trust.settings(ca_file=stranger.file)):
-        for error in told(trust, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
+        for error in push_errors(trust, settings, f"{tls_registry.host}/team/wine:2", tls_registry.connection()):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {tls_registry.host} can't be trusted" in error.message
             assert "PACKAGER_CA_FILE" in error.hint
@@ -199,30 +197,30 @@ def test_an_unknown_authority(trust: TrustHarness, stranger: Authority, tls_regi
         ("127.0.0.9", 1, "is for another name", "name the registry as its certificate does"),
     ],
 )
-def test_certificates_that_are_refused(
+def test_refused_certificates_are_named(
     trust: TrustHarness, authority: Authority, name: str, days: int, words: str, hint: str
 ) -> None:
     settings = trust.settings(ca_file=authority.file)
     with serve_registry(trust.folder / "registry", tls=authority.server(name, days=days)) as registry:
-        for error in told(trust, settings, f"{registry.host}/team/wine:1", None):
+        for error in push_errors(trust, settings, f"{registry.host}/team/wine:1", None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the certificate of {registry.host} {words}" in error.message
             assert hint in error.hint
         assert registry.digest("team/wine", "1") is None
 
 
-def test_a_wrong_password(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
+def test_wrong_password_is_named(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
     settings, to = trust.settings(ca_file=authority.file), f"{tls_registry.host}/team/wine:3"
-    for error in told(trust, settings, to, tls_registry.connection(password="wr0ng-one")):
+    for error in push_errors(trust, settings, to, tls_registry.connection(password="wr0ng-one")):
         assert isinstance(error, RegistryAuthError)
         assert "refused the credentials" in error.message
         assert PASSWORD not in error.message
         assert "wr0ng-one" not in error.message
-    for error in told(trust, settings, to, None):
+    for error in push_errors(trust, settings, to, None):
         assert isinstance(error, RegistryAuthError)
 
 
-def test_a_user_who_may_only_read(trust: TrustHarness, password_registry: Registry) -> None:
+def test_user_with_read_permission_only_is_refused(trust: TrustHarness, password_registry: Registry) -> None:
     trust.push_base(password_registry, "team/base:1")
     with serve_front(password_registry, may_only_read) as front:
         spec = {"type": "docker", "uri": front.host, "username": READER[0], "password": READER[1]}
@@ -240,13 +238,13 @@ def test_a_user_who_may_only_read(trust: TrustHarness, password_registry: Regist
     assert password_registry.digest("team/refused", "1") is None
 
 
-def test_client_certificates(trust: TrustHarness, authority: Authority, stranger: Authority) -> None:
+def test_client_certificates_are_sent(trust: TrustHarness, authority: Authority, stranger: Authority) -> None:
     tls = authority.server(clients=authority)
     with serve_registry(trust.folder / "registry", tls=tls) as registry:
         (certificate, key), (other, other_key) = authority.issue("us"), stranger.issue("us")
         to = f"{registry.host}/team/wine:1"
         for shown in ({}, {"client_certificates": f"{registry.host}={other}:{other_key}"}):
-            errors = told(trust, trust.settings(ca_file=authority.file, **shown), to, None)
+            errors = push_errors(trust, trust.settings(ca_file=authority.file, **shown), to, None)
             for error in errors:
                 assert isinstance(error, RegistryUnreachableError)
                 assert f"the registry {registry.host} didn't accept our TLS connection" in error.message, error.message
@@ -259,7 +257,7 @@ def test_client_certificates(trust: TrustHarness, authority: Authority, stranger
             assert trust.engine(settings).inspect_base(Reference.parse(to), access).python == "3.11"
 
 
-def test_a_base_image_from_a_mirror(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
+def test_base_image_from_a_mirror(trust: TrustHarness, authority: Authority, tls_registry: Registry) -> None:
     """The host itself is down; the mirror is spoken to in TLS with a password, another one isn't there."""
     trust.push_base(tls_registry, "hub/library/mirrored:1")
     down = f"127.0.0.1:{free_port()}"
@@ -279,9 +277,7 @@ def test_a_base_image_from_a_mirror(trust: TrustHarness, authority: Authority, t
             trust.engine(settings).inspect_base(missing, access)
 
 
-def test_a_plain_mirror_of_a_host_that_speaks_tls(
-    trust: TrustHarness, tls_registry: Registry, registry: Registry
-) -> None:
+def test_plain_http_mirror_of_a_tls_host(trust: TrustHarness, tls_registry: Registry, registry: Registry) -> None:
     """The mirror's plain HTTP is no reason to trust the host's certificate, nor the other way round."""
     trust.push_base(registry, "plain/base:1")
     settings = trust.settings(registry_mirrors=f"{tls_registry.host}={registry.host}/plain")
@@ -293,10 +289,10 @@ def test_a_plain_mirror_of_a_host_that_speaks_tls(
             trust.engine(settings).inspect_base(Reference.parse(f"{tls_registry.host}/team/none:1"), access)
 
 
-def test_plain_http_only_by_the_list(trust: TrustHarness, tmp_path: Path) -> None:
+def test_plain_http_needs_the_setting(trust: TrustHarness, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "plain", address="127.0.0.2") as plain:
         to = f"{plain.host}/team/wine:1"
-        for error in told(trust, trust.settings(), to, None):
+        for error in push_errors(trust, trust.settings(), to, None):
             assert isinstance(error, RegistryUnreachableError)
             assert f"the registry {plain.host} speaks plain HTTP" in error.message
             assert f"PACKAGER_INSECURE_REGISTRIES={plain.host}" in error.hint
@@ -308,7 +304,9 @@ def test_plain_http_only_by_the_list(trust: TrustHarness, tmp_path: Path) -> Non
             assert inspect_remote_base(Reference.parse(to), access, settings).python == "3.11"
 
 
-def test_a_proxy(trust: TrustHarness, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_behind_a_proxy(
+    trust: TrustHarness, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the proxy knows where the registry's name leads to."""
     with serve_registry(tmp_path / "far", tls=authority.server("registry.test")) as registry:
         to = "registry.test/team/wine:1"
@@ -373,7 +371,7 @@ def harness(tmp_path: Path, storage: dict[str, str], tiny_base: str, authority: 
     return made
 
 
-def test_the_program_pushes_over_tls_and_takes_its_base_from_there(
+def test_program_pulls_and_pushes_over_tls(
     harness: PackagingHarness, trust: TrustHarness, tls_registry: Registry
 ) -> None:
     harness.base = trust.push_base(tls_registry, "models/base:1")
@@ -386,7 +384,7 @@ def test_the_program_pushes_over_tls_and_takes_its_base_from_there(
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_each_refusal_has_its_own_message_and_comes_before_the_work(
+def test_refusals_have_their_messages_and_come_before_the_work(
     harness: PackagingHarness, authority: Authority, case: Case
 ) -> None:
     tls = authority.server(case.name, days=case.days)
@@ -410,9 +408,7 @@ def test_each_refusal_has_its_own_message_and_comes_before_the_work(
     harness.assert_nothing_left()
 
 
-def test_a_context_is_rendered_without_the_right_to_push(
-    harness: PackagingHarness, password_registry: Registry
-) -> None:
+def test_context_is_rendered_without_push_permission(harness: PackagingHarness, password_registry: Registry) -> None:
     harness.put_manifest(password_registry)
     packaging, (target,) = harness.manifest["modelPackaging"], harness.manifest["targets"]
     target["connection"]["spec"]["password"] = base64.b64encode(b"wrong-one").decode()
@@ -427,7 +423,7 @@ def test_a_context_is_rendered_without_the_right_to_push(
     assert refused.code == 31, refused.err
 
 
-def test_a_setting_that_cannot_be_used_comes_first(harness: PackagingHarness, registry: Registry) -> None:
+def test_unusable_setting_is_reported_first(harness: PackagingHarness, registry: Registry) -> None:
     harness.put_manifest(registry)
     harness.environ["PACKAGER_CA_FILE"] = str(harness.folder / "no-such.pem")
     ran = harness.run()

@@ -7,14 +7,15 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from packager.registry.access import RegistryAccess
-from packager.registry.authfile import auth_config
+from packager.registry.credentials import Credential
+from packager.registry.docker_config import DockerConfig
+from packager.registry.keychain import Keychain
 
 HOST = "r.io"
 
@@ -108,7 +109,9 @@ def serve(patch: pytest.MonkeyPatch, registry: MemoryRegistry) -> None:
     patch.setattr(httpx, "Client", Client)
 
 
-def access_to(folder: Path) -> RegistryAccess:
-    auth = folder / "config.json"
-    auth.write_bytes(auth_config(()))
-    return RegistryAccess(auth_file=auth, insecure_hosts=frozenset({HOST}))
+def anonymous_access() -> RegistryAccess:
+    return RegistryAccess(insecure_hosts=frozenset({HOST}))
+
+
+def keychain_of(*logins: Credential) -> Keychain:
+    return Keychain(user=DockerConfig().with_logins(logins))

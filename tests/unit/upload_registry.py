@@ -116,7 +116,7 @@ class UploadRegistry:
                 pass  # a client reads no answer before it has sent everything
             if isinstance(trouble, Refused):
                 return self.reply(trouble.status, trouble.body())
-            return self.reply(trouble, b"told why", **self.answers.get(trouble, {}))
+            return self.reply(trouble, b"the reason", **self.answers.get(trouble, {}))
         for chunk in self.body(request):
             room = len(chunk) if not isinstance(trouble, Cut) else max(0, trouble.after - len(asked.body))
             asked.body += chunk[:room]

@@ -31,7 +31,7 @@ from packager.engines.oci.workers import Workers
 from packager.errors import BuildError, ImageNotFoundError
 from packager.image.layers.blob import plan_blobs
 from packager.image.plan import StoredLayer
-from packager.registry.remote_blob import RemoteBlob
+from packager.registry.blobs import RemoteBlob
 from packager.registry.uploads import Uploads
 
 if TYPE_CHECKING:

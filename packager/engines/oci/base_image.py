@@ -17,7 +17,8 @@ from packager.errors import BuildError, ImageNotFoundError
 from packager.image.layers.entries import LayerEntry
 from packager.image.plan import Layer
 from packager.models.image import OCI_MANIFEST, REF_NAME, Descriptor, RemoteImage, blob_path, digest_of
-from packager.registry.client import LayerStream, find_image
+from packager.registry.blobs import LayerStream
+from packager.registry.client import find_image
 from packager.sources.file_list import Kind
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from packager.image.plan import BaseFolder, ImagePlan
     from packager.models.reference import Reference
     from packager.registry.access import RegistryAccess
-    from packager.registry.remote_blob import LayerSource
+    from packager.registry.blobs import LayerSource
 
 _MOST_BYTES = 4 << 20  # of a document
 _CHUNK = 1 << 20

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from packager.errors import BuildError
 from packager.models.image import CONTAINERD_NAME, REF_NAME
-from packager.registry.uploads import BytesBlob, Uploads
+from packager.registry.blobs import BytesBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from packager.engines.oci.image import Document
     from packager.models.image import Descriptor
     from packager.models.reference import Reference
-    from packager.registry.uploads import BlobSource
+    from packager.registry.blobs import BlobSource
+    from packager.registry.uploads import Uploads
 
 
 class Sink(Protocol):

@@ -24,8 +24,8 @@ from packager.errors import BuildError, ImageNotFoundError, RegistryError, Regis
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.registry.artifacts import ArtifactStore, RegistryArtifact
+from packager.registry.blobs import RemoteBlob
 from packager.registry.client import Repository
-from packager.registry.remote_blob import RemoteBlob
 from packager.sources.file_list import Kind
 from packager.sources.zip_member import ZipMember
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from packager.models.image import Descriptor
-    from packager.registry.uploads import BlobSource
+    from packager.registry.blobs import BlobSource
 
 T = TypeVar("T")
 

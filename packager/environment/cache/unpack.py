@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from packager.errors import RegistryError
+from packager.registry.blobs import RemoteBlob
 from packager.registry.client import Repository
-from packager.registry.remote_blob import RemoteBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

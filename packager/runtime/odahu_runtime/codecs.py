@@ -161,4 +161,4 @@ def _value(read: Reader, cell: str) -> Any:
     try:
         return read(cell)
     except csv_values.CellError:
-        return csv_values.guess(cell)
+        return csv_values.mismatch(cell)

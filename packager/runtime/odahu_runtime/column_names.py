@@ -88,13 +88,15 @@ class ColumnNames:
             422,
         )
 
-    def reject_index(self, first: Any) -> None:
+    def reject_index(self, given: Sequence[Any]) -> None:
         """Reject the index of a pandas DataFrame: a first column without a name, which the model doesn't have.
 
         Raises:
             InputError: The first name is that of an index.
         """
-        if first in _UNNAMED and not any(name in self for name in _UNNAMED):
+        first, *others = given
+        is_known = any(name in self for name in _UNNAMED)
+        if first in _UNNAMED and (not is_known or any(name in _UNNAMED for name in others)):
             raise InputError(
                 f'The first column has no name ("{first}"), and the model has no such column: it looks like the index '
                 "of a pandas frame; leave it out, for CSV with to_csv(index=False)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .inputs import LARGEST_INTEGER, LEAST_INTEGER
+from .inputs import LARGEST_INTEGER, LEAST_INTEGER, InputError
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Sequence
@@ -45,6 +45,21 @@ def guess(text: str) -> Any:
         return number(text)
     except CellError:
         return text
+
+
+def mismatch(text: str) -> Any:
+    """Return the value that a cell looks like, which does not have its column's type.
+
+    Raises:
+        InputError: It is a whole number beyond 64 bits.
+    """
+    if _LONG.fullmatch(text.strip()):
+        raise InputError(
+            f"The whole number {text.strip()[:40]} is beyond 64 bits ({LEAST_INTEGER} to {LARGEST_INTEGER}); send a "
+            "float (1e20) where the last digits don't matter",
+            422,
+        )
+    return guess(text)
 
 
 def integer(text: str) -> Any:

@@ -186,7 +186,7 @@ class SchemaValidator:
             if column.required and place in missing
         ]
         if found[0] is None:
-            self.names.reject_index(given[0])
+            self.names.reject_index(given)
         for place in repeated:
             if len(self.names.same_text(place)) > 1:
                 raise self.names.ambiguous(str(self.names.own[place]), self.names.same_text(place))

@@ -24,8 +24,8 @@ _SHOWN_NAMES = 5
 def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
     """Load the model, ask it for its schemas and predict their example; print a report as `text` or `json`.
 
-    With a `command_line` the model finds it in `sys.argv`; if its first word is `rest` the model predicts in a thread,
-    as in the server.
+    With a `command_line` the model finds it in `sys.argv`; if its first word is `rest` the model predicts twice, each
+    time in another thread, as in the server.
 
     Returns: 0, or 4 when it can't serve; its own traceback is then on stderr.
     """
@@ -42,7 +42,7 @@ def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
     in_thread = command_line is not None and command_line[:1] == ["rest"]
 
     def check(_stdout: int) -> str:
-        _check(report, _run_in_thread if in_thread else _run)
+        _check(report, _run_in_threads if in_thread else _run)
         report["status"] = "ok"
         return ""
 
@@ -53,6 +53,11 @@ def self_check(form: str, command_line: Optional[List[str]] = None) -> int:
 
 def _run(call: Callable[[], object]) -> None:
     call()
+
+
+def _run_in_threads(call: Callable[[], object]) -> None:
+    for _ in range(2):  # what the first thread leaves to the model must serve the second as well
+        _run_in_thread(call)
 
 
 def _run_in_thread(call: Callable[[], object]) -> None:
@@ -85,7 +90,7 @@ def _check(report: Dict[str, Any], run: Callable[[Callable[[], object]], None]) 
         return
     with _step(report, "predict"):
         try:
-            run(lambda: model.predict(batch_))
+            run(lambda: model.predict(Batch([list(row) for row in batch_.data], batch_.columns)))
         except InputError as error:
             raise ModelError(f"The example of the model's info() can't be predicted on: {error}") from error
     report["sample"] = "predicted"

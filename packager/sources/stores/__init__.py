@@ -1,1 +1,1 @@
-"""Where a trained model may lie besides this machine's disk: object stores and web servers."""
+"""Remote sources of trained models: object stores and web servers."""

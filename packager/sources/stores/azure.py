@@ -12,7 +12,7 @@ from obstore.store import AzureStore
 from packager.errors import RequestError
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore, read_failure, signed_headers
-from packager.sources.stores.store_errors import Access
+from packager.sources.stores.store import Access
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A storage account and what opens it: a SAS token, an account key, or neither.
+    """A storage account and its credential: a SAS token, an account key, or neither.
 
     Attributes:
         name: The account's name; empty where only the environment knows it.
-        endpoint: The service's address where it's none of Azure's public ones, e.g. an emulator's.
+        endpoint: The service's URL if it isn't the public one, e.g. an emulator's.
     """
 
     name: str = ""

@@ -1,4 +1,4 @@
-"""What a store says an object's bytes amount to, and the check that what arrived amounts to it."""
+"""Checksums of an object that a store gives, and the verification of the downloaded bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CRCS: dict[str, tuple[Callable[[bytes, int], int], int]] = {
     "crc32c": (crt.crc32c, 4),
     "crc32": (zlib.crc32, 4),
 }
-# The most telling first; one that the store gives is enough.
+# The best_checksum first; one is enough.
 _ORDER = ("sha256", "sha512", "crc64nvme", "crc32c", "crc32", "sha1", "md5")
 _SIZES = {"sha256": 32, "sha512": 64, "sha1": 20, "md5": 16, **{name: size for name, (_, size) in _CRCS.items()}}
 _MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
@@ -30,12 +30,12 @@ _MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
 
 @dataclass(frozen=True, kw_only=True)
 class Checksum:
-    """What the whole object amounts to.
+    """The checksum of a whole object.
 
     Attributes:
         algorithm: sha256, sha512, crc64nvme, crc32c, crc32, sha1 or md5.
         value: The checksum itself, big-endian.
-        source: Who says so, e.g. `the header Content-MD5`.
+        source: Its origin, for messages, e.g. `the header Content-MD5`.
     """
 
     algorithm: str
@@ -50,16 +50,16 @@ class _Sum(Protocol):
 
 
 class Verifier:
-    """Sums up the bytes as they come, by each algorithm that something is expected of."""
+    """Computes the checksums of the bytes as they arrive, by each algorithm of an expected one."""
 
     def __init__(self, expected: Iterable[Checksum]) -> None:
-        """Take what is expected."""
+        """Take the expected checksums."""
         self._expected = list(expected)
         self._hashes = {each.algorithm: _start(each.algorithm) for each in self._expected}
 
     @property
     def algorithms(self) -> list[str]:
-        """What is summed up."""
+        """The algorithms."""
         return list(self._hashes)
 
     def update(self, data: bytes) -> None:
@@ -68,7 +68,7 @@ class Verifier:
             running.update(data)
 
     def check(self, what: str) -> None:
-        """Compare what came with what was expected.
+        """Compare the checksums with the expected ones.
 
         Raises:
             ArtifactError: They differ.
@@ -78,8 +78,8 @@ class Verifier:
             if got != each.value:
                 raise ArtifactError(
                     f"{what} is damaged: {each.source} is {each.algorithm} {each.value.hex()}, "
-                    f"what arrived has {got.hex()}",
-                    hint="fetch it again; if it stays so, the stored archive is damaged: upload it anew",
+                    f"the downloaded bytes have {got.hex()}",
+                    hint="fetch it again; if it is damaged again, upload the archive again",
                 )
 
 
@@ -102,14 +102,14 @@ def _start(algorithm: str) -> _Sum:
 
 
 def user_checksum(sha256: str | None) -> list[Checksum]:
-    """Return what the location itself demands by `#sha256=`."""
+    """Return the checksum that the location gives by `#sha256=`, in a list."""
     if sha256 is None:
         return []
     return [Checksum(algorithm="sha256", value=bytes.fromhex(sha256), source="the digest in the location")]
 
 
 def best_checksum(found: Iterable[Checksum]) -> list[Checksum]:
-    """Return the one that tells the most, in a list; an empty one, if there is none."""
+    """Return the best_checksum checksum, in a list; an empty list, if there is none."""
     return sorted(found, key=lambda each: _ORDER.index(each.algorithm))[:1]
 
 
@@ -117,8 +117,7 @@ def from_headers(headers: Mapping[str, str]) -> list[Checksum]:
     """Read the checksums of a whole representation from HTTP headers with lower-case names.
 
     Repr-Digest (RFC 9530), Digest (RFC 3230), Content-MD5 (RFC 1864, Azure), x-goog-hash (Google), and S3's
-    x-amz-checksum-*. A value that can't be read is passed over: nobody forges a checksum by making it unreadable that
-    couldn't leave it out.
+    x-amz-checksum-*. A value that can't be read is ignored: a store could as well leave it out.
     """
     found = []
     for header, separator in (("repr-digest", "=:"), ("digest", "=")):

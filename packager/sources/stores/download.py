@@ -1,4 +1,4 @@
-"""Fetching a model from its store: streamed to a file, resumed where it was cut, checked before it's used."""
+"""Fetching a model from its store: streamed to a file, resumed after a cut connection, checked before it's used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
 from packager.errors import ArtifactError, DiskFullError, is_disk_full
 from packager.sources.stores.checksums import Verifier, user_checksum
-from packager.sources.stores.store_errors import RetryableError, changed
+from packager.sources.stores.store import changed
 from packager.sources.stores.tls import authorities, ssl_context
+from packager.system.retries import RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,21 +29,19 @@ log = logging.getLogger(__name__)
 _DISK_HINT = "PACKAGER_WORK_DIR names a folder on a larger disk"
 _ATTEMPTS = 5
 _PROGRESS = 1 << 20  # bytes after which a cut connection doesn't count as a failed attempt
-_LONGEST_WAIT = 30.0  # seconds before an attempt, whatever the store asks for
-_backoff = wait_random_exponential(multiplier=0.5, max=10, min=0.5)
 
 
 @contextmanager
 def fetched(
     model: Path | RemoteModel, workspace: Path, *, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[Path]:
-    """Give the path of a model on this machine's disk; what was fetched for it is removed after the block.
+    """Give the path of a model on this machine's disk; a fetched one is removed after the block.
 
     Raises:
         ArtifactError: The object is missing, too large, damaged, or was changed meanwhile.
         StorageError: The store refuses, or can't be reached.
         RequestError: The connection is wrong.
-        DiskFullError: There is no room for it.
+        DiskFullError: There is no space for it.
     """
     if isinstance(model, Path):
         yield model
@@ -74,7 +71,7 @@ def open_source(
     Raises:
         RequestError, StorageError: As for `fetched`.
     """
-    # Only what the scheme takes is imported: boto3 and obstore take a good part of a second.
+    # Only the scheme's own modules are imported: boto3 and obstore take a good part of a second.
     pem = authorities(settings.ca_file, environ)
     if model.is_web:
         from packager.sources.stores.https import WebSource  # noqa: PLC0415
@@ -100,11 +97,11 @@ def open_source(
 
 @dataclass(kw_only=True)
 class Transfer:
-    """One object on its way into a file.
+    """The download of one object into a file.
 
     Attributes:
         limit: The largest size in bytes that is fetched.
-        sleep: What waits between two attempts; another one in tests.
+        sleep: Waits between two attempts.
     """
 
     source: Source
@@ -127,26 +124,19 @@ class Transfer:
         try:
             with self.target.open("wb") as file, ExitStack() as stack:
                 task = _LateTask(reporter, f"Fetching {self.model.name}", stack)
-                while not self._ended:
-                    self._retrying()(self._stretch, file, task)
+                policy = RetryPolicy(attempts=_ATTEMPTS, sleep=self.sleep)
+                while not self._ended:  # each stretch that makes progress gets all attempts
+                    policy.call(lambda: self._fetch_stretch(file, task), "download")
+        except RetryableError as failure:
+            raise failure.error from failure
         except OSError as error:
             if is_disk_full(error):
-                raise self._no_room() from error
+                raise self._disk_full() from error
             raise
         self._check()
 
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(RetryableError),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=_wait,
-            before_sleep=self._log_attempt,
-            retry_error_callback=_give_up,
-            sleep=self.sleep,
-        )
-
-    def _stretch(self, file: BinaryIO, task: _LateTask) -> None:
-        """Fetch as much as comes; a cut after some progress ends the stretch and is no failed attempt."""
+    def _fetch_stretch(self, file: BinaryIO, task: _LateTask) -> None:
+        """Fetch until the object or the connection ends; a cut after some progress is not a failed attempt."""
         begun = self.done
         try:
             with self.source.open(self.done if self._validator else 0, self._validator) as opened:
@@ -156,12 +146,12 @@ class Transfer:
         except RetryableError as failure:
             if self.done - begun < _PROGRESS or not self._validator:
                 raise
-            log.warning("%s; going on from byte %d", failure.error.message, self.done)
+            log.warning("%s; continuing at byte %d", failure.error.message, self.done)
             return
         if self.size is not None and self.done != self.size:
             raise ArtifactError(
                 f"{self.model} came with {self.done} bytes instead of {self.size}",
-                hint="run it again; if it stays so, look into the store's log",
+                hint="run it again; if it happens again, look into the store's log",
             )
         self._ended = True
 
@@ -170,7 +160,7 @@ class Transfer:
         if not first and (opened.size != self.size or opened.validator != self._validator):
             raise changed(self.source.access)
         if opened.start != self.done or self._verifier is None:
-            # The store can't begin later, or nothing would tell that the object is still the same.
+            # The store can't begin later, or gives no validator to detect a changed object with.
             task.advance(opened.start - self.done)
             file.seek(opened.start)
             file.truncate()
@@ -183,7 +173,7 @@ class Transfer:
         if self.size is not None:
             self._check_size(self.size)
             if shutil.disk_usage(self.target.parent).free < self.size:
-                raise self._no_room()
+                raise self._disk_full()
         task.start(self.size)
 
     def _keep(self, chunk: bytes, file: BinaryIO, task: _LateTask) -> None:
@@ -198,7 +188,7 @@ class Transfer:
         if size > self.limit:
             raise ArtifactError(
                 f"{self.model} is larger than {self.limit} bytes",
-                hint="raise PACKAGER_ARTIFACT_MAX_DOWNLOAD_BYTES, if it's meant to be so large",
+                hint="raise PACKAGER_ARTIFACT_MAX_DOWNLOAD_BYTES, if that is its intended size",
             )
 
     def _check(self) -> None:
@@ -209,35 +199,16 @@ class Transfer:
             "%s: %d bytes, checked by %s", self.model, self.done, by or "its size only: the store gives no checksum"
         )
 
-    def _no_room(self) -> DiskFullError:
+    def _disk_full(self) -> DiskFullError:
         needed = "" if self.size is None else f" ({self.size} bytes)"
         return DiskFullError(
             f"no space left in {self.target.parent} for {self.model}{needed}",
             hint=_DISK_HINT,
         )
 
-    def _log_attempt(self, state: RetryCallState) -> None:
-        failure = state.outcome.exception() if state.outcome else None
-        what = failure.error.message if isinstance(failure, RetryableError) else ""
-        wait = state.next_action.sleep if state.next_action else 0
-        log.warning("attempt %d of %d: %s; again in %.1f s", state.attempt_number, _ATTEMPTS, what, wait)
-
-
-def _wait(state: RetryCallState) -> float:
-    failure = state.outcome.exception() if state.outcome else None
-    asked = failure.wait if isinstance(failure, RetryableError) else None
-    return min(max(_backoff(state), asked or 0.0), _LONGEST_WAIT)
-
-
-def _give_up(state: RetryCallState) -> None:
-    failure = state.outcome.exception() if state.outcome else None
-    if isinstance(failure, RetryableError):
-        raise failure.error from failure
-    raise AssertionError(failure)
-
 
 class _LateTask:
-    """The reporter's task, which begins when the size is known."""
+    """The reporter's task, which starts when the size is known."""
 
     def __init__(self, reporter: Reporter, title: str, stack: ExitStack) -> None:
         self._reporter, self._title, self._stack = reporter, title, stack

@@ -12,7 +12,7 @@ from obstore.store import GCSStore
 from packager.errors import RequestError
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore, read_failure, signed_headers
-from packager.sources.stores.store_errors import Access
+from packager.sources.stores.store import Access
 
 if TYPE_CHECKING:
     from packager.models.connection import Connection
@@ -25,7 +25,7 @@ def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStor
     Those are Google's own: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
 
     Raises:
-        RequestError: The connection's keySecret is no service account key.
+        RequestError: The connection's keySecret is not a service account key.
         StorageAuthError: There are no credentials.
     """
     account = _service_account(model.connection) if model.connection else None
@@ -54,7 +54,7 @@ def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStor
 
 
 def _endpoint(connection: Connection, account: str) -> str | None:
-    """Return what an emulator's key names in Google's place."""
+    """Return the endpoint of an emulator, which its key names."""
     endpoint = json.loads(account).get("gcs_base_url")
     if (
         endpoint
@@ -76,7 +76,7 @@ def _service_account(connection: Connection) -> str | None:
         whole = False
     if not whole:
         raise RequestError(
-            f"connection {connection.id!r}: its keySecret is no service account key",
+            f"connection {connection.id!r}: its keySecret is not a service account key",
             hint="put the whole JSON file of the key there (client_email, private_key, ...)",
         )
     return text

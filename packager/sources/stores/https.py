@@ -7,8 +7,6 @@ import netrc
 import re
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,11 +14,12 @@ import httpx
 from packager.errors import StorageError
 from packager.sources.stores.checksums import Checksum, best_checksum, from_headers
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
-from packager.sources.stores.store_errors import (
+from packager.sources.stores.store import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
     Access,
-    Answer,
-    RetryableError,
+    ErrorResponse,
+    Opened,
     changed,
     is_untrusted,
     refused,
@@ -28,6 +27,7 @@ from packager.sources.stores.store_errors import (
     without_queries,
 )
 from packager.system.proxies import ProxyTransport
+from packager.system.retries import RetryableError, read_retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -55,7 +55,7 @@ class WebSource:
         insecure_hosts: Iterable[str] = (),
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Name the archive; `transport` is what stands for the network in tests."""
+        """Name the archive; tests give another `transport` than the network."""
         auth, credential = _login(environ)
         self.access = Access(
             location=str(model),
@@ -83,7 +83,7 @@ class WebSource:
         self._client.close()
 
     def checksums(self) -> list[Checksum]:
-        """Return what the first answer's headers said."""
+        """Return the checksums of the first response's headers."""
         return self._checksums
 
     @contextmanager
@@ -104,7 +104,7 @@ class WebSource:
                 raise failure from error
             raise RetryableError(failure) from error
         except httpx.TooManyRedirects as error:
-            raise StorageError(f"{self.access.location} redirects without an end", hint="check the URL") from error
+            raise StorageError(f"{self.access.location} redirects too many times", hint="check the URL") from error
         except httpx.InvalidURL as error:
             raise self._bad_redirect() from error
 
@@ -121,33 +121,33 @@ class WebSource:
             raise
 
     def _bad_redirect(self) -> StorageError:
-        return StorageError(f"{self.access.location} redirects to no valid URL", hint="check the URL")
+        return StorageError(f"{self.access.location} redirects to an invalid URL", hint="check the URL")
 
     def _check_request(self, request: httpx.Request) -> None:
-        """Refuse a redirect from https to http, and to what is no web server; note who is asked."""
-        host, place = request.url.host, request.url.netloc.decode()
+        """Refuse a redirect from https to http, or to another scheme; note the host that is asked."""
+        host, netloc = request.url.host, request.url.netloc.decode()
         if request.url.scheme not in ("http", "https"):
             raise StorageError(
-                f"{self.access.location} redirects to {request.url.scheme}://, which is no web server's URL",
+                f"{self.access.location} redirects to {request.url.scheme}://, which is not the URL of a web server",
                 hint="give a URL from which the archive itself comes",
             )
         if request.url != self._url:
-            self._asked = place
-        if request.url.scheme != "https" and not is_loopback(host) and place not in self._insecure_hosts:
+            self._asked = netloc
+        if request.url.scheme != "https" and not is_loopback(host) and netloc not in self._insecure_hosts:
             raise StorageError(
-                f"{self.access.location} redirects to {place} over plain HTTP", hint="give the URL that it leads to"
+                f"{self.access.location} redirects to {netloc} over plain HTTP", hint="give the URL of its target"
             )
 
     def _check(self, response: httpx.Response) -> None:
         if response.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             return
         body = next(response.iter_raw(1 << 14), b"").decode(errors="replace")
-        answer = Answer.from_text(response.status_code, body)
+        answer = ErrorResponse.from_text(response.status_code, body)
         if not answer.code:
-            answer = Answer(status=response.status_code, message=response.reason_phrase)
+            answer = ErrorResponse(status=response.status_code, message=response.reason_phrase)
         error = refused(self.access, answer)
         if answer.is_retryable:
-            raise RetryableError(error, wait=_seconds(response.headers.get("retry-after", "")))
+            raise RetryableError(error, retry_after=read_retry_after(response.headers))
         raise error
 
     def _opened(self, response: httpx.Response, offset: int) -> Opened:
@@ -157,8 +157,8 @@ class WebSource:
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(headers.get("content-range", ""))
             if match is None or int(match[1]) != offset:
-                what = without_queries(headers.get("content-range", "no range"))
-                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {what}")
+                given = without_queries(headers.get("content-range", "no range"))
+                raise StorageError(f"{self.access.store!r} was asked for the bytes from {offset} on, and gave {given}")
             start, size = offset, None if match[2] == "*" else int(match[2])
         else:
             self._checksums = best_checksum(from_headers({name.lower(): value for name, value in headers.items()}))
@@ -176,16 +176,6 @@ def _conditions(offset: int, validator: str) -> dict[str, str]:
     if validator:
         headers["If-Match" if validator.startswith('"') else "If-Unmodified-Since"] = validator
     return headers
-
-
-def _seconds(text: str) -> float | None:
-    """Read Retry-After: seconds or a date."""
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _login(environ: Mapping[str, str]) -> tuple[httpx.Auth | None, str]:

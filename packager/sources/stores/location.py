@@ -1,4 +1,4 @@
-"""What MODEL names: a path, or an object in a store. Parsing only; nothing is asked."""
+"""The location of a model: a path, or an object in a store. Parsing only, no requests."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class RemoteModel:
         bucket: The bucket or container; of a web server, its host with the port.
         key: The object's key; of a web server, the path. Never with a query.
         account: Azure's storage account, where the location names it.
-        query: What follows the `?` of a URL; a secret, as it may be a signature.
-        sha256: What the archive's digest must be; 64 hexadecimal characters.
-        connection: Who opens the store; without one, the environment's own credentials do.
+        query: The query of a URL; a secret, as it may be a signature.
+        sha256: The expected digest of the archive; 64 hexadecimal characters.
+        connection: The connection with the credentials; without one, the environment's own are used.
     """
 
     scheme: str
@@ -64,7 +64,7 @@ class RemoteModel:
     connection: Connection | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """Return the location as it may be without_queries, without the query."""
+        """Return the location without its query."""
         return f"{self.scheme}://{self.bucket}/{self.key}"
 
     @property
@@ -74,7 +74,7 @@ class RemoteModel:
 
     @property
     def is_web(self) -> bool:
-        """Tell whether a web server holds it, and no object store."""
+        """Whether it is at a web server, not in an object store."""
         return self.scheme in ("https", "http")
 
     @property
@@ -83,14 +83,14 @@ class RemoteModel:
         return urlunsplit((self.scheme, self.bucket, f"/{self.key}", self.query, ""))
 
     def secrets(self) -> list[str]:
-        """Return what must never be shown: the query, and the connection's secrets with their parts."""
+        """Return the secrets to redact: the query, and the connection's secrets with their parts."""
         if self.connection is None:
             return secrets_of_query(self.query)
         key = self.connection.spec.key_secret.get_secret_value()
         return [*self.connection.spec.secrets(), *secrets_of_query(urlsplit(key).query), *private_key(key)]
 
     def opened_by(self, connections: Iterable[Connection]) -> RemoteModel:
-        """Let the connection open it whose URI is the longest beginning of this location, if there is one."""
+        """Return the location with the connection whose URI is its longest prefix, if there is one."""
         matching = []
         for connection in connections:
             if HOLDER_SCHEMES.get(connection.spec.type) != self.scheme:
@@ -104,24 +104,22 @@ class RemoteModel:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host's name, without its port, is this machine's own."""
+    """Tell whether a host, without its port, is the loopback interface."""
     return _LOOPBACK.fullmatch(host.strip("[]").lower()) is not None
 
 
 def parse_model(text: str, *, insecure_hosts: Iterable[str] = ()) -> Path | RemoteModel:
-    """Read what MODEL names.
+    """Parse MODEL.
 
     Raises:
-        UsageError: It is a URL of a wrong form or of an unknown scheme; no secret of it is told.
+        UsageError: It is an invalid URL, or has an unknown scheme; the message holds no secret.
     """
     match = _URL.match(text)
     if not match:
         return Path(text)
     scheme = SCHEMES.get(match[1].lower())
     if scheme is None:
-        raise UsageError(
-            f"the scheme {match[1]!r} of MODEL is none that a model can be fetched from", hint=f"give {SUPPORTED}"
-        )
+        raise UsageError(f"MODEL has the unknown scheme {match[1]!r}", hint=f"give {SUPPORTED}")
     rest, sha256 = _split_digest(match[2], scheme)
     if scheme in ("https", "http"):
         return _parse_web(scheme, rest, sha256, insecure_hosts)
@@ -169,13 +167,11 @@ def _split_digest(rest: str, scheme: str) -> tuple[str, str | None]:
     if match:
         if not re.fullmatch(r"[0-9A-Fa-f]{64}", match[1]):
             raise UsageError(
-                "what follows #sha256= in MODEL is no SHA-256 digest", hint="write its 64 hexadecimal characters"
+                "the text after #sha256= in MODEL is not a SHA-256 digest", hint="write its 64 hexadecimal characters"
             )
         return rest[: match.start()], match[1].lower()
     if scheme in ("https", "http") and "#" in rest:
-        raise UsageError(
-            "MODEL has a fragment that means nothing here", hint="only #sha256=DIGEST may follow the location"
-        )
+        raise UsageError("MODEL has a fragment without a meaning", hint="only #sha256=DIGEST may follow the location")
     return rest, None
 
 
@@ -184,17 +180,17 @@ def _parse_web(scheme: str, rest: str, sha256: str | None, insecure_hosts: Itera
         parts: SplitResult = urlsplit(f"{scheme}://{rest}")
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise UsageError("MODEL is no valid URL", hint="check its host and port") from error
+        raise UsageError("MODEL is not a valid URL", hint="check its host and port") from error
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             f"MODEL holds a user or a password for {host}",
             hint="put them into a .netrc file (NETRC names another place); a command line is seen by everyone",
         )
     if not host or re.search(r"[\s\x00-\x1f]", rest):
-        raise UsageError("MODEL is no valid URL", hint=f"give {SUPPORTED}")
+        raise UsageError("MODEL is not a valid URL", hint=f"give {SUPPORTED}")
     if scheme == "http" and not is_loopback(host) and parts.netloc not in set(insecure_hosts):
         raise UsageError(
-            f"MODEL would be fetched from {parts.netloc} over plain HTTP, where anyone on the way can change it",
+            f"MODEL would be fetched from {parts.netloc} over plain HTTP, where it could be changed on the way",
             hint=f"use https, or set PACKAGER_INSECURE_STORES={parts.netloc} if it is meant to be so",
         )
     model = RemoteModel(
@@ -205,18 +201,18 @@ def _parse_web(scheme: str, rest: str, sha256: str | None, insecure_hosts: Itera
 
 
 def _check_url(model: RemoteModel) -> None:
-    """See that a request can be made of it: its host goes through IDNA (RFC 5891) on its way to the name server."""
+    """Check that a request can be made of it: the host is encoded by IDNA (RFC 5891) for the name server."""
     try:
         url = httpx.URL(model.url)
         name = url.host  # decodes it
         url.raw_host.decode().encode("idna")
     except (httpx.InvalidURL, UnicodeError) as error:
         raise UsageError(
-            "MODEL is no valid URL",
+            "MODEL is not a valid URL",
             hint="check its host: the parts of a name are 1 to 63 characters long, and those after `xn--` Punycode",
         ) from error
     if not name:
-        raise UsageError("MODEL is no valid URL: it names no host", hint=f"give {SUPPORTED}")
+        raise UsageError("MODEL is not a valid URL: it names no host", hint=f"give {SUPPORTED}")
 
 
 def _split_place(rest: str) -> tuple[str, str, str]:
@@ -230,7 +226,7 @@ def _split_place(rest: str) -> tuple[str, str, str]:
 
 
 def _holder_place(holder: Connection) -> tuple[str, str, str]:
-    """Return the bucket, the prefix and the account of a connection's URI, as far as it can be read."""
+    """Return the bucket, prefix and account of a connection's URI, as far as they can be read."""
     match = _URL.match(holder.spec.uri)
     bucket, account, prefix = _split_place(match[2] if match else holder.spec.uri)
     return bucket, prefix.strip("/"), account
@@ -246,7 +242,7 @@ def _check_holder(holder: Connection) -> str:
 
 
 def _check_place(bucket: str, key: str) -> str:
-    """Say what is wrong with a bucket and a key; nothing, if they are right."""
+    """Return the problem of a bucket and a key, or an empty text."""
     if not _BUCKET.fullmatch(bucket):
         return "names no bucket"
     if not key or key.endswith("/"):
@@ -259,7 +255,7 @@ def _check_place(bucket: str, key: str) -> str:
 
 
 def check_zip_name(name: str) -> str:
-    """Say what is wrong with the path of a zip below a connection's URI; nothing, if it is right."""
+    """Return the problem of a zip's path below a connection's URI, or an empty text."""
     if not name:
         return "is empty or missing"
     if name.startswith("/") or "\\" in name:

@@ -23,11 +23,12 @@ from obstore.exceptions import (
 from packager.errors import StorageAuthError, StorageError
 from packager.sources.stores.checksums import Checksum, best_checksum, from_headers
 from packager.sources.stores.location import is_loopback
-from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Opened
-from packager.sources.stores.store_errors import (
+from packager.sources.stores.store import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
     Access,
-    Answer,
-    RetryableError,
+    ErrorResponse,
+    Opened,
     is_untrusted,
     refused,
     unreachable,
@@ -36,6 +37,7 @@ from packager.sources.stores.store_errors import (
 from packager.sources.stores.tls import ssl_context
 from packager.system.event_loop import FutureLoop
 from packager.system.proxies import ProxyTransport
+from packager.system.retries import RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -47,15 +49,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=READ_SECONDS)}  # the download tries again
-# What is held back is lost when the connection is cut, so it is small; each piece costs about 0.3 ms (measured: 2 GiB
-# over TLS took 40 s of processor time in pieces as they come, which are of 16 kB there, and 10 s in these).
+ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=READ_SECONDS)}  # the download retries
+# A cut connection loses the buffered bytes, so there are few. Each chunk costs about 0.3 ms (measured: 2 GiB over TLS
+# took 40 s of processor time in TLS's own chunks of 16 kB, and 10 s in these).
 _CHUNK = 256 << 10
 _STATUS = re.compile(r"status code: (\d{3})")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _TIMED_OUT = re.compile(r"\b(kind: Timeout|TimedOut)\b")
 _REASON = re.compile(r'\b(?:message|error): "([^"]+)"')
-_LONGEST = timedelta(days=7)  # for the whole answer; a broken connection is told by the time between two bytes
+_LONGEST = timedelta(days=7)  # for the whole response; a broken connection is noticed by the time between two bytes
 _STATUSES: dict[type[Exception], int] = {
     FileNotFoundError: 404,
     PermissionDeniedError: 403,
@@ -66,7 +68,7 @@ _STATUSES: dict[type[Exception], int] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ClientEnvironment:
-    """What opening a store takes from around it.
+    """The surroundings of a store's client.
 
     Attributes:
         environ: The environment's variables.
@@ -79,7 +81,7 @@ class ClientEnvironment:
     workspace: Path
 
     def client_options(self, endpoint: str | None) -> ClientConfig:
-        """Return how obstore's client is to behave towards an endpoint; None for the public one."""
+        """Return the options of obstore's client for an endpoint; None means the public one."""
         options: ClientConfig = {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "read_timeout": timedelta(seconds=READ_SECONDS),
@@ -90,7 +92,7 @@ class ClientEnvironment:
             options["root_certificate"] = self.authorities
         host = urlsplit(endpoint or "").hostname or ""
         if is_loopback(host):
-            # There is no option to use no proxy: a proxy that nothing is sent to keeps the variables from counting.
+            # There is no option to use no proxy: an unused proxy hides the variables.
             options["proxy_url"], options["proxy_excludes"] = "http://127.0.0.1:9", host
         return options
 
@@ -101,8 +103,8 @@ class OpenedStore:
 
     Attributes:
         store: obstore's store.
-        access: Who asks for what.
-        checksums: Asks the store what the object of this ETag amounts to; may fail in any way.
+        access: The object and the credential, for messages.
+        checksums: Asks the store for the checksums of the object with this ETag; may raise anything.
     """
 
     store: S3Store | GCSStore | AzureStore
@@ -126,15 +128,15 @@ class ObjectSource:
         self._loop = FutureLoop()
 
     def close(self) -> None:
-        """End what is still under way."""
+        """Cancel what is unfinished."""
         self._loop.end()
 
     def checksums(self) -> list[Checksum]:
-        """Return what the store says of the object; nothing and a line in the log, if it can't be asked."""
+        """Return the store's checksum of the object, if it gives one; the log says if it can't be asked."""
         try:
             return best_checksum(self._opened.checksums(self._etag))
         except Exception as error:  # noqa: BLE001  (boto3's, httpx' and obstore's; the size is still checked)
-            log.debug("no checksum of %s can be had: %s", self.access.location, without_queries(first_line(error)))
+            log.debug("can't get a checksum of %s: %s", self.access.location, without_queries(first_line(error)))
             return []
 
     @contextmanager
@@ -176,20 +178,20 @@ async def _next(stream: BytesStream) -> bytes | None:
 
 
 def read_failure(error: Exception, access: Access) -> Exception:
-    """Read what obstore's error means; its own text holds the whole URL and is never shown.
+    """Return the error that an error of obstore means; its own text holds the whole URL and is never shown.
 
-    A `RetryableError` is worth another try. obstore doesn't tell how long the store asks to wait.
+    obstore doesn't pass on how long the store asks to wait.
     """
     text, _, details = str(error).partition("Debug source:")
     found = _STATUS.search(text)
     status = int(found[1]) if found else next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), 0)
     if isinstance(error, InvalidPathError | TypeError | ValueError):
-        return StorageError(f"{access.location} has a key that can't be asked for", hint="rename the object")
+        return StorageError(f"{access.location} has an invalid key", hint="rename the object")
     by_store = found or not isinstance(error, UnauthenticatedError | PermissionDeniedError)
     if not by_store or re.search(r"\b(TokenRequest|TokenResponseBody|ManagedIdentity|Credential) \{", details):
-        return _no_credentials(error, access, Answer.from_text(status, text))
+        return _no_credentials(error, access, ErrorResponse.from_text(status, text))
     if status:
-        answer = Answer.from_text(status, text)
+        answer = ErrorResponse.from_text(status, text)
         failure = refused(access, answer)
         return RetryableError(failure) if answer.is_retryable else failure
     cause = first_line(error)
@@ -197,12 +199,12 @@ def read_failure(error: Exception, access: Access) -> Exception:
         reason = _reason(cause, details)
         failure = unreachable(access, reason)
         return failure if is_untrusted(reason) else RetryableError(failure)
-    return _no_credentials(error, access, Answer(status=0))
+    return _no_credentials(error, access, ErrorResponse(status=0))
 
 
-def _no_credentials(error: Exception, access: Access, answer: Answer) -> Exception:
+def _no_credentials(error: Exception, access: Access, answer: ErrorResponse) -> Exception:
     failure = StorageAuthError(
-        f"{access.location} can't be asked for: no credentials can be had from {access.credential}: "
+        f"{access.location} can't be requested: {access.credential} gives no credentials: "
         f"{without_queries(first_line(error))}",
         hint="check the connection, or the environment's credentials for this store",
     )
@@ -210,7 +212,7 @@ def _no_credentials(error: Exception, access: Access, answer: Answer) -> Excepti
 
 
 def _reason(cause: str, details: str) -> str:
-    """Return what went wrong on the connection; obstore tells it in its report only."""
+    """Return the cause of a broken connection, from obstore's debug report."""
     if certificate := _CERTIFICATE.search(details):
         return f"invalid certificate: {certificate[1]}"
     if _TIMED_OUT.search(details):
@@ -220,7 +222,7 @@ def _reason(cause: str, details: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return what went wrong without obstore's report of its inside, and of where: that is told already."""
+    """Return the error without obstore's debug report and without the URL, which our message has."""
     text = str(error).partition("Debug source:")[0].strip() or type(error).__name__
     return re.sub(r"Error performing [A-Z]+ \S+ in \S+( -)? ", "", text)
 
@@ -228,10 +230,10 @@ def first_line(error: Exception) -> str:
 def signed_headers(
     store: GCSStore | AzureStore, key: str, etag: str, environment: ClientEnvironment, *, url: str | None = None
 ) -> list[Checksum]:
-    """Ask for an object's headers by a signed URL, or by `url`: obstore tells only some of them.
+    """Return the checksums in an object's headers, by a signed URL or by `url`: obstore passes on only some headers.
 
     Raises:
-        Exception: The store can't sign (it takes a key that signs), or doesn't answer.
+        Exception: The credential can't sign, or the store doesn't answer.
     """
     address = url or obstore.sign(store, "HEAD", key, expires_in=timedelta(minutes=5))
     transport = ProxyTransport(ssl_context(environment.authorities))

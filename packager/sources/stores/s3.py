@@ -1,4 +1,4 @@
-"""Opening a bucket of S3, or of what speaks its protocol (MinIO, Ceph): boto3 finds the credentials, obstore reads."""
+"""Opening a bucket of S3 or a compatible store (MinIO, Ceph): boto3 finds the credentials, obstore reads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from packager.errors import RequestError, StorageAuthError, StorageUnreachableEr
 from packager.sources.stores.checksums import Checksum, from_headers, from_s3_etag
 from packager.sources.stores.location import is_loopback
 from packager.sources.stores.objects import ONCE, ClientEnvironment, OpenedStore
-from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS
-from packager.sources.stores.store_errors import Access, Answer, without_queries
+from packager.sources.stores.store import CONNECT_SECONDS, READ_SECONDS, Access, ErrorResponse, without_queries
 from packager.sources.stores.tls import write_bundle
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 _REGION = "us-east-1"
 _SESSION_NAME = "packager"
-_EARLY = timedelta(minutes=6)  # before they expire, a role's credentials are renewed; obstore asks five minutes before
+_EARLY = timedelta(minutes=6)  # before they expire; obstore asks for new ones five minutes before
 
 
 def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStore:
@@ -68,7 +67,7 @@ def open_store(model: RemoteModel, environment: ClientEnvironment) -> OpenedStor
         raise _refused_role(error, access, spec) from error
     except BotoCoreError as error:
         raise StorageUnreachableError(
-            f"no credentials for {model} can be had from {access.credential}: {without_queries(str(error))}",
+            f"{access.credential} gives no credentials for {model}: {without_queries(str(error))}",
             hint="check AWS's variables and profile, and that the service which gives out credentials can be reached",
         ) from error
     endpoint = str(client.meta.endpoint_url)
@@ -144,9 +143,9 @@ def _session(model: RemoteModel, environment: ClientEnvironment) -> boto3.Sessio
             session = boto3.Session(
                 aws_access_key_id=key or None, aws_secret_access_key=secret or None, region_name=_REGION
             )
-    except BotoCoreError as error:  # AWS_PROFILE names none, say
+    except BotoCoreError as error:  # such as an unknown AWS_PROFILE
         raise StorageAuthError(
-            f"no credentials for {model} can be had: {without_queries(str(error))}", hint="check AWS_PROFILE and ~/.aws"
+            f"there are no credentials for {model}: {without_queries(str(error))}", hint="check AWS_PROFILE and ~/.aws"
         ) from error
     return session
 
@@ -178,10 +177,10 @@ def _credential(model: RemoteModel) -> str:
 def _refused_role(error: ClientError, access: Access, spec: ConnectionSpec | None) -> Exception:
     found = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    answer = Answer(status=status, code=str(found.get("Code", "")), message=str(found.get("Message", "")))
+    answer = ErrorResponse(status=status, code=str(found.get("Code", "")), message=str(found.get("Message", "")))
     if spec is None or not spec.role:
         return StorageAuthError(
-            f"no credentials can be had from {access.credential}: {answer}",
+            f"{access.credential} gives no credentials: {answer}",
             hint="check AWS's variables, profile or pod identity",
         )
     return StorageAuthError(

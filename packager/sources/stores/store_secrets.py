@@ -1,4 +1,4 @@
-"""What must never be shown of a store: signatures, keys, and what the environment holds for it."""
+"""The secrets of stores to redact: signatures, keys, and those in the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SECRET_NAME = re.compile(r"sig|token|credential|key|password|secret|auth", re.IGNORECASE)
-_LONG = 16  # characters from which a value of a query counts as a secret whatever its name
+_LONG = 16  # a query value with so many characters counts as a secret, whatever its name
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -41,9 +41,9 @@ def environment_secrets(environ: Mapping[str, str]) -> list[str]:
 
 
 def netrc_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Return the passwords of the user's .netrc (or what NETRC names), and each login as HTTP sends it (RFC 7617).
+    """Return the passwords of the user's .netrc (or NETRC's file), each also as HTTP sends it (RFC 7617).
 
-    Nothing, if there is no such file or it can't be read: then no login of it is sent either.
+    A file that is missing or can't be read has none: its logins aren't sent either.
     """
     try:
         hosts = netrc.netrc(environ.get("NETRC") or None).hosts
@@ -55,7 +55,7 @@ def netrc_secrets(environ: Mapping[str, str]) -> list[str]:
 
 
 def secrets_of_query(query: str) -> list[str]:
-    """Return a URL's query and those of its values that may be secret, as they stand there and decoded."""
+    """Return a URL's query and those of its values that may be secret, encoded as they are and decoded."""
     values = [value for name, value in parse_qsl(query) if _SECRET_NAME.search(name) or len(value) >= _LONG]
     raw = [pair.partition("=")[2] for pair in query.split("&")]
     return [text for text in (query, *values, *(value for value in raw if unquote(value) in values)) if text]

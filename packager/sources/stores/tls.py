@@ -1,4 +1,4 @@
-"""Which certificates and which proxies the stores are reached with."""
+"""The certificate authorities for stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def authorities(ca_file: Path | None, environ: Mapping[str, str]) -> str | None:
 
 
 def ssl_context(pem: str | None) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities and those."""
+    """Return a context that trusts the system's authorities and these."""
     context = ssl.create_default_context()
     if pem is not None:
         context.load_verify_locations(cadata=pem)
@@ -34,7 +34,7 @@ def ssl_context(pem: str | None) -> ssl.SSLContext:
 
 
 def write_bundle(pem: str | None, workspace: Path) -> str | None:
-    """Write a file with the public authorities and those, for clients that take nothing but a file."""
+    """Write a file with the public authorities and these, for clients that only accept a file."""
     if pem is None:
         return None
     bundle = workspace / "authorities.pem"

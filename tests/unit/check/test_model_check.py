@@ -5,7 +5,6 @@ import logging
 import platform
 import shutil
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,12 @@ from packager.image.planner import Dependencies, PlanInputs, make_plan
 from packager.logs.progress import SilentReporter
 from packager.models.image import Descriptor
 from packager.registry.access import RegistryAccess
-from packager.registry.trust import Trust
 from packager.settings import Settings
 from packager.system.process import Completed, OutOfBoundsError
 from tests.unit.builders import BASE_DIGEST, base, prepared, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from packager.settings import CheckMode
@@ -49,7 +47,6 @@ class CheckHarness:
     environ: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[list[str], dict[str, str]]] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
-    hidden: bool = False
     uid: int = USER_ID
     limit: int = 1 << 20  # bytes of the environments on this machine
 
@@ -69,19 +66,12 @@ class CheckHarness:
             return Completed(
                 argv=tuple(argv), returncode=self.python_runs, output="GLIBC_2.99 not found", stdout=f"{self.uid}\n"
             )
-        assert self.hidden
         self.calls.append((list(argv), dict(env)))
         self.during()
         if isinstance(self.answer, Exception):
             more["on_line"]("its last words")
             raise self.answer
         return self.answer
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        self.hidden = True
-        yield
-        self.hidden = False
 
     def check(self, ready: PlanInputs | None = None, mode: CheckMode = "auto") -> str:
         ready = ready or prepared(self.folder)
@@ -92,8 +82,7 @@ class CheckHarness:
             environ=self.environ,
             reporter=SilentReporter(),
             workspace=self.folder,
-            access=RegistryAccess(auth_file=self.folder / "none", trust=Trust(), insecure_hosts=frozenset()),
-            hidden=self.hold,
+            access=RegistryAccess(),
             mode=mode,
             environments=self.environments,
             run=self.run,

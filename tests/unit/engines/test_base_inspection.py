@@ -15,7 +15,7 @@ from packager.errors import BuildError
 from packager.image.plan import BaseFolder
 from packager.models.image import Descriptor, RemoteImage
 from packager.models.reference import Reference
-from packager.registry.client import LayerStream
+from packager.registry.blobs import LayerStream
 from packager.settings import Settings
 from tests.unit.engines.test_rootfs import GLIBC
 

@@ -32,17 +32,17 @@ from packager.errors import (
 from packager.image.plan import BaseImage, ImageConfig, ImagePlan, RunStep
 from packager.models.reference import Destination, Reference
 from packager.registry.access import RegistryAccess
+from packager.registry.credentials import Credential
 from packager.settings import Settings
 from packager.system.process import Completed, OutOfBoundsError
+from tests.unit.memory_registry import keychain_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIGEST = "sha256:" + "a" * 64
 IMAGE = "b" * 64
-ACCESS = RegistryAccess(
-    auth_file=Path("/private/config.json"), insecure_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000"})
-)
+ACCESS = RegistryAccess(insecure_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000"}))
 PLAN = ImagePlan(
     base=BaseImage(reference=Reference.parse("r.io/base:1"), digest=DIGEST),
     steps=(),
@@ -62,6 +62,8 @@ class FakeBuildah:
     containers: dict[str, str] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
     envs: list[Mapping[str, str]] = field(default_factory=list)
+    work_dir: Path | None = None
+    with_logins: list[str] = field(default_factory=list)
 
     def __call__(
         self,
@@ -79,6 +81,8 @@ class FakeBuildah:
         if command != "info":
             self.commands.append([command, *words])
         self.envs.append(env)
+        if self.work_dir is not None and list(self.work_dir.rglob("config.json")):
+            self.with_logins.append(command)
         for option, content in (("--iidfile", f"sha256:{IMAGE}"), ("--digestfile", f"{DIGEST}\n")):
             if option in words and self.writes:
                 Path(words[words.index(option) + 1]).write_text(content)
@@ -133,7 +137,7 @@ def test_build_args_for_a_plan() -> None:
     ],
 )
 def test_pull_words(name: str, policy: str, tls: str) -> None:
-    assert pull_words(Reference.parse(name), ACCESS, "arm64") == [
+    assert pull_words(Reference.parse(name), ACCESS, "arm64", Path("/private/config.json")) == [
         "pull", "--policy", policy, "--platform", "linux/arm64",
         "--authfile", "/private/config.json", f"--tls-verify={tls}",
     ]  # fmt: skip
@@ -148,10 +152,22 @@ def test_a_push(tmp_path: Path) -> None:
     build, _, push, _ = run.commands
     assert build[:-3] == build_args(PLAN, "chroot")
     assert build[-1] == str(tmp_path / "context")
-    assert push[:4] == ["push", *access_words(to.reference, ACCESS)]
+    logins = Path(push[2])
+    assert push[:4] == ["push", *access_words(to.reference, ACCESS, logins)]
+    assert logins.name == "config.json"
     assert push[-2:] == [IMAGE, "docker://r.io/wine:1"]
     assert all("A_SECRET" not in env for env in run.envs)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_logins_are_on_the_disk_only_while_buildah_pulls_and_pushes(tmp_path: Path) -> None:
+    access = replace(ACCESS, keychain=keychain_of(Credential(host="r.io", username="ann", password="s3cret")))
+    run = FakeBuildah(work_dir=tmp_path)
+    engine(run, tmp_path).inspect_base(Reference.parse("r.io/base:1"), access)
+    engine(run, tmp_path, buildah_isolation="chroot").build(
+        PLAN, tmp_path, Destination(reference=Reference.parse("r.io/wine:1")), access
+    )
+    assert run.with_logins == ["pull", "push"]
 
 
 def test_a_failed_push_gives_no_digest_even_when_there_is_a_file(tmp_path: Path) -> None:

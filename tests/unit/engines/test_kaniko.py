@@ -17,15 +17,16 @@ from packager.errors import BuildError, BuildStepError, ImageNotFoundError, Regi
 from packager.image.plan import BaseImage, Content, ImageConfig, ImagePlan, Layer
 from packager.models.reference import Destination, Reference
 from packager.registry.access import RegistryAccess
+from packager.registry.credentials import Credential
 from packager.settings import Settings
 from packager.system.process import Completed
+from tests.unit.memory_registry import keychain_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIGEST = "sha256:" + "a" * 64
 ACCESS = RegistryAccess(
-    auth_file=Path("/job/auth/config.json"),
     insecure_hosts=frozenset({"plain.io:5000", "127.0.0.1:5000", "localhost:5001"}),
 )
 PLAN = ImagePlan(
@@ -43,6 +44,7 @@ class FakeKaniko:
     digest: str | None = DIGEST
     commands: list[list[str]] = field(default_factory=list)
     envs: list[Mapping[str, str]] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
 
     def __call__(
         self,
@@ -58,6 +60,7 @@ class FakeKaniko:
         assert not capture
         self.commands.append(list(argv))
         self.envs.append(env)
+        self.logins.append(Path(env["DOCKER_CONFIG"], "config.json").read_text())
         if self.digest is not None:
             Path(argv[list(argv).index("--digest-file") + 1]).write_text(self.digest)
         for line in self.output.splitlines():
@@ -165,7 +168,8 @@ def test_the_environment_holds_no_secrets() -> None:
         "AWS_SECRET_ACCESS_KEY": "s", "DOCKER_AUTH_CONFIG": "s", "DOCKER_CONFIG": "/other",
         "PACKAGER_PIP_INDEX_URL": "s",
     }  # fmt: skip
-    made = {name: value for name, value in scrubbed(environ, ACCESS).items() if not name.startswith("FF_KANIKO_")}
+    environment = scrubbed(environ, Path("/job/auth/config.json"))
+    made = {name: value for name, value in environment.items() if not name.startswith("FF_KANIKO_")}
     assert made == {
         "PATH": "/bin", "https_proxy": "http://p", "NO_PROXY": "x", "SSL_CERT_FILE": "/ca", "HOME": "/root",
         "USER": "root", "DOCKER_CONFIG": "/job/auth",
@@ -182,6 +186,14 @@ def test_a_push(tmp_path: Path, context: Path) -> None:
     assert digest_file.parent.parent == context.parent  # where Kaniko is told to leave everything alone
     assert values(argv, "--ignore-path")[0] == str(context.parent)
     assert "A_SECRET" not in run.envs[0]
+    assert list(context.parent.iterdir()) == [context]
+
+
+def test_the_logins_are_in_a_file_while_kaniko_runs(tmp_path: Path, context: Path) -> None:
+    run = FakeKaniko()
+    access = replace(ACCESS, keychain=keychain_of(Credential(host="r.io", username="<token>", identity_token="t0ken")))
+    engine(run, tmp_path).build(PLAN, context, TO, access)
+    assert "t0ken" in run.logins[0]
     assert list(context.parent.iterdir()) == [context]
 
 

@@ -422,3 +422,12 @@ def test_credentials_are_taken_out_of_text() -> None:
     assert (
         without_credentials(text) == "GET https://host/x and https://host/t/*****/y failed, as 'https://host/t/*****'"
     )
+
+
+def test_channel_with_a_user_and_a_token_in_its_url_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "conda.yaml"
+    file.write_text("channels: ['https://u:p4ss@host/t/tk-12345/x']\ndependencies: [python]\n")
+    with pytest.raises(DependenciesError, match="both a user and a token") as error:
+        read_conda_file(file, Settings())
+    assert "p4ss" not in error.value.message
+    assert "tk-12345" not in error.value.message

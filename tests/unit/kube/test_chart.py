@@ -1,4 +1,4 @@
-"""What is generated of manifests/ is what lies there; `make manifests` writes it anew."""
+"""The generated files of manifests/ are up to date; `make manifests` writes them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ CHART = MANIFESTS / "odahu-flow-packagers"
 
 
 @pytest.mark.parametrize("name", chart_files())
-def test_the_charts_generated_files_have_not_drifted(name: str) -> None:
+def test_generated_files_of_the_chart_are_up_to_date(name: str) -> None:
     assert (CHART / name).read_text() == chart_files()[name]
 
 
 @pytest.mark.parametrize("name", workflow_files())
-def test_the_generated_steps_have_not_drifted(name: str) -> None:
+def test_generated_workflow_steps_are_up_to_date(name: str) -> None:
     assert (MANIFESTS / name).read_text() == workflow_files()[name]
 
 
-def test_the_chart_is_of_this_version() -> None:
+def test_chart_has_the_version_of_the_package() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
-def test_values_yaml_holds_every_default_of_the_code() -> None:
+def test_values_yaml_contains_every_default() -> None:
     values = yaml.safe_load(chart_files()["values.yaml"])
     read = ChartValues.model_validate(values)
     assert read == ChartValues()
@@ -41,7 +41,7 @@ def test_values_yaml_holds_every_default_of_the_code() -> None:
     } | {"engine", "image", "resources", "tolerations", "env", "labels", "annotations"}
 
 
-def test_the_schema_allows_the_defaults_and_refuses_what_is_unknown() -> None:
+def test_schema_accepts_the_defaults_and_refuses_unknown_keys() -> None:
     validator = jsonschema.Draft202012Validator(values_schema())
     values = yaml.safe_load(chart_files()["values.yaml"])
     assert list(validator.iter_errors(values)) == []

@@ -38,7 +38,7 @@ class Api(httpx.BaseTransport):
         return httpx.Response(201 if request.method == "POST" else 200, json={})
 
 
-def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
+def test_new_integration_is_created_and_existing_one_is_replaced() -> None:
     api = Api()
     register_integrations(DOCUMENTS, "https://odahu.example/", "the-token", transport=api)
     assert [(request.method, json.loads(request.content)["id"]) for request in api.asked] == [
@@ -51,7 +51,7 @@ def test_what_is_new_is_created_and_what_is_known_is_changed() -> None:
     assert json.loads(api.asked[2].content)["spec"]["entrypoint"] == "odahu-flow-pack-to-cli"
 
 
-def test_an_api_that_comes_up_late_is_waited_for() -> None:
+def test_api_that_starts_late_is_retried() -> None:
     api = Api(failures=3)
     register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
     assert len(api.asked) == 6
@@ -59,21 +59,21 @@ def test_an_api_that_comes_up_late_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "error", "told"),
+    ("api", "error", "detail"),
     [
         (Api(httpx.Response(401, json={"message": "log in"})), ClusterAccessError, "log in"),
         (Api(httpx.Response(302, headers={"location": "/login"})), ClusterAccessError, "HTTP status 302"),
         (Api(httpx.Response(400, json={"message": "entrypoint is empty"})), ClusterError, "entrypoint is empty"),
         (Api(httpx.Response(500, text="<html>")), ClusterError, "HTTP status 500"),
-        (Api(failures=9), ClusterUnreachableError, "cannot reach .*: refused"),
+        (Api(failures=9), ClusterUnreachableError, "refused"),
     ],
 )
-def test_a_refusal_is_told(api: Api, error: type[ClusterError], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_rejection_is_reported(api: Api, error: type[ClusterError], detail: str) -> None:
+    with pytest.raises(error, match=detail):
         register_integrations(DOCUMENTS, "https://odahu.example", transport=api, retries=RETRIES)
 
 
-def test_the_command_reads_a_folder_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_reads_a_folder_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _self, request: api.handle_request(request))
     (tmp_path / "all.yaml").write_text(CliRunner().invoke(app, ["integrations"]).stdout)

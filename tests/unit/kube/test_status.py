@@ -8,7 +8,7 @@ import pytest
 
 from packager.errors import PackagerError, PackagingFailedError
 from packager.kube.api_errors import ApiRequest, failure
-from packager.kube.log_follower import _order
+from packager.kube.log_follower import timestamp_key
 from packager.kube.names import JOBS, PODS
 from packager.kube.packagings import document, owned_pods
 from packager.kube.pod_diagnostics import event_cause
@@ -38,18 +38,18 @@ def event(reason: str, message: str, second: int, **more: Any) -> dict[str, Any]
     return {"metadata": {}, "type": "Warning", "reason": reason, "message": message, "lastTimestamp": moment, **more}
 
 
-def test_the_last_attempt_tells() -> None:
+def test_status_is_that_of_the_last_attempt() -> None:
     pods = [pod("b", 9, **ended(32)), pod("a", 3, **ended(31))]
     status = status_of(Observation(job=job(), pods=pods))
     assert (status.state, status.pod_name, status.exit_code) == ("scheduling", "b", 32)
 
 
-def test_the_pods_of_an_earlier_job_of_the_same_id_are_not_this_ones() -> None:
+def test_pods_of_an_earlier_job_with_the_same_id_are_ignored() -> None:
     pods = [pod("old", 9, owner="old", phase="Running"), pod("new", 1, phase="Pending")]
     assert [each["metadata"]["name"] for each in owned_pods(job(), pods)] == ["new"]
 
 
-def test_a_job_without_anything_is_on_its_way() -> None:
+def test_job_without_pods_is_scheduling() -> None:
     assert status_of(Observation(job=job())) == Status(state="scheduling")
     assert status_of(Observation(job=job(), pods=[pod("a", 1, phase="Pending")])).to_document() == {
         "state": "scheduling",
@@ -58,7 +58,7 @@ def test_a_job_without_anything_is_on_its_way() -> None:
     }
 
 
-def test_the_newest_warning_that_says_something_tells() -> None:
+def test_cause_is_the_newest_specific_warning() -> None:
     events = [
         event("FailedScheduling", "no memory", 1),
         event("BackOff", "Back-off", 9),
@@ -74,14 +74,14 @@ def test_the_newest_warning_that_says_something_tells() -> None:
 @pytest.mark.parametrize(
     "text", ["", "no JSON", "[1]", '{"image": 1}', '{"error": {"code": "x"}}', '"text"', '{"image": "a"', "null"]
 )
-def test_what_is_no_result_is_none(text: str) -> None:
+def test_invalid_termination_message_gives_no_results(text: str) -> None:
     assert results_of(pod("a", 1, **ended(0, text))) == {}
 
 
-def test_times_of_log_lines_are_ordered_with_any_number_of_digits() -> None:
+def test_log_timestamps_with_any_number_of_digits_are_ordered() -> None:
     moments = ["2026-03-01T10:00:01Z", "2026-03-01T10:00:01.05Z", "2026-03-01T10:00:01.1Z", "2026-03-01T10:00:01.12Z"]
     turned = moments[::-1]
-    assert sorted(turned, key=_order) == moments
+    assert sorted(turned, key=timestamp_key) == moments
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_denied_request_names_its_permission_as_kubectl_does(asked: ApiRequest, 
 
 
 @pytest.mark.parametrize(("own_code", "exit_code"), [(31, 31), (10, 10), (None, 65), (0, 65), (137, 65), (143, 65)])
-def test_a_packagings_own_exit_code_is_passed_on_when_it_tells_something(own_code: int | None, exit_code: int) -> None:
+def test_known_exit_code_of_a_packaging_becomes_that_of_the_command(own_code: int | None, exit_code: int) -> None:
     error: PackagerError = PackagingFailedError("failed", own_code=own_code)
     assert error.exit_code == exit_code
     assert error.rewritten(str).exit_code == exit_code
 
 
-def test_a_job_whose_document_was_damaged_is_still_shown() -> None:
+def test_job_with_a_damaged_document_is_still_shown() -> None:
     damaged = {"metadata": {"name": "wine", "annotations": {"packager.odahu.org/document": "{"}}}
     assert document(damaged, Status(state="failed"))["spec"] == {}

@@ -36,7 +36,7 @@ def _redactor() -> Redactor:
 
 @pytest.mark.parametrize("log_format", [LogFormat.plain, LogFormat.json])
 @pytest.mark.parametrize("logger", ["packager.registry", "urllib3.connectionpool", "py.warnings"])
-def test_the_words_of_every_logger_are_cleaned(
+def test_messages_of_every_logger_are_redacted(
     capsys: pytest.CaptureFixture[str], log_format: LogFormat, logger: str
 ) -> None:
     set_up_logging(log_format, _redactor(), verbose=True)
@@ -47,7 +47,7 @@ def test_the_words_of_every_logger_are_cleaned(
     assert "s3cret" not in shown
 
 
-def test_the_failure_of_a_thread_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_of_a_thread_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(LogFormat.plain, _redactor(), verbose=False)
     error = ValueError("no login with hunter2-s3cret")
     _report(threading.ExceptHookArgs((ValueError, error, None, None)))

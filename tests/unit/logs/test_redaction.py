@@ -14,7 +14,7 @@ SECRET = 'p@ss"word/\\é'
     "text",
     [SECRET, base64.b64encode(SECRET.encode()).decode(), "p%40ss%22word%2F%5C%C3%A9", 'p@ss\\"word/\\\\\\u00e9'],
 )
-def test_a_secret_is_masked_in_every_form_that_tools_print(text: str) -> None:
+def test_secret_is_masked_in_every_form_that_tools_print(text: str) -> None:
     redactor = Redactor()
     redactor.add([SECRET])
     assert redactor.clean(f"a {text} b") == "a ***** b"
@@ -22,7 +22,7 @@ def test_a_secret_is_masked_in_every_form_that_tools_print(text: str) -> None:
 
 @pytest.mark.parametrize("user", ["", "u", "us", "use", "user"])
 @pytest.mark.parametrize("secret", ["swordfish99", "swordfish999", "swordfish9999"])
-def test_a_secret_is_masked_in_base64_whatever_stands_around_it(user: str, secret: str) -> None:
+def test_secret_is_masked_in_base64_at_every_alignment(user: str, secret: str) -> None:
     redactor = Redactor()
     redactor.add([secret])
     text = base64.b64encode(f"{user}:{secret}".encode()).decode()
@@ -39,23 +39,23 @@ def test_a_secret_is_masked_in_base64_whatever_stands_around_it(user: str, secre
         ("https://host/t/tok3n/channel", ["tok3n"]),
     ],
 )
-def test_what_is_secret_in_an_address(url: str, secrets: list[str]) -> None:
+def test_secrets_of_a_url(url: str, secrets: list[str]) -> None:
     assert secrets_of_url(url) == secrets
 
 
-def test_the_longer_of_two_secrets_is_masked_whole() -> None:
+def test_longer_of_two_secrets_is_masked_completely() -> None:
     redactor = Redactor()
     redactor.add(["pass", "password"])
     assert redactor.clean("password pass") == "***** *****"
 
 
-def test_empty_and_tiny_secrets_do_not_mask_everything() -> None:
+def test_empty_and_tiny_secrets_mask_nothing() -> None:
     redactor = Redactor()
     redactor.add(["", "a"])
     assert redactor.clean("a banana") == "a banana"
 
 
-def test_a_log_record_is_cleaned_with_its_arguments_and_traceback() -> None:
+def test_log_record_is_redacted_with_arguments_and_traceback() -> None:
     redactor = Redactor()
     redactor.add(["hunter2"])
     try:
@@ -68,7 +68,7 @@ def test_a_log_record_is_cleaned_with_its_arguments_and_traceback() -> None:
     assert record.getMessage() == "login *****"
 
 
-def test_a_secret_that_is_no_text_is_masked_too() -> None:
+def test_secret_that_is_not_utf8_is_masked() -> None:
     redactor = Redactor()
     redactor.add(["p\udcffssword"])
     assert redactor.clean("it is p\udcffssword") == f"it is {MASK}"

@@ -15,7 +15,7 @@ from packager.logs.terminal import TerminalReporter
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
-def test_a_stop_while_a_bar_begins_gives_the_cursor_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_while_a_bar_starts_restores_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=True)
     begin = Live.start

@@ -8,9 +8,9 @@ from packager.environment.channels import split_credential
 from packager.environment.requirements import Requirements
 from packager.models.connection import Connection
 from packager.models.packaging import PackagingManifest
-from packager.registry.authfile import LoginContext
 from packager.registry.credentials import docker_credential
 from packager.registry.docker_config import DockerConfig
+from packager.registry.keychain import Keychain, LoginContext
 from packager.settings import Settings
 from packager.sources.stores.location import parse_model
 
@@ -23,7 +23,7 @@ _LOGIN = docker_credential(_CONNECTION)
 _TOKEN = docker_credential(
     _CONNECTION.model_copy(update={"spec": _CONNECTION.spec.model_copy(update={"username": "<token>"})})
 )
-_USER = DockerConfig().beneath([login for login in (_LOGIN, _TOKEN) if login])
+_USER = DockerConfig().with_logins([login for login in (_LOGIN, _TOKEN) if login])
 _ADDRESS = f"https://u:{SECRET}@host/"
 _HOLDERS = {
     "connection": _CONNECTION,
@@ -32,6 +32,7 @@ _HOLDERS = {
     "token": _TOKEN,
     "docker config": _USER,
     "login context": LoginContext(user=_USER),
+    "keychain": Keychain(user=_USER),
     "model": parse_model(f"https://host/model.zip?sig={SECRET}"),
     "channel": split_credential(_ADDRESS),
     "channel token": split_credential(f"https://host/t/{SECRET}/channel"),

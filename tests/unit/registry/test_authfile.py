@@ -1,161 +1,147 @@
-"""connections -> docker config.json."""
+"""The docker `config.json` of programs that need one: private, current, and gone after the block."""
 
 from __future__ import annotations
 
-import base64
 import errno
-import json
 import stat
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from packager.errors import DiskFullError, RequestError
-from packager.models.connection import Connection
+from packager.errors import DiskFullError, RegistryAuthError
 from packager.models.reference import Reference
-from packager.registry.authfile import LoginContext, auth_config, auth_file, login_for, open_auth_file
-from packager.registry.credentials import Credential, docker_credential
+from packager.registry import authfile
+from packager.registry.authfile import auth_file
+from packager.registry.credentials import Credential
 from packager.registry.docker_config import DockerConfig
+from tests.unit.memory_registry import keychain_of
+from tests.unit.registry.token_source import TokenSource
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
-def connection(uri: str, username: str = "", password: str = "", kind: str = "docker") -> Connection:
-    spec = {"type": kind, "uri": uri, "username": username, "password": password}
-    return Connection.model_validate({"id": "c", "spec": spec})
+KEYCHAIN = keychain_of(Credential(host="r.io", username="u", password="p"))
 
 
-def logins(config: bytes) -> dict[str, str]:
-    auths = json.loads(config)["auths"]
-    return {key: base64.b64decode(entry["auth"]).decode() for key, entry in auths.items()}
+def password_in(path: Path) -> str:
+    login = DockerConfig.from_bytes(path.read_bytes()).login_for(Reference.parse("r.io/x"))
+    return login.password if login else ""
 
 
-@pytest.mark.parametrize(
-    ("push", "pull", "expected"),
-    [
-        (connection("r.io"), None, {}),
-        (connection("r.io", "u", "p"), None, {"r.io": "u:p"}),
-        (connection("r.io:5000/a/b/", "u", "p"), None, {"r.io:5000/a/b": "u:p", "r.io:5000": "u:p"}),
-        (None, connection("r.io/base", "u", "p"), {"r.io/base": "u:p", "r.io": "u:p"}),
-        (
-            connection("r.io/models", "pusher", "1"),
-            connection("r.io/base", "puller", "2"),
-            {"r.io/models": "pusher:1", "r.io/base": "puller:2", "r.io": "pusher:1"},
-        ),
-        (connection("r.io", "pusher", "1"), connection("r.io", "puller", "2"), {"r.io": "pusher:1"}),
-        (
-            connection("one.io", "a", "1"),
-            connection("two.io", "b", "2"),
-            {"one.io": "a:1", "two.io": "b:2"},
-        ),
-        (connection("r.io/models"), connection("r.io", "u", "p"), {"r.io": "u:p"}),
-        (connection("r.io", "token", ""), None, {"r.io": "token:"}),
-        (connection("r.io", "u", 'p:"\\ä\n$'), None, {"r.io": 'u:p:"\\ä\n$'}),
-        (
-            connection("docker.io/me", "u", "p"),
-            None,
-            {"docker.io/me": "u:p", "docker.io": "u:p", "https://index.docker.io/v1/": "u:p"},
-        ),
-    ],
-)
-def test_logins(push: Connection | None, pull: Connection | None, expected: dict[str, str], tmp_path: Path) -> None:
-    with auth_file(push, pull, tmp_path) as path:
-        assert logins(path.read_bytes()) == expected
+def thread_names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
 
 
-def test_the_file_is_private_and_removed(tmp_path: Path) -> None:
-    with auth_file(connection("r.io", "u", "p"), None, tmp_path) as path:
+def test_file_is_private_and_removed_after_the_block(tmp_path: Path) -> None:
+    with auth_file(KEYCHAIN, tmp_path) as path:
         assert path.name == "config.json"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert password_in(path) == "p"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_is_removed_when_the_work_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), auth_file(connection("r.io", "u", "p"), None, tmp_path):
+def test_file_is_removed_when_the_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), auth_file(KEYCHAIN, tmp_path):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path, _target: Path) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with auth_file(connection("r.io", "u", "p"), None, tmp_path) as path:
-        before = path.read_bytes()
-        monkeypatch.setattr(Path, "replace", refuse)
-        with pytest.raises(DiskFullError, match="no space left"), auth_file(None, None, path.parent):
-            pass
-        assert [file.name for file in path.parent.iterdir()] == ["config.json"]
-        assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [
-        (connection("1.dkr.ecr.eu-west-1.amazonaws.com", kind="ecr"), "is no ECR registry"),
-        (connection("bucket", kind="s3"), "'s3' is no registry"),
-        (connection("r.io", "a:b", "p"), "colon"),
-        (connection("r.io", "user\n", "p"), "line break"),
-        (connection("r.io", "", "p"), "no user name"),
-        (connection("r.io", "<token>", ""), "identity token"),
-    ],
-)
-def test_what_cannot_log_in(wrong: Connection, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=expected), auth_file(wrong, None, tmp_path):
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(DiskFullError, match="no space left"), auth_file(KEYCHAIN, tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_identity_token(tmp_path: Path) -> None:
-    with auth_file(connection("r.io/team", "<token>", "t0ken"), None, tmp_path) as path:
-        entry = {"auth": base64.b64encode(b"<token>:").decode(), "identitytoken": "t0ken"}
-        assert json.loads(path.read_bytes())["auths"] == {"r.io/team": entry, "r.io": entry}
-        login = login_for(Reference.parse("r.io/team/x"), path)
-    assert login is not None
-    assert (login.identity_token, login.password) == ("t0ken", "")
+def test_login_that_lasts_starts_no_thread(tmp_path: Path) -> None:
+    with auth_file(KEYCHAIN, tmp_path):
+        assert "login-renewal" not in thread_names()
 
 
-def test_the_pulls_login_is_entered_for_the_base_itself(tmp_path: Path) -> None:
-    push, pull = connection("r.io", "pusher", "1"), connection("r.io", "puller", "2")
-    with auth_file(push, pull, tmp_path, LoginContext(base=Reference.parse("r.io/base/python:3"))) as path:
-        assert logins(path.read_bytes()) == {"r.io/base/python": "puller:2", "r.io": "pusher:1"}
-    with auth_file(push, pull, tmp_path, LoginContext(base=Reference.parse("other.io/python:3"))) as path:
-        assert logins(path.read_bytes()) == {"r.io": "pusher:1"}
+def test_expiring_login_is_renewed_in_the_file_until_the_block_ends(tmp_path: Path) -> None:
+    source = TokenSource()
+    renewed = threading.Event()
+    seen = []
+
+    def on_wait() -> bool:
+        seen.append(password_in(path))
+        if seen[-1] == "token-3":
+            renewed.set()
+        return renewed.is_set()
+
+    source.on_wait = lambda: False
+    keychain = source.keychain()
+    with auth_file(keychain, tmp_path) as path:
+        source.on_wait = on_wait
+        assert renewed.wait(30)
+        assert [file.name for file in path.parent.iterdir()] == ["config.json"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(dict.fromkeys(seen)) == ["token-1", "token-2", "token-3"]
+    assert max(source.waits) == 60  # the clock is read often: a machine may sleep meanwhile
+    assert "login-renewal" not in thread_names()
 
 
-def test_every_secret_is_known_before_the_file_is_there(tmp_path: Path) -> None:
-    known: set[str] = set()
+def test_renewal_goes_on_after_any_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = TokenSource()
+    done, disk_is_full = threading.Event(), [True, True]
+    replace = Path.replace
 
-    def learn(secrets: Iterable[str]) -> None:
-        assert not list(tmp_path.glob("*/*"))
-        known.update(secrets)
+    def replace_unless_full(path: Path, target: Path) -> Path:
+        if path.parent.parent == tmp_path and source.fetched == 2 and disk_is_full:
+            disk_is_full.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
 
-    key = json.dumps({"type": "service_account", "private_key": "-----BEGIN\nMIIEvQ==\n"}, indent=1)
-    user = DockerConfig(logins={"u.io": Credential(host="u.io", username="own", password="users-own")})
-    push, pull = connection("r.io", "_json_key", key), connection("p.io", "<token>", "t0ken")
-    with auth_file(push, pull, tmp_path, LoginContext(user=user, learn=learn)) as path:
-        assert logins(path.read_bytes())["r.io"] == f"_json_key:{key}"
-        held = {entry["auth"] for entry in json.loads(path.read_bytes())["auths"].values()}
-    assert {key, "MIIEvQ==", "t0ken", "users-own"} <= known
-    assert held - {base64.b64encode(b"<token>:").decode()} <= known
+    def on_wait() -> bool:
+        if password_in(path) == "token-2":
+            done.set()
+        return done.is_set()
+
+    keychain = source.keychain()
+    source.failures = [ValueError("a bug"), RegistryAuthError("denied")]
+    with pytest.MonkeyPatch.context() as patch, auth_file(keychain, tmp_path) as path:
+        patch.setattr(Path, "replace", replace_unless_full)
+        source.on_wait = on_wait
+        assert done.wait(30)
+    assert source.fetched == 2  # the new token was fetched once, and written when there was space
+    assert "the logins can't be renewed now: ValueError: a bug" in caplog.text
+    assert "can't be renewed yet: denied" in caplog.text
+    assert caplog.text.count("no space left") == 2
 
 
-def test_a_login_does_not_show_its_password() -> None:
-    assert "s3cret" not in repr(docker_credential(connection("r.io", "u", "s3cret")))
-    assert b"s3cret" not in auth_config([Credential(host="r.io", username="u", password="s3cret")])
+def test_renewal_that_hangs_delays_nothing_and_writes_nothing_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(authfile, "_JOIN_SECONDS", 0.01)
+    source = TokenSource()
+    keychain = source.keychain()
+    asked, answered = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asked.set()
+        assert answered.wait(30)
+
+    source.on_fetch = hang
+    with auth_file(keychain, tmp_path):
+        assert asked.wait(30)
+        thread = next(thread for thread in threading.enumerate() if thread.name == "login-renewal")
+    assert thread.is_alive()
+    source.on_wait = lambda: True
+    answered.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert source.fetched == 2
+    assert list(tmp_path.iterdir()) == []
+    assert "can't be renewed" not in caplog.text  # nothing was tried in a folder that is gone
 
 
-def test_the_file_is_away_for_a_while_and_comes_back(tmp_path: Path) -> None:
-    with open_auth_file(connection("r.io", "u", "p"), None, tmp_path) as file:
-        before = file.path.read_bytes()
-        with file.hidden():
-            assert list(file.path.parent.iterdir()) == []
-        assert file.path.read_bytes() == before
-        assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
-        with pytest.raises(ZeroDivisionError), file.hidden():
-            raise ZeroDivisionError
-        assert file.path.read_bytes() == before
+def test_expired_login_that_cannot_be_renewed_gives_no_file(tmp_path: Path) -> None:
+    source = TokenSource()
+    keychain = source.keychain()
+    source.expire()
+    source.failures = [RegistryAuthError("denied")]
+    with pytest.raises(RegistryAuthError, match="denied"), auth_file(keychain, tmp_path):
+        pass
     assert list(tmp_path.iterdir()) == []

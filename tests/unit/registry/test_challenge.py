@@ -13,15 +13,15 @@ import pytest
 
 from packager.errors import RegistryAuthError, RegistryError
 from packager.registry.access import RegistryAccess
-from packager.registry.authfile import auth_config
 from packager.registry.challenge import Challenge, ChallengeAuth, parse_challenges
 from packager.registry.credentials import Credential
-from packager.registry.preflight import check_push
-from packager.registry.retries import Retries
-from tests.unit.registry.test_trouble import CONTEXT, NAME
+from packager.registry.uploads import check_push
+from packager.system.retries import RetryPolicy
+from tests.unit.memory_registry import keychain_of
+from tests.unit.registry.test_errors import CONTEXT, NAME
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 BASIC = "Basic " + base64.b64encode(b"ann:s3cret-word").decode()
 BEARER = 'Bearer realm="https://auth.io/token",service="r.io"'
@@ -50,7 +50,7 @@ ANN = Credential(host="r.io", username="ann", password="s3cret-word")
         (['realm="of nothing"', "", " , ,"], []),
     ],
 )  # fmt: skip
-def test_challenges(headers: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
+def test_challenges_are_parsed(headers: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
     assert parse_challenges(headers) == [Challenge(scheme=scheme, parameters=each) for scheme, each in expected]
 
 
@@ -82,12 +82,12 @@ class Door:
         return reply(401, b'{"errors": [{"code": "UNAUTHORIZED"}]}', headers)
 
 
-def begin(handler: Any, folder: Path, *logins: Credential) -> None:
+def begin(handler: Any, *logins: Credential) -> None:
     """Begin an upload, as before a push."""
-    auth = folder / "config.json"
-    auth.write_bytes(auth_config(logins))
-    retries = Retries(seconds=20, sleep=lambda _seconds: None)
-    check_push(NAME, RegistryAccess(auth_file=auth), transport=httpx.MockTransport(handler), retries=retries)
+    retries = RetryPolicy(seconds=20, sleep=lambda _seconds: None)
+    check_push(
+        NAME, RegistryAccess(keychain=keychain_of(*logins)), transport=httpx.MockTransport(handler), retries=retries
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,20 +103,20 @@ def begin(handler: Any, folder: Path, *logins: Credential) -> None:
         (['Bearer realm="nowhere"', 'Basic realm="c"'], BASIC),
     ],
 )
-def test_of_several_challenges_one_that_can_be_answered_is(tmp_path: Path, challenges: list[str], accepts: str) -> None:
+def test_answerable_challenge_is_chosen(challenges: list[str], accepts: str) -> None:
     door = Door(challenges, accepts)
-    begin(door, tmp_path, ANN)
+    begin(door, ANN)
     assert door.seen == [None, accepts]
 
 
 @pytest.mark.parametrize("statuses", [[404], [400], [401], [503]])
-def test_password_is_sent_when_the_token_service_gives_no_token(tmp_path: Path, statuses: list[int]) -> None:
+def test_password_is_sent_when_the_token_service_gives_no_token(statuses: list[int]) -> None:
     door = Door(['Basic realm="c"', BEARER], BASIC, statuses=statuses)
-    begin(door, tmp_path, ANN)
+    begin(door, ANN)
     assert door.seen == [None, BASIC]
 
 
-def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
+def test_refused_token_is_sent_again_when_it_is_given_again() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if refusals and request.url.host != "auth.io":
             return refusals.pop()
@@ -143,7 +143,7 @@ def test_a_refused_token_that_is_given_once_more_is_sent_once_more() -> None:
          ["repository:team/base:pull,push", "repository:lib/python:pull"]),
     ],
 )  # fmt: skip
-def test_every_scope_is_a_parameter_of_its_own(scope: str, expected: list[str]) -> None:
+def test_each_scope_is_its_own_parameter(scope: str, expected: list[str]) -> None:
     door = Door([f'{BEARER},scope="{scope}"' if scope else BEARER], "Bearer t0ken")
     auth = ChallengeAuth(lambda: ANN, "https://r.io", CONTEXT)
     with httpx.Client(transport=httpx.MockTransport(door), auth=auth) as client:
@@ -151,41 +151,41 @@ def test_every_scope_is_a_parameter_of_its_own(scope: str, expected: list[str]) 
     assert door.asked[0].url.params.get_list("scope") == expected
 
 
-def test_a_token_service_in_plain_http_is_named_and_never_asked(tmp_path: Path) -> None:
-    door = Door(['Bearer realm="http://auth.io:8080/token?secret=1"'], "nobody")
+def test_token_service_in_plain_http_is_refused() -> None:
+    door = Door(['Bearer realm="http://auth.io:8080/token?secret=1"'], "no login")
     with pytest.raises(RegistryAuthError) as caught:
-        begin(door, tmp_path, ANN)
+        begin(door, ANN)
     assert "in plain HTTP, http://auth.io:8080, to which no login is sent" in caught.value.message
     assert "X-Forwarded-Proto" in caught.value.hint
     assert "externalURL" in caught.value.hint
     assert door.asked == []
 
 
-def test_a_registry_with_other_logins_only_is_named_with_them(tmp_path: Path) -> None:
+def test_registry_with_unknown_schemes_only_is_an_error() -> None:
     with pytest.raises(
         RegistryAuthError, match=r"r\.io offers no login with a password or a token, but only: negotiate, ntlm"
     ):
-        begin(Door(["Negotiate", "NTLM"], "nobody"), tmp_path, ANN)
+        begin(Door(["Negotiate", "NTLM"], "no login"), ANN)
 
 
-def test_a_token_service_that_fails_is_named(tmp_path: Path) -> None:
-    door = Door([BEARER], "nobody", statuses=[400])
+def test_failing_token_service_is_named() -> None:
+    door = Door([BEARER], "no login", statuses=[400])
     with pytest.raises(RegistryError) as caught:
-        begin(door, tmp_path, ANN)
+        begin(door, ANN)
     assert "the token service of the registry r.io, https://auth.io, answered 400 Bad Request" in caught.value.message
 
 
-def test_a_token_service_that_fails_for_a_moment_is_asked_again(tmp_path: Path) -> None:
+def test_token_service_is_retried() -> None:
     door = Door([BEARER], "Bearer t0ken", statuses=[503, 429])
-    begin(door, tmp_path, ANN)
+    begin(door, ANN)
     assert len(door.asked) == 3
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_token_service_without_refresh_tokens_gets_the_password(tmp_path: Path, status: int) -> None:
+def test_token_service_without_refresh_tokens_gets_the_password(status: int) -> None:
     login = Credential(host="r.io", username="ann", password="s3cret-word", identity_token="id-token")
     door = Door([BEARER], "Bearer t0ken", statuses=[status])
-    begin(door, tmp_path, login)
+    begin(door, login)
     assert [(each.method, each.headers.get("Authorization")) for each in door.asked] == [("POST", None), ("GET", BASIC)]
     assert parse_qs(door.asked[0].content.decode())["scope"] == ["repository:team/base:pull,push"]
 
@@ -193,5 +193,5 @@ def test_a_token_service_without_refresh_tokens_gets_the_password(tmp_path: Path
 @pytest.mark.parametrize(
     "token", [{"token": "t0ken"}, {"access_token": "t0ken"}, {"token": "", "access_token": "t0ken"}]
 )
-def test_a_token_has_one_of_two_names(tmp_path: Path, token: dict[str, str]) -> None:
-    begin(Door([BEARER], "Bearer t0ken", token=json.dumps(token).encode()), tmp_path)
+def test_token_has_one_of_two_names(token: dict[str, str]) -> None:
+    begin(Door([BEARER], "Bearer t0ken", token=json.dumps(token).encode()))

@@ -9,7 +9,7 @@ import re
 import ssl
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -22,15 +22,11 @@ from packager.errors import (
     RegistryUnreachableError,
 )
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_config, login_for
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
 from packager.registry.client import Repository
 from packager.registry.credentials import Credential
-from packager.registry.retries import Retries
-from packager.registry.trust import Trust
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from packager.system.retries import RetryPolicy
+from tests.unit.memory_registry import keychain_of
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -94,25 +90,22 @@ def registry(**changes: Any) -> FakeRegistry:
 
 @dataclass
 class ClientHarness:
-    folder: Path
     logins: tuple[Credential, ...] = ()
 
     def repository(self, handler: Any, name: str = "r.io/team/base:1", **options: Any) -> Repository:
-        auth = self.folder / "config.json"
-        auth.write_bytes(auth_config(self.logins))
         trust, transport = Trust(**options), httpx.MockTransport(handler)
         insecure_hosts = find_insecure_hosts([Reference.parse(name)], trust, transport=transport)
-        access = RegistryAccess(auth_file=auth, trust=trust, insecure_hosts=insecure_hosts)
-        retries = Retries(seconds=1, sleep=lambda _seconds: None)
+        access = RegistryAccess(keychain=keychain_of(*self.logins), trust=trust, insecure_hosts=insecure_hosts)
+        retries = RetryPolicy(seconds=1, sleep=lambda _seconds: None)
         return Repository(Reference.parse(name), access, transport=transport, retries=retries)
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> ClientHarness:
-    return ClientHarness(tmp_path)
+def harness() -> ClientHarness:
+    return ClientHarness()
 
 
-def test_an_image_by_tag(harness: ClientHarness) -> None:
+def test_image_is_read_by_tag(harness: ClientHarness) -> None:
     fake = registry()
     with closing(harness.repository(fake)) as repository:
         image = repository.image("amd64")
@@ -125,12 +118,12 @@ def test_an_image_by_tag(harness: ClientHarness) -> None:
     assert {request.headers["Accept"] for request in fake.asked if "/blobs/" in request.url.path} == {"*/*"}
 
 
-def test_an_image_by_digest(harness: ClientHarness) -> None:
+def test_image_is_read_by_digest(harness: ClientHarness) -> None:
     name = f"r.io/team/base@{digest_of(MANIFEST)}"
     assert harness.repository(registry(), name).image("amd64").digest == digest_of(MANIFEST)
 
 
-def test_an_index_leads_to_the_platform(harness: ClientHarness) -> None:
+def test_index_leads_to_the_platform(harness: ClientHarness) -> None:
     fake = registry()
     platforms = [("arm64", "sha256:" + "0" * 64), ("amd64", digest_of(MANIFEST))]
     entries = [{"digest": digest, "platform": {"os": "linux", "architecture": name}} for name, digest in platforms]
@@ -141,14 +134,14 @@ def test_an_index_leads_to_the_platform(harness: ClientHarness) -> None:
         repository.image("riscv64")
 
 
-def test_docker_hub_answers_elsewhere(harness: ClientHarness) -> None:
+def test_docker_hub_is_asked_at_its_api_host(harness: ClientHarness) -> None:
     fake = FakeRegistry()
     with pytest.raises(ImageNotFoundError, match=r"docker\.io has no image docker.io/library/python:3"):
         harness.repository(fake, "python:3").image("amd64")
     assert str(fake.asked[0].url) == "https://registry-1.docker.io/v2/library/python/manifests/3"
 
 
-def test_a_password_is_sent_when_it_is_asked_for(harness: ClientHarness) -> None:
+def test_password_is_sent_after_a_challenge(harness: ClientHarness) -> None:
     fake = registry(challenge='Basic realm="here"', accepts=BASIC)
     harness.logins = (ANN,)
     assert harness.repository(fake).image("amd64").layers
@@ -156,7 +149,7 @@ def test_a_password_is_sent_when_it_is_asked_for(harness: ClientHarness) -> None
 
 
 @pytest.mark.parametrize("logins", [(), (ANN,)])
-def test_a_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ...]) -> None:
+def test_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ...]) -> None:
     challenge = 'Bearer realm="https://auth.io/token?x=1",service="r.io",scope="repository:team/base:pull"'
     fake = registry(challenge=challenge, accepts="Bearer t0ken")
     harness.logins = logins
@@ -166,7 +159,7 @@ def test_a_token_is_fetched(harness: ClientHarness, logins: tuple[Credential, ..
     assert asked.headers.get("Authorization") == (BASIC if logins else None)
 
 
-def test_a_registry_token_is_sent_as_it_is(harness: ClientHarness) -> None:
+def test_registry_token_is_sent_unchanged(harness: ClientHarness) -> None:
     harness.logins = (Credential(host="r.io", registry_token="given-0"),)
     fake = registry(challenge='Bearer realm="https://auth.io/token"', accepts="Bearer given-0")
     assert harness.repository(fake).image("amd64").layers
@@ -184,7 +177,7 @@ def test_a_registry_token_is_sent_as_it_is(harness: ClientHarness) -> None:
         'Bearer realm="nowhere"',
     ],
 )
-def test_a_refusal_ends_it(harness: ClientHarness, challenge: str) -> None:
+def test_refused_login_is_an_error(harness: ClientHarness, challenge: str) -> None:
     harness.logins = (Credential(host="r.io", username="ann", password="wrong-one"),)
     fake = registry(challenge=challenge, accepts="Bearer another")
     with pytest.raises(RegistryAuthError, match=r"refused the credentials.*: UNAUTHORIZED") as caught:
@@ -193,7 +186,7 @@ def test_a_refusal_ends_it(harness: ClientHarness, challenge: str) -> None:
     assert not [request for request in fake.asked if request.url.scheme == "http"]
 
 
-def test_a_password_stays_with_the_registry(harness: ClientHarness) -> None:
+def test_password_is_not_sent_to_a_redirect_target(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "store.io":
             seen.append(request.headers.get("Authorization"))
@@ -216,7 +209,7 @@ def test_a_password_stays_with_the_registry(harness: ClientHarness) -> None:
         (f"manifests/{digest_of(MANIFEST)}", b"x" * (5 << 20)),
     ],
 )
-def test_what_is_not_what_its_digest_says_is_refused(harness: ClientHarness, path: str, content: bytes) -> None:
+def test_wrong_digest_is_refused(harness: ClientHarness, path: str, content: bytes) -> None:
     fake = registry()
     fake.documents[f"/v2/team/base/{path}"] = content
 
@@ -230,7 +223,7 @@ def test_what_is_not_what_its_digest_says_is_refused(harness: ClientHarness, pat
 
 
 @pytest.mark.parametrize("document", [b"<html>", b"[]", b'{"schemaVersion": 1, "fsLayers": []}', b'{"manifests": 3}'])
-def test_manifests_that_are_none(harness: ClientHarness, document: bytes) -> None:
+def test_malformed_manifest_is_refused(harness: ClientHarness, document: bytes) -> None:
     fake = registry()
     fake.documents["/v2/team/base/manifests/1"] = document
     with pytest.raises(RegistryError):
@@ -246,7 +239,7 @@ def test_manifests_that_are_none(harness: ClientHarness, document: bytes) -> Non
         (503, RegistryError, "answered 503"),
     ],
 )
-def test_statuses(harness: ClientHarness, status: int, expected: type[PackagerError], words: str) -> None:
+def test_errors_of_statuses(harness: ClientHarness, status: int, expected: type[PackagerError], words: str) -> None:
     with pytest.raises(expected, match=words) as caught:
         harness.repository(lambda _request: reply(status)).image("amd64")
     assert type(caught.value) is expected
@@ -264,7 +257,7 @@ def test_statuses(harness: ClientHarness, status: int, expected: type[PackagerEr
         (httpx.ReadError("[SSL: UNEXPECTED_EOF_WHILE_READING]"), "can't be reached", True),
     ],
 )
-def test_silence(harness: ClientHarness, error: httpx.TransportError, words: str, again: bool) -> None:
+def test_error_of_no_response(harness: ClientHarness, error: httpx.TransportError, words: str, again: bool) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         asked.append(request)
         raise error
@@ -276,7 +269,7 @@ def test_silence(harness: ClientHarness, error: httpx.TransportError, words: str
     assert (1 < len(asked) < 50) if again else len(asked) == 1
 
 
-def test_one_lost_answer_is_asked_for_again(harness: ClientHarness) -> None:
+def test_lost_response_is_retried(harness: ClientHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if not lost:
             lost.append(request)
@@ -296,7 +289,7 @@ def test_one_lost_answer_is_asked_for_again(harness: ClientHarness) -> None:
         ("r.io/team/base:1", ("plain.io",), "https"),
     ],
 )
-def test_plain_http_only_where_it_may(
+def test_plain_http_only_where_it_is_allowed(
     harness: ClientHarness, name: str, insecure: tuple[str, ...], scheme: str
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
@@ -309,7 +302,7 @@ def test_plain_http_only_where_it_may(
     assert {request.url.scheme for request in fake.asked} == {scheme}
 
 
-def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: ClientHarness) -> None:
+def test_refused_certificate_does_not_lead_to_plain_http(harness: ClientHarness) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         assert request.url.scheme == "https"
         raise httpx.ConnectError("x") from ssl.SSLCertVerificationError("self-signed")
@@ -328,11 +321,9 @@ def test_a_certificate_that_is_refused_is_no_reason_for_plain_http(harness: Clie
         ("other.io/x:1", None),
     ],
 )
-def test_the_login_with_the_longest_path_is_taken(tmp_path: Path, name: str, username: str | None) -> None:
+def test_login_with_the_longest_path_wins(name: str, username: str | None) -> None:
     places = [("r.io", "", "host"), ("r.io", "team", "team"), ("r.io", "team/models", "deep"), ("docker.io", "", "hub")]
     logins = [Credential(host=host, path=path, username=user, password="a:b") for host, path, user in places]
-    file = tmp_path / "config.json"
-    file.write_bytes(auth_config(logins))
-    login = login_for(Reference.parse(name), file)
+    login = keychain_of(*logins).login_for(Reference.parse(name))
     assert (login.username if login else None) == username
     assert login is None or login.password == "a:b"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from packager.errors import UsageError
+from packager.errors import ToolMissingError, UsageError
 from packager.models.connection import Connection
 from packager.models.reference import Reference
-from packager.registry.authfile import LoginContext, auth_file
 from packager.registry.credentials import Credential
-from packager.registry.docker_config import DockerConfig, read_user_config
+from packager.registry.docker_config import DockerConfig, ask_helpers, read_user_config
+from packager.registry.keychain import Keychain, LoginContext
+from packager.system.process import Completed, OutOfBoundsError
 
 
 def basic(text: str) -> str:
@@ -59,7 +61,7 @@ def login(host: str, path: str = "", user: str = "our") -> Credential:
         ("r.io", {"auth": basic("u:p")}, "r.io:5000/a:1", None),
     ],
 )
-def test_entries(key: str, entry: dict[str, str], name: str, expected: dict[str, str] | None) -> None:
+def test_entries_are_read(key: str, entry: dict[str, str], name: str, expected: dict[str, str] | None) -> None:
     config = read({"auths": {key: entry}, "HttpHeaders": {"X": "y"}})
     for reading in (config, DockerConfig.from_bytes(config.to_bytes())):  # it reads what it writes
         found = reading.login_for(Reference.parse(name))
@@ -76,7 +78,7 @@ def test_entries(key: str, entry: dict[str, str], name: str, expected: dict[str,
             assert found == Credential(host=found.host, path=path, **{**values, "username": found.username})
 
 
-def test_ours_stand_above_the_users() -> None:
+def test_our_logins_win_over_the_users() -> None:
     user = read(
         {
             "auths": {
@@ -89,7 +91,7 @@ def test_ours_stand_above_the_users() -> None:
             "credsStore": "desktop",
         }
     )
-    assert written(user.beneath([login("r.io", "models")])) == {
+    assert written(user.with_logins([login("r.io", "models")])) == {
         "auths": {
             "r.io/models": {"auth": basic("our:own")},
             "r.io": {"auth": basic("our:own")},
@@ -98,28 +100,30 @@ def test_ours_stand_above_the_users() -> None:
         },
         "credHelpers": {"gcr.io": "gcloud", "docker.io": "hub", "https://index.docker.io/v1/": "hub"},
     }
-    assert set(written(user.beneath([login("r.io")]))["auths"]) == {"r.io", "other.io"}
-    assert set(written(user.beneath([]))["credHelpers"]) == {
+    assert set(written(user.with_logins([login("r.io")]))["auths"]) == {"r.io", "other.io"}
+    assert set(written(user.with_logins([]))["credHelpers"]) == {
         "r.io", "gcr.io", "docker.io", "https://index.docker.io/v1/",
     }  # fmt: skip
 
 
-def test_of_ours_the_first_wins() -> None:
-    config = DockerConfig().beneath([login("r.io", "a", "push"), login("r.io", "", "pull"), login("r.io", "a", "late")])
+def test_first_of_our_logins_wins() -> None:
+    config = DockerConfig().with_logins(
+        [login("r.io", "a", "push"), login("r.io", "", "pull"), login("r.io", "a", "late")]
+    )
     assert {place: it.username for place, it in config.logins.items()} == {"r.io/a": "push", "r.io": "push"}
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[]", "it is no object"),
-        (b'{"auths": []}', "auths is no object"),
-        (b'{"credsStore": 1}', "no text"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "it is not an object"),
+        (b'{"auths": []}', "auths is not an object"),
+        (b'{"credsStore": 1}', "not a string"),
     ],
 )
-def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_broken_file_is_an_error(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UsageError, match=expected) as caught:
         read_user_config({"DOCKER_CONFIG": str(tmp_path)})
@@ -129,32 +133,32 @@ def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"null", b'{"auths": null}', b'{"auths": {"r.io": null}}'])
-def test_a_file_without_logins(tmp_path: Path, content: bytes) -> None:
+def test_file_without_logins(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}) == DockerConfig()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+def test_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
     text = json.dumps({"auths": {"r.io": {"auth": basic("u:p")}}})
     (tmp_path / "config.json").write_bytes(text.encode(encoding))
     assert read_user_config({"DOCKER_CONFIG": str(tmp_path)}).logins["r.io"].username == "u"
 
 
 @pytest.mark.parametrize("first", ["r.io", "https://r.io/v1/"])
-def test_of_two_keys_for_one_place_the_one_written_as_the_place_wins(first: str) -> None:
+def test_host_key_wins_over_a_url_key(first: str) -> None:
     entries = {"r.io": {"auth": basic("exact:p")}, "https://r.io/v1/": {"auth": basic("url:p")}}
     config = read({"auths": {key: entries[key] for key in sorted(entries, key=lambda key: key != first)}})
     assert config.logins["r.io"].username == "exact"
 
 
 BROKEN_ENTRIES = [
-    ({"auths": {"r.io": basic("u:s3cret")}}, r"auths['r.io'] is no object"),
+    ({"auths": {"r.io": basic("u:s3cret")}}, r"auths['r.io'] is not an object"),
     ({"auths": {"r.io": {"auth": "s3cret!"}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
     ({"auths": {"r.io": {"auth": basic("s3cret")}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
     ({"auths": {"r.io": {"auth": basic(":s3cret")}}}, "auths['r.io'].auth is not the base64 of USER:PASSWORD"),
-    ({"auths": {"https://r.io": {"auth": 1}}}, "auths['https://r.io'].auth is no text"),
-    ({"credHelpers": {"r.io": 1}}, "credHelpers['r.io'] is no text"),
+    ({"auths": {"https://r.io": {"auth": 1}}}, "auths['https://r.io'].auth is not a string"),
+    ({"credHelpers": {"r.io": 1}}, "credHelpers['r.io'] is not a string"),
 ]
 
 
@@ -165,8 +169,8 @@ def test_broken_entry_of_a_host_that_the_run_does_not_need_is_a_warning(
     document.setdefault("auths", {})["other.io"] = {"auth": basic("u:p")}
     (tmp_path / "config.json").write_text(json.dumps(document))
     user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
-    with auth_file(None, None, tmp_path, LoginContext(user=user, hosts=("other.io",))) as path:
-        assert DockerConfig.from_bytes(path.read_bytes()).logins.keys() == {"other.io"}
+    keychain = Keychain.open(None, None, LoginContext(user=user, hosts=("other.io",)))
+    assert keychain.docker_config().logins.keys() == {"other.io"}
     (record,) = caplog.records
     expected = f"the docker configuration {tmp_path / 'config.json'} is wrong: {problem}; this entry has no effect"
     assert (record.levelno, record.getMessage()) == (logging.WARNING, expected)
@@ -179,17 +183,16 @@ def test_broken_entry_of_a_host_that_the_run_needs_is_an_error(
     (tmp_path / "config.json").write_text(json.dumps(document))
     user = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
     context = LoginContext(user=user, hosts=("r.io",))
-    with pytest.raises(UsageError) as caught, auth_file(None, None, tmp_path, context):
-        pass
+    with pytest.raises(UsageError) as caught:
+        Keychain.open(None, None, context)
     assert caught.value.message == f"the docker configuration {tmp_path / 'config.json'} is wrong: {problem}"
     connection = Connection.model_validate(
         {"id": "push", "spec": {"type": "docker", "uri": "r.io/team", "username": "u", "password": "p4ssword"}}
     )
-    with auth_file(connection, None, tmp_path, context) as path:
-        assert DockerConfig.from_bytes(path.read_bytes()).logins["r.io"].password == "p4ssword"
+    assert Keychain.open(connection, None, context).docker_config().logins["r.io"].password == "p4ssword"
 
 
-def test_where_it_lies(tmp_path: Path) -> None:
+def test_config_is_read_from_docker_config_else_from_home(tmp_path: Path) -> None:
     named, home = tmp_path / "named", tmp_path / "home"
     for folder, user in ((named, "named"), (home / ".docker", "home")):
         folder.mkdir(parents=True)
@@ -202,11 +205,11 @@ def test_where_it_lies(tmp_path: Path) -> None:
     assert read_user_config({}) == DockerConfig()
     (tmp_path / "a-file").touch()
     assert read_user_config({"HOME": str(tmp_path / "a-file")}) == DockerConfig()
-    with pytest.raises(UsageError, match=r"a-file is no folder"):
+    with pytest.raises(UsageError, match=r"a-file is not a folder"):
         read_user_config({"DOCKER_CONFIG": str(tmp_path / "a-file")})
 
 
-def test_a_file_that_may_not_be_read(
+def test_unreadable_config_is_an_error_only_where_it_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_path: Path) -> bytes:
@@ -219,14 +222,107 @@ def test_a_file_that_may_not_be_read(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
+def test_folder_instead_of_the_config_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
     with pytest.raises(UsageError, match="Is a directory"):
         read_user_config({"DOCKER_CONFIG": str(tmp_path)})
 
 
-def test_a_store_is_never_written(tmp_path: Path) -> None:
+def test_store_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"auths": {"r.io": {}}, "credsStore": "desktop"}')
     config = read_user_config({"DOCKER_CONFIG": str(tmp_path)})
     assert config.store == "desktop"
-    assert written(config.beneath([])) == {"auths": {}}
+    assert written(config.with_logins([])) == {"auths": {}}
+
+
+ANSWER = json.dumps({"ServerURL": "x", "Username": "ann", "Secret": "s3cret"})
+
+
+@dataclass
+class FakeHelper:
+    stdout: str = ANSWER
+    returncode: int = 0
+    missing: bool = False
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    envs: list[dict[str, str]] = field(default_factory=list)
+    bounds: list[tuple[float, int]] = field(default_factory=list)
+    endless: str = ""
+
+    def __call__(
+        self, argv: list[str], *, env: dict[str, str], text: str, seconds: float, most: int, **_others: Any
+    ) -> Completed:
+        assert argv[1:] == ["get"]
+        self.asked.append((argv[0], text))
+        self.envs.append(env)
+        self.bounds.append((seconds, most))
+        if self.endless:
+            raise OutOfBoundsError(self.endless)
+        if self.missing:
+            raise ToolMissingError("no such program")
+        return Completed(argv=tuple(argv), returncode=self.returncode, output="", stdout=self.stdout)
+
+
+def test_helper_of_a_host_is_replaced_by_its_login() -> None:
+    run = FakeHelper()
+    user = DockerConfig(helpers={"r.io": "desk", "other.io": "desk"})
+    found = ask_helpers(user, ["r.io", "r.io"], {"HOME": "/h", "PACKAGER_PIP_INDEX_URL": "secret"}, run)
+    assert found.logins == {"r.io": Credential(host="r.io", username="ann", password="s3cret")}
+    assert found.helpers == {"other.io": "desk"}
+    assert run.asked == [("docker-credential-desk", "r.io\n")]
+    assert run.envs == [{"HOME": "/h"}]
+    assert run.bounds == [(30, 1 << 20)]
+
+
+def test_store_is_asked_for_hosts_without_a_login_and_left_out() -> None:
+    run = FakeHelper()
+    known = Credential(host="known.io", username="bob", password="x")
+    found = ask_helpers(DockerConfig(store="pass", logins={"known.io": known}), ["known.io", "docker.io"], {}, run)
+    assert run.asked == [("docker-credential-pass", "https://index.docker.io/v1/\n")]
+    assert found.logins["known.io"] == known
+    assert found.logins["docker.io"].username == "ann"
+    assert found.store == ""
+
+
+def test_helper_that_names_the_user_token_gives_an_identity_token() -> None:
+    run = FakeHelper(stdout=json.dumps({"Username": "<token>", "Secret": "t0ken"}))
+    (login,) = ask_helpers(DockerConfig(store="pass"), ["r.io"], {}, run).logins.values()
+    assert (login.identity_token, login.password) == ("t0ken", "")
+
+
+@pytest.mark.parametrize(
+    ("run", "level", "words"),
+    [
+        (FakeHelper(missing=True), logging.WARNING, "docker-credential-pass, which is not installed"),
+        (FakeHelper(stdout="credentials not found in native keychain", returncode=1), logging.DEBUG, "has no login"),
+        (FakeHelper(stdout="error: s3cret store is locked", returncode=1), logging.WARNING, "exit code 1"),
+        (
+            FakeHelper(endless="it had not ended after 30 s"),
+            logging.WARNING,
+            "docker-credential-pass was stopped while it looked for the",
+        ),
+        (FakeHelper(stdout="[" * 100_000), logging.WARNING, "an invalid login"),
+        (FakeHelper(stdout="s3cret"), logging.WARNING, "an invalid login"),
+        (FakeHelper(stdout='{"Username": "s3cret"}'), logging.WARNING, "an invalid login"),
+        (FakeHelper(stdout='["s3cret"]'), logging.WARNING, "an invalid login"),
+    ],
+)
+def test_helper_without_a_login_is_reported_without_its_output(
+    caplog: pytest.LogCaptureFixture, run: FakeHelper, level: int, words: str
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="packager.registry.docker_config")
+    assert ask_helpers(DockerConfig(store="pass"), ["r.io"], {}, run).logins == {}
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert words in record.getMessage()
+    assert "s3cret" not in record.getMessage()
+
+
+def test_helper_that_gives_no_secret_means_anonymous_access() -> None:
+    run = FakeHelper(stdout=json.dumps({"Username": "", "Secret": ""}))
+    assert ask_helpers(DockerConfig(store="pass"), ["r.io"], {}, run).logins == {}
+
+
+def test_without_a_helper_no_program_runs() -> None:
+    run = FakeHelper()
+    assert ask_helpers(DockerConfig(), ["r.io"], {}, run) == DockerConfig()
+    assert run.asked == []

@@ -72,7 +72,7 @@ def refused(code: str, message: str = "", *, status: int = 400, operation: str =
         (InvalidConfigError(error_msg="FIPS and custom endpoint"), RegistryError, "FIPS and custom", "AWS_"),
     ],
 )  # fmt: skip
-def test_errors(error: ClientError | BotoCoreError, kind: type[PackagerError], expected: str, hint: str) -> None:
+def test_errors_of_aws(error: ClientError | BotoCoreError, kind: type[PackagerError], expected: str, hint: str) -> None:
     made = explain(error, CALL)
     assert type(made) is kind
     assert made.message.startswith("creation of the ECR repository h/a")
@@ -81,7 +81,7 @@ def test_errors(error: ClientError | BotoCoreError, kind: type[PackagerError], e
     assert len(made.message) < 600
 
 
-def test_whose_credentials_they_are() -> None:
+def test_message_names_the_credentials() -> None:
     call = EcrCall(what="w", connection="my-ecr", action="a", resource="*", has_keys=False)
     made = explain(refused("ExpiredToken"), call)
     assert made.message.startswith("w: the AWS credentials of this environment (connection 'my-ecr') have expired")

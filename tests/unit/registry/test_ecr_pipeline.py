@@ -74,12 +74,12 @@ def wanted(kind: str = "ecr", output: str = f"docker://{HOST}/team/wine:1") -> P
         ("kaniko", {"ecr_create_repositories": False}, []),
     ],
 )
-def test_by_engine_and_settings(
+def test_repositories_by_engine_and_settings(
     monkeypatch: pytest.MonkeyPatch, engine: str, settings: dict[str, Any], expected: list[str]
 ) -> None:
     assert asked(monkeypatch, wanted(), engine, **settings) == expected
 
 
-def test_nothing_is_made_for_other_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_destinations_create_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(monkeypatch, wanted("docker"), "kaniko") == []
     assert asked(monkeypatch, wanted(output="oci:layout"), "buildah") == []

@@ -11,17 +11,14 @@ import pytest
 from packager.errors import RegistryError, RegistryUnreachableError
 from packager.models.reference import Reference
 from packager.registry import errors as registry_errors
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.authfile import auth_config
+from packager.registry.access import RegistryAccess, Trust, find_insecure_hosts
 from packager.registry.client import Repository, find_image
 from packager.registry.docker_config import DockerConfig
-from packager.registry.retries import Retries
-from packager.registry.trust import Trust
+from packager.system.retries import RetryPolicy
 from tests.unit.registry.test_client import CONFIG, LAYER, MANIFEST, digest_of, registry, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 NAME = Reference.parse("r.io/team/base:1")
 DEEP = b"[" * 100_000
@@ -29,10 +26,8 @@ CONFIG_DIGEST = digest_of(CONFIG)
 
 
 @pytest.fixture
-def access(tmp_path: Path) -> RegistryAccess:
-    file = tmp_path / "config.json"
-    file.write_bytes(auth_config(()))
-    return RegistryAccess(auth_file=file, trust=Trust(mirrors=(("r.io", "mirror.io"),), retry_seconds=0))
+def access() -> RegistryAccess:
+    return RegistryAccess(trust=Trust(mirrors=(("r.io", "mirror.io"),), retry_seconds=0))
 
 
 def document(**parts: Any) -> bytes:
@@ -79,7 +74,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_a_mirror_with_garbage_is_passed_over(
+def test_mirror_with_a_malformed_response_is_skipped(
     access: RegistryAccess, garbage: Callable[[httpx.Request], httpx.Response]
 ) -> None:
     own = registry()
@@ -93,7 +88,7 @@ def test_a_mirror_with_garbage_is_passed_over(
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_garbage_of_the_host_itself_is_an_error_of_ours(
+def test_malformed_response_is_a_registry_error(
     access: RegistryAccess, garbage: Callable[[httpx.Request], httpx.Response]
 ) -> None:
     repository = Repository(NAME, access, transport=httpx.MockTransport(garbage))
@@ -111,9 +106,7 @@ def test_garbage_of_the_host_itself_is_an_error_of_ours(
         (b"no gzip", {"Content_Encoding": "gzip"}, "Content-Encoding"),
     ],
 )
-def test_a_token_answer_that_is_garbage(
-    access: RegistryAccess, token: bytes, headers: dict[str, str], words: str
-) -> None:
+def test_malformed_token_response(access: RegistryAccess, token: bytes, headers: dict[str, str], words: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "auth.io":
             return reply(200, token, **headers)
@@ -124,28 +117,28 @@ def test_a_token_answer_that_is_garbage(
         repository.image("amd64")
 
 
-def test_an_address_of_a_token_service_without_an_encoding(access: RegistryAccess) -> None:
+def test_token_service_with_an_unencodable_host(access: RegistryAccess) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "a..b":
             raise UnicodeError("label empty or too long")
         return reply(401, WWW_Authenticate='Bearer realm="https://a..b/"')
 
     repository = Repository(NAME, access, transport=httpx.MockTransport(answer))
-    with pytest.raises(RegistryError, match="no address"):
+    with pytest.raises(RegistryError, match="invalid URL"):
         repository.image("amd64")
 
 
-def test_an_error_that_is_nested_deeply() -> None:
+def test_deeply_nested_error() -> None:
     asked = registry_errors.RequestContext(verb="pull", reference=NAME)
     assert "400" in registry_errors.refusal(asked, httpx.Response(400), DEEP).message
 
 
-def test_a_docker_config_that_is_nested_deeply() -> None:
-    with pytest.raises(ValueError, match="it is no JSON"):
+def test_deeply_nested_docker_config() -> None:
+    with pytest.raises(ValueError, match="it is not JSON"):
         DockerConfig.from_bytes(DEEP)
 
 
-def test_a_length_that_is_none(access: RegistryAccess) -> None:
+def test_invalid_content_length(access: RegistryAccess) -> None:
     repository = Repository(NAME, access, transport=httpx.MockTransport(always(b"", Content_Length="x")))
     assert repository.size(digest_of(LAYER)) == -1
 
@@ -166,23 +159,23 @@ class Endless(httpx.SyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 307, 400, 401])
-def test_an_answer_that_drips_has_an_end(access: RegistryAccess, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_slow_response_is_ended(access: RegistryAccess, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     clock = [0.0]
-    monkeypatch.setattr("packager.registry.response_limits.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("packager.registry.errors.time.monotonic", lambda: clock[0])
     headers = {"Location": "/v2/x", "WWW-Authenticate": 'Bearer realm="https://auth.io/t"'}
     drops = Endless(clock, b" ")
 
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(status, headers=headers, stream=drops)
 
-    retries = Retries(seconds=0, sleep=lambda _seconds: None)
+    retries = RetryPolicy(seconds=0, sleep=lambda _seconds: None)
     repository = Repository(NAME, access, transport=httpx.MockTransport(answer), retries=retries)
-    with pytest.raises(RegistryUnreachableError, match="no end after 60 s"):
+    with pytest.raises(RegistryUnreachableError, match="did not end within 60 s"):
         repository.image("amd64")
     assert drops.given < 70
 
 
-def test_a_flood_is_cut(access: RegistryAccess) -> None:
+def test_endless_response_is_cut(access: RegistryAccess) -> None:
     flood = Endless([0.0], b" " * (1 << 16))
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, stream=flood))
     with pytest.raises(RegistryError, match="gave more than 4194304 bytes"):
@@ -191,7 +184,7 @@ def test_a_flood_is_cut(access: RegistryAccess) -> None:
     assert flood.given < 10 << 20
 
 
-def test_the_question_for_plain_http_reads_nothing() -> None:
+def test_probe_for_plain_http_reads_no_body() -> None:
     flood = Endless([0.0], b" ")
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, stream=flood))
     assert find_insecure_hosts([Reference.parse("localhost/a")], Trust(), transport=transport) == frozenset()

@@ -13,10 +13,11 @@ import pytest
 from packager.errors import PackagerError, RegistryAuthError, RegistryError, RegistryUnreachableError
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess
-from packager.registry.authfile import auth_config
+from packager.registry.blobs import BytesBlob
 from packager.registry.credentials import Credential
-from packager.registry.retries import Retries, RetryableStatusError
-from packager.registry.uploads import BytesBlob, Uploads
+from packager.registry.uploads import Uploads
+from packager.system.retries import RetryPolicy
+from tests.unit.memory_registry import keychain_of
 from tests.unit.upload_registry import (
     BASIC,
     PASSWORD,
@@ -31,7 +32,6 @@ from tests.unit.upload_registry import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from packager.models.image import Descriptor
 
@@ -60,14 +60,12 @@ class Chunks:
 
 @dataclass
 class UploadHarness:
-    folder: Path
     slept: list[float] = field(default_factory=list)
 
     def uploads(self, handler: Any, *, seconds: float = 20) -> Uploads:
-        auth = self.folder / "config.json"
-        auth.write_bytes(auth_config([Credential(host="r.io", username="ann", password=PASSWORD)]))
-        retries = Retries(seconds=seconds, sleep=self.slept.append)
-        return Uploads(NAME, RegistryAccess(auth_file=auth), transport=Unread(handler), retries=retries)
+        keychain = keychain_of(Credential(host="r.io", username="ann", password=PASSWORD))
+        retries = RetryPolicy(seconds=seconds, sleep=self.slept.append)
+        return Uploads(NAME, RegistryAccess(keychain=keychain), transport=Unread(handler), retries=retries)
 
     def send(self, handler: Any, blob: Any = None, **options: Any) -> Descriptor:
         with closing(self.uploads(handler, **options)) as uploads:
@@ -75,12 +73,12 @@ class UploadHarness:
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> UploadHarness:
-    return UploadHarness(tmp_path)
+def harness() -> UploadHarness:
+    return UploadHarness()
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_blob_goes_in_one_part(harness: UploadHarness, late: bool) -> None:
+def test_blob_is_sent_in_one_part(harness: UploadHarness, late: bool) -> None:
     registry, blob = UploadRegistry(), Chunks(late=late)
     assert harness.send(registry, blob) == descriptor_of(DATA)
     assert registry.methods() == ["POST", "PATCH", "PUT"]
@@ -93,7 +91,7 @@ def test_a_blob_goes_in_one_part(harness: UploadHarness, late: bool) -> None:
     assert harness.slept == []
 
 
-def test_a_blob_of_no_bytes(harness: UploadHarness) -> None:
+def test_empty_blob(harness: UploadHarness) -> None:
     registry = UploadRegistry()
     harness.send(registry, BytesBlob(data=b"", known=descriptor_of(b"")))
     assert registry.blobs == {digest_of(b""): b""}
@@ -101,7 +99,7 @@ def test_a_blob_of_no_bytes(harness: UploadHarness) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("after", [1000, 1001, 2500, 9999])
-def test_only_the_rest_is_sent_after_a_cut(
+def test_cut_upload_sends_only_the_rest(
     harness: UploadHarness, caplog: pytest.LogCaptureFixture, late: bool, after: int
 ) -> None:
     caplog.set_level("DEBUG", "packager")
@@ -111,18 +109,18 @@ def test_only_the_rest_is_sent_after_a_cut(
     assert registry.methods() == ["POST", "PATCH", "GET", "PATCH", "PUT"]
     assert registry.blobs == {digest_of(DATA): DATA}
     assert caplog.text.count("attempt 2 follows") == 1
-    assert f"goes on at byte {after}" in caplog.text
+    assert f"continues at byte {after}" in caplog.text
     assert "st4te" not in caplog.text
 
 
-def test_cut_again_and_again(harness: UploadHarness) -> None:
+def test_upload_survives_many_cuts(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000), Cut(3000), 503, Cut(3000), 429]})
     harness.send(registry)
     assert registry.bodies() == [DATA[:3000], DATA[3000:6000], DATA[6000:9000], DATA[9000:]]
     assert len(harness.slept) == 5
 
 
-def test_a_registry_that_forgets_a_cut_upload_gets_it_whole_again(harness: UploadHarness) -> None:
+def test_forgotten_upload_is_sent_whole_again(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000)]}, keeps_parts=False)
     harness.send(registry)
     assert registry.bodies()[-1] == DATA
@@ -138,7 +136,7 @@ def test_a_registry_that_forgets_a_cut_upload_gets_it_whole_again(harness: Uploa
         {"PATCH": [Cut(3000)], "GET": [Lost()]},
     ],
 )
-def test_a_lost_upload_begins_anew(harness: UploadHarness, plan: dict[str, list[Any]]) -> None:
+def test_lost_upload_starts_over(harness: UploadHarness, plan: dict[str, list[Any]]) -> None:
     registry = UploadRegistry(plan=plan)
     harness.send(registry)
     assert registry.bodies()[-1] == DATA
@@ -146,7 +144,7 @@ def test_a_lost_upload_begins_anew(harness: UploadHarness, plan: dict[str, list[
     assert registry.open == {}, "the first upload was left open"
 
 
-def test_an_upload_that_is_always_lost(harness: UploadHarness) -> None:
+def test_upload_that_is_always_lost_is_an_error(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [Cut(3000), *[404] * 100]})
     with pytest.raises(RegistryError, match=r"has lost an upload 5 times: 404"):
         harness.send(registry)
@@ -154,7 +152,7 @@ def test_an_upload_that_is_always_lost(harness: UploadHarness) -> None:
     assert registry.open == {}
 
 
-def test_a_registry_that_takes_no_parts(harness: UploadHarness) -> None:
+def test_registry_without_patch_gets_the_blob_whole(harness: UploadHarness) -> None:
     registry = UploadRegistry(takes_parts=False)
     harness.send(registry, Chunks(late=True))
     assert registry.blobs == {digest_of(DATA): DATA}
@@ -167,7 +165,7 @@ def test_a_registry_that_takes_no_parts(harness: UploadHarness) -> None:
 
 
 @pytest.mark.parametrize("takes_parts", [True, False])
-def test_an_answer_that_was_lost_is_no_reason_to_send_again(harness: UploadHarness, takes_parts: bool) -> None:
+def test_lost_response_does_not_send_the_blob_again(harness: UploadHarness, takes_parts: bool) -> None:
     registry = UploadRegistry(plan={"PUT": [Lost()]}, takes_parts=takes_parts)
     assert harness.send(registry) == descriptor_of(DATA)
     assert registry.counts["HEAD"] == 1
@@ -175,13 +173,13 @@ def test_an_answer_that_was_lost_is_no_reason_to_send_again(harness: UploadHarne
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_the_last_bytes_were_taken_but_not_acknowledged(harness: UploadHarness, late: bool) -> None:
+def test_unacknowledged_last_bytes_are_not_sent_again(harness: UploadHarness, late: bool) -> None:
     registry = UploadRegistry(plan={"PATCH": [Lost()]})
     harness.send(registry, Chunks(late=late))
     assert registry.methods() == ["POST", "PATCH", "GET", "PUT"]
 
 
-def test_what_arrived_differently_is_refused(harness: UploadHarness) -> None:
+def test_refused_blob_is_an_error(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [400]})
     with pytest.raises(RegistryError, match=f"r.io doesn't accept the blob {digest_of(DATA)}: 400"):
         harness.send(registry)
@@ -189,7 +187,7 @@ def test_what_arrived_differently_is_refused(harness: UploadHarness) -> None:
 
 
 @pytest.mark.parametrize("what", ["blob", "manifest", "mount"])
-def test_what_is_stored_as_something_else_is_refused(harness: UploadHarness, what: str) -> None:
+def test_other_stored_digest_is_an_error(harness: UploadHarness, what: str) -> None:
     registry = UploadRegistry(stored_as=digest_of(b"other"))
     uploads = harness.uploads(registry)
     tries: dict[str, Callable[[], object]] = {
@@ -203,7 +201,7 @@ def test_what_is_stored_as_something_else_is_refused(harness: UploadHarness, wha
         tries[what]()
 
 
-def test_a_manifest(harness: UploadHarness) -> None:
+def test_manifest_is_stored_after_retries(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [503, Lost()]})
     uploads = harness.uploads(registry)
     assert uploads.put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
@@ -211,21 +209,21 @@ def test_a_manifest(harness: UploadHarness) -> None:
     assert registry.asked[-1].headers["Content-Type"] == "application/json"
 
 
-def test_a_manifest_whose_blobs_are_just_sent_by_another_is_put_again(harness: UploadHarness) -> None:
+def test_manifest_is_retried_while_another_client_sends_its_blob(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PUT": [Refused("DIGEST_INVALID")] * 2})
     assert harness.uploads(registry).put_manifest("1", b"{}", "application/json") == digest_of(b"{}")
     assert registry.manifests == {"1": b"{}"}
 
 
 @pytest.mark.parametrize(("name", "code"), [("1", "MANIFEST_INVALID"), (digest_of(b"{}"), "DIGEST_INVALID")])
-def test_a_manifest_that_is_refused_for_good_is_put_once(harness: UploadHarness, name: str, code: str) -> None:
+def test_refused_manifest_is_not_retried(harness: UploadHarness, name: str, code: str) -> None:
     registry = UploadRegistry(plan={"PUT": [Refused(code)]})
     with pytest.raises(RegistryError, match=code):
         harness.uploads(registry).put_manifest(name, b"{}", "application/json")
     assert registry.counts["PUT"] == 1
 
 
-def test_a_mount(harness: UploadHarness) -> None:
+def test_blob_is_mounted(harness: UploadHarness) -> None:
     registry = UploadRegistry(blobs={digest_of(DATA): DATA})
     uploads = harness.uploads(registry)
     assert uploads.has(digest_of(DATA))
@@ -236,14 +234,14 @@ def test_a_mount(harness: UploadHarness) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 405])
-def test_a_registry_that_mounts_nothing(harness: UploadHarness, status: int | None) -> None:
+def test_failed_mount_leaves_no_upload(harness: UploadHarness, status: int | None) -> None:
     registry = UploadRegistry(mounts=False, plan={"POST": [status]})
     assert harness.uploads(registry).mount(digest_of(DATA), Reference.parse("r.io/team/base:1")) is False
     assert registry.open == {}
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "GET", "HEAD"])
-def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(harness: UploadHarness, method: str) -> None:
+def test_expired_token_is_renewed_during_an_upload(harness: UploadHarness, method: str) -> None:
     def expire() -> int:
         registry.token = "new"
         return 401
@@ -270,7 +268,7 @@ def test_a_token_that_runs_out_is_renewed_and_the_rest_is_sent_with_it(harness: 
         assert registry.bodies() == [DATA[:3000], DATA[3000:]]
 
 
-def test_a_login_that_is_refused_in_the_middle_ends_it(harness: UploadHarness) -> None:
+def test_login_refused_during_an_upload_is_an_error(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"PATCH": [401] * 9})
     with pytest.raises(RegistryAuthError, match="'ann'"):
         harness.send(registry)
@@ -280,7 +278,7 @@ def test_a_login_that_is_refused_in_the_middle_ends_it(harness: UploadHarness) -
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 413])
-def test_what_stays_is_not_tried_again(harness: UploadHarness, status: int) -> None:
+def test_permanent_statuses_are_not_retried(harness: UploadHarness, status: int) -> None:
     registry = UploadRegistry(plan={"POST": [status] * 9})
     with pytest.raises(RegistryError):
         harness.send(registry)
@@ -288,7 +286,7 @@ def test_what_stays_is_not_tried_again(harness: UploadHarness, status: int) -> N
     assert harness.slept == []
 
 
-def test_as_long_as_the_registry_asks(harness: UploadHarness) -> None:
+def test_retry_waits_as_long_as_the_registry_asks(harness: UploadHarness) -> None:
     registry = UploadRegistry(
         plan={"POST": [429, 503]}, answers={429: {"Retry-After": "7"}, 503: {"Retry-After": "soon"}}
     )
@@ -297,31 +295,7 @@ def test_as_long_as_the_registry_asks(harness: UploadHarness) -> None:
     assert 0.25 <= harness.slept[1] < 7
 
 
-@pytest.mark.parametrize(("header", "seconds"), [(b"3", 3), (b"\xb2", 0), (b"9" * 400, 120), (b"-1", 0), (b"", 0)])
-def test_what_a_registry_may_ask(header: bytes, seconds: float) -> None:
-    response = httpx.Response(429, headers=[(b"Retry-After", header)])
-    assert RetryableStatusError(response, b"").retry_after == seconds
-
-
-@pytest.mark.parametrize(
-    ("retry_after", "date", "seconds"),
-    [
-        ("Mon, 30 Nov 2026 10:00:08 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 8),
-        ("Monday, 30-Nov-26 10:00:08 GMT", "Mon Nov 30 10:00:00 2026", 8),  # RFC 9110's obsolete forms
-        ("Mon, 30 Nov 2026 11:00:00 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 120),
-        ("Mon, 30 Nov 2026 09:00:00 GMT", "Mon, 30 Nov 2026 10:00:00 GMT", 0),
-        ("Mon, 30 Nov 1999 10:00:00 GMT", "", 0),
-        ("Mon, 30 Nov 2999 10:00:00 GMT", "soon", 120),
-        ("Mon, 99 Nov 2026 10:00:00 GMT", "", 0),
-        ("Mon, 30 Nov 99999999999999 10:00:00 GMT", "", 0),
-    ],
-)
-def test_retry_after_may_be_a_date(retry_after: str, date: str, seconds: float) -> None:
-    response = httpx.Response(429, headers={"Retry-After": retry_after, "Date": date})
-    assert RetryableStatusError(response, b"").retry_after == seconds
-
-
-def test_no_longer_than_the_bound(harness: UploadHarness) -> None:
+def test_retries_end_with_the_time_limit(harness: UploadHarness) -> None:
     registry = UploadRegistry(plan={"POST": [429]}, answers={429: {"Retry-After": "21"}})
     with pytest.raises(RegistryError, match="limits the rate"):
         harness.send(registry)
@@ -335,7 +309,7 @@ def test_no_longer_than_the_bound(harness: UploadHarness) -> None:
         assert handler.open == {}, "it was left open"
 
 
-def test_nobody_there(harness: UploadHarness) -> None:
+def test_unreachable_registry_is_tried_three_times(harness: UploadHarness) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         asked.append(request)
         raise httpx.ConnectError("[Errno 111] Connection refused")
@@ -348,7 +322,7 @@ def test_nobody_there(harness: UploadHarness) -> None:
     assert len(asked) == 3
 
 
-def test_no_state_in_any_message(harness: UploadHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_upload_state_is_in_no_message(harness: UploadHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "packager")
     registry = UploadRegistry(plan={"PATCH": [Cut(10), 500, 403], "DELETE": [500]})
     with pytest.raises(RegistryAuthError) as caught:
@@ -365,17 +339,17 @@ def test_no_state_in_any_message(harness: UploadHarness, caplog: pytest.LogCaptu
     [
         ("", "without saying where"),
         ("http://r.io/v2/team/wine/blobs/uploads/1", "from HTTPS to plain HTTP"),
-        ("https://r.io:port/1", "no address"),
+        ("https://r.io:port/1", "invalid URL"),
     ],
 )
-def test_uploads_that_lead_astray(harness: UploadHarness, location: str, words: str) -> None:
+def test_upload_with_a_bad_location_is_refused(harness: UploadHarness, location: str, words: str) -> None:
     registry = UploadRegistry(location=location)
     with pytest.raises(RegistryError, match=words):
         harness.send(registry)
     assert registry.counts["PATCH"] == 0
 
 
-def test_an_upload_to_another_server_goes_there_without_the_login(harness: UploadHarness) -> None:
+def test_upload_to_another_server_is_sent_without_the_login(harness: UploadHarness) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append((request.url.host, request.headers.get("Authorization")))
         if request.url.host == "store.io":

@@ -70,6 +70,12 @@ def test_cells_of_unknown_columns_are_guessed(text: str, value: object) -> None:
     assert type(csv_values.guess(text)) is type(value)
 
 
+def test_integer_beyond_64_bits_in_a_typed_column_is_rejected_as_such() -> None:
+    with pytest.raises(InputError, match="beyond 64 bits"):
+        csv_values.mismatch(str(2**64))
+    assert csv_values.mismatch("red") == "red"
+
+
 @pytest.mark.parametrize("kind", ["int64", "long", "uint8", "integer"])
 def test_type_names_of_numpy_and_mlflow_are_known(kind: str) -> None:
     assert csv_values.readers(["a"], ColumnNames([Column("a", kind)])) == [csv_values.integer]

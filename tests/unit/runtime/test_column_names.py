@@ -217,6 +217,14 @@ def test_pandas_index_in_csv_is_rejected(form: str, first: str) -> None:
     assert "index=False" in answer.json["message"]
 
 
+def test_pandas_index_beside_an_unnamed_column_of_the_model_is_rejected() -> None:
+    seen: list[Seen] = []
+    client = serving(["Unnamed: 0", "x"], seen)
+    answer = client.ask("POST", INVOKE, b",Unnamed: 0,x\n0,1,2\n", CONTENT_TYPE="text/csv")
+    assert (answer.status, seen) == (422, [])
+    assert "index=False" in answer.json["message"]
+
+
 def test_unnamed_first_column_of_the_model_is_accepted() -> None:
     seen: list[Seen] = []
     for names in (["Unnamed: 0", "b"], ["", "b"]):

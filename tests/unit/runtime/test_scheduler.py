@@ -137,12 +137,19 @@ def test_request_beyond_the_timeout_is_answered_once_by_its_state(state: str, st
 def test_request_that_timed_out_in_the_queue_is_not_predicted() -> None:
     harness = SchedulerHarness()
     hold = harness.hold()
-    late = harness.submit(lambda: pytest.fail("predicted"))
+    predicted: list[str] = []
+
+    def predict_late() -> Reply:
+        predicted.append("late")
+        return OK
+
+    late = harness.submit(predict_late)
     harness.pass_time(TIMEOUT + 1)
     assert {harness.next_response() for _ in range(2)} >= {(late, 504)}
     hold.go_on.set()
     in_time = harness.submit(lambda: OK)
     assert harness.next_response() == (in_time, 200)
+    assert predicted == []
 
 
 def test_result_of_a_prediction_that_timed_out_is_dropped() -> None:

@@ -63,7 +63,7 @@ def maker(tmp_path: Path) -> Maker:
 
 def image(maker: Maker, text: str = "", architecture: str = "amd64") -> RemoteImage:
     reference = Reference.parse_base(text or f"oci:{maker.folder}")
-    with open_base(reference, RegistryAccess(auth_file=maker.folder), architecture) as base:
+    with open_base(reference, RegistryAccess(), architecture) as base:
         assert base.origin is None
         return base.image
 
@@ -91,7 +91,7 @@ def test_layers_of_an_archive_can_be_read_at_the_same_time(maker: Maker, mode: s
                 data += chunk
         read[blob.digest] = data
 
-    with open_base(reference, RegistryAccess(auth_file=maker.folder), "amd64") as base:
+    with open_base(reference, RegistryAccess(), "amd64") as base:
         threads = [threading.Thread(target=bring, args=(blob,)) for blob in base.image.layers]
         for thread in threads:
             thread.start()
@@ -175,9 +175,7 @@ def test_a_broken_layout(maker: Maker, name: str) -> None:
 
 def test_a_layer_that_was_changed(maker: Maker) -> None:
     maker.index(maker.image())
-    with open_base(
-        Reference.parse_base(f"oci:{maker.folder}"), RegistryAccess(auth_file=maker.folder), "amd64"
-    ) as base:
+    with open_base(Reference.parse_base(f"oci:{maker.folder}"), RegistryAccess(), "amd64") as base:
         (maker.folder / "blobs" / base.image.layers[0].digest.replace(":", "/")).write_bytes(b"another")
         with (
             pytest.raises(BuildError, match="has a layer that isn't"),

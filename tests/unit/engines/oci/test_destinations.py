@@ -18,7 +18,7 @@ from packager.engines.oci.image import Document
 from packager.errors import BuildError
 from packager.models.image import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from packager.models.reference import Reference
-from packager.registry.uploads import BytesBlob
+from packager.registry.blobs import BytesBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from packager.registry.artifacts import ArtifactStore
 from packager.registry.uploads import Uploads
 from packager.sources.file_list import Kind
 from packager.sources.zip_member import ZipMember
-from tests.unit.memory_registry import HOST, MemoryRegistry, access_to, serve
+from tests.unit.memory_registry import HOST, MemoryRegistry, anonymous_access, serve
 
 IMAGE = Reference.parse(f"{HOST}/models/wine:1")
 CACHE = Reference.parse(f"{HOST}/models/wine/cache", default_tag=None)
@@ -47,8 +47,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
 
 
 @pytest.fixture
-def access(tmp_path: Path) -> RegistryAccess:
-    return access_to(tmp_path)
+def access() -> RegistryAccess:
+    return anonymous_access()
 
 
 def test_a_fingerprint_tells_layers_apart(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from packager.engines.oci.workers import StoppedError, Workers
 from packager.errors import BuildError
 from packager.models.image import Descriptor
-from packager.registry.uploads import BytesBlob
+from packager.registry.blobs import BytesBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

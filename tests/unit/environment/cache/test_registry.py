@@ -18,7 +18,7 @@ from packager.image.planner import Dependencies
 from packager.models.image import Descriptor
 from packager.models.reference import Reference
 from packager.settings import Settings
-from tests.unit.memory_registry import HOST, MemoryRegistry, access_to, digest_of, serve
+from tests.unit.memory_registry import HOST, MemoryRegistry, anonymous_access, digest_of, serve
 
 PREFIX = PurePosixPath("/opt/conda/envs")
 CONDA = "name: wine\nchannels: [conda-forge]\ndependencies:\n- python=3.11\n- pip:\n  - six==1.16\n"
@@ -163,8 +163,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> EnvironmentStore:
-    return EnvironmentStore(repository=CACHE, access=access_to(tmp_path), longest_age=timedelta(days=7))
+def store() -> EnvironmentStore:
+    return EnvironmentStore(repository=CACHE, access=anonymous_access(), longest_age=timedelta(days=7))
 
 
 def layer() -> StoredLayer:
@@ -243,7 +243,10 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "a layer of another kind": ({"layers": [{**ENTRY, "mediaType": "text/html"}]}, "its layer is none"),
     "a layer outside": ({"layers": [{**ENTRY, "digest": "sha256:../../x"}]}, "can't be read, and are not used"),
     "layers no list": ({"layers": 3}, "can't be read, and are not used"),
-    "another kind of note": ({"config": {"mediaType": "text/html", "digest": digest_of(LAYER)}}, "no note of ours"),
+    "another kind of note": (
+        {"config": {"mediaType": "text/html", "digest": digest_of(LAYER)}},
+        "is not an artifact of type",
+    ),
     "no note": ({"config": {"mediaType": KIND, "digest": digest_of(LAYER)}}, "can't be read, and are not used"),
 }
 
@@ -270,7 +273,7 @@ def test_a_blob_that_is_gone_or_of_another_size(
     if data is not None:
         registry.blobs[CACHE.path, digest_of(LAYER)] = data
     assert store.find(KEY) is None
-    assert "speaks of a blob that is no longer there" in caplog.text
+    assert "names a blob that no longer exists" in caplog.text
     if data is None:
         assert kept(store)  # the next run makes it anew
 

@@ -18,7 +18,7 @@ from packager.errors import RegistryError
 from packager.image.plan import StoredLayer
 from packager.models.image import Descriptor
 from packager.models.reference import Reference
-from tests.unit.memory_registry import HOST, MemoryRegistry, access_to, digest_of, serve
+from tests.unit.memory_registry import HOST, MemoryRegistry, anonymous_access, digest_of, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
 def fetch(folder: Path, layer: bytes, media_type: str = TAR) -> Path:
     descriptor = Descriptor(media_type=media_type, digest=digest_of(layer), size=len(layer))
     stored = StoredLayer(name="environment", descriptor=descriptor, diff_id=digest_of(b""), repository=CACHE)
-    return fetch_files(stored, PREFIX, access_to(folder), folder / "files")
+    return fetch_files(stored, PREFIX, anonymous_access(), folder / "files")
 
 
 FILES = tar(

@@ -12,8 +12,8 @@ from packager.sources.stores import gcs, s3
 from packager.sources.stores.azure import Account, read_account
 from packager.sources.stores.location import RemoteModel
 from packager.sources.stores.objects import ClientEnvironment, read_failure
-from packager.sources.stores.store_errors import RetryableError
 from packager.sources.stores.tls import authorities
+from packager.system.retries import RetryableError
 
 SAS = "sv=2019-02-02&sp=r&sig=5167%2Fa7ure"
 
@@ -43,7 +43,7 @@ def connection(kind: str, **spec: Any) -> Connection:
         ({}, "", Account()),
     ],
 )
-def test_an_azure_connection_names_its_account(spec: dict[str, str], named: str, account: Account) -> None:
+def test_azure_connection_names_its_account(spec: dict[str, str], named: str, account: Account) -> None:
     assert read_account(connection("azureblob", **spec), named) == account
     assert "5167" not in repr(account)
 
@@ -57,7 +57,7 @@ def test_an_azure_connection_names_its_account(spec: dict[str, str], named: str,
         (f"https://acc.blob.core.windows.net/?{SAS}", "other", "the account 'acc'"),
     ],
 )
-def test_a_wrong_azure_secret_is_told_without_it(secret: str, named: str, said: str) -> None:
+def test_wrong_azure_secret_is_an_error_without_the_secret(secret: str, named: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         read_account(connection("azureblob", keySecret=secret), named)
     assert said in caught.value.message
@@ -70,21 +70,21 @@ def around(folder: Path) -> ClientEnvironment:
 
 
 @pytest.mark.parametrize("secret", ["nonsense", "[]", "{}", json.dumps({"private_key": "5167a7ure"})])
-def test_a_wrong_service_account_is_told_without_it(secret: str, tmp_path: Path) -> None:
+def test_wrong_service_account_is_an_error_without_the_secret(secret: str, tmp_path: Path) -> None:
     model = RemoteModel(scheme="gs", bucket="b", key="k", connection=connection("gcs", keySecret=secret))
-    with pytest.raises(RequestError, match="connection 'st': its keySecret is no service account key") as caught:
+    with pytest.raises(RequestError, match="connection 'st': its keySecret is not a service account key") as caught:
         gcs.open_store(model, around(tmp_path))
     assert "5167" not in f"{caught.value.message}{caught.value.hint}"
 
 
 @pytest.mark.parametrize(("spec", "said"), [({"keyID": "AKIA"}, "keyID without"), ({"keySecret": "x"}, "keySecret wi")])
-def test_half_a_key_of_s3_is_told(spec: dict[str, str], said: str, tmp_path: Path) -> None:
+def test_half_an_s3_key_is_an_error(spec: dict[str, str], said: str, tmp_path: Path) -> None:
     model = RemoteModel(scheme="s3", bucket="b", key="k", connection=connection("s3", **spec))
     with pytest.raises(RequestError, match=said):
         s3.open_store(model, around(tmp_path))
 
 
-def test_an_unsent_request_for_credentials_is_an_auth_error() -> None:
+def test_failed_token_request_is_an_auth_error() -> None:
     # As obstore 0.12 reports that the metadata server of a machine at Google refused.
     report = (
         "Generic GCS error: Error performing token request: Error performing GET http://169.254.169.254/x?audience=a "
@@ -96,7 +96,7 @@ def test_an_unsent_request_for_credentials_is_an_auth_error() -> None:
     assert (access.location, access.credential) == (str(model), "connection 'st'")
     refused = read_failure(Exception(report.format(status="403 Forbidden")), access)
     assert isinstance(refused, StorageAuthError)
-    assert "no credentials can be had from connection 'st'" in refused.message
+    assert "connection 'st' gives no credentials" in refused.message
     assert "169.254" not in refused.message
     assert isinstance(read_failure(Exception(report.format(status="503 Busy")), access), RetryableError)
 
@@ -107,7 +107,7 @@ KEYED = connection(
 )
 
 
-def test_authorities_are_read_or_named(tmp_path: Path) -> None:
+def test_unreadable_authorities_are_named(tmp_path: Path) -> None:
     assert authorities(None, {}) is None
     (tmp_path / "ca.pem").write_text("nothing")
     with pytest.raises(UsageError, match=r"PACKAGER_CA_FILE: .*can't be read as PEM"):

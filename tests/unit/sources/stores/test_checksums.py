@@ -38,7 +38,7 @@ CRC64NVME = base64.b64encode(bytes.fromhex("ae8b14860a799888")).decode()
         ({"x-amz-checksum-sha256": SHA256}, "sha256"),
     ],
 )
-def test_the_strongest_checksum_of_the_headers_is_checked(headers: dict[str, str], algorithm: str) -> None:
+def test_strongest_checksum_of_the_headers_is_checked(headers: dict[str, str], algorithm: str) -> None:
     found = best_checksum(from_headers(headers))
     assert [each.algorithm for each in found] == [algorithm]
     right, wrong = Verifier(found), Verifier(found)
@@ -62,7 +62,7 @@ def test_the_strongest_checksum_of_the_headers_is_checked(headers: dict[str, str
         {"x-goog-hash": "crc32c"},
     ],
 )
-def test_what_says_nothing_of_the_whole_object_is_passed_over(headers: dict[str, str]) -> None:
+def test_headers_about_parts_are_ignored(headers: dict[str, str]) -> None:
     assert from_headers(headers) == []
 
 
@@ -84,7 +84,7 @@ def test_what_says_nothing_of_the_whole_object_is_passed_over(headers: dict[str,
         (None, {}, "models", False),
     ],
 )
-def test_an_etag_is_an_md5_only_where_s3_says_so(
+def test_etag_counts_as_md5_only_for_plain_s3_objects(
     etag: str | None, headers: dict[str, str], bucket: str, counts: bool
 ) -> None:
     found = from_s3_etag(etag, headers, bucket)
@@ -94,7 +94,7 @@ def test_an_etag_is_an_md5_only_where_s3_says_so(
     verifier.check("it")
 
 
-def test_the_users_digest_counts_besides_the_stores() -> None:
+def test_digest_of_the_user_is_checked_too() -> None:
     store = Checksum(algorithm="md5", value=base64.b64decode(MD5), source="the store")
     verifier = Verifier([*user_checksum("00" * 32), store])
     verifier.update(BODY)

@@ -28,7 +28,7 @@ def manifest(holder: Connection | None, name: str) -> PackagingManifest:
 
 
 @pytest.mark.parametrize("text", ["wine.zip", "./s3://odd", "/models/wine", "C:wine", "s3:/x", ""])
-def test_what_is_no_url_is_a_path(text: str) -> None:
+def test_text_that_is_no_url_is_a_path(text: str) -> None:
     assert parse_model(text) == Path(text)
 
 
@@ -46,7 +46,7 @@ def test_what_is_no_url_is_a_path(text: str) -> None:
         ("http://[::1]:80/wine.zip", "http", "[::1]:80", "wine.zip"),
     ],
 )
-def test_a_location_is_taken_apart(text: str, scheme: str, bucket: str, key: str) -> None:
+def test_location_is_parsed(text: str, scheme: str, bucket: str, key: str) -> None:
     model = parse_model(text)
     assert isinstance(model, RemoteModel)
     assert (model.scheme, model.bucket, model.key) == (scheme, bucket, key)
@@ -56,14 +56,14 @@ def test_a_location_is_taken_apart(text: str, scheme: str, bucket: str, key: str
 
 
 @pytest.mark.parametrize("place", ["s3://models/wine.zip", "https://host/wine.zip?sig=x", "gs://b/k#1"])
-def test_a_digest_may_follow_every_location(place: str) -> None:
+def test_digest_may_follow_every_location(place: str) -> None:
     model = parse_model(f"{place}#sha256={DIGEST.upper()}")
     assert isinstance(model, RemoteModel)
     assert model.sha256 == DIGEST
     assert "sha256" not in model.key + model.query
 
 
-def test_the_account_is_read_from_azures_own_form() -> None:
+def test_account_is_read_from_an_azure_uri() -> None:
     model = parse_model("abfss://models@wineacc.dfs.core.windows.net/wine.zip")
     assert isinstance(model, RemoteModel)
     assert model.account == "wineacc"
@@ -83,21 +83,21 @@ def test_the_account_is_read_from_azures_own_form() -> None:
         ("gs://models/../wine.zip", "empty part"),
         ("gs://models/a\nb", "control character"),
         ("abfss://models@evil.example/wine.zip", "names no bucket"),
-        ("https:///wine.zip", "no valid URL"),
-        ("https://host:port/wine.zip", "no valid URL"),
-        ("https://host/wine zip", "no valid URL"),
+        ("https:///wine.zip", "not a valid URL"),
+        ("https://host:port/wine.zip", "not a valid URL"),
+        ("https://host/wine zip", "not a valid URL"),
         ("https://host/wine.zip#part", "fragment"),
         ("http://host/wine.zip", "plain HTTP"),
         ("s3://models/wine.zip#sha256=abc", "64 hexadecimal"),
     ],
 )
-def test_a_wrong_location_is_told(text: str, said: str) -> None:
+def test_wrong_location_is_an_error(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_model(text)
     assert said in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_plain_http_takes_a_setting() -> None:
+def test_plain_http_needs_a_setting() -> None:
     model = parse_model("http://host:81/wine.zip", insecure_hosts=("host:81",))
     assert isinstance(model, RemoteModel)
     with pytest.raises(UsageError):
@@ -105,13 +105,13 @@ def test_plain_http_takes_a_setting() -> None:
 
 
 @pytest.mark.parametrize("text", ["https://ann:pa55w0rd@host/wine.zip", "https://pa55w0rd@host/wine.zip"])
-def test_a_password_in_the_url_is_refused_and_not_told(text: str) -> None:
+def test_password_in_the_url_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(UsageError, match="holds a user or a password for host") as caught:
         parse_model(text)
     assert "pa55w0rd" not in f"{caught.value.message}{caught.value.hint}"
 
 
-def test_a_signature_is_never_shown_but_sent() -> None:
+def test_signature_is_sent_and_not_shown() -> None:
     model = parse_model(SIGNED)
     assert isinstance(model, RemoteModel)
     assert "5167a7ure" not in f"{model} {model!r} {model.name}"
@@ -120,7 +120,7 @@ def test_a_signature_is_never_shown_but_sent() -> None:
     assert "1" not in model.secrets()
 
 
-def test_the_secrets_of_a_connection_are_known_with_their_parts() -> None:
+def test_secrets_of_a_connection_include_their_parts() -> None:
     model = parse_model("az://models/wine.zip")
     assert isinstance(model, RemoteModel)
     sas = connection("azureblob", "models", keySecret="https://acc.blob.core.windows.net/?sv=1&sig=abc%2Fdef")
@@ -133,7 +133,7 @@ def test_the_secrets_of_a_connection_are_known_with_their_parts() -> None:
     assert environment_secrets({"AWS_SECRET_ACCESS_KEY": "aws", "AZURE_STORAGE_KEY": "", "HOME": "/"}) == ["aws"]
 
 
-def test_the_connection_whose_uri_is_nearest_opens_a_location() -> None:
+def test_connection_with_the_longest_prefix_is_used() -> None:
     whole, part = connection("s3", "s3://models"), connection("s3", "s3://models/a/")
     others = [connection("s3", "s3://other"), connection("gcs", "gs://models/a"), connection("docker", "models/a")]
     found = parse_model("s3://models/a/wine.zip")
@@ -159,7 +159,7 @@ def test_the_connection_whose_uri_is_nearest_opens_a_location() -> None:
         ("azureblob", "az://models/out", "wine.zip", "az://models/out/wine.zip"),
     ],
 )
-def test_the_manifest_names_the_model(kind: str, uri: str, name: str, shown: str) -> None:
+def test_manifest_names_the_model(kind: str, uri: str, name: str, shown: str) -> None:
     holder = connection(kind, uri)
     model = held_model(manifest(holder, name))
     assert str(model) == shown
@@ -181,14 +181,14 @@ def test_the_manifest_names_the_model(kind: str, uri: str, name: str, shown: str
         (connection("s3", "s3://models/a/../b"), "wine.zip", "`..`"),
     ],
 )
-def test_a_manifest_that_locates_no_model_is_told(holder: Connection | None, name: str, said: str) -> None:
+def test_manifest_without_a_model_is_an_error(holder: Connection | None, name: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         held_model(manifest(holder, name))
     assert said in caught.value.message
     assert "wine" in caught.value.message
 
 
-def test_the_logins_of_netrc_are_secrets_as_they_are_and_as_they_are_sent(tmp_path: Path) -> None:
+def test_netrc_logins_are_secrets_plain_and_encoded(tmp_path: Path) -> None:
     file = tmp_path / "netrc"
     file.write_text("machine a.example login ann password p4ss\ndefault login bob password t0k3n\n")
     sent = {base64.b64encode(pair).decode() for pair in (b"ann:p4ss", b"bob:t0k3n")}
@@ -196,7 +196,7 @@ def test_the_logins_of_netrc_are_secrets_as_they_are_and_as_they_are_sent(tmp_pa
 
 
 @pytest.mark.parametrize("data", [None, b"machine", b"machine a login b password \xff\n"])
-def test_a_netrc_that_can_not_be_read_holds_no_secrets(tmp_path: Path, data: bytes | None) -> None:
+def test_unreadable_netrc_has_no_secrets(tmp_path: Path, data: bytes | None) -> None:
     file = tmp_path / "netrc"
     if data is not None:
         file.write_bytes(data)
@@ -204,8 +204,8 @@ def test_a_netrc_that_can_not_be_read_holds_no_secrets(tmp_path: Path, data: byt
 
 
 @pytest.mark.parametrize("host", ["a..b", "xn--", f"{'a' * 64}.example", "é..x", ".example", "xn--a.b\u2025"])
-def test_a_host_that_no_name_server_can_be_asked_for_is_refused(host: str) -> None:
-    with pytest.raises(UsageError, match="MODEL is no valid URL") as caught:
+def test_invalid_host_name_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="MODEL is not a valid URL") as caught:
         parse_model(f"https://{host}/wine.zip?sig=5167a7ure")
     assert "5167a7ure" not in f"{caught.value.message}{caught.value.hint}"
 
@@ -213,7 +213,7 @@ def test_a_host_that_no_name_server_can_be_asked_for_is_refused(host: str) -> No
 @pytest.mark.parametrize(
     "host", ["xn--bcher-kva.example", "bücher.example", "host.", "a_b.example", f"{'a' * 63}.example"]
 )
-def test_a_host_of_any_right_form_is_taken(host: str) -> None:
+def test_valid_host_names_are_accepted(host: str) -> None:
     model = parse_model(f"https://{host}/wine.zip")
     assert isinstance(model, RemoteModel)
     assert model.bucket == host

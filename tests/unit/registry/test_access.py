@@ -17,14 +17,14 @@ from packager.engines.kaniko_command import build_args as kaniko_words
 from packager.engines.registry_files import certificate_folder, registries_conf
 from packager.errors import UsageError
 from packager.models.reference import Reference
-from packager.registry.access import RegistryAccess, find_insecure_hosts
-from packager.registry.trust import ClientCertificate, Trust
+from packager.registry.access import ClientCertificate, RegistryAccess, Trust, find_insecure_hosts
 from packager.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HUB = Reference.parse("python:3")
+LOGINS = Path("/private/config.json")
 MIRRORS = (("docker.io", "one.io/hub"), ("docker.io", "two.io:5000"), ("r.io", "one.io/r"))
 
 
@@ -53,7 +53,7 @@ def trust_of(**settings: str) -> Trust:
     )
 
 
-def test_settings(pem: Mapping[str, Path]) -> None:
+def test_settings_are_read(pem: Mapping[str, Path]) -> None:
     trust = trust_of(
         ca_file=str(pem["ca"]),
         client_certificates=f"r.io:5000={pem['cert']}:{pem['key']}",
@@ -79,27 +79,27 @@ def test_settings(pem: Mapping[str, Path]) -> None:
         ("ca_file", "{empty}", "can't be used"),
         ("ca_file", "{words}", "can't be used"),
         ("ca_file", "{key}", "can't be used"),
-        ("client_certificates", "r.io", "'r.io' is no pair"),
-        ("client_certificates", "r.io={cert}", "is no pair"),
-        ("client_certificates", "={cert}:{key}", "is no pair"),
-        ("client_certificates", "https://r.io={cert}:{key}", "is no registry's host"),
+        ("client_certificates", "r.io", "'r.io' is not a pair"),
+        ("client_certificates", "r.io={cert}", "is not a pair"),
+        ("client_certificates", "={cert}:{key}", "is not a pair"),
+        ("client_certificates", "https://r.io={cert}:{key}", "is not the host of a registry"),
         ("client_certificates", "r.io={missing}:{key}", "No such file"),
         ("client_certificates", "r.io={cert}:{missing}", "No such file"),
         ("client_certificates", "r.io={cert}:{other-key}", "can't be used"),
         ("client_certificates", "r.io={key}:{cert}", "can't be used"),
         ("client_certificates", "r.io={cert}:{locked-key}", "can't be used"),
-        ("insecure_registries", "http://r.io:5000", "'http://r.io:5000' is no registry's host"),
-        ("insecure_registries", "r.io:5000/team", "is no registry's host"),
-        ("insecure_registries", "registry", "is no registry's host"),
-        ("registry_mirrors", "mirror.io", "names no registry"),
-        ("registry_mirrors", "docker.io=", "names no registry"),
-        ("registry_mirrors", "docker.io=mirror", "names no registry"),
-        ("registry_mirrors", "docker.io=https://mirror.io", "names no registry"),
-        ("registry_mirrors", "hub=mirror.io", "'hub' is no registry's host"),
-        ("registry_mirrors", "docker.io/library=mirror.io", "is no registry's host"),
+        ("insecure_registries", "http://r.io:5000", "'http://r.io:5000' is not the host of a registry"),
+        ("insecure_registries", "r.io:5000/team", "is not the host of a registry"),
+        ("insecure_registries", "registry", "is not the host of a registry"),
+        ("registry_mirrors", "mirror.io", "doesn't name a registry"),
+        ("registry_mirrors", "docker.io=", "doesn't name a registry"),
+        ("registry_mirrors", "docker.io=mirror", "doesn't name a registry"),
+        ("registry_mirrors", "docker.io=https://mirror.io", "doesn't name a registry"),
+        ("registry_mirrors", "hub=mirror.io", "'hub' is not the host of a registry"),
+        ("registry_mirrors", "docker.io/library=mirror.io", "is not the host of a registry"),
     ],
 )
-def test_what_cannot_be_used(pem: Mapping[str, Path], setting: str, value: str, words: str) -> None:
+def test_unusable_setting_is_named(pem: Mapping[str, Path], setting: str, value: str, words: str) -> None:
     for name, path in pem.items():
         value = value.replace(f"{{{name}}}", str(path))
     with pytest.raises(UsageError) as caught:
@@ -109,7 +109,7 @@ def test_what_cannot_be_used(pem: Mapping[str, Path], setting: str, value: str, 
     assert caught.value.hint
 
 
-def test_the_systems_authorities_stay_trusted(pem: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_authorities_stay_trusted(pem: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     other = pem["folder"] / "system"
     trustme.CA().cert_pem.write_to_path(str(other))
     monkeypatch.setenv("SSL_CERT_FILE", str(other))
@@ -127,7 +127,7 @@ def test_the_systems_authorities_stay_trusted(pem: Mapping[str, Path], monkeypat
         ("other.io/a:1", ["other.io/a:1"]),
     ],
 )
-def test_places(name: str, places: list[str]) -> None:
+def test_endpoints_are_the_mirrors_and_the_host(name: str, places: list[str]) -> None:
     assert [str(place) for place in Trust(mirrors=MIRRORS).endpoints(Reference.parse(name))] == places
 
 
@@ -144,7 +144,7 @@ def test_places(name: str, places: list[str]) -> None:
         ("Connection reset by peer", "Connection reset by peer", False),
     ],
 )
-def test_who_speaks_plain_http(https: Any, http: Any, plain: bool) -> None:
+def test_plain_http_hosts_are_found(https: Any, http: Any, plain: bool) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(str(request.url))
         said = https if request.url.scheme == "https" else http
@@ -162,10 +162,10 @@ def test_who_speaks_plain_http(https: Any, http: Any, plain: bool) -> None:
 
 
 def access_of(trust: Trust, *plain: str) -> RegistryAccess:
-    return RegistryAccess(auth_file=Path("/private/config.json"), trust=trust, insecure_hosts=frozenset(plain))
+    return RegistryAccess(trust=trust, insecure_hosts=frozenset(plain))
 
 
-def test_certificates_for_buildah(pem: Mapping[str, Path], tmp_path: Path) -> None:
+def test_certificate_folder_for_buildah(pem: Mapping[str, Path], tmp_path: Path) -> None:
     pair = ClientCertificate(certificate=pem["cert"], key=pem["key"])
     assert certificate_folder(tmp_path, HUB, Trust(client_certificates={"r.io": pair})) is None
     folder = certificate_folder(tmp_path, Reference.parse("r.io:5000/a"), Trust(ca_file=pem["ca"]))
@@ -192,12 +192,14 @@ def test_mirrors_for_buildah() -> None:
     )
     assert registries_conf(access_of(Trust())) == ""
     login = ["--authfile", "/private/config.json"]
-    assert access_words(Reference.parse("r.io/a"), access) == login, "a flag would count for the mirrors as well"
-    assert access_words(Reference.parse("one.io/a"), access) == [*login, "--tls-verify=true"]
-    assert access_words(Reference.parse("two.io:5000/a"), access) == [*login, "--tls-verify=false"]
+    assert access_words(Reference.parse("r.io/a"), access, LOGINS) == login, (
+        "a flag would count for the mirrors as well"
+    )
+    assert access_words(Reference.parse("one.io/a"), access, LOGINS) == [*login, "--tls-verify=true"]
+    assert access_words(Reference.parse("two.io:5000/a"), access, LOGINS) == [*login, "--tls-verify=false"]
 
 
-def test_kanikos_words(pem: Mapping[str, Path]) -> None:
+def test_arguments_for_kaniko(pem: Mapping[str, Path]) -> None:
     trust = Trust(
         ca_file=pem["ca"],
         client_certificates={
@@ -213,8 +215,8 @@ def test_kanikos_words(pem: Mapping[str, Path]) -> None:
         digest_file=Path("/w/digest"),
     )
     words = kaniko_words(build, Settings(cache_dir=Path("/cache")), access_of(trust, "two.io:5000"))
-    told = [pair for pair in pairwise(words) if pair[0].startswith(("--registry", "--insecure"))]
-    assert told == [
+    pairs = [pair for pair in pairwise(words) if pair[0].startswith(("--registry", "--insecure"))]
+    assert pairs == [
         ("--insecure-registry", "two.io:5000"),
         ("--registry-certificate", f"index.docker.io={pem['ca']}"),
         ("--registry-client-cert", f"index.docker.io={pem['cert']},{pem['key']}"),

@@ -1,4 +1,4 @@
-"""What registries do differently, by their public reports, and what a push makes of it."""
+"""How registries differ, by their public reports, and how a push deals with it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from packager.errors import RegistryError
 from packager.models.image import DOCKER_MANIFEST, OCI_MANIFEST
 from packager.models.reference import Reference
 from packager.registry.access import RegistryAccess
-from packager.registry.authfile import auth_config
-from packager.registry.preflight import check_push
-from packager.registry.retries import Retries
-from packager.registry.uploads import BytesBlob, Uploads
+from packager.registry.blobs import BytesBlob
+from packager.registry.uploads import Uploads, check_push
+from packager.system.retries import RetryPolicy
 from tests.unit.upload_registry import (
     QUOTED,
     Cut,
@@ -30,7 +29,7 @@ from tests.unit.upload_registry import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 NAME = Reference.parse("r.io/team/wine:1")
 DATA = bytes(range(256)) * 40
@@ -40,16 +39,13 @@ BASE = Reference.parse("r.io/team/base:1")
 
 @dataclass
 class PushHarness:
-    folder: Path
     slept: list[float] = field(default_factory=list)
 
     def access(self) -> RegistryAccess:
-        auth = self.folder / "config.json"
-        auth.write_bytes(auth_config([]))
-        return RegistryAccess(auth_file=auth)
+        return RegistryAccess()
 
     def uploads(self, handler: Any) -> Uploads:
-        retries = Retries(seconds=20, sleep=self.slept.append)
+        retries = RetryPolicy(seconds=20, sleep=self.slept.append)
         return Uploads(NAME, self.access(), transport=Unread(handler), retries=retries)
 
     def send(self, handler: Any) -> None:
@@ -62,8 +58,8 @@ class PushHarness:
 
 
 @pytest.fixture
-def push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PushHarness:
-    harness = PushHarness(tmp_path)
+def push(monkeypatch: pytest.MonkeyPatch) -> PushHarness:
+    harness = PushHarness()
     monkeypatch.setattr("tenacity.time.monotonic", lambda: sum(harness.slept))
     return harness
 
@@ -83,7 +79,7 @@ def push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PushHarness:
         ("HEAD", 204),
     ],
 )
-def test_any_success_is_one(push: PushHarness, method: str, status: int) -> None:
+def test_any_2xx_is_a_success(push: PushHarness, method: str, status: int) -> None:
     registry = UploadRegistry(statuses={method: status}, plan={"PATCH": [Cut(3000)]})
     check_push(NAME, push.access(), transport=Unread(registry))
     push.send(registry)
@@ -96,7 +92,7 @@ def test_any_success_is_one(push: PushHarness, method: str, status: int) -> None
 
 @dataclass
 class FirstPartOnly(UploadRegistry):
-    """Takes every part of a blob and keeps the first: Amazon ECR by aws/containers-roadmap#2831."""
+    """Accepts every part of a blob and keeps the first; its PATCH answers have the range, or don't."""
 
     tells: bool = True
 
@@ -114,11 +110,34 @@ def test_cut_upload_starts_over_where_only_its_first_part_is_kept(push: PushHarn
     push.send(registry)
     assert registry.blobs == {digest_of(DATA): DATA}
     assert registry.counts["POST"] == 2
-    assert registry.counts["PUT"] == (1 if tells else 2)
+    assert registry.counts["PUT"] == 2
     assert registry.open == {}
 
 
-def test_upload_goes_on_at_its_url_when_the_registry_names_no_other(push: PushHarness) -> None:
+@dataclass
+class StuckRange(UploadRegistry):
+    """Keeps all parts of a blob, and reports the range of the first: Amazon ECR, aws/containers-roadmap#2831."""
+
+    first: int = 0
+
+    def patch(self, asked: RequestContext) -> httpx.Response:
+        self.first = self.first or len(self.open[asked.path])
+        response = super().patch(asked)
+        if self.first:
+            response.headers["Range"] = f"0-{self.first - 1}"
+        return response
+
+
+def test_cut_upload_is_resumed_where_the_range_is_stuck_at_its_first_part(push: PushHarness) -> None:
+    registry = StuckRange(plan={"PATCH": [Cut(3000)]})
+    push.send(registry)
+    assert registry.first == 3000
+    assert registry.blobs == {digest_of(DATA): DATA}
+    assert registry.bodies() == [DATA[:3000], DATA[3000:]]
+    assert registry.counts["POST"] == registry.counts["PUT"] == 1
+
+
+def test_upload_continues_at_its_url_when_the_registry_names_no_other(push: PushHarness) -> None:
     registry = UploadRegistry(moves=False)
     push.send(registry)
     patch, put = registry.asked[1:]
@@ -145,7 +164,7 @@ def test_relative_location_is_relative_to_where_the_request_ended(push: PushHarn
     assert registry.blobs == {digest_of(DATA): DATA}
 
 
-def test_server_that_answers_everything_with_200_is_no_registry(push: PushHarness) -> None:
+def test_server_that_answers_everything_with_200_is_refused(push: PushHarness) -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=httpx.ByteStream(b"<html>welcome"))
 
@@ -175,7 +194,7 @@ def test_proxy_that_wants_to_know_the_length_gets_the_blob_whole(push: PushHarne
     assert registry.asked[-2].headers["Content-Length"] == str(len(DATA))
 
 
-def test_digest_of_another_algorithm_contradicts_nothing(push: PushHarness) -> None:
+def test_digest_of_another_algorithm_is_ignored(push: PushHarness) -> None:
     registry = UploadRegistry(stored_as="sha512:" + "0" * 128)
     push.send(registry)
     assert push.put(registry) == digest_of(b"{}")
@@ -194,14 +213,14 @@ def test_refused_blob_is_reported_where_it_cannot_be_asked_for(push: PushHarness
 
 
 @pytest.mark.parametrize("trouble", [409, 422, 429, 500, 501, 503, Lost(), Refused("UNSUPPORTED", 405)])
-def test_mount_that_fails_is_no_failure_of_the_push(push: PushHarness, trouble: Any) -> None:
+def test_failed_mount_does_not_fail_the_push(push: PushHarness, trouble: Any) -> None:
     registry = UploadRegistry(mounts=False, plan={"POST": [trouble] * 99})
     assert push.uploads(registry).mount(digest_of(DATA), BASE) is False
     assert sum(push.slept) <= 5
     assert registry.counts["POST"] == len(push.slept) + 1
 
 
-def test_mount_that_fails_for_a_moment_is_tried_again(push: PushHarness) -> None:
+def test_mount_is_retried(push: PushHarness) -> None:
     registry = UploadRegistry(plan={"POST": [503]}, blobs={digest_of(DATA): DATA})
     assert push.uploads(registry).mount(digest_of(DATA), BASE) is True
 

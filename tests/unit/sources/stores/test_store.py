@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from packager.errors import ArtifactError, PackagerError, StorageAuthError, StorageError, StorageUnreachableError
-from packager.sources.stores.store_errors import Access, Answer, refused, unreachable, without_queries
+from packager.sources.stores.store import Access, ErrorResponse, refused, unreachable, without_queries
 
 ACCESS = Access(
     location="s3://models/a/wine.zip", store="models", credential="connection 'st'", permission="s3:GetObject"
@@ -31,15 +31,15 @@ ACCESS = Access(
         (503, "SlowDown", StorageError, "answered 503 SlowDown"),
     ],
 )
-def test_every_answer_has_its_error(status: int, code: str, kind: type[PackagerError], said: str) -> None:
-    error = refused(ACCESS, Answer.from_text(status, f"<Error><Code>{code}</Code><Message>so</Message></Error>"))
+def test_responses_have_their_errors(status: int, code: str, kind: type[PackagerError], said: str) -> None:
+    error = refused(ACCESS, ErrorResponse.from_text(status, f"<Error><Code>{code}</Code><Message>so</Message></Error>"))
     assert type(error) is kind
     assert said in error.message
     assert error.hint
 
 
-def test_a_denial_names_the_permission() -> None:
-    assert "s3:GetObject" in refused(ACCESS, Answer(status=403)).hint
+def test_denial_names_the_permission() -> None:
+    assert "s3:GetObject" in refused(ACCESS, ErrorResponse(status=403)).hint
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_a_denial_names_the_permission() -> None:
         (416, "", False),
     ],
 )
-def test_only_what_passes_is_tried_again(status: int, code: str, again: bool) -> None:
-    assert Answer(status=status, code=code).is_retryable is again
+def test_responses_are_retryable_or_not(status: int, code: str, again: bool) -> None:
+    assert ErrorResponse(status=status, code=code).is_retryable is again
 
 
-def test_a_certificate_has_its_own_message() -> None:
+def test_refused_certificate_has_its_own_message() -> None:
     error = unreachable(ACCESS, "ConnectError: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
     assert isinstance(error, StorageUnreachableError)
     assert "can't be trusted" in error.message
     assert "PACKAGER_CA_FILE" in error.hint
 
 
-def test_text_from_outside_is_one_short_line_without_signatures() -> None:
+def test_text_from_outside_is_sanitized_without_signatures() -> None:
     text = without_queries("GET https://acc.blob.core.windows.net/c/k?sv=1&sig=5167\nfailed " + "x " * 500)
     assert text.startswith("GET https://acc.blob.core.windows.net/c/k failed x")
     assert len(text) <= 400
