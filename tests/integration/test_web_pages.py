@@ -185,7 +185,7 @@ def test_editor_shows_problems_by_line(page: Page, site: Site) -> None:
     text = site.packaging("Wrong_id", "nowhere").replace("imageName: Wrong_id:1", "port: many")
     write(page, site, text)
     problems = page.locator(".problems li")
-    expect(problems).to_contain_text(["Line 2 'Wrong_id' is no id", "Line 8 argument 'port'", "Line 9 target 'docker"])
+    expect(problems).to_contain_text(["Line 2 id: 'Wrong_id'", "Line 8 argument 'port'", "Line 9 target 'docker"])
     expect(page.locator("#numbers .wrong")).to_have_text([re.compile("2"), re.compile("8"), re.compile("9")])
     take_picture(page, "wrong")
     problems.nth(1).get_by_role("link").click()
@@ -194,7 +194,7 @@ def test_editor_shows_problems_by_line(page: Page, site: Site) -> None:
         page.get_by_role("button", name="Submit").click()
     expect(problems).to_have_count(3)  # nothing was made
     page.get_by_role("textbox").fill("kind: Connection\nid: [\n")
-    expect(problems).to_contain_text(["Line 3 this is no YAML"])
+    expect(problems).to_contain_text(["Line 3 invalid YAML"])
     page.get_by_role("textbox").fill(site.packaging("wine"))
     expect(page.locator("#messages")).to_contain_text(re.compile("No problems found"))
 
