@@ -553,7 +553,7 @@ def test_options_on_one_line_are_all_read(maker: Maker) -> None:
 
 @pytest.mark.parametrize("python", ["3.6", "3.7"])
 def test_pip_for_a_python_that_is_too_old_installs_nothing(maker: Maker, python: str) -> None:
-    with pytest.raises(DependenciesError, match=f"Python {python}, and the serving runtime needs 3.8 or later"):
+    with pytest.raises(DependenciesError, match=f"Python {python}, but the serving runtime needs 3.8 or later"):
         maker.pip("six\n", python=python)
     assert not list(maker.folder.rglob("packages"))
 

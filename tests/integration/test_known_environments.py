@@ -21,7 +21,7 @@ __all__ = ["base", "conda", "pip"]  # fixtures
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
-FETCHING = "Fetching the environment that is kept in the registry"
+FETCHING = "Downloading the cached environment"
 BROKEN = "import module_that_is_missing\n"
 
 
@@ -103,8 +103,8 @@ def test_it_is_too_large_to_be_fetched(conda: PackagingHarness, known: str) -> N
     conda.environ["PACKAGER_CHECK_FETCH_MAX_BYTES"] = "1000000"
     put(conda, BROKEN)
     outcome = result(package(conda, known, *OUTPUTS), conda.folder)
-    assert outcome.startswith("skipped: its environment is kept in the registry and has ")
-    assert outcome.endswith(" MB packed, more than PACKAGER_CHECK_FETCH_MAX_BYTES (1 MB)")
+    assert outcome.startswith("skipped: its cached environment has ")
+    assert outcome.endswith(" MB in the registry, more than PACKAGER_CHECK_FETCH_MAX_BYTES (1 MB)")
     # What a pod says at its end is what a packaging's status has.
     pod: dict[str, Any] = {"terminated": {"message": (conda.folder / "termination-log").read_text()}}
     status = {"containerStatuses": [{"name": "packager", "state": pod}]}
@@ -125,7 +125,7 @@ def test_a_check_that_is_asked_for_and_can_not_be_made(pip: PackagingHarness, re
     to = f"docker://{registry.host}/known/asked-for:1"
     ran = package(pip, to, "-a", "check=always")
     assert ran.code == CANT_SERVE
-    assert "the model can't be checked here: its requirements don't bring the module 'module_of_the_base'" in ran.err
+    assert "the model can't be checked here: its requirements lack the module 'module_of_the_base'" in ran.err
     pip.environ["PACKAGER_CHECK"] = "never"
     ran = package(pip, to, "-a", "check=always")
     assert ran.code == CANT_SERVE

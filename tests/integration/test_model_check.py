@@ -94,7 +94,7 @@ def test_a_good_model_is_checked_and_its_image_is_as_without(conda: PackagingHar
         assert ran.code == 0, ran.err
         assert ("the model serves: loaded in" in ran.err) == (option == "--check")
         assert ("a word on stdout" in ran.err) == (option == "--check")
-        assert ("not checked, as asked for" in ran.err) == (option == "--no-check")
+        assert ("not checked, as requested" in ran.err) == (option == "--no-check")
         index = json.loads((conda.folder / option[2:] / "index.json").read_text())
         layers[option] = index["manifests"][0]["digest"]
     assert layers["--check"] == layers["--no-check"]
@@ -130,10 +130,10 @@ def test_a_model_that_changes_its_environment(conda: PackagingHarness, registry:
         (
             "form",
             "def predict_on_matrix(matrix, provided_columns_names=None):\n    return [object()], []",
-            "no form in JSON",
+            "can't be represented in JSON",
         ),
         ("hang", "import time\n" + IN_INIT + "    time.sleep(600)", "it had not ended after 10 s of loading"),
-        ("exit", "import os\n" + IN_INIT + "    os._exit(0)", "ended its process by itself, with exit code 0"),
+        ("exit", "import os\n" + IN_INIT + "    os._exit(0)", "ended its own process with exit code 0"),
         ("kill", "import os\n" + IN_INIT + "    os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
         ("mode", IN_INIT + "    return 'tensor'", "init() of the model returned 'tensor'"),
         (
@@ -229,7 +229,7 @@ def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: Pac
     put(pip, "import module_of_the_base\n")
     ran = package(pip, f"oci:{pip.folder / 'image'}")
     assert ran.code == 0, ran.err
-    assert "not checked: its requirements don't bring the module 'module_of_the_base'; the base image may" in ran.err
+    assert "not checked: its requirements lack the module 'module_of_the_base', which the base image may have" in ran.err
     ran = package(pip, f"oci:{pip.folder / 'image'}", "--check")
     assert ran.code == CANT_SERVE
     assert "the model can't be checked here: " in ran.err

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("buildah", "docker-registry", "htpasswd")
 
-MADE = "moving the packages to their place"
+MADE = "relocating the packages to their path in the image"
 USED = "unchanged dependencies: using the environment in"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -110,7 +110,7 @@ def test_an_unchanged_environment_is_neither_made_nor_sent(
     front.forget()
     third = build(harness, f"docker://{front.host}/{path}-elsewhere:1")
     assert_used(third)
-    assert "layer environment: taken over in the registry" in third.err
+    assert "layer environment: mounted in the registry" in third.err
 
     put_requirements(harness, "# nothing else\n")
     assert_made(build(harness, f"{to}:4"))
@@ -143,7 +143,7 @@ def test_the_cache_in_another_registry(
 def test_age_refresh_and_no_cache(harness: PackagingHarness, front: FaultProxy, registry: Registry, path: str) -> None:
     to = f"docker://{front.host}/{path}:1"
     first = build(harness, to)
-    assert_made(build(harness, to, "--refresh-environment"), said="solved anew, as asked for")
+    assert_made(build(harness, to, "--refresh-environment"), said="again, as requested")
     harness.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "0"
     assert_made(build(harness, to), said="min old: solving again")
     harness.environ["PACKAGER_ENVIRONMENT_MAX_AGE"] = "1"
