@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zlib
 from contextlib import closing
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
@@ -16,7 +17,7 @@ from packager.registry.client import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
     from packager.image.plan import StoredLayer
     from packager.registry.access import RegistryAccess
@@ -82,14 +83,31 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
             links.append(member)
             continue
         if not (member.isreg() or member.isdir()):
-            raise tarfile.SpecialFileError(member)
+            raise tarfile.ExtractError(f"{member.name!r} is neither a file, a folder nor a symbolic link")
         room -= member.size
         if room < 0:
             raise EnvironmentTooLargeError(
                 f"its environment would take more than half of the free space in {folder.parent}"
             )
-        archive.extract(member, folder, filter="tar")
+        target = _target(member, folder)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with cast("BinaryIO", archive.extractfile(member)) as packed, target.open("xb") as file:
+            shutil.copyfileobj(packed, file, _BLOCK)
+        target.chmod(member.mode & 0o755)
     for member in links:
-        link = folder / tarfile.tar_filter(member, str(folder)).name
+        link = _target(member, folder)
+        if not link.parent.resolve().is_relative_to(folder.resolve()):  # below a link that was just made
+            raise tarfile.ExtractError(f"{member.name!r} leads out of its folder")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(member.linkname)
+
+
+def _target(member: tarfile.TarInfo, folder: Path) -> Path:
+    """Return the path of a member in the folder; `tarfile`'s own filters need Python 3.11.4."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise tarfile.ExtractError(f"{member.name!r} leads out of its folder")
+    return folder / path
