@@ -68,7 +68,7 @@ class BuildahHarness:
     def engine(self) -> BuildahEngine:
         folders = {"work_dir": self.folder / "work", "cache_dir": self.folder / "cache"}
         settings = Settings(**{**folders, "check": False, **self.settings})  # there is no model in these images
-        return BuildahEngine(settings, partial(run_command, grace=5), self.environ)
+        return BuildahEngine(settings, partial(run_command, grace=5), self.environ, checks_model=False)
 
     @contextmanager
     def access(self, *hosts: str, push: Connection | None = None) -> Iterator[RegistryAccess]:

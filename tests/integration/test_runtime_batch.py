@@ -280,6 +280,7 @@ def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     report = json.loads(done.stdout)
     assert set(report.pop("seconds")) == {"load", "info", "predict"}
     assert report.pop("python").startswith("3.")
+    assert report.pop("uid") == os.getuid()
     assert report == {
         "status": "ok",
         "model": "wine",
