@@ -223,7 +223,7 @@ def _untrusted(context: RequestContext, reason: str, code: int = 0) -> RegistryU
     if code in (_WRONG_NAME, _WRONG_ADDRESS):
         return RegistryUnreachableError(
             f"{start} is for another name: {sanitize(reason)}",
-            hint="name the registry as its certificate does, or let it have a certificate for this name",
+            hint="use the host name in the certificate, or give the registry a certificate for this name",
         )
     return RegistryUnreachableError(
         f"{start} can't be trusted: {sanitize(reason)}",

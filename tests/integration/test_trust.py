@@ -193,8 +193,8 @@ def test_unknown_authority_is_named(trust: TrustHarness, stranger: Authority, tl
     ("name", "days", "words", "hint"),
     [
         ("127.0.0.1", -1, "has expired", "renew it on the registry"),
-        ("registry.example.com", 1, "is for another name", "name the registry as its certificate does"),
-        ("127.0.0.9", 1, "is for another name", "name the registry as its certificate does"),
+        ("registry.example.com", 1, "is for another name", "use the host name in the certificate"),
+        ("127.0.0.9", 1, "is for another name", "use the host name in the certificate"),
     ],
 )
 def test_refused_certificates_are_named(
@@ -349,7 +349,7 @@ CASES = {
     "wrong password": Case(31, "refused the credentials of user 'packager'", "check user and password", password="x!"),
     "unknown authority": Case(32, "can't be trusted", "PACKAGER_CA_FILE", trusted=False),
     "expired": Case(32, "has expired", "renew it on the registry", days=-1),
-    "another name": Case(32, "is for another name", "name the registry as its certificate does", name="other.test"),
+    "another name": Case(32, "is for another name", "use the host name in the certificate", name="other.test"),
 }
 
 

@@ -152,8 +152,8 @@ def test_renewed_login_is_sent() -> None:
     [
         (10, "the certificate of r.io has expired", "renew it"),
         (9, "is not valid yet", "clocks"),
-        (62, "is for another name: Hostname mismatch", "name the registry as its certificate does"),
-        (64, "is for another name: ", "name the registry as its certificate does"),
+        (62, "is for another name: Hostname mismatch", "use the host name in the certificate"),
+        (64, "is for another name: ", "use the host name in the certificate"),
         (18, "can't be trusted: ", "PACKAGER_CA_FILE"),
         (20, "can't be trusted: ", "PACKAGER_CA_FILE"),
     ],
