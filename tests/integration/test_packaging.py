@@ -96,7 +96,7 @@ def directly(wine: Path, request: str) -> Any:
 
 def ask(url: str, body: bytes | None = None) -> Any:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.loads(answer.read())
 
 

@@ -108,7 +108,7 @@ WHEN_IT_PREDICTS = {
     ),
     "null device": Case("open(os.devnull, 'w').write('x')", SERVES, SERVES),
     "sqlite in the home": Case(
-        "sqlite3.connect(pathlib.Path.home() / 'x.db').execute('create table t(a)')", SERVES, SERVES
+        "sqlite3.connect(pathlib.Path.home() / 'x.db').execute('create table if not exists t(a)')", SERVES, SERVES
     ),
     "home by its user": Case("assert os.path.expanduser('~/x') == os.environ['HOME'] + '/x'", SERVES, SERVES),
     "user name": Case("getpass.getuser()", SERVES, SERVES),
@@ -148,7 +148,7 @@ def predict_on_matrix(matrix, provided_columns_names=None):
     assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-1, 2)) == [1, 2]
     hub = pathlib.Path(huggingface_hub.constants.HF_HUB_CACHE)
     assert hub.is_relative_to(cache)
-    hub.mkdir(parents=True)
+    hub.mkdir(parents=True, exist_ok=True)
     (hub / "model").write_text("x")
     assert os.path.expanduser("~/x") == str(home / "x")
     assert getpass.getuser() == os.environ["USER"]
