@@ -229,7 +229,9 @@ def test_a_module_that_the_base_may_have_is_no_failure_unless_asked_for(pip: Pac
     put(pip, "import module_of_the_base\n")
     ran = package(pip, f"oci:{pip.folder / 'image'}")
     assert ran.code == 0, ran.err
-    assert "not checked: its requirements lack the module 'module_of_the_base', which the base image may have" in ran.err
+    assert (
+        "not checked: its requirements lack the module 'module_of_the_base', which the base image may have" in ran.err
+    )
     ran = package(pip, f"oci:{pip.folder / 'image'}", "--check")
     assert ran.code == CANT_SERVE
     assert "the model can't be checked here: " in ran.err

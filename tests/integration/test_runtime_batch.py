@@ -294,6 +294,23 @@ def test_self_check_of_a_good_model_succeeds(harness: BatchHarness) -> None:
     assert harness.calls == [1, 1]
 
 
+def test_process_forked_by_the_model_has_pythons_own_signal_handlers(harness: BatchHarness, tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(
+        "import os, signal\n"
+        "def init():\n    return 'matrix'\n"
+        "def info():\n    return [{'name': 'a', 'type': 'number', 'example': 1}], []\n"
+        "def predict_on_matrix(matrix, provided_columns_names=None):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        own = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)\n"
+        "        os._exit(own != (signal.SIG_DFL, signal.default_int_handler))\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "    return matrix, ['a']\n"
+    )
+    done = harness.run("self-check", MODEL_LOCATION=str(tmp_path), MODEL_ENTRYPOINT="forking")
+    assert done.returncode == 0, done.stderr
+
+
 def test_self_check_for_rest_predicts_in_two_threads(harness: BatchHarness, tmp_path: Path) -> None:
     (tmp_path / "lazy.py").write_text(
         "import threading\n"

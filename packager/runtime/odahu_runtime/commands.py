@@ -46,6 +46,7 @@ def prepare(arguments: Sequence[str]) -> Callable[[], int]:
     process.open_standard_files()
     parser = _parser()
     options = parser.parse_args(arguments)
+    os.register_at_fork(after_in_child=_reset_signals)
     if options.command == "rest":
         try:
             request_validation.RequestLimits.from_env(os.environ)
@@ -177,6 +178,15 @@ def _until_done(
         end(code)
 
     return run
+
+
+def _reset_signals() -> None:
+    """Give a process that the model forks Python's own signal handlers.
+
+    With ours a worker of multiprocessing could miss the SIGTERM that ends its pool, and the pool would wait forever.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stop(number: int, _frame: Any) -> NoReturn:
