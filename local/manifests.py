@@ -22,7 +22,7 @@ HEADER = f"""\
 """
 API_HEADER = f"""\
 # Rendered from the chart {CHART} by `make manifests`: the API service, beside packagers.yaml.
-# Put your registry in the place of REGISTRY, and make the Secret packager-api-tokens (docs/how-to/api-service.md).
+# Replace REGISTRY with your registry, and create the Secret packager-api-tokens (docs/how-to/api-service.md).
 """
 IMAGE = f"image=REGISTRY/packager:{__version__}"
 PLACEHOLDERS = (IMAGE, "rbac.users[0].kind=Group", "rbac.users[0].name=USERS")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .inputs import LARGEST_INTEGER, LEAST_INTEGER, InputError
+from .inputs import LARGEST_INTEGER, LEAST_INTEGER, beyond_64_bits
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Sequence
@@ -54,11 +54,7 @@ def mismatch(text: str) -> Any:
         InputError: It is a whole number beyond 64 bits.
     """
     if _LONG.fullmatch(text.strip()):
-        raise InputError(
-            f"The whole number {text.strip()[:40]} is beyond 64 bits ({LEAST_INTEGER} to {LARGEST_INTEGER}); send a "
-            "float (1e20) where the last digits don't matter",
-            422,
-        )
+        raise beyond_64_bits(text.strip(), "; send a float (1e20) where the last digits don't matter")
     return guess(text)
 
 

@@ -88,12 +88,14 @@ def check_integers(body: bytes) -> None:
     for match in _LONG.finditer(text):
         found = match.group()
         if found[0] != '"' and not _is_in_range(found):
-            shown = found if len(found) <= _SHOWN_DIGITS else found[:_SHOWN_DIGITS] + "..."
-            raise InputError(
-                f"The whole number {shown} is beyond 64 bits ({LEAST_INTEGER} to {LARGEST_INTEGER}): "
-                f"{_position(text, match.start())}; send text, or a float (1e20) where the last digits don't matter",
-                422,
-            )
+            where = _position(text, match.start())
+            raise beyond_64_bits(found, f": {where}; send text, or a float (1e20) where the last digits don't matter")
+
+
+def beyond_64_bits(digits: str, rest: str) -> InputError:
+    """Return the error for an integer beyond 64 bits; `rest` ends its message."""
+    shown = digits if len(digits) <= _SHOWN_DIGITS else digits[:_SHOWN_DIGITS] + "..."
+    return InputError(f"The whole number {shown} is beyond 64 bits ({LEAST_INTEGER} to {LARGEST_INTEGER}){rest}", 422)
 
 
 def _is_in_range(digits: str) -> bool:
